@@ -1,0 +1,78 @@
+"""Action plugin: choose the stack of a node, on the controller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.xpu.fleet.plugins.module_utils.stacks import Node, StackError, Wish, pinned_packages, resolve
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "directory": {"type": "path", "required": True},
+    "stack": {"type": "str", "default": "auto"},
+    "engine": {"type": "str", "default": ""},
+    "device": {"type": "str", "default": ""},
+    "oneapi_components": {"type": "list", "elements": "str", "default": []},
+    "overrides": {"type": "dict", "default": {}},
+    "ppa": {"type": "bool", "default": False},
+    "dkms": {"type": "str", "default": "auto"},
+    "gpus": {"type": "list", "elements": "dict", "required": True},
+    "container": {"type": "bool", "required": True},
+    "secure_boot": {"type": "bool", "required": True},
+    "distribution": {"type": "str", "required": True},
+    "release": {"type": "str", "required": True},
+    "codename": {"type": "str", "required": True},
+    "kernel": {"type": "str", "required": True},
+    "architecture": {"type": "str", "required": True},
+}
+
+
+class ActionModule(ActionBase):
+    """Runs wholly on the controller."""
+
+    _requires_connection = False
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the resolved stack, or fail with the one message of a StackError."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(argument_spec=OPTIONS)
+        definitions = self._definitions(Path(options["directory"]))
+        node = Node(
+            distribution=options["distribution"],
+            # Debian reports point releases (12.5); stacks name the release.
+            release=options["release"] if options["distribution"] == "Ubuntu" else options["release"].split(".")[0],
+            codename=options["codename"],
+            kernel=options["kernel"],
+            architecture=options["architecture"],
+            gpus=options["gpus"],
+            container=options["container"],
+            secure_boot=options["secure_boot"],
+        )
+        wish = Wish(
+            stack=options["stack"],
+            engine=options["engine"],
+            device=options["device"],
+            oneapi_components=options["oneapi_components"],
+            overrides=options["overrides"],
+            ppa=options["ppa"],
+            dkms=options["dkms"],
+        )
+        try:
+            stack = resolve(definitions, node, wish)
+        except StackError as error:
+            raise AnsibleActionFail(str(error)) from error
+        requirements = Path(options["directory"]) / "requirements" / f"{stack['python']['requirements']}.txt"
+        stack["python"]["requirements_file"] = str(requirements)
+        return {**result, "changed": False, "stack": stack, "packages": pinned_packages(stack)}
+
+    def _definitions(self, directory: Path) -> dict[str, dict[str, Any]]:
+        definitions = {}
+        for path in sorted(directory.glob("*.yml")):
+            data = self._loader.load_from_file(str(path), cache="all")
+            definitions[path.stem] = data["stack_definition"]
+        if not definitions:
+            raise AnsibleActionFail(f"There is no stack data in {directory}.")
+        return definitions

@@ -1,0 +1,111 @@
+"""Documentation of the action plugin resolve_stack, which runs on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: resolve_stack
+short_description: Choose the stack of a node
+description:
+  - Reads the stack data on the controller and returns all that the roles of this collection need of it for one node.
+  - Nothing runs on the node.
+author: The xpu.fleet developers (@xpu-fleet)
+options:
+  directory:
+    description: Directory of the stack data, one YAML file for each stack.
+    type: path
+    required: true
+  stack:
+    description: Name of a stack, or C(auto) to choose by the GPUs and the distribution of the node.
+    type: str
+    default: auto
+  engine:
+    description: Engine; empty for the first that the stack names.
+    type: str
+    default: ""
+  device:
+    description: C(gpu) or C(cpu); empty for C(gpu) where the stack serves GPUs.
+    type: str
+    default: ""
+  oneapi_components:
+    description: Parts of oneAPI to install beside the required ones.
+    type: list
+    elements: str
+    default: []
+  overrides:
+    description: Values laid over the stack's data, in its shape.
+    type: dict
+    default: {}
+  ppa:
+    description: Whether to use the stack's optional repository.
+    type: bool
+    default: false
+  dkms:
+    description: C(always), C(never), or C(auto) for DKMS modules where the kernel is the node's own.
+    type: str
+    default: auto
+  gpus:
+    description: What M(xpu.fleet.gpu_info) found.
+    type: list
+    elements: dict
+    required: true
+  container:
+    description: Whether the node is a container.
+    type: bool
+    required: true
+  secure_boot:
+    description: Whether UEFI Secure Boot is on.
+    type: bool
+    required: true
+  distribution:
+    description: Name of the distribution, as C(ansible_facts['distribution']).
+    type: str
+    required: true
+  release:
+    description: Its release, as C(ansible_facts['distribution_version']) (C(22.04), or C(12) for Debian).
+    type: str
+    required: true
+  codename:
+    description: Its code name, as C(ansible_facts['distribution_release']).
+    type: str
+    required: true
+  kernel:
+    description: Running kernel, as C(ansible_facts['kernel']).
+    type: str
+    required: true
+  architecture:
+    description: Machine, as C(ansible_facts['architecture']).
+    type: str
+    required: true
+attributes:
+  check_mode:
+    description: Reads only.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Choose the stack
+  xpu.fleet.resolve_stack:
+    directory: "{{ role_path }}/vars"
+    gpus: "{{ found.gpus }}"
+    container: "{{ found.container }}"
+    secure_boot: "{{ found.secure_boot }}"
+    distribution: "{{ ansible_facts['distribution'] }}"
+    release: "{{ ansible_facts['distribution_version'] }}"
+    codename: "{{ ansible_facts['distribution_release'] }}"
+    kernel: "{{ ansible_facts['kernel'] }}"
+    architecture: "{{ ansible_facts['architecture'] }}"
+"""
+
+RETURN = r"""
+stack:
+  description: The resolved stack.
+  type: dict
+  returned: success
+packages:
+  description: Every package that the roles will install for it, with the exact version or an empty string.
+  type: dict
+  returned: success
+"""
