@@ -1,0 +1,117 @@
+"""What the tests of the default scenario share: the stack's data, and a client as a user outside would have."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+#: What each node is expected to resolve to; the scenario's inventory gives only mirrors and a device.
+STACK_OF_NODE = {"arc": "arc-647", "native": "native", "cpu": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def node(host: Any) -> str:
+    """The inventory name of the host under test."""
+    return str(host.backend.get_pytest_id().split("://")[-1])
+
+
+@pytest.fixture(scope="module")
+def stack(node: str) -> dict[str, Any]:
+    """The data of the node's stack, as an operator reads it."""
+    path = ROOT / "roles/stack/vars" / f"{STACK_OF_NODE[node]}.yml"
+    definition: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["stack_definition"]
+    return definition
+
+
+@dataclass(frozen=True)
+class Client:
+    """A plain HTTP client of one node's service."""
+
+    url: str
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Status and decoded body."""
+        return self._send(urllib.request.Request(self.url + path))
+
+    def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """Status and decoded body; a body of bytes is sent as it is."""
+        return self._send(self._request(path, body))
+
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[Any]:
+        """The events of a streamed answer as they come; the last is the string [DONE]."""
+        with urllib.request.urlopen(self._request(path, {**body, "stream": True}), timeout=120) as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            for line in response:
+                if line.startswith(b"data: "):
+                    data = line[6:].decode().strip()
+                    yield data if data == "[DONE]" else json.loads(data)
+
+    def _request(self, path: str, body: Any) -> urllib.request.Request:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return urllib.request.Request(self.url + path, data=data, headers={"content-type": "application/json"})
+
+    def _send(self, request: urllib.request.Request) -> tuple[int, Any]:
+        try:
+            with urllib.request.urlopen(request, timeout=120) as response:
+                status, body = response.status, response.read()
+        except urllib.error.HTTPError as error:
+            status, body = error.code, error.read()
+        return status, json.loads(body) if body else None
+
+
+@pytest.fixture(scope="module")
+def client(host: Any) -> Client:
+    """A client on the controller, outside the node."""
+    variables = host.ansible.get_variables()
+    return Client(f"http://{variables['ansible_host']}:{variables.get('inference_port', 8000)}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of site.yml said."""
+
+    status: int
+    output: str
+
+    @property
+    def changed(self) -> int:
+        """Sum of changed= over the recap; -1 where there is none."""
+        counts = [int(part.split("=")[1]) for part in self.output.split() if part.startswith("changed=")]
+        return sum(counts) if counts else -1
+
+
+@pytest.fixture(scope="module")
+def site(host: Any, node: str) -> Any:
+    """Run site.yml on the node with more variables and options."""
+
+    def run(variables: dict[str, Any] | None = None, *options: str) -> Run:
+        command = [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "--inventory",
+            os.environ["MOLECULE_INVENTORY_FILE"],
+            "--limit",
+            node,
+            "--extra-vars",
+            json.dumps(variables or {}),
+            *options,
+            "site.yml",
+        ]
+        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900
+        )
+        return Run(done.returncode, done.stdout + done.stderr)
+
+    return run
