@@ -1,0 +1,174 @@
+"""Reads the public keys of an OpenPGP key file, without gpg.
+
+A bare node may have neither gpg nor a home directory for it, and what a node needs of OpenPGP is small: split a key
+file into its keys and compute their fingerprints (RFC 4880, RFC 9580). Signatures are apt's work, not done here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_TAG_SECRET_KEY = 5
+_TAG_PUBLIC_KEY = 6
+_TAG_SECRET_SUBKEY = 7
+
+_ARMOR = re.compile(
+    rb"-----BEGIN PGP (?P<kind>[A-Z ]+)-----[ \t]*\r?\n(?P<body>.*?)-----END PGP (?P=kind)-----", re.DOTALL
+)
+
+
+class KeyFileError(ValueError):
+    """The data is not a file of OpenPGP public keys; the message says what was found instead."""
+
+
+class PublicKey(NamedTuple):
+    """A primary key with everything that belongs to it."""
+
+    fingerprint: str  # of the primary key, upper-case hexadecimal
+    data: bytes  # its packets: the key, user ids, subkeys and signatures, as they were in the file
+
+
+class _Packet(NamedTuple):
+    tag: int
+    body: bytes
+    data: bytes  # header and body
+
+
+def normalize_fingerprint(text: str) -> str:
+    """Return a fingerprint as 40 (or 64) upper-case hexadecimal digits; raise KeyFileError for anything shorter.
+
+    Key ids of 8 or 16 digits are refused: they can be forged.
+    """
+    digits = re.sub(r"[\s:]", "", text).upper()
+    if digits.startswith("0X"):
+        digits = digits[2:]
+    if not re.fullmatch(r"[0-9A-F]{40}|[0-9A-F]{64}", digits):
+        raise KeyFileError(f"'{text}' is not a key fingerprint: 40 or 64 hexadecimal digits are needed")
+    return digits
+
+
+def public_keys(data: bytes) -> list[PublicKey]:
+    """Return the keys of a binary or armored key file, in the file's order.
+
+    Raises KeyFileError where the file is something else, is cut short, or holds a secret key.
+    """
+    keys: list[PublicKey] = []
+    for packet in _packets(_dearmor(data)):
+        if packet.tag in (_TAG_SECRET_KEY, _TAG_SECRET_SUBKEY):
+            raise KeyFileError("the file holds a secret key; a repository's key file holds public keys only")
+        if packet.tag == _TAG_PUBLIC_KEY:
+            keys.append(PublicKey(_fingerprint(packet.body), packet.data))
+        elif keys:
+            keys[-1] = keys[-1]._replace(data=keys[-1].data + packet.data)
+        else:
+            raise KeyFileError(f"the file does not start with a public key (OpenPGP packet type {packet.tag})")
+    if not keys:
+        raise KeyFileError("the file is empty")
+    return keys
+
+
+def select_keys(data: bytes, fingerprints: list[str]) -> bytes:
+    """Return a binary keyring of those keys of a key file whose primary fingerprint is pinned.
+
+    Raises KeyFileError, naming pinned and found fingerprints, where the file holds none of them.
+    """
+    pinned = [normalize_fingerprint(fingerprint) for fingerprint in fingerprints]
+    found = public_keys(data)
+    keyring = b"".join(key.data for key in found if key.fingerprint in pinned)
+    if not keyring:
+        raise KeyFileError(
+            f"no key in it has a pinned fingerprint: pinned {', '.join(pinned) or 'none'};"
+            f" found {', '.join(key.fingerprint for key in found)}"
+        )
+    return keyring
+
+
+def _dearmor(data: bytes) -> bytes:
+    blocks = list(_ARMOR.finditer(data))
+    if not blocks:
+        if data[:1] and data[0] & 0x80:
+            return data
+        start = data[:60].decode("utf-8", "replace").strip()
+        raise KeyFileError(f"not an OpenPGP key file; it starts with {start!r}")
+    return b"".join(_decode_block(block) for block in blocks)
+
+
+def _decode_block(block: re.Match[bytes]) -> bytes:
+    kind = block["kind"].decode()
+    if kind != "PUBLIC KEY BLOCK":
+        raise KeyFileError(f"the file holds a PGP {kind}, not public keys")
+    lines = [line.strip() for line in block["body"].splitlines()]
+    # Armor headers ("Version: ...") end at the first empty line; a checksum line starts with "=".
+    text = lines[lines.index(b"") + 1 :] if b"" in lines else lines
+    try:
+        return base64.b64decode(b"".join(line for line in text if not line.startswith(b"=")), validate=True)
+    except binascii.Error as error:
+        raise KeyFileError(f"the armored block is damaged: {error}") from error
+
+
+def _packets(data: bytes) -> Iterator[_Packet]:
+    position = 0
+    while position < len(data):
+        start = position
+        header = data[position]
+        if not header & 0x80:
+            raise KeyFileError(f"damaged key file: no OpenPGP packet at byte {position}")
+        if header & 0x40:
+            tag, (length, position) = header & 0x3F, _new_length(data, position + 1)
+        else:
+            tag, (length, position) = (header >> 2) & 0x0F, _old_length(data, position + 1, header & 3)
+        end = position + length
+        if end > len(data):
+            raise KeyFileError("the key file is cut short")
+        yield _Packet(tag, data[position:end], data[start:end])
+        position = end
+
+
+def _old_length(data: bytes, position: int, length_type: int) -> tuple[int, int]:
+    """Return body length and position of an old-format packet."""
+    if length_type == 3:
+        return len(data) - position, position
+    size = 1 << length_type
+    return _number(data, position, size), position + size
+
+
+def _new_length(data: bytes, position: int) -> tuple[int, int]:
+    """Return body length and position of a new-format packet."""
+    first = _number(data, position, 1)
+    if first < 192:
+        return first, position + 1
+    if first < 224:
+        return ((first - 192) << 8) + _number(data, position + 1, 1) + 192, position + 2
+    if first == 255:
+        return _number(data, position + 1, 4), position + 5
+    raise KeyFileError("a key packet of partial length: not a key file that OpenPGP allows")
+
+
+def _number(data: bytes, position: int, size: int) -> int:
+    if position + size > len(data):
+        raise KeyFileError("the key file is cut short")
+    return int.from_bytes(data[position : position + size], "big")
+
+
+def _fingerprint(body: bytes) -> str:
+    version = body[0] if body else 0
+    if version == 4:
+        # SHA-1 is how a version 4 fingerprint is defined; it is not used as a signature here.
+        return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False).hexdigest().upper()
+    if version in (5, 6):
+        prefix = b"\x9a" if version == 5 else b"\x9b"
+        return hashlib.sha256(prefix + len(body).to_bytes(4, "big") + body).hexdigest().upper()
+    raise KeyFileError(f"a public key of OpenPGP version {version}, which apt does not trust either")
+
+
+def keyring_fingerprints(data: bytes) -> list[str]:
+    """Return the primary fingerprints of a keyring that may be empty or damaged (then none)."""
+    try:
+        return [key.fingerprint for key in public_keys(data)]
+    except KeyFileError:
+        return []

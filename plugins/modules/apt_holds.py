@@ -1,0 +1,90 @@
+#!/usr/bin/python
+"""Ansible module: packages that apt keeps at their version."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: apt_holds
+short_description: Hold packages at their version, or let them go
+description:
+  - Reads the holds of all packages at once and sets those that differ at once.
+author: The xpu.fleet developers (@xpu-fleet)
+options:
+  packages:
+    description: Names of packages.
+    type: list
+    elements: str
+    required: true
+  state:
+    description: Whether they are to be held.
+    type: str
+    choices: [held, unheld]
+    default: held
+attributes:
+  check_mode:
+    description: Reads and compares, changes nothing.
+    support: full
+  diff_mode:
+    description: Shows which of the packages are held before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep the driver at its version
+  xpu.fleet.apt_holds:
+    packages: [intel-opencl-icd, level-zero]
+"""
+
+RETURN = r"""
+packages:
+  description: The packages whose hold was set or taken away.
+  type: list
+  elements: str
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+
+def differing(packages: list[str], held: set[str], hold: bool) -> list[str]:
+    """Return the packages whose hold is not as wanted, sorted."""
+    return sorted(name for name in set(packages) if (name in held) != hold)
+
+
+def _listing(packages: set[str]) -> str:
+    return "".join(f"{name}\n" for name in sorted(packages))
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "packages": {"type": "list", "elements": "str", "required": True},
+            "state": {"type": "str", "choices": ["held", "unheld"], "default": "held"},
+        },
+        supports_check_mode=True,
+    )
+    packages: list[str] = module.params["packages"]
+    hold = module.params["state"] == "held"
+    _, output, _ = module.run_command(["apt-mark", "showhold"], check_rc=True)
+    held = set(output.split())
+    change = differing(packages, held, hold)
+    if change and not module.check_mode:
+        verb = "hold" if hold else "unhold"
+        status, output, error = module.run_command(["apt-mark", verb, *change])
+        if status:
+            module.fail_json(msg=f"apt-mark {verb} {' '.join(change)} failed: {(error or output).strip()}")
+    module.exit_json(
+        changed=bool(change),
+        packages=change,
+        diff={
+            "before_header": "held packages",
+            "after_header": "held packages",
+            "before": _listing(held.intersection(packages)),
+            "after": _listing(set(packages) if hold else set()),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

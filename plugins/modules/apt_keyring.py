@@ -1,0 +1,139 @@
+#!/usr/bin/python
+"""Ansible module: an apt keyring that holds pinned keys only."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: apt_keyring
+short_description: Keep an apt keyring of pinned OpenPGP keys
+description:
+  - Downloads a repository's key file, checks the fingerprints of its primary keys, and writes those that are pinned as
+    a binary keyring that every user can read, for use with C(Signed-By).
+  - Keys of the file that are not pinned are left out. A file without any pinned key is an error.
+  - A keyring that already holds exactly the pinned keys is not downloaded again.
+  - Needs no gpg on the node.
+author: The xpu.fleet developers (@xpu-fleet)
+options:
+  url:
+    description: Where the key file is, binary or armored; http, https or file.
+    type: str
+    required: true
+  fingerprints:
+    description: Fingerprints of the primary keys to trust, 40 or 64 hexadecimal digits each.
+    type: list
+    elements: str
+    required: true
+  dest:
+    description: The keyring to write.
+    type: path
+    required: true
+  proxy:
+    description: URL of an HTTP proxy; the node's environment decides where it is empty.
+    type: str
+    default: ""
+  force:
+    description: Download even if every pinned key is there, for example because the vendor extended an expiry date.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Downloads and compares, writes nothing.
+    support: full
+  diff_mode:
+    description: Shows the fingerprints before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Trust the repository's key
+  xpu.fleet.apt_keyring:
+    url: https://repositories.example.com/archive.key
+    fingerprints: [0123456789ABCDEF0123456789ABCDEF01234567]
+    dest: /usr/share/keyrings/example.gpg
+"""
+
+RETURN = r"""
+fingerprints:
+  description: Fingerprints of the primary keys that the keyring holds now.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.download import (  # noqa: E402
+    DownloadError,
+    hide_password,
+    read_url,
+    use_proxy,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.openpgp import (  # noqa: E402
+    KeyFileError,
+    keyring_fingerprints,
+    normalize_fingerprint,
+    public_keys,
+    select_keys,
+)
+
+_MODE = 0o644
+
+
+def _wanted_keyring(module: AnsibleModule, present: bytes) -> bytes:
+    pinned = [normalize_fingerprint(fingerprint) for fingerprint in module.params["fingerprints"]]
+    if sorted(keyring_fingerprints(present)) == sorted(pinned) and not module.params["force"]:
+        return present
+    try:
+        return select_keys(read_url(module.params["url"]), pinned)
+    except KeyFileError as error:
+        raise KeyFileError(f"key file {hide_password(module.params['url'])}: {error}") from error
+
+
+def _write(module: AnsibleModule, dest: Path, keyring: bytes) -> None:
+    dest.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=module.tmpdir, delete=False) as file:
+        file.write(keyring)
+    module.atomic_move(file.name, str(dest))
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "fingerprints": {"type": "list", "elements": "str", "required": True, "no_log": False},
+            "dest": {"type": "path", "required": True},
+            "proxy": {"type": "str", "default": "", "no_log": True},
+            "force": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    dest = Path(module.params["dest"])
+    use_proxy(module.params["proxy"])
+    present = dest.read_bytes() if dest.is_file() else b""
+    try:
+        wanted = _wanted_keyring(module, present)
+    except (KeyFileError, DownloadError) as error:
+        module.fail_json(msg=str(error))
+
+    changed = wanted != present
+    if changed and not module.check_mode:
+        _write(module, dest, wanted)
+    if not (changed and module.check_mode):
+        changed = module.set_mode_if_different(str(dest), _MODE, changed)
+    module.exit_json(
+        changed=changed,
+        fingerprints=[key.fingerprint for key in public_keys(wanted)],
+        diff={
+            "before_header": str(dest),
+            "after_header": str(dest),
+            "before": "".join(f"{fingerprint}\n" for fingerprint in keyring_fingerprints(present)),
+            "after": "".join(f"{key.fingerprint}\n" for key in public_keys(wanted)),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

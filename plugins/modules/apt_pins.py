@@ -1,0 +1,209 @@
+#!/usr/bin/python
+"""Ansible module: can apt install these packages at these versions?"""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: apt_pins
+short_description: Check that apt can install packages at exact versions, before anything is changed
+description:
+  - Downloads the keys of repositories, checks their fingerprints, and reads the repositories together with the node's
+    own sources in a private, temporary apt state. The node's own state stays as it is.
+  - Fails with one message that names every package and version that no repository has, or the mirror that cannot be
+    reached, or the dependencies that cannot be met when all of it is installed in one transaction.
+  - Where every package is installed as wanted and every repository is set up as described, nothing is downloaded.
+author: The xpu.fleet developers (@xpu-fleet)
+options:
+  packages:
+    description: Package names with their exact version, or an empty string for any version.
+    type: dict
+    required: true
+  repositories:
+    description:
+      - Repositories to read besides the node's own sources; dictionaries with C(uris), C(suites), C(components),
+        C(architectures), C(key_url), C(fingerprints), C(keyring), C(sources) and C(superseded).
+      - The node's files under C(sources) and C(superseded), and those that name the same place with another keyring,
+        are left out.
+    type: list
+    elements: dict
+    default: []
+  refresh:
+    description:
+      - Whether to read the repositories. Without it the node's present lists are looked at, nothing is downloaded, and
+        packages that they lack are returned as RV(unknown) and are no error.
+    type: bool
+    default: true
+  proxy:
+    description: URL of an HTTP proxy; the node's own settings decide where it is empty.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    description: Reads only.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Check that every pin can be installed
+  xpu.fleet.apt_pins:
+    repositories: "{{ stack_resolved.repositories.values() | select | list }}"
+    packages: "{{ stack_resolved.kernel.packages }}"
+"""
+
+RETURN = r"""
+plan:
+  description: The packages that are not as wanted, with C(name), C(installed) and C(wanted); either version may be "".
+  type: list
+  elements: dict
+  returned: success
+unknown:
+  description: Those of the plan that the lists of apt do not offer, as C(name=version).
+  type: list
+  elements: str
+  returned: success
+removals:
+  description: Packages that installing the plan would remove.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import tempfile  # noqa: E402
+from collections.abc import Iterable, Mapping  # noqa: E402
+from dataclasses import asdict  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.apt import (  # noqa: E402
+    APT_ETC,
+    APT_LISTS,
+    AptError,
+    Change,
+    PrivateApt,
+    Repository,
+    available_versions,
+    changes,
+    files_to_remove,
+    installed_versions,
+    source_files,
+    unknown,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.download import (  # noqa: E402
+    DownloadError,
+    hide_password,
+    read_url,
+    use_proxy,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.openpgp import (  # noqa: E402
+    KeyFileError,
+    keyring_fingerprints,
+    normalize_fingerprint,
+    select_keys,
+)
+
+
+class PinError(Exception):
+    """The packages cannot be installed as wanted; the message is for a person."""
+
+
+def is_set_up(repository: Repository, etc: Path = APT_ETC) -> bool:
+    """Tell whether the node has a repository as described: sources, a keyring of pinned keys, nothing in its way."""
+    sources, keyring = Path(repository.sources), Path(repository.keyring)
+    if not sources.is_file() or not keyring.is_file():
+        return False
+    pinned = {normalize_fingerprint(fingerprint) for fingerprint in repository.fingerprints}
+    found = set(keyring_fingerprints(keyring.read_bytes()))
+    return (
+        repository.stanza() in sources.read_text(encoding="utf-8")
+        and bool(found)
+        and found <= pinned
+        and not files_to_remove(repository, source_files(etc))
+    )
+
+
+def trusted_keys(repository: Repository) -> bytes:
+    """Download a repository's key file and return its pinned keys."""
+    url = hide_password(repository.key_url)
+    try:
+        return select_keys(read_url(repository.key_url), repository.fingerprints)
+    except KeyFileError as error:
+        raise PinError(f"key file {url} of {hide_password(repository.uris[0])}: {error}") from error
+
+
+def check(
+    plan: list[Change],
+    repositories: list[Repository],
+    proxy: str = "",
+    etc: Path = APT_ETC,
+    lists: Path = APT_LISTS,
+) -> list[str]:
+    """Check a plan against the repositories; return what it would remove. Raises PinError where it cannot be done."""
+    keys = [(repository, trusted_keys(repository)) for repository in repositories]
+    with tempfile.TemporaryDirectory(prefix="xpu-fleet-apt-") as directory:
+        apt = PrivateApt(Path(directory), etc, lists, proxy)
+        apt.prepare(keys)
+        try:
+            apt.update()
+        except AptError as error:
+            raise PinError(f"apt cannot read every repository:\n{error}") from error
+        available = apt.available(change.name for change in plan)
+        missing = unknown(plan, available)
+        if missing:
+            raise PinError(_missing_message(missing, available))
+        try:
+            return apt.simulate(plan)
+        except AptError as error:
+            wanted = ", ".join(str(change) for change in plan)
+            raise PinError(f"apt cannot install these together: {wanted}:\n{error}") from error
+
+
+def _missing_message(missing: Iterable[Change], available: Mapping[str, list[str]]) -> str:
+    lines = []
+    for change in missing:
+        versions = available[change.name]
+        lines.append(f"  {change}: {'it has ' + ', '.join(versions) if versions else 'no package of that name'}")
+    return "\n".join(["no repository has these packages at the version that the stack pins:", *lines])
+
+
+def _answer(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    packages = {name: str(version) for name, version in parameters["packages"].items()}
+    repositories = [Repository.from_mapping(data) for data in parameters["repositories"]]
+    plan = changes(packages, installed_versions())
+    removals: list[str] = []
+    lacking: list[Change] = []
+    if not parameters["refresh"]:
+        lacking = unknown(plan, available_versions(change.name for change in plan))
+    elif plan or not all(is_set_up(repository) for repository in repositories):
+        removals = check(plan, repositories, parameters["proxy"])
+    return {
+        "plan": [asdict(change) for change in plan],
+        "unknown": [str(change) for change in lacking],
+        "removals": removals,
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "packages": {"type": "dict", "required": True},
+            "repositories": {"type": "list", "elements": "dict", "default": []},
+            "refresh": {"type": "bool", "default": True},
+            "proxy": {"type": "str", "default": "", "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    use_proxy(module.params["proxy"])
+    try:
+        answer = _answer(module.params)
+    except (AptError, DownloadError, KeyFileError, PinError) as error:
+        module.fail_json(msg=hide_password(str(error)))
+    module.exit_json(changed=False, **answer)
+
+
+if __name__ == "__main__":
+    main()

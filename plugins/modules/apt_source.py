@@ -1,0 +1,120 @@
+#!/usr/bin/python
+"""Ansible module: one apt repository in deb822 form, and nothing that contradicts it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: apt_source
+short_description: Keep an apt repository in deb822 form and remove what contradicts it
+description:
+  - Writes the C(.sources) file of a repository. Unlike M(ansible.builtin.deb822_repository) it needs no python3-debian.
+  - Removes files of the older one-line form that it supersedes, and every other file that names the same URI and suite
+    with another C(Signed-By) and nothing else, because apt refuses to read both. They are kept in O(backup_directory).
+  - A file that names the same place with another keyring and further sources is an error that says what to edit.
+author: The xpu.fleet developers (@xpu-fleet)
+options:
+  repository:
+    description:
+      - The repository, with C(uris), C(suites), C(components), C(architectures), C(keyring), C(sources), the file to
+        write, and C(superseded), files to remove. C(key_url) and C(fingerprints) are for M(xpu.fleet.apt_keyring).
+    type: dict
+    required: true
+  backup_directory:
+    description: Where removed files are kept.
+    type: path
+    default: /var/backups/xpu-fleet
+attributes:
+  check_mode:
+    description: Reads and compares, changes nothing.
+    support: full
+  diff_mode:
+    description: Shows the file before and after, and the files that are removed.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Add the graphics repository
+  xpu.fleet.apt_source:
+    repository: "{{ stack_resolved.repositories.graphics }}"
+"""
+
+RETURN = r"""
+removed:
+  description: Sources files that contradicted the repository.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import shutil  # noqa: E402
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.apt import (  # noqa: E402
+    AptError,
+    Repository,
+    files_to_remove,
+    source_files,
+)
+
+_HEADER = "# Managed by Ansible (xpu.fleet).\n"
+_MODE = 0o644
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _write(module: AnsibleModule, path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=module.tmpdir, delete=False, encoding="utf-8") as file:
+        file.write(text)
+    module.atomic_move(file.name, str(path))
+
+
+def _put_away(paths: list[Path], directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # a sources file may name a user and password
+    for path in paths:
+        shutil.copy2(path, directory)
+        path.unlink()
+
+
+def _difference(path: Path, before: str, after: str, removed: list[Path]) -> list[dict[str, Any]]:
+    differences = [{"before_header": str(path), "after_header": str(path), "before": before, "after": after}]
+    differences += [
+        {"before_header": str(gone), "after_header": "removed", "before": _read(gone), "after": ""} for gone in removed
+    ]
+    return differences
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "repository": {"type": "dict", "required": True},
+            "backup_directory": {"type": "path", "default": "/var/backups/xpu-fleet"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        repository = Repository.from_mapping(module.params["repository"])
+        removed = files_to_remove(repository, source_files())
+    except AptError as error:
+        module.fail_json(msg=str(error))
+
+    path = Path(repository.sources)
+    before, after = _read(path), _HEADER + repository.stanza()
+    difference = _difference(path, before, after, removed)
+    changed = before != after or bool(removed)
+    if changed and not module.check_mode:
+        _put_away(removed, Path(module.params["backup_directory"]))
+        _write(module, path, after)
+    if path.is_file():
+        changed = module.set_mode_if_different(str(path), _MODE, changed)
+    module.exit_json(changed=changed, removed=[str(gone) for gone in removed], diff=difference)
+
+
+if __name__ == "__main__":
+    main()
