@@ -1,0 +1,67 @@
+"""What a shell script exports, as an environment file that systemd reads.
+
+A service sources nothing, so what C(setvars.sh) would set for a shell has to be written down for it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+#: What systemd gives a system service; PATH is in a script's result whole, as nothing expands it later.
+CLEAN = {"HOME": "/root", "LANG": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+#: What a shell sets for itself.
+_SHELL_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]*")
+
+
+class ScriptError(Exception):
+    """The script could not be run, or exports what an environment file cannot hold."""
+
+
+def exported_by(script: Path, arguments: list[str], seconds: float) -> dict[str, str]:
+    """Return the variables that sourcing a script in a clean environment sets or changes.
+
+    Raises ScriptError with the script's output where it fails or takes longer.
+    """
+    if not script.is_file():
+        raise ScriptError(f"{script} is not there: are the packages that bring it installed?")
+    command = ["bash", "--noprofile", "--norc", "-c", 'script="$1"; shift; . "$script" "$@" >&2 && exec env -0']
+    try:
+        result = subprocess.run(
+            [*command, "bash", str(script), *arguments],
+            env=CLEAN,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd="/",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ScriptError(f"{script} did not end within {seconds:.0f} seconds") from error
+    if result.returncode:
+        output = result.stderr.decode("utf-8", "replace").strip()
+        raise ScriptError(f"{script} failed with status {result.returncode}: {output[-2000:] or 'no output'}")
+    pairs = (entry.partition("=") for entry in os.fsdecode(result.stdout).split("\0") if entry)
+    # Exported shell functions (BASH_FUNC_name%%) are for shells.
+    return {
+        name: value
+        for name, _, value in pairs
+        if _NAME.fullmatch(name) and name not in _SHELL_OWN and CLEAN.get(name) != value
+    }
+
+
+def environment_file(variables: Mapping[str, str]) -> str:
+    """Return the lines of a systemd EnvironmentFile, sorted by name, values quoted where they need it."""
+    return "".join(f"{name}={_quoted(variables[name])}\n" for name in sorted(variables))
+
+
+def _quoted(value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
+    # Inside double quotes systemd, like a shell, gives a backslash a meaning before these only.
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
