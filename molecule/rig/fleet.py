@@ -1,0 +1,308 @@
+"""A fleet of test hosts on its own network: bring it up, watch it, take every trace of it away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+
+from rig import cache, contents, mirror, repository
+from rig.host import RigError, run, say, write
+from rig.node import MIRROR_PORT, REBOOT, Node, cgroup_roots
+from rig.userland import USER
+
+FLEETS = Path(__file__).parent / "fleets"
+BOOT_TIMEOUT = 90.0  # seconds until a node has to answer on its SSH port
+STOP_TIMEOUT = 30.0  # seconds a fleet gets to shut down before it is killed
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The nodes of one definition file."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    definition: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, name: str, path: Optional[Path] = None) -> Fleet:
+        """Read a fleet's ``platforms``; raises RigError where they do not make one network."""
+        source = path or FLEETS / f"{name}.yml"
+        try:
+            definition = {"platforms": yaml.safe_load(source.read_text())["platforms"]}
+        except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise RigError(f"fleet {name}: {source} holds no list of platforms ({error})") from error
+        nodes = tuple(Node.parse(name, entry) for entry in definition["platforms"])
+        if len({node.gateway for node in nodes}) != 1:
+            raise RigError(f"fleet {name}: its nodes' addresses have to share one /24 network")
+        return cls(name, nodes, definition)
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the running fleet is kept."""
+        return cache.RUN / self.name
+
+    @property
+    def gateway(self) -> str:
+        """This machine's address on the fleet's network."""
+        return self.nodes[0].gateway
+
+    @property
+    def bridge(self) -> str:
+        """Name of the fleet's bridge, told apart by the third number of its addresses."""
+        return f"xpu{self.gateway.split('.')[2]}"
+
+    @property
+    def state_file(self) -> Path:
+        """What is running, for later runs of the rig."""
+        return self.folder / "state.json"
+
+    def state(self) -> dict[str, Any]:
+        """Return what the state file says; {} where there is none."""
+        with contextlib.suppress(OSError, ValueError):
+            loaded: dict[str, Any] = json.loads(self.state_file.read_text())
+            return loaded
+        return {}
+
+    # -- up ---------------------------------------------------------------------------------------------------------
+
+    def up(self) -> None:
+        """Have every node running, reachable over SSH and served by the mirror; nothing to do is nothing done."""
+        with cache.lock(f"fleet-{self.name}"):
+            self.refresh()
+            state = self.state()
+            if state.get("definition") != self.definition or state.get("layers") != self._layers():
+                self._take_down()
+            elif self.running():
+                say(f"fleet {self.name} is up")
+                return
+            self._clear_leftovers()
+            self._prepare()
+            self._launch()
+            self._wait()
+
+    def refresh(self) -> None:
+        """Make what the mirror serves from the stacks' data as it is now; a running mirror goes on with it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mounts = contents.mounts(self.nodes)
+        write(self.folder / "mirror.json.new", json.dumps(mounts, indent=1))
+        (self.folder / "mirror.json.new").rename(self.folder / "mirror.json")
+        facts = {
+            "mirror": self.nodes[0].mirror,
+            "fingerprint": repository.fingerprint(),
+            "ssh_key": str(ssh_key()),
+            "ssh_user": USER,
+            "known_hosts": str(self.folder / "known_hosts"),
+            "nodes": {node.name: node.address for node in self.nodes},
+            **contents.facts(self.nodes),
+        }
+        write(self.folder / "facts.json", json.dumps(facts, indent=1))
+        state = self.state()
+        if state:
+            self._write_state({**state, "artifacts": self._artifacts()})
+
+    def _layers(self) -> dict[str, list[str]]:
+        return {node.name: [str(path) for path in node.layers()] for node in self.nodes}
+
+    def _artifacts(self) -> list[str]:
+        mounts: mirror.Mounts = json.loads((self.folder / "mirror.json").read_text())
+        paths = [Path(path) for paths in (*mounts.values(), *self._layers().values()) for path in paths]
+        inside = {cache.ARTIFACTS / path.relative_to(cache.ARTIFACTS).parts[0] for path in paths if cache.ARTIFACTS in path.parents}
+        return sorted(str(path) for path in inside)
+
+    def _write_state(self, state: Mapping[str, Any]) -> None:
+        partial = self.state_file.with_suffix(".new")
+        write(partial, json.dumps(state, indent=1))
+        partial.rename(self.state_file)
+
+    def _prepare(self) -> None:
+        say(f"fleet {self.name}: {', '.join(f'{node.name} ({node.userland.name})' for node in self.nodes)}")
+        self._write_state({"definition": self.definition, "layers": self._layers(), "artifacts": self._artifacts()})
+        run(["ip", "link", "add", self.bridge, "type", "bridge"])
+        run(["ip", "addr", "add", f"{self.gateway}/24", "dev", self.bridge])
+        run(["ip", "link", "set", self.bridge, "up"])
+        keyring = (repository.sign_key() / "public.gpg").read_bytes()
+        authorized = ssh_key().with_suffix(".pub").read_text()
+        for index, node in enumerate(self.nodes):
+            node.mount()
+            node.configure(contents.sources(node), keyring, authorized)
+            node.connect(self.bridge, index)
+        known = "".join(f"{node.address} {node.public_host_key()}" for node in self.nodes)
+        write(self.folder / "known_hosts", known)
+
+    def _launch(self) -> None:
+        """Start the supervisor, detached from this process and its terminal."""
+        with (self.folder / "supervisor.log").open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "rig", "supervise", "--fleet", self.name],
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+            )
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + BOOT_TIMEOUT
+        for node in self.nodes:
+            while not answers(node.address, 22):
+                if time.monotonic() > deadline:
+                    raise RigError(f"{node.name} did not answer over SSH; see {node.folder}/console.log")
+                time.sleep(0.1)
+            say(f"{node.name} answers at {node.address}")
+
+    # -- supervise --------------------------------------------------------------------------------------------------
+
+    def supervise(self) -> None:
+        """Run the nodes and the mirror until told to stop; a node that reboots is started again."""
+        stopping = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: stopping.set())
+        self._write_state({**self.state(), "supervisor": os.getpid(), "started": process_start(os.getpid())})
+        processes = {node: node.start() for node in self.nodes}
+        server = mirror.serve(self.gateway, MIRROR_PORT, mirror.MountFile(self.folder / "mirror.json"))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        while not stopping.wait(0.2):
+            for node, process in processes.items():
+                if process.poll() == REBOOT:
+                    say(f"{node.name} reboots")
+                    processes[node] = node.start()
+        for process in processes.values():
+            if process.poll() is None:
+                process.terminate()
+        for process in processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT / 2)
+
+    def running(self) -> bool:
+        """Tell whether this fleet's supervisor is alive and every node answers over SSH."""
+        return self._supervisor() is not None and all(answers(node.address, 22) for node in self.nodes)
+
+    def _supervisor(self) -> Optional[int]:
+        """Return the supervisor's process id, None where it is gone or the id went to another process."""
+        state = self.state()
+        pid = state.get("supervisor")
+        return pid if pid and process_start(pid) == state.get("started") else None
+
+    # -- down -------------------------------------------------------------------------------------------------------
+
+    def down(self) -> None:
+        """End the fleet and remove all of it: processes, mounts, network, files."""
+        with cache.lock(f"fleet-{self.name}"):
+            self._take_down()
+            cache.remove(self.folder)
+            say(f"fleet {self.name} is down")
+
+    def _take_down(self) -> None:
+        self._clear_leftovers()
+        cache.remove(self.folder / "nodes")
+        self.state_file.unlink(missing_ok=True)
+
+    def _clear_leftovers(self) -> None:
+        """End processes, mounts and interfaces of this fleet, whatever an earlier run left; its files stay."""
+        pid = self._supervisor()
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + STOP_TIMEOUT
+            while process_start(pid) is not None and time.monotonic() < deadline:
+                time.sleep(0.05)
+        for group in cgroup_roots():
+            empty_cgroup(group / "xpu-fleet" / self.name)
+        names = {node.name for node in self.nodes}
+        names |= {path.name for path in (self.folder / "nodes").glob("*")}
+        for name in sorted(names):
+            unmount(self.folder / "nodes" / name / "root")
+        prefix = f"xpu-{self.name}-"
+        for line in run(["ip", "netns", "list"]).splitlines():
+            namespace = line.split()[0]
+            if namespace.startswith(prefix) and namespace.removeprefix(prefix) in names:
+                run(["ip", "netns", "delete", namespace], check=False)
+        run(["ip", "link", "delete", self.bridge], check=False)
+
+
+def fleets() -> Iterator[Fleet]:
+    """Yield the fleets that are up or that a crash left half up."""
+    for state_file in sorted(cache.RUN.glob("*/state.json")):
+        name = state_file.parent.name
+        definition = json.loads(state_file.read_text())["definition"]
+        yield Fleet(name, tuple(Node.parse(name, entry) for entry in definition["platforms"]), definition)
+
+
+def find(name: str) -> Fleet:
+    """Return a fleet that is up by its name; raises RigError where there is none."""
+    for fleet in fleets():
+        if fleet.name == name:
+            return fleet
+    raise RigError(f"no fleet {name} is up")
+
+
+def ssh_key() -> Path:
+    """Return the private key that opens every test host, made at its first use."""
+    key = cache.KEYS / "id_ed25519"
+    if not key.exists():
+        with cache.lock("ssh-key"):
+            if not key.exists():
+                cache.KEYS.mkdir(parents=True, exist_ok=True, mode=0o700)
+                run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xpu-fleet-rig", "-f", str(key)])
+    return key
+
+
+def answers(address: str, port: int) -> bool:
+    """Tell whether an SSH server greets at an address."""
+    try:
+        with socket.create_connection((address, port), timeout=2) as connection:
+            connection.settimeout(5)
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def process_start(pid: int) -> Optional[int]:
+    """Return when a process started, in clock ticks since boot; None where it does not run."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def unmount(path: Path) -> None:
+    """Unmount everything at and below a path."""
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in reversed([point for point in mounted if point == str(path) or point.startswith(f"{path}/")]):
+        run(["umount", point])
+
+
+def empty_cgroup(group: Path) -> None:
+    """Kill what still runs in a control group and its children, and remove them."""
+    if not group.exists():
+        return
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while time.monotonic() < deadline:
+        pids = [int(pid) for path in group.rglob("cgroup.procs") for pid in path.read_text().split()]
+        pids = [pid for pid in pids if pid > 0]
+        if not pids:
+            break
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    folders = [path for path in group.rglob("*") if path.is_dir()]
+    for path in sorted(folders, key=lambda path: -len(path.parts)):
+        path.rmdir()
+    group.rmdir()
+    with contextlib.suppress(OSError):
+        group.parent.rmdir()

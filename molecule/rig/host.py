@@ -1,0 +1,107 @@
+"""The machine that the rig runs on: its tools, running commands on it, telling what happens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Optional
+
+#: Command -> Debian or Ubuntu package that brings it.
+TOOLS = {
+    "apt-ftparchive": "apt-utils",
+    "dpkg-deb": "dpkg",
+    "gpg": "gnupg",
+    "ip": "iproute2",
+    "mmdebstrap": "mmdebstrap",
+    "mount": "mount",
+    "ssh-keygen": "openssh-client",
+    "systemd-nspawn": "systemd-container",
+}
+DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+_started = time.monotonic()
+
+
+class RigError(Exception):
+    """Something the user of the rig has to know or do; the message says what."""
+
+
+def say(text: str) -> None:
+    """Print one progress line with the seconds since the start."""
+    print(f"[rig {time.monotonic() - _started:6.1f}s] {text}", file=sys.stderr, flush=True)
+
+
+def run(
+    command: Sequence[str],
+    *,
+    env: Optional[Mapping[str, str]] = None,
+    stdin: Optional[str] = None,
+    check: bool = True,
+) -> str:
+    """Run a command to its end and return its standard output.
+
+    ``env`` is added to the environment. Raises RigError with the command and its last output where it fails.
+    """
+    result = subprocess.run(
+        list(command),
+        env={**os.environ, **(env or {})},
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if check and result.returncode != 0:
+        output = "\n".join((result.stdout + result.stderr).splitlines()[-25:])
+        raise RigError(f"this command ended with status {result.returncode}: {' '.join(command)}\n{output}")
+    return result.stdout
+
+
+def missing_packages() -> list[str]:
+    """Return the Debian packages whose tools the rig needs and this machine lacks."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    missing = {package for tool, package in TOOLS.items() if shutil.which(tool, path=path) is None}
+    if not DEBIAN_KEYRING.exists():
+        missing.add("debian-archive-keyring")
+    return sorted(missing)
+
+
+def require_root() -> None:
+    """Raise RigError where the rig may not make containers."""
+    if os.geteuid() != 0:
+        raise RigError("test hosts are containers with their own network: run this as root (sudo)")
+
+
+def install(packages: Iterable[str]) -> None:
+    """Install packages on this machine with apt, after naming them."""
+    names = sorted(packages)
+    if not names:
+        return
+    say(f"installing on this machine with apt: {' '.join(names)}")
+    if shutil.which("apt-get") is None:
+        raise RigError(f"there is no apt-get here; install what brings these Debian packages' tools: {' '.join(names)}")
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    run(["apt-get", "update", "-q"], env=quiet)
+    run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *names], env=quiet)
+
+
+def require_tools() -> None:
+    """Raise RigError that names the packages this machine lacks, if any."""
+    missing = missing_packages()
+    if missing:
+        raise RigError(
+            f"this machine lacks packages the test hosts need: {' '.join(missing)}\n"
+            "install them with: python3 -m rig prepare (it asks apt for exactly these)"
+        )
+
+
+def write(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a text file and its missing parent folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)

@@ -1,0 +1,181 @@
+"""One test host: what it is made of, its files, its network and the container that runs it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rig import cache, gpu
+from rig.host import RigError, run, write
+from rig.userland import USER, USERLANDS, Userland, base, layer
+
+MIRROR_PORT = 8077
+#: systemd-nspawn's exit status when the container asked for a reboot.
+REBOOT = 133
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """A test host as its fleet's definition describes it."""
+
+    fleet: str
+    name: str
+    userland: Userland
+    address: str
+    gpus: tuple[gpu.Gpu, ...] = field(default=())
+
+    @classmethod
+    def parse(cls, fleet: str, entry: Mapping[str, Any]) -> Node:
+        """Make a node from one platform entry; raises RigError that names what is wrong with it."""
+        name = entry.get("name", "?")
+        try:
+            userland = USERLANDS[entry["userland"]]
+            address = str(entry["address"])
+        except KeyError as error:
+            raise RigError(
+                f"platform {name}: {error} is missing or unknown (userlands: {', '.join(USERLANDS)})"
+            ) from error
+        cards = tuple(gpu.Gpu.parse(card) for card in entry.get("gpus") or ())
+        return cls(fleet, name, userland, address, cards)
+
+    @property
+    def machine(self) -> str:
+        """Name of the container and of its network namespace on this machine."""
+        return f"xpu-{self.fleet}-{self.name}"
+
+    @property
+    def folder(self) -> Path:
+        """Where this node's own files are kept while the fleet is up."""
+        return cache.RUN / self.fleet / "nodes" / self.name
+
+    @property
+    def root(self) -> Path:
+        """Mount point of the node's root file system."""
+        return self.folder / "root"
+
+    @property
+    def gateway(self) -> str:
+        """This machine's address on the node's network, where the mirror listens."""
+        return f"{self.address.rsplit('.', 1)[0]}.1"
+
+    @property
+    def mirror(self) -> str:
+        """URL of the mirror as the node sees it."""
+        return f"http://{self.gateway}:{MIRROR_PORT}"
+
+    @property
+    def host_key(self) -> Path:
+        """The node's SSH host key, the same however often it is made anew."""
+        return cache.KEYS / f"{self.machine}.ssh_host_ed25519_key"
+
+    def layers(self) -> list[Path]:
+        """Return the read-only folders the root file system stands on, lowest last; made where missing."""
+        return [layer(self.userland), base(self.userland.suite)]
+
+    def mount(self) -> None:
+        """Put the root file system together; what an earlier run wrote in it is still there."""
+        for name in ("upper", "work", "root"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        lower = ":".join(str(path) for path in self.layers())
+        options = f"lowerdir={lower},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
+        run(["mount", "-t", "overlay", self.machine, "-o", options, str(self.root)])
+
+    def configure(self, sources: str, keyring: bytes, authorized_key: str) -> None:
+        """Write what an installer leaves on a new machine: name, address, package sources, a person's SSH key."""
+        write(self.root / "etc/hostname", f"{self.name}\n")
+        write(self.root / "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n::1 localhost ip6-localhost\n")
+        write(self.root / "etc/resolv.conf", "# Test hosts have no name server.\n")
+        write(self.root / "etc/apt/sources.list", sources)
+        (self.root / "usr/share/keyrings/xpu-rig.gpg").write_bytes(keyring)
+        self._authorize(authorized_key)
+        if not self.host_key.exists():
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.machine, "-f", str(self.host_key)])
+        write(self.root / "etc/ssh/ssh_host_ed25519_key", self.host_key.read_text(), 0o600)
+        write(self.root / "etc/ssh/ssh_host_ed25519_key.pub", self.public_host_key())
+        if self.gpus:
+            gpu.write_tree(self.folder / "pci", self.gpus)
+            gpu.write_device_unit(self.root, self.gpus)
+
+    def _authorize(self, key: str) -> None:
+        home = self.root / "home" / USER
+        owner = home.stat()
+        ssh = home / ".ssh"
+        ssh.mkdir(mode=0o700, exist_ok=True)
+        keys = ssh / "authorized_keys"
+        write(keys, key, 0o600)
+        for path in (ssh, keys):
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+    def public_host_key(self) -> str:
+        """Return the public half of the SSH host key, one line."""
+        return self.host_key.with_name(f"{self.host_key.name}.pub").read_text()
+
+    def connect(self, bridge: str, index: int) -> None:
+        """Make the node's network namespace with its one interface on the fleet's bridge, and no route out."""
+        outside = f"{bridge}n{index}"
+        run(["ip", "netns", "add", self.machine])
+        inside = ["ip", "-netns", self.machine]
+        peer = ["peer", "name", "eth0", "netns", self.machine]
+        run(["ip", "link", "add", outside, "type", "veth", *peer])
+        run(["ip", "link", "set", outside, "master", bridge, "up"])
+        run([*inside, "addr", "add", f"{self.address}/24", "dev", "eth0"])
+        run([*inside, "link", "set", "lo", "up"])
+        run([*inside, "link", "set", "eth0", "up"])
+
+    def cgroups(self) -> list[Path]:
+        """Return the control groups that hold this node's processes and nothing else."""
+        return [root / "xpu-fleet" / self.fleet / self.name for root in cgroup_roots()]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the container; it ends with this process at the latest."""
+        groups = self.cgroups()
+        for group in groups:
+            group.mkdir(parents=True, exist_ok=True)
+        libc = ctypes.CDLL(None)
+
+        def enter() -> None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            for group in groups:
+                (group / "cgroup.procs").write_text(str(os.getpid()))
+
+        command = [
+            "systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", f"--machine={self.machine}",
+            "--register=no", "--keep-unit", f"--network-namespace-path=/run/netns/{self.machine}",
+            "--console=passive", "--kill-signal=SIGRTMIN+3", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
+        ]  # fmt: skip
+        if self.gpus:
+            command.append(f"--bind-ro={self.folder / 'pci'}:/sys/bus/pci/devices")
+        with (self.folder / "console.log").open("ab") as console:
+            return subprocess.Popen(
+                command,
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+                preexec_fn=enter,  # noqa: PLW1509 - the supervisor starts nodes before it has any thread
+            )
+
+    def disconnect(self) -> None:
+        """Remove the network namespace and with it the interface; no error where there is none."""
+        run(["ip", "netns", "delete", self.machine], check=False)
+
+    def unmount(self) -> None:
+        """Unmount the root file system; no error where it is not mounted."""
+        if os.path.ismount(self.root):  # noqa: PTH114 - Path.is_mount misses bind mounts
+            run(["umount", str(self.root)])
+
+
+def cgroup_roots() -> list[Path]:
+    """Return the hierarchies nspawn puts processes in: one on a unified machine, two on a hybrid one."""
+    top = Path("/sys/fs/cgroup")
+    if (top / "cgroup.procs").exists():
+        return [top]
+    return [path for path in (top / "unified", top / "systemd") if (path / "cgroup.procs").exists()]
