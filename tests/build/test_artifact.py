@@ -1,0 +1,66 @@
+"""The collection as an operator gets it: built, installed in an empty folder, away from the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def ansible(command: list[str], folder: Path) -> str:
+    """Run one of Ansible's commands with nothing of this machine's configuration and return its output."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    environment |= {"ANSIBLE_COLLECTIONS_PATH": str(folder), "ANSIBLE_HOME": str(folder / "home"), "NO_COLOR": "1"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder with the built collection installed."""
+    folder = tmp_path_factory.mktemp("operator")
+    ansible(["ansible-galaxy", "collection", "build", str(ROOT), "--output-path", str(folder)], folder)
+    (artifact,) = folder.glob("xpu-fleet-*.tar.gz")
+    ansible(["ansible-galaxy", "collection", "install", str(artifact), "-p", str(folder), "--offline"], folder)
+    return folder
+
+
+def test_the_playbook_and_all_its_roles_load(folder: Path) -> None:
+    assert "playbook: xpu.fleet.site" in ansible(
+        ["ansible-playbook", "xpu.fleet.site", "-i", "localhost,", "--syntax-check"], folder
+    )
+
+
+def test_every_module_has_its_documentation(folder: Path) -> None:
+    names = [f"xpu.fleet.{path.stem}" for path in sorted((ROOT / "plugins/modules").glob("*.py"))]
+    documented = json.loads(ansible(["ansible-doc", "-t", "module", "--json", *names], folder))
+    missing = [
+        name
+        for name in names
+        if not documented.get(name, {}).get("doc", {}).get("short_description") or not documented[name].get("examples")
+    ]
+    assert names
+    assert missing == []
+
+
+def test_every_role_has_its_documentation(folder: Path) -> None:
+    roles = {f"xpu.fleet.{path.name}" for path in (ROOT / "roles").iterdir() if path.is_dir()}
+    documented = json.loads(ansible(["ansible-doc", "-t", "role", "--json", *sorted(roles)], folder))
+    without = {
+        name for name in roles if not {"main", "preflight"} <= documented.get(name, {}).get("entry_points", {}).keys()
+    }
+    assert without == set()
+
+
+def test_only_what_an_operator_needs_is_in_it(folder: Path) -> None:
+    installed = folder / "ansible_collections/xpu/fleet"
+    top = {path.name for path in installed.iterdir()}
+    assert {"roles", "plugins", "playbooks", "meta", "LICENSE", "README.md", "CHANGELOG.rst"} <= top
+    assert not top & {"molecule", "tests", "collections", "requirements", "Makefile", ".ci", "pyproject.toml"}
+    assert [path for path in installed.rglob("*") if path.suffix == ".pyc" or path.name == "__pycache__"] == []
