@@ -1,0 +1,68 @@
+# Everything a person does in a checkout; `make` alone lists it.
+CACHE := $(or $(XPU_FLEET_CACHE),$(HOME)/.cache/xpu-fleet)
+# One virtual environment per content of a requirements file.
+venv_of = $(CACHE)/venv/$(1)-$(shell sha256sum requirements/$(1).txt | cut -c1-16)
+DEV := $(call venv_of,dev)
+DEMO := $(call venv_of,demo)
+
+HOST_PATH := $(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+rig = PYTHONPATH=molecule python3 -m rig
+collection := collections/ansible_collections/xpu/fleet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo chat demo-shell demo-remove test lint unit molecule build docs lock clean venv-dev venv-demo
+
+help: ## List what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+demo demo-shell demo-remove: export PATH := $(DEMO)/bin:$(HOST_PATH)
+
+demo: venv-demo ## Build a local node from nothing and ask it a question
+	@python3 molecule/demo.py
+
+chat: ## Talk to the node of the demo
+	@PYTHONPATH=roles/inference/files/xpuserve python3 -m xpuserve chat --url http://10.77.1.11:8000
+
+demo-shell: venv-demo ## Look inside the node of the demo
+	@$(rig) shell demo
+
+demo-remove: venv-demo ## Remove the node of the demo
+	@$(rig) down --fleet demo
+
+test: lint unit molecule build ## Run all checks and tests, as CI does
+
+lint unit molecule build docs clean: export PATH := $(DEV)/bin:$(HOST_PATH)
+
+lint: venv-dev ## Check style, types, documents and the changelog
+	yamllint --strict .
+	ansible-lint
+	ruff check
+	ruff format --check
+	mypy $(collection)/plugins
+	mypy roles/inference/files/xpuserve/xpuserve
+	mypy molecule/rig molecule/demo.py requirements/venv.py tests
+	python3 tests/docs.py --check
+	antsibull-changelog lint
+
+unit: venv-dev ## Run the unit tests
+	python3 -m pytest tests/unit
+
+molecule: venv-dev ## Build test hosts, provision them twice, ask their services
+	molecule test
+
+build: venv-dev ## Build the collection, install it in an empty folder, load every part of it
+	python3 -m pytest tests/build
+
+docs: venv-dev ## Write the variable tables of the roles' READMEs anew
+	@python3 tests/docs.py
+
+lock: ## Lock the versions of the tools anew (needs uv)
+	@sh requirements/lock.sh
+
+clean: venv-dev ## Remove test hosts and what tests left in the checkout
+	@for fleet in default demo dev; do $(rig) down --fleet $$fleet; done
+	@rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache xpu-fleet-*.tar.gz
+
+venv-dev venv-demo: venv-%:
+	@PATH="$(HOST_PATH)" python3 requirements/venv.py requirements/$*.txt $(if $(filter dev,$*),$(DEV),$(DEMO))
