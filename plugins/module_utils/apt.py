@@ -221,10 +221,10 @@ class PrivateApt:
         """Return, for each name, the versions that the repositories have, newest first."""
         return available_versions(names, self._environment)
 
-    def simulate(self, plan: Iterable[Change]) -> list[str]:
-        """Return the packages that installing the plan would remove; raises AptError where it cannot be installed."""
+    def simulate(self, wanted: Iterable[str]) -> list[str]:
+        """Return what installing these would remove; raises AptError where they cannot be installed."""
         options = ["-q", "--simulate", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages"]
-        result = _result(["apt-get", *options, "install", *map(str, plan)], self._environment)
+        result = _result(["apt-get", *options, "install", *wanted], self._environment)
         if result.returncode:
             raise AptError(_complaints(result))
         return [line.split()[1] for line in result.stdout.splitlines() if line.startswith(("Remv ", "Purg "))]

@@ -59,6 +59,11 @@ plan:
   type: list
   elements: dict
   returned: success
+install:
+  description: All packages as apt takes them on its command line, C(name=version) or C(name).
+  type: list
+  elements: str
+  returned: success
 unknown:
   description: Those of the plan that the lists of apt do not offer, as C(name=version).
   type: list
@@ -135,13 +140,18 @@ def trusted_keys(repository: Repository) -> bytes:
 
 
 def check(
+    packages: Mapping[str, str],
     plan: list[Change],
     repositories: list[Repository],
+    *,
     proxy: str = "",
     etc: Path = APT_ETC,
     lists: Path = APT_LISTS,
 ) -> list[str]:
-    """Check a plan against the repositories; return what it would remove. Raises PinError where it cannot be done."""
+    """Check packages and the plan for them against the repositories; return what it would remove.
+
+    Raises PinError where a repository cannot be read or the plan cannot be carried out.
+    """
     keys = [(repository, trusted_keys(repository)) for repository in repositories]
     with tempfile.TemporaryDirectory(prefix="xpu-fleet-apt-") as directory:
         apt = PrivateApt(Path(directory), etc, lists, proxy)
@@ -155,7 +165,9 @@ def check(
         if missing:
             raise PinError(_missing_message(missing, available))
         try:
-            return apt.simulate(plan)
+            # Pins that are met already are named too: nothing else of the plan may move them.
+            met = [Change(name, version, version) for name, version in packages.items() if version]
+            return apt.simulate(dict.fromkeys(map(str, [*plan, *met])))
         except AptError as error:
             wanted = ", ".join(str(change) for change in plan)
             raise PinError(f"apt cannot install these together: {wanted}:\n{error}") from error
@@ -178,9 +190,10 @@ def _answer(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if not parameters["refresh"]:
         lacking = unknown(plan, available_versions(change.name for change in plan))
     elif plan or not all(is_set_up(repository) for repository in repositories):
-        removals = check(plan, repositories, parameters["proxy"])
+        removals = check(packages, plan, repositories, proxy=parameters["proxy"])
     return {
         "plan": [asdict(change) for change in plan],
+        "install": [str(change) for change in changes(packages, {})],
         "unknown": [str(change) for change in lacking],
         "removals": removals,
     }

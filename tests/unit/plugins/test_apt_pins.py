@@ -40,7 +40,8 @@ class Node:
         )
 
     def check(self, *plan: Change, repository: Repository | None = None) -> list[str]:
-        return check(list(plan), [repository or self.repository], "", self.etc, self.lists)
+        packages = {change.name: change.wanted for change in plan}
+        return check(packages, list(plan), [repository or self.repository], etc=self.etc, lists=self.lists)
 
     def changed(self, **values: object) -> Repository:
         return Repository(**{**vars(self.repository), **values})
