@@ -1,0 +1,80 @@
+"""The example inventory is what its comments say, and site.yml takes it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.xpu.fleet.plugins.module_utils.stacks import check_shape
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = "inventories/example"
+FLEET = {
+    "arc_workstations": ["arc1", "arc2", "arc3"],
+    "flex_servers": ["flex1", "flex2"],
+    "max_nodes": ["max1", "max2"],
+}
+
+
+def ansible(command: str, *arguments: str) -> str:
+    """Run one of Ansible's commands in the checkout and return its output."""
+    result = subprocess.run([command, "-i", EXAMPLE, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "[WARNING]" not in result.stderr, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def password(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file with the password that the comment in vault.yml gives."""
+    vault = (ROOT / EXAMPLE / "group_vars/all/vault.yml").read_text()
+    words = vault.split("password of this example is: ", 1)[1].split(maxsplit=1)[0]
+    path = tmp_path_factory.mktemp("vault") / "password"
+    path.write_text(words)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def inventory(password: str) -> dict[str, Any]:
+    """The inventory as Ansible reads it."""
+    listed: dict[str, Any] = json.loads(ansible("ansible-inventory", "--list", "--vault-password-file", password))
+    return listed
+
+
+def test_the_fleet_is_mixed(inventory: dict[str, Any]) -> None:
+    assert {group: inventory[group]["hosts"] for group in FLEET} == FLEET
+    addresses = [host["ansible_host"] for host in inventory["_meta"]["hostvars"].values()]
+    assert len(addresses) == len(set(addresses)) == 7
+
+
+def test_a_machine_takes_its_own_variables_then_its_groups_then_the_fleets(inventory: dict[str, Any]) -> None:
+    machines = inventory["_meta"]["hostvars"]
+    assert (machines["arc1"]["xpu_users"], machines["arc2"]["xpu_users"]) == (["alice"], ["alice", "bob"])
+    assert (machines["arc1"]["xpu_reboot"], machines["max1"]["xpu_reboot"]) == ("never", "allowed")
+    assert (machines["arc1"]["xpu_stack"], machines["flex1"]["xpu_stack"]) == ("auto", "datacenter-682")
+
+
+def test_the_token_is_encrypted_and_opens_with_the_password(password: str) -> None:
+    assert "put-your-own-token-here" not in "".join(path.read_text() for path in (ROOT / EXAMPLE).rglob("*.yml"))
+    show = ("-m", "ansible.builtin.debug", "-a", "var=model_token", "--vault-password-file", password)
+    assert "put-your-own-token-here" in ansible("ansible", "max2", *show)
+
+
+def test_overrides_have_the_shape_of_a_stack(inventory: dict[str, Any]) -> None:
+    for machine in inventory["_meta"]["hostvars"].values():
+        check_shape(machine.get("xpu_stack_overrides", {}), "xpu_stack_overrides")
+
+
+def test_every_variable_is_one_that_a_role_reads(inventory: dict[str, Any]) -> None:
+    known = "".join(path.read_text() for path in ROOT.glob("roles/*/defaults/main.yml"))
+    known += (ROOT / "playbooks/site.yml").read_text()
+    used = {name for machine in inventory["_meta"]["hostvars"].values() for name in machine}
+    unknown = {name for name in used if not name.startswith(("ansible_", "vault_")) and name not in known}
+    assert unknown == set()
+
+
+def test_the_playbook_takes_it(password: str) -> None:
+    ansible("ansible-playbook", "site.yml", "--syntax-check", "--vault-password-file", password)
