@@ -1,7 +1,8 @@
-"""Keep the roles' option tables and defaults true to their argument specs.
+"""Keep tables in READMEs true to the data they come from, and roles' defaults to their argument specs.
 
-``docs.py`` writes the table of each role's README.md between its markers; ``docs.py --check`` changes nothing and
-fails where a table is old, or where meta/argument_specs.yml and defaults/main.yml do not say the same.
+``docs.py`` writes the table of variables in each role's README.md and the table of stacks in the collection's and in
+role stack's; ``docs.py --check`` changes nothing and fails where a table is old, or where meta/argument_specs.yml and
+defaults/main.yml do not say the same.
 """
 
 from __future__ import annotations
@@ -14,23 +15,27 @@ from typing import Any
 
 import yaml
 
-ROLES = Path(__file__).resolve().parents[1] / "roles"
-BEGIN, END = "<!-- variables -->", "<!-- /variables -->"
+ROOT = Path(__file__).resolve().parents[1]
+FAMILIES = {"arc": "Arc A-series", "arc-b": "Arc B-series", "flex": "Flex", "max": "Max"}
 
 
 def main() -> int:
     """Return 0 where every role is in order; print what is not, one line each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, fail where something is old")
-    parser.add_argument("--roles", type=Path, default=ROLES, help="directory of the roles")
+    parser.add_argument("--root", type=Path, default=ROOT, help="directory of the collection")
     options = parser.parse_args()
-    problems = []
-    for specs in sorted(options.roles.glob("*/meta/argument_specs.yml")):
+    root, problems = options.root, []
+    for specs in sorted(root.glob("roles/*/meta/argument_specs.yml")):
         role = specs.parents[1]
         entries = read(specs)["argument_specs"]
         problems += [f"{role.name}: {problem}" for problem in compare(entries, read(role / "defaults/main.yml"))]
-        problems += [f"{role.name}: {problem}" for problem in update(role / "README.md", entries, options.check)]
-    print("\n".join(problems) or "All roles' options, defaults and tables agree.")
+        problems += update(
+            role / "README.md", "variables", variables(entries["main"].get("options", {})), options.check
+        )
+    for readme in (root / "README.md", root / "roles/stack/README.md"):
+        problems += update(readme, "stacks", stacks(root / "roles/stack/vars"), options.check)
+    print("\n".join(problems) or "All options, defaults and tables agree.")
     return 1 if problems else 0
 
 
@@ -57,28 +62,38 @@ def compare(entries: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
     return problems
 
 
-def update(readme: Path, entries: dict[str, Any], check: bool) -> list[str]:
-    """Bring the table of ``readme`` up to date, or with ``check`` return what is wrong with it."""
+def update(readme: Path, name: str, table: list[list[str]], check: bool) -> list[str]:
+    """Write ``table`` between the markers of that name, or with ``check`` return what is wrong with what is there."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        return [f"README.md needs the markers {BEGIN} and {END} once each"]
-    head, rest = text.split(BEGIN)
-    tail = rest.split(END)[1]
-    fresh = f"{head}{BEGIN}\n{table(entries['main'].get('options', {}))}{END}{tail}"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        return [f"{readme}: needs the lines {begin.strip()} and {end} once each"]
+    head, rest = text.split(begin)
+    rows = [f"| {' | '.join(cells)} |\n" for cells in table]
+    fresh = "".join([head, begin, rows[0], "|---" * len(table[0]) + "|\n", *rows[1:], end, rest.split(end)[1]])
     if fresh == text:
         return []
     if check:
-        return ["the variable table of README.md is old; run `make docs`"]
+        return [f"{readme}: the table of {name} is old; run `make docs`"]
     readme.write_text(fresh, encoding="utf-8")
     return []
 
 
-def table(options: dict[str, Any]) -> str:
-    """Return the options as a Markdown table."""
-    rows = ["| Variable | Type | Default | What it does |", "|---|---|---|---|"]
-    for name, option in options.items():
-        rows.append(f"| `{name}` | {kind(option)} | {default(option)} | {meaning(option)} |")
-    return "\n".join(rows) + "\n"
+def variables(options: dict[str, Any]) -> list[list[str]]:
+    """Return the table of a role's options."""
+    rows = [[f"`{name}`", kind(option), default(option), meaning(option)] for name, option in options.items()]
+    return [["Variable", "Type", "Default", "What it does"], *rows]
+
+
+def stacks(directory: Path) -> list[list[str]]:
+    """Return the table of all stacks."""
+    rows = []
+    for path in sorted(directory.glob("*.yml")):
+        stack = read(path)["stack_definition"]
+        families = ", ".join(FAMILIES[family] for family in stack["families"]) or "none"
+        systems = ", ".join(f"{system['name']} {system['release']}" for system in stack["distributions"])
+        rows.append([f"`{path.stem}`", families, systems, stack["title"], f"`{stack['model']}`"])
+    return [["Stack", "GPUs", "Systems", "What it is", "Model unless you choose"], *rows]
 
 
 def kind(option: dict[str, Any]) -> str:

@@ -50,12 +50,13 @@ def test_every_module_has_its_documentation(folder: Path) -> None:
 
 
 def test_every_role_has_its_documentation(folder: Path) -> None:
-    roles = {f"xpu.fleet.{path.name}" for path in (ROOT / "roles").iterdir() if path.is_dir()}
-    documented = json.loads(ansible(["ansible-doc", "-t", "role", "--json", *sorted(roles)], folder))
-    without = {
-        name for name in roles if not {"main", "preflight"} <= documented.get(name, {}).get("entry_points", {}).keys()
-    }
-    assert without == set()
+    roles = {path.name: {"main"} for path in (ROOT / "roles").iterdir() if path.is_dir()}
+    for path in ROOT.glob("roles/*/tasks/preflight.yml"):
+        roles[path.parents[1].name].add("preflight")
+    names = [f"xpu.fleet.{name}" for name in sorted(roles)]
+    documented = json.loads(ansible(["ansible-doc", "-t", "role", "--json", *names], folder))
+    found = {name: set(documented.get(f"xpu.fleet.{name}", {}).get("entry_points", {})) for name in roles}
+    assert found == roles
 
 
 def test_only_what_an_operator_needs_is_in_it(folder: Path) -> None:

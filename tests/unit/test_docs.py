@@ -30,21 +30,36 @@ argument_specs:
 """
 DEFAULTS = "lamp_colour: red\nlamp_rooms: []\n"
 README = "# lamp\n\n<!-- variables -->\n<!-- /variables -->\n\nThe end.\n"
+STACK = """\
+stack_definition:
+  title: Lamps of 1999
+  families: [arc, arc-b]
+  distributions: [{name: Ubuntu, release: "22.04"}]
+  model: tiny
+"""
+STACKS = "<!-- stacks -->\n<!-- /stacks -->\n"
 
 
 @pytest.fixture
 def role(tmp_path: Path) -> Path:
     """A role in order but for its table, which is not written yet."""
-    role = tmp_path / "lamp"
-    for name, text in (("meta/argument_specs.yml", SPECS), ("defaults/main.yml", DEFAULTS), ("README.md", README)):
-        path = role / name
+    files = {
+        "README.md": STACKS,
+        "roles/lamp/README.md": README,
+        "roles/lamp/defaults/main.yml": DEFAULTS,
+        "roles/lamp/meta/argument_specs.yml": SPECS,
+        "roles/stack/README.md": STACKS,
+        "roles/stack/vars/old.yml": STACK,
+    }
+    for name, text in files.items():
+        path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return role
+    return tmp_path / "roles/lamp"
 
 
 def docs(role: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), "--roles", str(role.parent), *options]
+    command = [sys.executable, str(SCRIPT), "--root", str(role.parents[1]), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -55,6 +70,8 @@ def test_a_table_is_written_once_and_then_kept(role: Path) -> None:
     assert "| `lamp_colour` | str | `red` | Colour, `red` or another. |" in text
     assert "| `lamp_rooms` | list of str | `[]` | Rooms with a lamp. All when empty. |" in text
     assert text.endswith("\n\nThe end.\n")
+    row = "| `old` | Arc A-series, Arc B-series | Ubuntu 22.04 | Lamps of 1999 | `tiny` |"
+    assert row in (role.parents[1] / "README.md").read_text()
     assert docs(role, "--check").returncode == 0
     docs(role)
     assert (role / "README.md").read_text() == text
@@ -67,7 +84,8 @@ def test_a_table_is_written_once_and_then_kept(role: Path) -> None:
         ("defaults/main.yml", "lamp_rooms", "lamp_flats", "lamp_flats is in defaults/main.yml but not"),
         ("defaults/main.yml", "red", "blue", "lamp_colour has another default"),
         ("meta/argument_specs.yml", "options: *options", "options: {}", "preflight has other options than main"),
-        ("README.md", "<!-- /variables -->", "", "README.md needs the markers"),
+        ("README.md", "<!-- /variables -->", "", "lamp/README.md: needs the lines"),
+        ("../stack/vars/old.yml", "1999", "2000", "stack/README.md: the table of stacks is old"),
     ],
 )
 def test_a_difference_is_named(role: Path, name: str, old: str, new: str, complaint: str) -> None:
