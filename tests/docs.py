@@ -48,16 +48,17 @@ def compare(entries: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
     """Return where the entry points of a role differ from each other or from its defaults."""
     problems = []
     options = entries["main"].get("options", {})
-    for name, entry in entries.items():
-        if entry.get("options", {}) != options:
-            problems.append(f"entry point {name} has other options than main")
+    if "preflight" in entries and entries["preflight"].get("options", {}) != options:
+        problems.append("entry point preflight has other options than main")
     optional = {name: option for name, option in options.items() if not option.get("required")}
     for name in sorted(optional.keys() - defaults.keys()):
         problems.append(f"{name} is in meta/argument_specs.yml but not in defaults/main.yml")
     for name in sorted(defaults.keys() - options.keys()):
         problems.append(f"{name} is in defaults/main.yml but not in meta/argument_specs.yml")
     for name in sorted(options.keys() & defaults.keys()):
-        if options[name].get("default") != defaults[name]:
+        if options[name].get("required"):
+            problems.append(f"{name} is required and yet has a default")
+        elif options[name].get("default") != defaults[name]:
             problems.append(f"{name} has another default in meta/argument_specs.yml than in defaults/main.yml")
     return problems
 

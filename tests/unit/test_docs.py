@@ -112,3 +112,4 @@ def test_a_pipe_does_not_end_a_table_cell() -> None:
 def test_a_required_option_needs_no_default() -> None:
     entries = {"main": {"options": {"lamp_colour": {"required": True}}}}
     assert load().compare(entries, {}) == []
+    assert load().compare(entries, {"lamp_colour": ""}) == ["lamp_colour is required and yet has a default"]
