@@ -10,6 +10,7 @@ from pathlib import Path
 from rig import cache, repository
 from rig.host import RigError, run, say, write
 from rig.userland import DEBIAN, base
+from rig.wheels import stack_data
 
 #: What roles, DKMS and people install from the distribution. Names a suite lacks are left out and told.
 COMMON = (
@@ -25,7 +26,18 @@ PER_SUITE = {
 
 def packages_of(suite: str) -> list[str]:
     """Return the names of the packages that nodes of a suite can install."""
-    return sorted({*COMMON, *PER_SUITE.get(suite, ())})
+    return sorted({*COMMON, *PER_SUITE.get(suite, ()), *_unpinned()})
+
+
+def _unpinned() -> set[str]:
+    """Return what stacks install at whatever version the distribution has."""
+    names: set[str] = set()
+    for stack in stack_data().values():
+        driver = stack["driver"]
+        if driver:
+            names.update(driver["build_tools"], driver["diagnostics"])
+            names.update(name for name, version in driver["packages"].items() if not version)
+    return names
 
 
 def mirror(suite: str) -> Path:

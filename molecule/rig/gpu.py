@@ -1,4 +1,4 @@
-"""GPU stand-ins: a fixture tree in the place of /sys/bus/pci/devices and device nodes without a driver behind them."""
+"""GPU stand-ins: a fixture tree in the place of /sys/bus/pci, and device nodes without a driver behind them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,12 @@ class Gpu:
 
 
 def write_tree(folder: Path, gpus: Sequence[Gpu]) -> None:
-    """Write the PCI devices of a node: its GPUs, each behind its own bus, with what sysfs tells about them."""
+    """Write the PCI devices of a node: its GPUs, each behind its own bus, with what sysfs tells about them.
+
+    As in sysfs the entries of ``devices`` are links (hwinfo takes no other); what they lead to is in ``fixture``.
+    """
     for index, card in enumerate(gpus):
-        device = folder / f"0000:{3 + index * 4:02x}:00.0"
+        device = folder / "fixture" / f"0000:{3 + index * 4:02x}:00.0"
         bar_size = max(card.memory, 1 << 28)
         bar2 = 0x4000000000 + index * bar_size
         files = {
@@ -71,6 +74,7 @@ def write_tree(folder: Path, gpus: Sequence[Gpu]) -> None:
         for name, text in files.items():
             write(device / name, f"{text}\n")
         (device / "config").write_bytes(_config_space(card))
+        _link(folder / "devices" / device.name, f"../fixture/{device.name}")
         if card.driver:
             _bind(device, card, index)
 
@@ -94,20 +98,24 @@ def write_device_unit(root: Path, gpus: Sequence[Gpu]) -> None:
         "Before=sysinit.target\n\n[Service]\nType=oneshot\nRemainAfterExit=yes\n"
         "ExecStart=mkdir -p -m 755 /dev/dri\n" + "\n".join(lines) + "\n",
     )
-    wanted = root / "etc/systemd/system/sysinit.target.wants/xpu-rig-gpu.service"
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    wanted.unlink(missing_ok=True)
-    wanted.symlink_to("../xpu-rig-gpu.service")
+    _link(root / "etc/systemd/system/sysinit.target.wants/xpu-rig-gpu.service", "../xpu-rig-gpu.service")
 
 
 def _bind(device: Path, card: Gpu, index: int) -> None:
-    link = device / "driver"
-    link.unlink(missing_ok=True)
-    link.symlink_to(f"../../../../bus/pci/drivers/{card.driver}")
+    driver = device.parents[1] / "drivers" / card.driver
+    driver.mkdir(parents=True, exist_ok=True)
+    _link(driver / device.name, f"../../fixture/{device.name}")
+    _link(device / "driver", f"../../drivers/{card.driver}")
     drm = device / "drm"
     write(drm / f"renderD{128 + index}/dev", f"226:{128 + index}\n")
     write(drm / f"card{index}/dev", f"226:{index}\n")
     write(drm / f"card{index}/lmem_total_bytes", f"{card.memory}\n")
+
+
+def _link(path: Path, target: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
 
 
 def _config_space(card: Gpu) -> bytes:

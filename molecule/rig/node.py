@@ -30,6 +30,10 @@ class Node:
     userland: Userland
     address: str
     gpus: tuple[gpu.Gpu, ...] = field(default=())
+    #: Names of the requirements files whose wheels the mirror has for this node.
+    wheels: tuple[str, ...] = field(default=("openvino",))
+    #: Whether the mirror has the model fixture for this node.
+    models: bool = False
 
     @classmethod
     def parse(cls, fleet: str, entry: Mapping[str, Any]) -> Node:
@@ -43,7 +47,8 @@ class Node:
                 f"platform {name}: {error} is missing or unknown (userlands: {', '.join(USERLANDS)})"
             ) from error
         cards = tuple(gpu.Gpu.parse(card) for card in entry.get("gpus") or ())
-        return cls(fleet, name, userland, address, cards)
+        wheels = tuple(entry.get("wheels") or ("openvino",))
+        return cls(fleet, name, userland, address, cards, wheels, bool(entry.get("models", False)))
 
     @property
     def machine(self) -> str:
@@ -151,7 +156,7 @@ class Node:
             "--console=passive", "--kill-signal=SIGRTMIN+3", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
         ]  # fmt: skip
         if self.gpus:
-            command.append(f"--bind-ro={self.folder / 'pci'}:/sys/bus/pci/devices")
+            command.append(f"--bind-ro={self.folder / 'pci'}:/sys/bus/pci")
         with (self.folder / "console.log").open("ab") as console:
             return subprocess.Popen(
                 command,

@@ -1,0 +1,156 @@
+"""The vendor's apt repositories as the stacks' data describes them, with fixture packages in them."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from rig import cache, deb, debian, elf, kernels, oneapi, repository
+from rig.deb import File, Package
+from rig.host import run
+from rig.wheels import stack_data
+
+Stack = Mapping[str, Any]
+CODE: list[ModuleType] = [deb, elf, kernels, oneapi]
+
+#: What these need besides their own files, as the real ones do; the rest of the packages depends on nothing.
+DEPENDS = {
+    "intel-opencl-icd": ["libigc1", "libigdfcl1", "libigdgmm12", "ocl-icd-libopencl1 | libopencl1"],
+    "intel-level-zero-gpu": ["libigc1", "libigdfcl1", "libigdgmm12"],
+    "libigc1": ["libigdfcl1"],
+}
+#: The archive's versions of packages that a stack takes from the distribution as they come. Fixtures of these versions.
+DISTRIBUTION_VERSION = "23.43.27642.40-1fixture1"
+
+
+class Slot(NamedTuple):
+    """One suite of one repository."""
+
+    path: str
+    suite: str
+    component: str
+    architectures: tuple[str, ...]
+
+
+def vendor() -> Path:
+    """Return the vendor's repositories, each under the path its URL has: ``graphics/ubuntu``, ``oneapi``..."""
+    stacks = stack_data()
+    recipe = _recipe(stacks)
+    return cache.artifact("vendor", recipe, lambda target: _build(_vendor_slots(stacks), target))
+
+
+def distribution(codename: str) -> Path:
+    """Return what the distribution itself brings for the stacks: jammy the kernels, noble the compute packages."""
+    stacks = stack_data()
+    pool = debian.mirror("bookworm") / "pool"
+    made = _kernels(stacks, pool) if codename == "jammy" else _compute(stacks)
+    slot = Slot("", codename, "main", ("amd64",))
+    recipe = [_recipe(stacks), pool.parent.name, codename]
+    return cache.artifact(f"ubuntu-{codename}", recipe, lambda target: _build({slot: list(made)}, target))
+
+
+def _recipe(stacks: Mapping[str, Stack]) -> list[Any]:
+    return [4, stacks, cache.source_of(*CODE), DEPENDS, repository.fingerprint()]
+
+
+def _build(slots: Mapping[Slot, list[Package]], target: Path) -> None:
+    suites: dict[str, dict[repository.Suite, Path]] = {}
+    for slot, packages in slots.items():
+        root = target / slot.path
+        pool = root / "pool" / slot.suite / slot.component
+        pool.mkdir(parents=True)
+        for package in packages:
+            package.write(pool)
+        suite = repository.Suite(slot.suite, slot.component, slot.architectures)
+        suites.setdefault(slot.path, {})[suite] = pool
+    for path, pools in suites.items():
+        repository.publish(target / path, pools)
+
+
+def _vendor_slots(stacks: Mapping[str, Stack]) -> dict[Slot, list[Package]]:
+    slots: dict[Slot, dict[tuple[str, str], Package]] = {}
+    for stack in stacks.values():
+        makers = {"graphics": _graphics, "oneapi": _oneapi}
+        for name, source in stack["repositories"].items():
+            path = urllib.parse.urlsplit(source["uris"][0]).path.strip("/")
+            slot = Slot(path, source["suites"][0], source["components"][0], tuple(source["architectures"]))
+            known = slots.setdefault(slot, {})
+            for package in makers[name](stack, stacks):
+                known.setdefault((package.name, package.version), package)
+    return {slot: list(packages.values()) for slot, packages in slots.items()}
+
+
+def _graphics(stack: Stack, stacks: Mapping[str, Stack]) -> Iterator[Package]:
+    """Yield a stack's drivers, each also in a newer version, so that pins and holds have something to hold against."""
+    known = _versions(stacks)
+    driver = stack["driver"]
+    for entry in driver["dkms"]:
+        for version in _with_newer(entry["version"] or known[entry["package"]]):
+            yield kernels.dkms_package(entry["package"], version, entry["module"])
+    for name, pinned in {**driver["firmware"], **driver["packages"]}.items():
+        if pinned or name in known:
+            for version in _with_newer(pinned or known[name]):
+                depends = [other for other in DEPENDS.get(name, ()) if other in driver["packages"] or "|" in other]
+                yield Package(name, version, _driver_files(name), depends=depends)
+
+
+def _oneapi(stack: Stack, _: Mapping[str, Stack]) -> Iterator[Package]:
+    layer = stack["oneapi"]
+    versions = dict(layer["required"])
+    for component in layer["components"].values():
+        versions.update(component)
+    yield from oneapi.packages(layer["root"], versions)
+
+
+def _kernels(stacks: Mapping[str, Stack], pool: Path) -> Iterator[Package]:
+    seen = set()
+    for stack in stacks.values():
+        kernel = stack["kernel"]
+        if kernel and kernel["release"] not in seen:
+            seen.add(kernel["release"])
+            yield from kernels.kernel_packages(kernel["release"], kernel["packages"], pool)
+
+
+def _compute(stacks: Mapping[str, Stack]) -> Iterator[Package]:
+    """Yield what stacks without a vendor's repository install and Debian lacks."""
+    present = {path.name.split("_")[0] for path in (debian.mirror("trixie") / "pool").glob("*.deb")}
+    for stack in stacks.values():
+        if stack["driver"] and not stack["repositories"]:
+            for name, pinned in stack["driver"]["packages"].items():
+                if name not in present:
+                    yield Package(name, pinned or DISTRIBUTION_VERSION, _driver_files(name))
+
+
+def _driver_files(name: str) -> dict[str, Any]:
+    if name == "intel-opencl-icd":
+        library = "/usr/lib/x86_64-linux-gnu/intel-opencl/libigdrcl.so"
+        return {
+            "/etc/OpenCL/vendors/intel.icd": File(f"{library}\n"),
+            library: File(elf.shared_library("libigdrcl.so")),
+        }
+    if name == "intel-fw-gpu":
+        return {"/lib/firmware/updates/i915/xpu-fleet-fixture.bin": File("not firmware: a test fixture\n")}
+    return {}
+
+
+def _versions(stacks: Mapping[str, Stack]) -> dict[str, str]:
+    """Return the version some stack pins of every package that belongs to the vendor."""
+    found: dict[str, str] = {}
+    for stack in stacks.values():
+        driver = stack["driver"]
+        if driver:
+            pins = {entry["package"]: entry["version"] for entry in driver["dkms"]}
+            pins |= {**driver["firmware"], **driver["packages"]}
+            found.update({name: version for name, version in pins.items() if version})
+    return found
+
+
+def _with_newer(version: str) -> tuple[str, str]:
+    """Return a version and one that apt holds for newer."""
+    newer = re.sub(r"^(\d+[.:-])?(\d+)", lambda found: f"{found[1] or ''}{int(found[2]) + 1}", version, count=1)
+    run(["dpkg", "--compare-versions", newer, "gt", version])
+    return version, newer
