@@ -65,4 +65,5 @@ clean: venv-dev ## Remove test hosts and what tests left in the checkout
 	@rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache xpu-fleet-*.tar.gz
 
 venv-dev venv-demo: venv-%:
+	@command -v python3 >/dev/null || { echo "Python 3.11 or newer is needed as python3 in PATH."; exit 1; }
 	@PATH="$(HOST_PATH)" python3 requirements/venv.py requirements/$*.txt $(if $(filter dev,$*),$(DEV),$(DEMO))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib
 import importlib.util
 import os
 import shutil
@@ -39,7 +40,8 @@ def is_complete(requirements: Path, directory: Path) -> bool:
 
 def identity(requirements: Path) -> str:
     """Return what the stamp of a finished environment holds."""
-    return f"{sys.version}\n{sys.base_prefix}\n{hashlib.sha256(requirements.read_bytes()).hexdigest()}\n"
+    python = sys.version.split()[0]
+    return f"{python}\n{sys.base_prefix}\n{hashlib.sha256(requirements.read_bytes()).hexdigest()}\n"
 
 
 def make(requirements: Path, directory: Path) -> int:
@@ -71,8 +73,13 @@ def install_venv_package() -> bool:
     print(f"This python3 can't make virtual environments; installing the package {package}", file=sys.stderr)
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run([apt, "update", "-qq"], env=quiet, check=False)
-    install = [apt, "install", "-y", "-qq", "--no-install-recommends", package]
-    return subprocess.run(install, env=quiet, check=False).returncode == 0
+    install = [apt, "install", "-y", "-qq", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends", package]
+    status = subprocess.run(install, env=quiet, stdout=subprocess.DEVNULL, check=False).returncode
+    importlib.invalidate_caches()
+    if status != 0 or importlib.util.find_spec("ensurepip") is None:
+        print(f"Installing {package} did not help {sys.executable}; put another python3 first in PATH", file=sys.stderr)
+        return False
+    return True
 
 
 if __name__ == "__main__":
