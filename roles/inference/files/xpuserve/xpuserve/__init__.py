@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server for one language model on one Intel GPU or CPU."""

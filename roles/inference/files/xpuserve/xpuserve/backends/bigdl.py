@@ -1,0 +1,194 @@
+"""Engine bigdl: BigDL-LLM 2.4.0 on transformers 4.31, on the CPU or an Intel GPU."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from jinja2.exceptions import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from xpuserve.backends.base import Backend, EngineError, Tokenizer
+from xpuserve.engine.prompts import PromptError
+from xpuserve.engine.request import Message, Sampling
+from xpuserve.settings import Settings
+
+WEIGHTS_FILE = "model.safetensors"
+# What a converted model takes over from its source as it is: the tokenizer, and a model's own code.
+_KEPT_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "chat_template.jinja", "*.py")
+
+
+class HFTokenizer(Tokenizer):
+    """A transformers tokenizer. transformers 4.31 knows no chat templates, so they are rendered here."""
+
+    def __init__(self, tokenizer: Any, template: Optional[str]) -> None:
+        self._tokenizer = tokenizer
+        self.bos_id = tokenizer.bos_token_id
+        self.eos_id = tokenizer.eos_token_id
+        self._template = None
+        if template is not None:
+            environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+            environment.globals["raise_exception"] = _refuse
+            self._template = environment.from_string(template)
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """See Tokenizer."""
+        return list(self._tokenizer.encode(text, add_special_tokens=special))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See Tokenizer."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def render(self, messages: Sequence[Message]) -> Optional[str]:
+        """See Tokenizer."""
+        if self._template is None:
+            return None
+        try:
+            return self._template.render(
+                messages=[{"role": message.role, "content": message.content} for message in messages],
+                add_generation_prompt=True,
+                bos_token=self._tokenizer.bos_token or "",
+                eos_token=self._tokenizer.eos_token or "",
+            )
+        except TemplateError as error:
+            raise PromptError(f"the model's chat template refuses these messages: {error}") from None
+
+
+class BigDLBackend(Backend):
+    """A Hugging Face model in one of BigDL-LLM's low-bit formats."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._device = "xpu" if settings.device == "gpu" else "cpu"
+
+    def load(self) -> None:
+        """See Backend."""
+        if self._device == "xpu":
+            import intel_extension_for_pytorch  # noqa: F401, PLC0415 - adds torch.xpu
+
+            if not torch.xpu.is_available():
+                raise EngineError("PyTorch sees no Intel GPU: check the driver, the render group and ZE_AFFINITY_MASK")
+        if self._settings.threads:
+            torch.set_num_threads(self._settings.threads)
+        model = self._load_low_bit() if self._settings.model.format == "low_bit" else self._quantise()
+        _apply_rope_theta(model)
+        self._model = model.eval().to(self._device)
+        self._load_tokenizer()
+        self._stop_ids = _stop_ids(self._model.generation_config.eos_token_id, self.tokenizer.eos_id)
+
+    def convert(self, output: Path) -> None:
+        """Write the model in its low-bit format to `output`, a new directory, from which it loads fast."""
+        partial = output.with_name(f".{output.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        self._quantise().save_low_bit(str(partial), safe_serialization=True, max_shard_size="10000GB")
+        source = Path(self._settings.model.path)
+        for pattern in _KEPT_FILES:
+            for file in source.glob(pattern):
+                shutil.copyfile(file, partial / file.name)
+        for file in partial.iterdir():
+            file.chmod(0o644)
+        partial.rename(output)
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[int, None, None]:
+        """See Backend."""
+        choose = _Sampler(sampling)
+        ids = torch.tensor([list(prompt)], device=self._device)
+        state: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "use_cache": True}
+        for _ in range(sampling.max_tokens):
+            token, state = self._step(ids, state, choose)
+            if token in self._stop_ids:
+                return
+            yield token
+            ids = torch.cat([ids, torch.tensor([[token]], device=self._device)], dim=-1)
+
+    def _step(self, ids: Any, state: dict[str, Any], choose: _Sampler) -> tuple[int, dict[str, Any]]:
+        # prepare_inputs_for_generation and _update_model_kwargs_for_generation are how every transformers model,
+        # ChatGLM2's own code too, says what it wants as input for the next token.
+        with torch.inference_mode():
+            inputs = self._model.prepare_inputs_for_generation(ids, **state)
+            output = self._model(**inputs, return_dict=True)
+            state = self._model._update_model_kwargs_for_generation(output, state, is_encoder_decoder=False)
+            return choose(output.logits[0, -1]), state
+
+    def _quantise(self) -> Any:
+        from bigdl.llm.transformers import AutoModelForCausalLM  # noqa: PLC0415 - after IPEX, which it patches
+
+        return AutoModelForCausalLM.from_pretrained(
+            self._settings.model.path,
+            load_in_low_bit=self._settings.model.low_bit,
+            optimize_model=False,
+            use_safetensors=True,
+            trust_remote_code=self._settings.model.trust_remote_code,
+        )
+
+    def _load_low_bit(self) -> Any:
+        from bigdl.llm.transformers import AutoModelForCausalLM, model  # noqa: PLC0415 - as above
+
+        path = Path(self._settings.model.path)
+        # BigDL looks for a pickle; convert() writes safetensors, which transformers reads just as well.
+        model.extract_local_archive_file = lambda *args: (str(path / WEIGHTS_FILE), False)
+        return AutoModelForCausalLM.load_low_bit(
+            str(path), optimize_model=False, trust_remote_code=self._settings.model.trust_remote_code
+        )
+
+    def _load_tokenizer(self) -> None:
+        from transformers import AutoTokenizer  # noqa: PLC0415 - as above
+
+        path = Path(self._settings.model.path)
+        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=self._settings.model.trust_remote_code)
+        file = path / "chat_template.jinja"
+        template = file.read_text(encoding="utf-8") if file.is_file() else tokenizer.init_kwargs.get("chat_template")
+        if isinstance(template, list):  # several, by name
+            template = {item["name"]: item["template"] for item in template}.get("default")
+        self.tokenizer = HFTokenizer(tokenizer, template)
+
+
+class _Sampler:
+    """Chooses a request's tokens with a generator of its own, on the CPU so that every device gives the same."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._generator = torch.Generator()
+        if sampling.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(sampling.seed)
+
+    def __call__(self, logits: Any) -> int:
+        """The token chosen from one row of logits."""
+        logits = logits.float().cpu()
+        if self._sampling.temperature == 0:
+            return int(logits.argmax())
+        # Shifted before the division: a tiny temperature then gives -inf, which is a probability of 0, not NaN.
+        probabilities = torch.softmax((logits - logits.max()) / self._sampling.temperature, dim=-1)
+        if self._sampling.top_p < 1:
+            ordered, order = probabilities.sort(descending=True)
+            ordered[ordered.cumsum(-1) - ordered > self._sampling.top_p] = 0
+            probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
+        return int(torch.multinomial(probabilities, 1, generator=self._generator))
+
+
+def _apply_rope_theta(model: Any) -> None:
+    """Rebuild the rotary tables of Llama models from the config's rope_theta, which transformers 4.31 ignores."""
+    theta = getattr(model.config, "rope_theta", None)
+    for module in model.modules():
+        if theta and type(module).__name__ == "LlamaRotaryEmbedding":
+            module.base = theta
+            exponents = torch.arange(0, module.dim, 2, dtype=torch.float32) / module.dim
+            module.inv_freq = 1.0 / theta**exponents
+            module._set_cos_sin_cache(module.max_seq_len_cached, device="cpu", dtype=torch.float32)
+
+
+def _stop_ids(*found: Any) -> set[int]:
+    ids: set[int] = set()
+    for item in found:
+        ids.update(item if isinstance(item, list) else [] if item is None else [item])
+    return ids
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)

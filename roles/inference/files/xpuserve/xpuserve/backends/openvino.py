@@ -1,0 +1,119 @@
+"""Engine openvino: OpenVINO GenAI's continuous-batching pipeline, on the CPU or an Intel GPU."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy
+import openvino
+import openvino_genai
+
+from xpuserve.backends.base import Backend, EngineError, Tokenizer
+from xpuserve.engine.prompts import PromptError
+from xpuserve.engine.request import Message, Sampling
+from xpuserve.settings import Settings
+
+
+class OpenVINOTokenizer(Tokenizer):
+    """The tokenizer that OpenVINO GenAI finds in a GGUF file or beside an OpenVINO model."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        # -1: the model has no such token.
+        self.bos_id = _present(tokenizer.get_bos_token_id())
+        self.eos_id = _present(tokenizer.get_eos_token_id())
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """See Tokenizer."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).input_ids.data[0].tolist()
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See Tokenizer."""
+        return str(self._tokenizer.decode(list(ids))) if ids else ""
+
+    def render(self, messages: Sequence[Message]) -> Optional[str]:
+        """See Tokenizer."""
+        if not self._tokenizer.chat_template:
+            return None
+        history = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            return str(self._tokenizer.apply_chat_template(history, add_generation_prompt=True))
+        except RuntimeError as error:
+            raise PromptError(f"the model's chat template refuses these messages: {error}") from None
+
+
+class OpenVINOBackend(Backend):
+    """A GGUF file or an OpenVINO model in OpenVINO GenAI."""
+
+    def __init__(self, settings: Settings, instance: int) -> None:
+        self._settings = settings
+        self._instance = instance
+        self._ids = itertools.count()
+
+    def load(self) -> None:
+        """See Backend."""
+        properties: dict[str, Any] = {}
+        if self._settings.threads:
+            properties["INFERENCE_NUM_THREADS"] = self._settings.threads
+        if self._settings.device == "gpu":
+            properties["CACHE_DIR"] = str(Path(self._settings.cache_dir) / "openvino")
+        self._pipeline = openvino_genai.ContinuousBatchingPipeline(
+            self._settings.model.path, openvino_genai.SchedulerConfig(), self._device(), properties
+        )
+        self.tokenizer = OpenVINOTokenizer(self._pipeline.get_tokenizer())
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[int, None, None]:
+        """See Backend."""
+        config = self._config(sampling)
+        ids = openvino.Tensor(numpy.array([prompt], dtype=numpy.int64))
+        handle = self._pipeline.add_request(next(self._ids), ids, config)
+        try:
+            while self._pipeline.has_non_finished_requests():
+                self._pipeline.step()
+                while handle.can_read():
+                    for output in handle.read().values():
+                        for token in output.generated_ids:
+                            if token in config.stop_token_ids:
+                                return
+                            yield token
+            if handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
+                raise EngineError("not enough memory for this prompt's cache")
+        finally:
+            # The pipeline drops a cancelled request in its next step.
+            handle.cancel()
+            while self._pipeline.has_non_finished_requests():
+                self._pipeline.step()
+
+    def _config(self, sampling: Sampling) -> Any:
+        config = self._pipeline.get_config()
+        config.max_new_tokens = sampling.max_tokens
+        config.stop_token_ids = config.stop_token_ids | {config.eos_token_id}
+        config.do_sample = sampling.temperature > 0
+        if config.do_sample:
+            config.temperature = sampling.temperature
+            config.top_p = sampling.top_p
+            config.rng_seed = secrets.randbits(32) if sampling.seed is None else sampling.seed % 2**32
+        return config
+
+    def _device(self) -> str:
+        if self._settings.device == "cpu":
+            return "CPU"
+        # OpenVINO counts integrated GPUs too; instances are for the cards. ZE_AFFINITY_MASK, where the driver
+        # heeds it, leaves one.
+        core = openvino.Core()
+        gpus = [name for name in core.available_devices if name.startswith("GPU")]
+        cards = [name for name in gpus if "dGPU" in core.get_property(name, "FULL_DEVICE_NAME")] or gpus
+        if len(cards) > 1 and self._instance < len(cards):
+            return str(cards[self._instance])
+        if len(cards) == 1:
+            return str(cards[0])
+        raise EngineError(f"instance {self._instance} has no GPU: OpenVINO sees {', '.join(gpus) or 'none'}")
+
+
+def _present(token_id: int) -> Optional[int]:
+    return token_id if token_id >= 0 else None

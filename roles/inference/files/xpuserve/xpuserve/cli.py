@@ -1,0 +1,205 @@
+"""The command line. Exit status: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the weights are pickle files.
+
+`chat` and `inspect` need no library, so they run wherever there is a Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xpuserve.settings import Settings
+
+_CONFIG = Path("/etc/xpuserve/config.json")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the result is the exit status."""
+    arguments = _parser().parse_args(argv)
+    status: int = arguments.run(arguments)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xpuserve", description="Serve one language model on one Intel GPU or CPU, in OpenAI's API."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    chat = commands.add_parser(
+        "chat",
+        help="talk to a model in the terminal",
+        description="Talk to a model that xpuserve, or any server with OpenAI's API, serves. "
+        "Ctrl-C stops an answer; Ctrl-D or 'exit' leaves.",
+    )
+    chat.add_argument("--url", default="http://127.0.0.1:8000", help="where the server listens (default: %(default)s)")
+    chat.add_argument("--model", help="the model's name (default: the first that the server has)")
+    chat.add_argument("--system", metavar="TEXT", help="a system message: how the model is to behave")
+    chat.add_argument("--once", metavar="PROMPT", help="ask this one question, print the answer and leave")
+    chat.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="0 gives the likeliest answer, up to 2 a livelier one (default: 0)",
+    )
+    chat.add_argument("--max-tokens", type=int, metavar="N", help="longest answer (default: the server's)")
+    chat.set_defaults(run=_chat)
+
+    serve = commands.add_parser("serve", help="serve a model over HTTP", description="Serve a model over HTTP.")
+    _add_config(serve)
+    serve.add_argument(
+        "--instance",
+        type=_instance,
+        default=0,
+        metavar="N",
+        help="number of this process on its machine, from 0: it is added to the port and picks the GPU (default: 0)",
+    )
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser(
+        "check",
+        help="check a configuration and its model's files",
+        description="Check a configuration and that the model's files fit it. Nothing is loaded.",
+    )
+    _add_config(check)
+    check.set_defaults(run=_check)
+
+    convert = commands.add_parser(
+        "convert",
+        help="write a model in its low-bit format",
+        description="Write the configured safetensors model in its low-bit format (engine bigdl), so that every "
+        "start loads it without converting it again.",
+    )
+    _add_config(convert)
+    convert.add_argument("--output", type=Path, required=True, metavar="DIR", help="directory to make; must not exist")
+    convert.set_defaults(run=_convert)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="say what model files are",
+        description="Print as JSON what model a file or directory holds. Nothing is loaded. "
+        "Exit status 3: the only weights are pickle files, which are not accepted.",
+    )
+    inspect.add_argument("path", type=Path, metavar="PATH", help="a GGUF file or a model directory")
+    inspect.set_defaults(run=_inspect)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, default=_CONFIG, metavar="FILE", help="configuration (default: %(default)s)"
+    )
+
+
+def _instance(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    from xpuserve import chat  # noqa: PLC0415
+
+    options = {"temperature": arguments.temperature}
+    if arguments.max_tokens is not None:
+        options["max_tokens"] = arguments.max_tokens
+    return chat.run(arguments.url, arguments.model, arguments.system, arguments.once, options)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from xpuserve import weights  # noqa: PLC0415
+
+    try:
+        print(weights.inspect(arguments.path).as_json())
+    except weights.WeightsError as error:
+        return _error(str(error), 3 if isinstance(error, weights.PickleError) else 2)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    if settings is None:
+        return 2
+    print(f"{arguments.config}: ok, {settings.model.name} by {settings.engine} on the {settings.device}")
+    return 0
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    if settings is None:
+        return 2
+    if settings.model.format != "safetensors":
+        return _error(f"only a safetensors model can be converted, not {settings.model.format}", 2)
+    if arguments.output.exists():
+        return _error(f"{arguments.output} exists", 2)
+    _prepare(settings)
+    from xpuserve.backends.bigdl import BigDLBackend  # noqa: PLC0415 - after the environment is set
+
+    try:
+        BigDLBackend(settings).convert(arguments.output)
+    except OSError as error:
+        return _error(f"cannot write {arguments.output}: {error.strerror or error}", 1)
+    print(arguments.output)
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    if settings is None:
+        return 2
+    port = settings.port + arguments.instance
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, port), family=family)
+    except (OSError, OverflowError) as error:
+        return _error(f"cannot listen on {settings.host} port {port}: {getattr(error, 'strerror', '') or error}", 2)
+    _prepare(settings)
+    from xpuserve import server  # noqa: PLC0415 - after the environment is set
+
+    return server.run(settings, arguments.instance, listener)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings | None:
+    """The configuration, checked together with the model's files; None after printing what is wrong."""
+    from xpuserve import settings  # noqa: PLC0415
+
+    try:
+        loaded = settings.load(arguments.config)
+        settings.check_model(loaded)
+    except settings.SettingsError as error:
+        _error(str(error), 2)
+        return None
+    return loaded
+
+
+def _prepare(settings: Settings) -> None:
+    """What must be set before an engine's library is imported: caches in the one writable place, no network."""
+    cache = Path(settings.cache_dir)
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HOME": str(cache / "huggingface"),
+        "XDG_CACHE_HOME": str(cache),
+        "SYCL_CACHE_DIR": str(cache / "sycl"),
+        "NEO_CACHE_DIR": str(cache / "neo"),
+        # PyTorch's and BigDL's threads take turns; if they spin while they wait, a shared CPU is several times slower.
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    if settings.threads:
+        environment["OMP_NUM_THREADS"] = str(settings.threads)
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _error(message: str, status: int) -> int:
+    print(f"xpuserve: error: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,60 @@
+"""Token ids to text as they come: whole characters only, and nothing that may turn out to be a stop sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+_INCOMPLETE = "\ufffd"
+
+
+class Detokenizer:
+    """The text of one answer, piece by piece."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = ()) -> None:
+        self._decode = decode
+        self._stop = stop
+        self._ids: list[int] = []
+        # Tokens are decoded together with a few before them, because tokenizers treat a text's first token
+        # differently. [_start:_read] is that context, already given out; [_read:] is not given out yet.
+        self._start = 0
+        self._read = 0
+        self._held = ""
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        """The text that may be given out now that `token` has come (often none)."""
+        self._ids.append(token)
+        text = self._new_text()
+        if text.endswith(_INCOMPLETE):
+            return ""
+        self._start, self._read = self._read, len(self._ids)
+        return self._until_stop(text)
+
+    def finish(self) -> str:
+        """What was held back, when no token follows."""
+        if self.stopped:
+            return ""
+        rest = self._until_stop(self._new_text()) + self._held
+        self._held = ""
+        return rest
+
+    def _new_text(self) -> str:
+        before = self._decode(self._ids[self._start : self._read])
+        return self._decode(self._ids[self._start :])[len(before) :]
+
+    def _until_stop(self, text: str) -> str:
+        text = self._held + text
+        self._held = ""
+        ends = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if ends:
+            self.stopped = True
+            return text[: min(ends)]
+        keep = max((_overlap(text, stop) for stop in self._stop), default=0)
+        if keep:
+            text, self._held = text[:-keep], text[-keep:]
+        return text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that `stop` begins with."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

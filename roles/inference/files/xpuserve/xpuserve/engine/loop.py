@@ -1,0 +1,151 @@
+"""The engine's thread: it alone owns the device, and serves one request at a time."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Optional
+
+from xpuserve.backends.base import Backend
+from xpuserve.engine import prompts
+from xpuserve.engine.detokenizer import Detokenizer
+from xpuserve.engine.request import Failed, Finished, Message, Piece, Request, Sampling
+
+QUEUE_LIMIT = 32  # requests that may wait; more are told to come back later
+WARM_UP_TOKENS = 8
+
+log = logging.getLogger(__name__)
+
+
+class QueueFullError(Exception):
+    """As many requests wait as may."""
+
+
+class Engine:
+    """Loads a backend, warms it up, and then answers requests in the order in which they came."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        prompt_format: str,
+        warm_up: bool = True,
+        queue_limit: int = QUEUE_LIMIT,
+        on_status: Callable[[str], None] = lambda status: None,
+        on_ready: Callable[[], None] = lambda: None,
+        on_failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_status`, `on_ready` and `on_failed` are called on the engine's thread."""
+        self._backend = backend
+        self._prompt_format = prompt_format
+        self._warm_up = warm_up
+        self._on_status = on_status
+        self._on_ready = on_ready
+        self._on_failed = on_failed
+        self._queue: queue.Queue[Optional[Request]] = queue.Queue(queue_limit)
+        self._tokenizer_lock = threading.Lock()  # the web side encodes while this thread decodes
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.ready = False
+
+    def start(self) -> None:
+        """Begin to load, in the engine's thread."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine's thread runs, loading or serving."""
+        return self._thread.is_alive()
+
+    def stop(self, timeout: float) -> None:
+        """Let the thread finish what is queued and end, waiting at most `timeout` seconds."""
+        try:
+            self._queue.put(None, timeout=timeout)
+        except queue.Full:
+            return
+        self._thread.join(timeout)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; raises QueueFullError."""
+        try:
+            self._queue.put_nowait(request)
+        except queue.Full:
+            raise QueueFullError from None
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation; raises PromptError."""
+        with self._tokenizer_lock:
+            return prompts.encode_chat(self._backend.tokenizer, self._prompt_format, messages)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a plain text."""
+        with self._tokenizer_lock:
+            return prompts.encode_text(self._backend.tokenizer, text)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        with self._tokenizer_lock:
+            return self._backend.tokenizer.decode(ids)
+
+    def _run(self) -> None:
+        try:
+            self._load()
+        except Exception:
+            log.exception("the model could not be loaded")
+            self._on_failed()
+            return
+        self.ready = True
+        self._on_ready()
+        while (request := self._queue.get()) is not None:
+            self._serve(request)
+
+    def _load(self) -> None:
+        started = time.monotonic()
+        self._on_status("loading the model")
+        self._backend.load()
+        log.info("model loaded in %.1f s", time.monotonic() - started)
+        if self._warm_up:
+            # A GPU compiles its kernels at the first prompt, which can take minutes.
+            started = time.monotonic()
+            self._on_status("warming up")
+            prompt = self.encode_chat([Message("user", "Hello")])
+            for _ in self._backend.generate(prompt, Sampling(max_tokens=WARM_UP_TOKENS, temperature=0)):
+                pass
+            log.info("warmed up in %.1f s", time.monotonic() - started)
+
+    def _serve(self, request: Request) -> None:
+        started = time.monotonic()
+        try:
+            outcome, tokens = self._generate(request)
+        except Exception as error:
+            log.exception("request %s failed", request.id)
+            request.deliver(Failed(f"the engine failed: {type(error).__name__}"))
+            return
+        seconds = time.monotonic() - started
+        log.info(
+            "request %s: %s, %d prompt and %d answer tokens, %.2f s",
+            *(request.id, outcome, len(request.prompt), tokens, seconds),
+        )
+
+    def _generate(self, request: Request) -> tuple[str, int]:
+        """How the request ended (a finish reason, or cancelled) and how many tokens were generated."""
+        text = Detokenizer(self._decode, request.sampling.stop)
+        tokens = 0
+        if request.cancelled.is_set():
+            return "cancelled", tokens
+        with closing(self._backend.generate(request.prompt, request.sampling)) as stream:
+            for token in stream:
+                if request.cancelled.is_set():
+                    return "cancelled", tokens
+                tokens += 1
+                if piece := text.push(token):
+                    request.deliver(Piece(piece))
+                if text.stopped:
+                    break
+        if rest := text.finish():
+            request.deliver(Piece(rest))
+        reason = "stop" if text.stopped or tokens < request.sampling.max_tokens else "length"
+        request.deliver(Finished(reason, tokens))
+        return reason, tokens

@@ -1,0 +1,84 @@
+"""Conversations to token ids, in the format that a model was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from xpuserve.engine.request import Message
+
+if TYPE_CHECKING:
+    from xpuserve.backends.base import Tokenizer
+
+
+class PromptError(ValueError):
+    """The conversation cannot be written in the model's format; the message is for the client."""
+
+
+def encode_chat(tokenizer: Tokenizer, prompt_format: str, messages: Sequence[Message]) -> list[int]:
+    """Token ids of a conversation that the model is to continue.
+
+    `prompt_format` is tokenizer (its chat template, or the Llama-2 format where it has none), llama-2 or chatglm2.
+    Raises PromptError.
+    """
+    if prompt_format == "chatglm2":
+        return encode_text(tokenizer, chatglm2(messages))
+    if prompt_format == "tokenizer":
+        text = tokenizer.render(messages)
+        if text is not None:
+            return _one_bos(tokenizer.encode(text, special=False), tokenizer.bos_id)
+    return _encode_llama2(tokenizer, messages)
+
+
+def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of a plain text, as the model wants a text to begin, but never with two BOS."""
+    return _one_bos(tokenizer.encode(text, special=True), tokenizer.bos_id)
+
+
+def llama2(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """The turns of a Llama-2 conversation as (question, answer); the answer that is asked for is empty."""
+    system, turns = _turns(messages)
+    if system:
+        question, answer = turns[0]
+        turns[0] = (f"<<SYS>>\n{system}\n<</SYS>>\n\n{question}", answer)
+    return [(f"[INST] {question.strip()} [/INST]", answer.strip()) for question, answer in turns]
+
+
+def chatglm2(messages: Sequence[Message]) -> str:
+    """A ChatGLM2 prompt; the format has no place for a system message, so that opens the first question."""
+    system, turns = _turns(messages)
+    if system:
+        turns[0] = (f"{system}\n\n{turns[0][0]}", turns[0][1])
+    # The colons are full-width, as in the model's training data.
+    rounds = [f"[Round {n}]\n\n问：{question}\n\n答：{answer}" for n, (question, answer) in enumerate(turns, 1)]  # noqa: RUF001
+    return "\n\n".join(rounds)
+
+
+def _encode_llama2(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    # Each turn is BOS question answer EOS. BOS and EOS are added as ids, so that no tokenizer adds its own.
+    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    eos = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    *past, (question, _) = llama2(messages)
+    ids: list[int] = []
+    for asked, answered in past:
+        ids += bos + tokenizer.encode(f"{asked} {answered} ", special=False) + eos
+    return ids + bos + tokenizer.encode(question, special=False)
+
+
+def _turns(messages: Sequence[Message]) -> tuple[str, list[tuple[str, str]]]:
+    """The system message and the (question, answer) turns of a conversation that ends with a question."""
+    has_system = bool(messages) and messages[0].role == "system"
+    system, rest = (messages[0].content, messages[1:]) if has_system else ("", messages)
+    if [message.role for message in rest] != [("user", "assistant")[n % 2] for n in range(len(rest))]:
+        raise PromptError("after an optional system message, user and assistant messages must alternate")
+    if len(rest) % 2 == 0:
+        raise PromptError("the last message must be the user's")
+    contents = [message.content for message in rest] + [""]
+    return system, list(zip(contents[::2], contents[1::2]))
+
+
+def _one_bos(ids: list[int], bos_id: int | None) -> list[int]:
+    start = 0
+    while ids[start : start + 2] == [bos_id, bos_id]:
+        start += 1
+    return ids[start:]

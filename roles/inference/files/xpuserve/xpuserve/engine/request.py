@@ -1,0 +1,63 @@
+"""What travels between the web side and the engine's thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Optional, Union
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen. Temperature 0 takes the likeliest token every time."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: Optional[int] = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some more text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The answer is complete: `reason` is stop (the model or a stop sequence ended it) or length."""
+
+    reason: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The engine could not go on with this request."""
+
+    message: str
+
+
+Event = Union[Piece, Finished, Failed]
+
+
+@dataclass
+class Request:
+    """One prompt on its way through the engine; `deliver` is called on the engine's thread."""
+
+    id: str
+    prompt: list[int]
+    sampling: Sampling
+    deliver: Callable[[Event], None]
+    cancelled: threading.Event = field(default_factory=threading.Event)

@@ -1,0 +1,123 @@
+"""The service's configuration file: its keys, their types, and which of them go together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from xpuserve import weights
+
+# Low-bit formats of BigDL-LLM 2.4.0 by device. Its CPU code raises for the others at the first token.
+BIGDL_FORMATS = {
+    "cpu": ["sym_int4", "asym_int4", "sym_int5", "asym_int5", "sym_int8", "fp16"],
+    "gpu": [
+        *("sym_int4", "asym_int4", "sym_int5", "asym_int5", "sym_int8", "fp16"),
+        *("nf3", "nf4", "fp4", "fp8", "mixed_4bit"),
+    ],
+}
+# Layers of these widths get BigDL's fp16 kernel, which exists for GPUs only.
+BIGDL_FP16_GPU_WIDTHS = {4096, 11008}
+WEIGHT_FORMATS = {"openvino": ("gguf", "openvino"), "bigdl": ("safetensors", "low_bit")}
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; the message names the file and each wrong key."""
+
+
+class Model(BaseModel):
+    """The one model that is served."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    path: str = Field(min_length=1)
+    format: Literal["gguf", "safetensors", "low_bit", "openvino"]
+    low_bit: str = ""
+    prompt_format: Literal["tokenizer", "llama-2", "chatglm2"] = "tokenizer"
+    context_length: int = Field(ge=16)  # tokens of prompt and answer together
+    trust_remote_code: bool = False
+    revision: str = ""
+
+    @model_validator(mode="after")
+    def _remote_code_is_pinned(self) -> Model:
+        if self.trust_remote_code and not self.revision:
+            raise ValueError("trust_remote_code runs code that comes with the model: pin it with revision")
+        return self
+
+
+class Settings(BaseModel):
+    """config.json."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    engine: Literal["openvino", "bigdl"]
+    device: Literal["cpu", "gpu"]
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    model: Model
+    cache_dir: str = Field(min_length=1)
+    threads: int = Field(default=0, ge=0)  # CPU threads of the engine; 0 leaves it to the engine
+    max_tokens_default: int = Field(default=512, ge=1)
+    warm_up: bool = True
+
+    @model_validator(mode="after")
+    def _engine_reads_the_format(self) -> Settings:
+        formats = WEIGHT_FORMATS[self.engine]
+        if self.model.format not in formats:
+            raise ValueError(f"engine {self.engine} reads {' or '.join(formats)} models, not {self.model.format}")
+        low_bit = self.model.low_bit
+        if self.engine == "openvino":
+            if low_bit:
+                raise ValueError("model.low_bit is for engine bigdl; engine openvino takes the model as it is")
+        elif low_bit not in BIGDL_FORMATS["gpu"]:
+            raise ValueError(f"model.low_bit {low_bit!r} is unknown; known: {', '.join(BIGDL_FORMATS['gpu'])}")
+        elif low_bit not in BIGDL_FORMATS[self.device]:
+            raise ValueError(
+                f"device {self.device} cannot run model.low_bit {low_bit}; "
+                f"it runs: {', '.join(BIGDL_FORMATS[self.device])}"
+            )
+        return self
+
+
+def load(path: Path) -> Settings:
+    """Read and validate a configuration file; raises SettingsError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: not JSON: {error}") from None
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        problems = [_problem(item) for item in error.errors(include_url=False, include_input=False)]
+        raise SettingsError(f"{path}: {'; '.join(problems)}") from None
+
+
+def check_model(settings: Settings) -> weights.Weights:
+    """Look at the model's files, without loading them; raises SettingsError."""
+    model = settings.model
+    try:
+        found = weights.inspect(Path(model.path))
+    except weights.WeightsError as error:
+        raise SettingsError(str(error)) from None
+    if found.format != model.format:
+        raise SettingsError(f"{model.path} holds a {found.format} model, but model.format says {model.format}")
+    if found.low_bit and found.low_bit != model.low_bit:
+        raise SettingsError(f"{model.path} was converted to {found.low_bit}, but model.low_bit says {model.low_bit}")
+    if found.context_length and model.context_length > found.context_length:
+        raise SettingsError(
+            f"model.context_length is {model.context_length}, but the model was trained for {found.context_length}"
+        )
+    if model.low_bit == "fp16" and settings.device == "cpu" and found.widths & BIGDL_FP16_GPU_WIDTHS:
+        raise SettingsError("device cpu cannot run model.low_bit fp16 for this model: BigDL has it for GPUs only")
+    return found
+
+
+def _problem(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    message = item["msg"].replace("Value error, ", "")
+    return f"{where}: {message}" if where else message

@@ -1,0 +1,179 @@
+"""What model files are, read from their headers: no engine library is needed, and nothing in them is run."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+# Pickle: loading one of these runs whatever code its author put in.
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_NOT_WEIGHTS = {"training_args.bin", "openvino_tokenizer.bin", "openvino_detokenizer.bin"}
+
+
+class WeightsError(Exception):
+    """The path holds no model that can be served."""
+
+
+class PickleError(WeightsError):
+    """The only weights are pickle files."""
+
+
+@dataclass
+class Weights:
+    """A model's files. `bytes` counts the weights only; `context_length` is in tokens, 0 if it is not said."""
+
+    path: str
+    format: str
+    bytes: int
+    architecture: str = ""
+    context_length: int = 0
+    low_bit: str = ""
+    pickle: list[str] = field(default_factory=list)
+    widths: set[int] = field(default_factory=set)
+
+    def as_json(self) -> str:
+        """One JSON object."""
+        return json.dumps({**asdict(self), "widths": sorted(self.widths)}, indent=2)
+
+
+def inspect(path: Path) -> Weights:
+    """Say what model `path` holds. Raises PickleError or WeightsError."""
+    try:
+        if path.is_file():
+            return _gguf(path)
+        if path.is_dir():
+            return _directory(path)
+    except OSError as error:
+        raise WeightsError(f"{error.filename or path}: {error.strerror}") from None
+    raise WeightsError(f"{path}: no such model file or directory")
+
+
+def _directory(path: Path) -> Weights:
+    if (path / "openvino_model.xml").is_file():
+        size = _size([path / "openvino_model.bin"])
+        return _with_config(Weights(str(path), "openvino", size), path)
+    pickle = sorted(f.name for f in path.iterdir() if f.suffix in PICKLE_SUFFIXES and f.name not in _NOT_WEIGHTS)
+    shards = _shards(path)
+    if not shards:
+        if pickle:
+            raise PickleError(
+                f"{path}: the weights are pickle files ({', '.join(pickle)}), which can run code when they are "
+                "loaded; only safetensors and GGUF are accepted"
+            )
+        raise WeightsError(f"{path}: no weights here; wanted *.safetensors, a GGUF file or an OpenVINO model")
+    for shard in shards:
+        _check_safetensors(shard)
+    found = _with_config(Weights(str(path), "safetensors", _size(shards), pickle=pickle), path)
+    if not found.architecture:
+        raise WeightsError(f"{path}: config.json is missing or names no architecture")
+    return found
+
+
+def _shards(path: Path) -> list[Path]:
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        return [path / name for name in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+    return sorted(path.glob("*.safetensors"))
+
+
+def _with_config(weights: Weights, path: Path) -> Weights:
+    config = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    weights.architecture = next(iter(config.get("architectures") or []), "")
+    weights.context_length = config.get("max_position_embeddings") or config.get("seq_length") or 0
+    weights.widths = {config[key] for key in ("hidden_size", "intermediate_size", "ffn_hidden_size") if key in config}
+    if low_bit := config.get("bigdl_transformers_low_bit"):
+        weights.format, weights.low_bit = "low_bit", low_bit
+    return weights
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{path}: not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise WeightsError(f"{path}: not a JSON object")
+    return data
+
+
+def _size(files: list[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
+
+
+def _check_safetensors(path: Path) -> None:
+    """Raise WeightsError unless the file is as long as its header says."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        size = path.stat().st_size
+        try:
+            header = json.loads(file.read(length)) if 0 < length < size else {}
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        except (ValueError, TypeError, KeyError):
+            ends = []
+    if not ends or 8 + length + max(ends) != size:
+        raise WeightsError(f"{path}: not a whole safetensors file")
+
+
+def _gguf(path: Path) -> Weights:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            if path.suffix in PICKLE_SUFFIXES:
+                raise PickleError(f"{path}: a pickle file; only safetensors and GGUF are accepted")
+            raise WeightsError(f"{path}: not a GGUF file")
+        try:
+            keys = _gguf_keys(file)
+        except (struct.error, ValueError, KeyError):
+            raise WeightsError(f"{path}: the GGUF header is damaged") from None
+    architecture = str(keys.get("general.architecture", ""))
+    context_length = int(keys.get(f"{architecture}.context_length", 0))
+    return Weights(str(path), "gguf", size, architecture, context_length)
+
+
+# GGUF value types by number (the format's specification, version 3).
+_GGUF_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_GGUF_STRING, _GGUF_ARRAY = 8, 9
+
+
+def _gguf_keys(file: BinaryIO) -> dict[str, Any]:
+    """The metadata of a GGUF file; arrays are skipped."""
+    version, _, count = _unpack(file, "IQQ")
+    if version not in (2, 3):
+        raise ValueError(version)
+    keys = {}
+    for _ in range(count):
+        name = _gguf_string(file)
+        (kind,) = _unpack(file, "I")
+        keys[name] = _gguf_value(file, kind)
+    return keys
+
+
+def _gguf_value(file: BinaryIO, kind: int) -> Any:
+    if kind == _GGUF_STRING:
+        return _gguf_string(file)
+    if kind != _GGUF_ARRAY:
+        return _unpack(file, _GGUF_SCALARS[kind])[0]
+    item, count = _unpack(file, "IQ")
+    if item in _GGUF_SCALARS:
+        file.seek(count * struct.calcsize(_GGUF_SCALARS[item]), 1)
+    else:
+        for _ in range(count):
+            _gguf_value(file, item)
+    return None
+
+
+def _gguf_string(file: BinaryIO) -> str:
+    (length,) = _unpack(file, "Q")
+    data = file.read(length)
+    if len(data) != length:
+        raise ValueError(length)
+    return data.decode("utf-8", "replace")
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
+    layout = "<" + layout
+    return struct.unpack(layout, file.read(struct.calcsize(layout)))
