@@ -19,6 +19,10 @@ options:
         write, and C(superseded), files to remove. C(key_url) and C(fingerprints) are for M(xpu.fleet.apt_keyring).
     type: dict
     required: true
+  write:
+    description: Whether to write the repository's file, or only to remove what contradicts it.
+    type: bool
+    default: true
   backup_directory:
     description: Where removed files are kept.
     type: path
@@ -82,11 +86,8 @@ def _put_away(paths: list[Path], directory: Path) -> None:
 
 
 def _difference(path: Path, before: str, after: str, removed: list[Path]) -> list[dict[str, Any]]:
-    differences = [{"before_header": str(path), "after_header": str(path), "before": before, "after": after}]
-    differences += [
-        {"before_header": str(gone), "after_header": "removed", "before": _read(gone), "after": ""} for gone in removed
-    ]
-    return differences
+    files = [(str(path), str(path), before, after), *((str(gone), "removed", _read(gone), "") for gone in removed)]
+    return [dict(zip(("before_header", "after_header", "before", "after"), file)) for file in files]
 
 
 def main() -> None:
@@ -94,6 +95,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "repository": {"type": "dict", "required": True},
+            "write": {"type": "bool", "default": True},
             "backup_directory": {"type": "path", "default": "/var/backups/xpu-fleet"},
         },
         supports_check_mode=True,
@@ -105,12 +107,14 @@ def main() -> None:
         module.fail_json(msg=str(error))
 
     path = Path(repository.sources)
-    before, after = _read(path), _HEADER + repository.stanza()
+    before = _read(path)
+    after = _HEADER + repository.stanza() if module.params["write"] else before
     difference = _difference(path, before, after, removed)
     changed = before != after or bool(removed)
     if changed and not module.check_mode:
         _put_away(removed, Path(module.params["backup_directory"]))
-        _write(module, path, after)
+        if before != after:
+            _write(module, path, after)
     if path.is_file():
         changed = module.set_mode_if_different(str(path), _MODE, changed)
     module.exit_json(changed=changed, removed=[str(gone) for gone in removed], diff=difference)

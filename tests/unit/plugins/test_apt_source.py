@@ -1,0 +1,52 @@
+"""A repository's file is written once, and what contradicts it is put away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.xpu.fleet.tests.unit.plugins.module_run import run_module
+
+CONTENT = """\
+# Managed by Ansible (xpu.fleet).
+Types: deb
+URIs: https://mirror.example.com/graphics/ubuntu
+Suites: jammy
+Components: arc
+Signed-By: /usr/share/keyrings/graphics.gpg
+"""
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict[str, Any]:
+    repository = {
+        "uris": ["https://mirror.example.com/graphics/ubuntu"],
+        "suites": ["jammy"],
+        "components": ["arc"],
+        "keyring": "/usr/share/keyrings/graphics.gpg",
+        "sources": str(tmp_path / "etc/graphics.sources"),
+    }
+    return {"repository": repository, "backup_directory": str(tmp_path / "backups")}
+
+
+def test_the_file_is_written_once_and_readable_for_all(options: dict[str, Any]) -> None:
+    path = Path(options["repository"]["sources"])
+    foreseen = run_module("apt_source", check=True, **options)
+    assert foreseen["changed"] and not path.exists()
+    assert foreseen["diff"][0]["after"] == CONTENT
+    assert run_module("apt_source", **options)["changed"]
+    assert path.read_text() == CONTENT and path.stat().st_mode & 0o777 == 0o644
+    assert not run_module("apt_source", **options)["changed"]
+    path.chmod(0o600)
+    assert run_module("apt_source", **options)["changed"] and path.stat().st_mode & 0o777 == 0o644
+
+
+def test_it_is_not_written_where_only_leftovers_are_to_go(options: dict[str, Any]) -> None:
+    assert not run_module("apt_source", write=False, **options)["changed"]
+    assert not Path(options["repository"]["sources"]).exists()
+
+
+def test_an_unknown_key_of_a_repository_is_an_error(options: dict[str, Any]) -> None:
+    options["repository"]["url"] = "x"
+    assert "unknown key 'url'" in run_module("apt_source", **options)["msg"]
