@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rig import cache, debian, repository, stacks, wheels
+from rig import cache, debian, miniconda, repository, stacks, wheels
 from rig.host import run
 from rig.mirror import Mounts
 from rig.node import Node
@@ -25,6 +25,7 @@ def mounts(nodes: Sequence[Node]) -> Mounts:
     if "jammy" in codenames:
         vendor = stacks.vendor()
         found |= {f"/{path.name}": [str(path)] for path in sorted(vendor.iterdir())}
+        found["/miniconda"] = [str(miniconda.installers())]
     houses = sorted({(name, node.userland.python) for node in nodes for name in node.wheels})
     found["/wheels"] = [str(wheels.model()), *(str(wheels.house(*house)) for house in houses)]
     if any(node.models for node in nodes):
@@ -34,7 +35,10 @@ def mounts(nodes: Sequence[Node]) -> Mounts:
 
 def facts(nodes: Sequence[Node]) -> dict[str, Any]:
     """Return what an inventory has to know of the mirror's content."""
-    return {}
+    if not any(node.userland.codename == "jammy" for node in nodes):
+        return {}
+    folder = miniconda.installers()
+    return {"miniconda": {path.name: miniconda.checksum(path) for path in sorted(folder.glob("*.sh"))}}
 
 
 def sources(node: Node) -> str:

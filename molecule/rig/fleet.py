@@ -25,7 +25,8 @@ from rig.userland import USER
 
 FLEETS = Path(__file__).parent / "fleets"
 BOOT_TIMEOUT = 90.0  # seconds until a node has to answer on its SSH port
-STOP_TIMEOUT = 30.0  # seconds a fleet gets to shut down before it is killed
+SHUTDOWN_TIMEOUT = 5.0  # seconds the nodes get to shut down; what still runs then is killed
+STOP_TIMEOUT = 15.0  # seconds until a process that was told to end has to be gone
 
 
 @dataclass(frozen=True)
@@ -183,9 +184,10 @@ class Fleet:
         for process in processes.values():
             if process.poll() is None:
                 process.terminate()
+        deadline = time.monotonic() + SHUTDOWN_TIMEOUT
         for process in processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_TIMEOUT / 2)
+                process.wait(max(0.1, deadline - time.monotonic()))
 
     def running(self) -> bool:
         """Tell whether this fleet's supervisor is alive and every node answers over SSH."""
