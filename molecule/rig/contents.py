@@ -11,7 +11,7 @@ from typing import Any
 from rig import cache, debian, miniconda, repository, stacks, wheels
 from rig.host import run
 from rig.mirror import Mounts
-from rig.node import Node
+from rig.node import MODELS, Node
 
 
 def mounts(nodes: Sequence[Node]) -> Mounts:
@@ -35,10 +35,13 @@ def mounts(nodes: Sequence[Node]) -> Mounts:
 
 def facts(nodes: Sequence[Node]) -> dict[str, Any]:
     """Return what an inventory has to know of the mirror's content."""
-    if not any(node.userland.codename == "jammy" for node in nodes):
-        return {}
-    folder = miniconda.installers()
-    return {"miniconda": {path.name: miniconda.checksum(path) for path in sorted(folder.glob("*.sh"))}}
+    found: dict[str, Any] = {}
+    if any(node.userland.codename == "jammy" for node in nodes):
+        scripts = sorted(miniconda.installers().glob("*.sh"))
+        found["miniconda"] = {path.name: miniconda.checksum(path) for path in scripts}
+    if any(node.models for node in nodes):
+        found["models"] = MODELS
+    return found
 
 
 def sources(node: Node) -> str:

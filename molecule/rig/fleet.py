@@ -114,14 +114,18 @@ class Fleet:
         if state:
             self._write_state({**state, "artifacts": self._artifacts()})
 
+    def mounts(self) -> mirror.Mounts:
+        """Return what the mirror serves."""
+        mounts: mirror.Mounts = json.loads((self.folder / "mirror.json").read_text())
+        return mounts
+
     def _layers(self) -> dict[str, list[str]]:
         return {node.name: [str(path) for path in node.layers()] for node in self.nodes}
 
     def _artifacts(self) -> list[str]:
-        mounts: mirror.Mounts = json.loads((self.folder / "mirror.json").read_text())
-        paths = [Path(path) for paths in (*mounts.values(), *self._layers().values()) for path in paths]
-        inside = {cache.ARTIFACTS / path.relative_to(cache.ARTIFACTS).parts[0] for path in paths if cache.ARTIFACTS in path.parents}
-        return sorted(str(path) for path in inside)
+        paths = [Path(path) for paths in (*self.mounts().values(), *self._layers().values()) for path in paths]
+        names = {path.relative_to(cache.ARTIFACTS).parts[0] for path in paths}
+        return sorted(str(cache.ARTIFACTS / name) for name in names)
 
     def _write_state(self, state: Mapping[str, Any]) -> None:
         partial = self.state_file.with_suffix(".new")
@@ -173,14 +177,15 @@ class Fleet:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: stopping.set())
         self._write_state({**self.state(), "supervisor": os.getpid(), "started": process_start(os.getpid())})
-        processes = {node: node.start() for node in self.nodes}
+        shared = Path(self.mounts().get("/models", ["/"])[0])
+        processes = {node: node.start(shared) for node in self.nodes}
         server = mirror.serve(self.gateway, MIRROR_PORT, mirror.MountFile(self.folder / "mirror.json"))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         while not stopping.wait(0.2):
             for node, process in processes.items():
                 if process.poll() == REBOOT:
                     say(f"{node.name} reboots")
-                    processes[node] = node.start()
+                    processes[node] = node.start(shared)
         for process in processes.values():
             if process.poll() is None:
                 process.terminate()

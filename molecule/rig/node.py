@@ -18,6 +18,8 @@ from rig.userland import USER, USERLANDS, Userland, base, layer
 MIRROR_PORT = 8077
 #: systemd-nspawn's exit status when the container asked for a reboot.
 REBOOT = 133
+#: Where a node sees the model fixture.
+MODELS = "/srv/models"
 PR_SET_PDEATHSIG = 1
 
 
@@ -98,6 +100,8 @@ class Node:
         write(self.root / "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n::1 localhost ip6-localhost\n")
         write(self.root / "etc/resolv.conf", "# Test hosts have no name server.\n")
         write(self.root / "etc/apt/sources.list", sources)
+        # The site's own setting for its own index: plain HTTP is taken from this one address.
+        write(self.root / "etc/pip.conf", f"[global]\ntrusted-host = {self.gateway}\n")
         (self.root / "usr/share/keyrings/xpu-rig.gpg").write_bytes(keyring)
         self._authorize(authorized_key)
         if not self.host_key.exists():
@@ -138,8 +142,11 @@ class Node:
         """Return the control groups that hold this node's processes and nothing else."""
         return [root / "xpu-fleet" / self.fleet / self.name for root in cgroup_roots()]
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the container; it ends with this process at the latest."""
+    def start(self, shared: Path) -> subprocess.Popen[bytes]:
+        """Start the container; it ends with this process at the latest.
+
+        ``shared`` is the folder of models that a node with ``models`` sees read-only, as from a file server.
+        """
         groups = self.cgroups()
         for group in groups:
             group.mkdir(parents=True, exist_ok=True)
@@ -155,6 +162,8 @@ class Node:
             "--register=no", "--keep-unit", f"--network-namespace-path=/run/netns/{self.machine}",
             "--console=passive", "--kill-signal=SIGRTMIN+3", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
         ]  # fmt: skip
+        if self.models:
+            command.append(f"--bind-ro={shared}:{MODELS}")
         if self.gpus:
             command.append(f"--bind-ro={self.folder / 'pci'}:/sys/bus/pci")
         with (self.folder / "console.log").open("ab") as console:
