@@ -128,8 +128,8 @@ def print_answer(client: Client, body: dict[str, Any]) -> str:
     stream = client.answer(body)
     try:
         for piece in stream:
-            print(piece, end="", flush=True)
             text += piece
+            print(piece, end="", flush=True)
     except KeyboardInterrupt:
         stream.close()  # type: ignore[attr-defined]
         print(" (stopped)", end="")

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from xpuserve.engine.request import Message
 
-_Text = Annotated[str, Field(min_length=1)]
-_Stop = Union[_Text, Annotated[list[_Text], Field(max_length=4)]]
+
+def _whole_characters(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair is no text") from None
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_whole_characters)]
+_StopText = Annotated[_Text, Field(min_length=1)]
+_Stop = Union[_StopText, Annotated[list[_StopText], Field(max_length=4)]]
 
 
 class StreamOptions(BaseModel):
@@ -27,7 +37,7 @@ class CompletionBase(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    model: str
+    model: _Text
     stream: bool = False
     stream_options: Optional[StreamOptions] = None
     temperature: Optional[float] = Field(default=None, ge=0, le=2)
@@ -50,7 +60,7 @@ class TextPart(BaseModel):
     model_config = ConfigDict(strict=True)
 
     type: Literal["text"]
-    text: str
+    text: _Text
 
 
 class ChatMessage(BaseModel):
@@ -59,7 +69,7 @@ class ChatMessage(BaseModel):
     model_config = ConfigDict(strict=True)
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Union[str, list[TextPart]]
+    content: Union[_Text, list[TextPart]]
 
     def as_message(self) -> Message:
         """The same for the engine; a developer's message is a system message."""
@@ -78,7 +88,7 @@ class ChatRequest(CompletionBase):
 class CompletionRequest(CompletionBase):
     """The body of /v1/completions."""
 
-    prompt: str
+    prompt: _Text
     echo: Optional[Literal[False]] = None
     logprobs: None = None
 

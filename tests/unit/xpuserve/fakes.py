@@ -1,0 +1,77 @@
+"""A model that says what a test wants, with no engine library."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+from typing import Optional
+
+from xpuserve.backends.base import Backend, EngineError, Tokenizer
+from xpuserve.engine.prompts import PromptError
+from xpuserve.engine.request import Message, Sampling
+
+MODEL = "fake-1b"
+CONTEXT = 64
+
+
+class ByteTokenizer(Tokenizer):
+    """One token a UTF-8 byte; 256 is BOS, 257 is EOS. Like Llama's, it puts BOS before a text by itself."""
+
+    bos_id = 256
+    eos_id = 257
+
+    def __init__(self) -> None:
+        self.template: Optional[str] = "{}"
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        return [self.bos_id] * special + list(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(n for n in ids if n < 256).decode("utf-8", "replace")
+
+    def render(self, messages: Sequence[Message]) -> Optional[str]:
+        if messages[-1].role != "user":
+            raise PromptError("the template wants a question")
+        return None if self.template is None else self.template.format(messages[-1].content)
+
+
+class FakeBackend(Backend):
+    """Answers with `answer`, byte by byte. A prompt holding CRASH fails; one holding WAIT goes on until let."""
+
+    def __init__(self) -> None:
+        self.answer = "Paris is the capital of France."
+        self.load_error: Optional[Exception] = None
+        self.may_load = threading.Event()
+        self.may_load.set()
+        self.may_answer = threading.Event()
+        self.answering = threading.Event()
+        self.closed = threading.Event()
+        self.seen: list[tuple[str, Sampling]] = []
+        self.threads: set[str] = set()
+        self.fake_tokenizer = ByteTokenizer()
+
+    def load(self) -> None:
+        self.threads.add(threading.current_thread().name)
+        assert self.may_load.wait(5)
+        if self.load_error:
+            raise self.load_error
+        self.tokenizer = self.fake_tokenizer
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[int, None, None]:
+        self.threads.add(threading.current_thread().name)
+        text = self.tokenizer.decode(prompt)
+        self.seen.append((text, sampling))
+        self.tokens = 0
+        try:
+            for n, token in enumerate(self.answer.encode()[: sampling.max_tokens]):
+                if n == 3 and "CRASH" in text:
+                    raise EngineError("out of memory")
+                if "EARLY" in text:
+                    raise EngineError("out of memory")
+                if n == 2 and "WAIT" in text:
+                    self.answering.set()
+                    assert self.may_answer.wait(5)
+                self.tokens += 1
+                yield token
+        finally:
+            self.closed.set()

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Union
+
+import pytest
+import uvicorn
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, MODEL, FakeBackend
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from xpuserve.api.app import create_app
+from xpuserve.chat import Client
+from xpuserve.engine.loop import Engine
+from xpuserve.engine.request import Event, Finished, Request, Sampling
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+ANSWER = "Paris is the capital of France."
+
+
+def chat(prompt: str = "Where?", **more: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": prompt}], **more}
+
+
+def text(prompt: str = "Where?", **more: Any) -> dict[str, Any]:
+    return {"model": MODEL, "prompt": prompt, **more}
+
+
+def sse(body: str) -> list[Any]:
+    """The events of a stream, which must be well-formed and end with [DONE]."""
+    events = body.split("\n\n")
+    assert events.pop() == ""
+    assert events.pop() == "data: [DONE]"
+    assert all(event.startswith("data: ") for event in events)
+    return [json.loads(event[len("data: ") :]) for event in events]
+
+
+def error(response: Any) -> dict[str, Any]:
+    """The error of a response, which must be in OpenAI's shape."""
+    body = response.json()
+    assert body.keys() == {"error"}
+    assert body["error"].keys() == {"message", "type", "param", "code"}
+    assert body["error"]["message"]
+    return dict(body["error"])
+
+
+def test_a_whole_chat_answer(client: TestClient) -> None:
+    body = client.post(CHAT, json=chat()).json()
+    assert body["object"] == "chat.completion"
+    assert body["model"] == MODEL
+    assert body["choices"][0]["message"] == {"role": "assistant", "content": ANSWER}
+    assert body["choices"][0]["finish_reason"] == "stop"
+    assert body["usage"] == {"prompt_tokens": 6, "completion_tokens": 31, "total_tokens": 37}
+
+
+def test_a_whole_text_answer(client: TestClient, backend: FakeBackend) -> None:
+    body = client.post(TEXT, json=text(max_tokens=5)).json()
+    assert body["object"] == "text_completion"
+    assert body["choices"][0]["text"] == "Paris"
+    assert body["choices"][0]["finish_reason"] == "length"
+    assert body["usage"]["prompt_tokens"] == 7  # a plain text begins with BOS
+
+
+def test_a_streamed_chat_answer(client: TestClient, backend: FakeBackend) -> None:
+    backend.answer = "Größe 😀"
+    response = client.post(CHAT, json=chat(stream=True, stream_options={"include_usage": True}))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = sse(response.text)
+    *chunks, last, usage = events
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert [chunk["choices"][0]["delta"]["content"] for chunk in chunks[1:]] == list(backend.answer)
+    assert last["choices"][0] == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
+    assert usage["choices"] == []
+    assert usage["usage"]["completion_tokens"] == len(backend.answer.encode())
+    assert {event["object"] for event in events} == {"chat.completion.chunk"}
+    assert len({event["id"] for event in events}) == 1
+
+
+def test_a_streamed_text_answer(client: TestClient) -> None:
+    events = sse(client.post(TEXT, json=text(stream=True)).text)
+    assert "".join(event["choices"][0]["text"] for event in events) == ANSWER
+    assert "usage" not in events[-1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_stop_sequences(client: TestClient, stream: bool) -> None:
+    response = client.post(TEXT, json=text(stop=["capital", "is"], stream=stream))
+    choices = [event["choices"][0] for event in (sse(response.text) if stream else [response.json()])]
+    assert "".join(choice["text"] for choice in choices) == "Par"
+    assert choices[-1]["finish_reason"] == "stop"
+
+
+def test_the_end_of_an_answer_that_looked_like_a_stop_sequence_is_not_lost(
+    client: TestClient, backend: FakeBackend
+) -> None:
+    backend.answer = "an EN"
+    assert client.post(TEXT, json=text(stop="END")).json()["choices"][0]["text"] == "an EN"
+
+
+def test_sampling_reaches_the_engine(client: TestClient, backend: FakeBackend) -> None:
+    client.post(CHAT, json=chat(temperature=0, top_p=0.5, seed=7, max_completion_tokens=9, stop="x"))
+    assert backend.seen[-1][1] == Sampling(max_tokens=9, temperature=0, top_p=0.5, seed=7, stop=("x",))
+    client.post(CHAT, json=chat())
+    assert backend.seen[-1][1] == Sampling(max_tokens=40, temperature=1.0, top_p=1.0)
+
+
+def test_the_default_length_is_what_the_context_has_left(client: TestClient, backend: FakeBackend) -> None:
+    client.post(CHAT, json=chat("x" * 60))
+    assert backend.seen[-1][1].max_tokens == CONTEXT - 60
+
+
+def test_text_parts_and_developer_messages_are_understood(client: TestClient, backend: FakeBackend) -> None:
+    parts = [{"type": "text", "text": "Wh"}, {"type": "text", "text": "ere?"}]
+    messages = [{"role": "developer", "content": "x"}, {"role": "user", "content": parts}]
+    assert client.post(CHAT, json={"model": MODEL, "messages": messages}).status_code == 200
+    assert backend.seen[-1][0] == "Where?"
+
+
+def test_models(client: TestClient) -> None:
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == [MODEL]
+    assert client.get(f"/v1/models/{MODEL}").json()["id"] == MODEL
+    assert error(client.get("/v1/models/org/other"))["code"] == "model_not_found"
+
+
+BAD_BODIES = {
+    "not JSON": ("{", 400, None),
+    "not an object": ([], 400, None),
+    "no messages": ({"model": MODEL}, 400, "messages"),
+    "empty messages": ({"model": MODEL, "messages": []}, 400, "messages"),
+    "no model": ({"messages": [{"role": "user", "content": "x"}]}, 400, "model"),
+    "another model": ({**chat(), "model": "gpt-4"}, 404, "model"),
+    "model of a wrong type": ({**chat(), "model": 5}, 400, "model"),
+    "content of a wrong type": ({"model": MODEL, "messages": [{"role": "user", "content": 5}]}, 400, None),
+    "half a surrogate": (chat("\ud800"), 400, None),
+    "a model of half a surrogate": ({**chat(), "model": "\ud800"}, 400, "model"),
+    "unknown role": ({"model": MODEL, "messages": [{"role": "robot", "content": "x"}]}, 400, "messages.0.role"),
+    "template refuses": ({"model": MODEL, "messages": [{"role": "assistant", "content": "x"}]}, 400, "messages"),
+    "temperature too high": (chat(temperature=2.1), 400, "temperature"),
+    "temperature below 0": (chat(temperature=-0.1), 400, "temperature"),
+    "temperature of a wrong type": (chat(temperature="0.5"), 400, "temperature"),
+    "temperature is not a number": ('{"model": "m", "messages": [], "temperature": NaN}', 400, None),
+    "top_p 0": (chat(top_p=0), 400, "top_p"),
+    "no tokens": (chat(max_tokens=0), 400, "max_tokens"),
+    "max_tokens of a wrong type": (chat(max_tokens=1.5), 400, "max_tokens"),
+    "more tokens than the context": (chat(max_tokens=10**30), 400, "max_tokens"),
+    "prompt and answer longer than the context": (chat("x" * 60, max_tokens=5), 400, "max_tokens"),
+    "prompt longer than the context": (chat("x" * 64), 400, "messages"),
+    "empty prompt": (chat(""), 400, "prompt"),
+    "stream of a wrong type": (chat(stream="yes"), 400, "stream"),
+    "stop of a wrong type": (chat(stop=5), 400, None),
+    "empty stop": (chat(stop=""), 400, None),
+    "five stops": (chat(stop=["a", "b", "c", "d", "e"]), 400, None),
+    "two answers": (chat(n=2), 400, "n"),
+    "a penalty": (chat(presence_penalty=1), 400, "presence_penalty"),
+    "seed of a wrong type": (chat(seed="x"), 400, "seed"),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "param"), BAD_BODIES.values(), ids=BAD_BODIES)
+def test_bad_requests_are_refused_and_the_service_goes_on(
+    client: TestClient, backend: FakeBackend, body: Union[str, dict[str, Any]], status: int, param: str
+) -> None:
+    content = body if isinstance(body, str) else json.dumps(body)
+    response = client.post(CHAT, content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == status
+    problem = error(response)
+    assert problem["type"] == "invalid_request_error"
+    if param:
+        assert problem["param"] == param
+    assert backend.seen == []
+    assert client.post(CHAT, json=chat()).status_code == 200
+
+
+def test_unknown_paths_and_methods_are_errors_in_the_same_shape(client: TestClient) -> None:
+    response = client.get("/v1/nothing")
+    assert response.status_code == 404
+    error(response)
+    response = client.get(CHAT)
+    assert response.status_code == 405
+    error(response)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_engine_that_fails_at_once_is_a_500(client: TestClient, stream: bool) -> None:
+    response = client.post(CHAT, json=chat("EARLY", stream=stream))
+    assert response.status_code == 500
+    assert error(response)["code"] == "engine_error"
+    assert client.post(CHAT, json=chat()).status_code == 200
+
+
+def test_an_engine_that_fails_later_is_a_500_or_an_error_event(client: TestClient) -> None:
+    assert client.post(CHAT, json=chat("CRASH")).status_code == 500
+    response = client.post(CHAT, json=chat("CRASH", stream=True))
+    assert response.status_code == 200
+    assert sse(response.text)[-1]["error"]["code"] == "engine_error"
+    assert client.get("/health").status_code == 200
+    assert client.post(CHAT, json=chat()).status_code == 200
+
+
+def test_a_bug_is_a_500_in_the_same_shape(client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "encode_chat", lambda messages: 1 // 0)
+    response = client.post(CHAT, json=chat())
+    assert response.status_code == 500
+    assert error(response)["type"] == "server_error"
+
+
+def occupy(engine: Engine, backend: FakeBackend, waiting: int = 0) -> queue.Queue[Event]:
+    """Let the engine work on a request that does not end, with others waiting."""
+    events: queue.Queue[Event] = queue.Queue()
+    engine.submit(Request("first", list(b"WAIT"), Sampling(31), events.put))
+    assert backend.answering.wait(5)
+    for n in range(waiting):
+        engine.submit(Request(f"waiting{n}", list(b"x"), Sampling(1), events.put))
+    return events
+
+
+def test_a_full_queue_is_a_429(client: TestClient, engine: Engine, backend: FakeBackend) -> None:
+    events = occupy(engine, backend, waiting=2)
+    response = client.post(CHAT, json=chat())
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == "1"
+    assert error(response)["code"] == "queue_full"
+    backend.may_answer.set()
+    finished = 0
+    while finished < 3:
+        finished += isinstance(events.get(timeout=5), Finished)
+    assert client.post(CHAT, json=chat()).status_code == 200
+
+
+def test_only_the_engines_thread_touches_the_model(client: TestClient, backend: FakeBackend) -> None:
+    client.post(CHAT, json=chat())
+    assert backend.threads == {"engine"}
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_not_ready_before_it_is_warm(backend: FakeBackend) -> None:
+    backend.may_load.clear()
+    engine = Engine(backend, prompt_format="tokenizer")
+    engine.start()
+    client = TestClient(create_app(engine, model=MODEL, context_length=CONTEXT, max_tokens_default=40))
+    assert client.get("/health").status_code == 200
+    assert client.get("/ready").status_code == 503
+    response = client.post(CHAT, json=chat())
+    assert response.status_code == 503
+    assert error(response)["code"] == "not_ready"
+    assert backend.seen == []
+    backend.may_load.set()
+    wait_for(lambda: client.get("/ready").status_code == 200)
+    assert backend.seen == [("Hello", Sampling(max_tokens=8, temperature=0))]  # the warm-up
+    engine.stop(5)
+
+
+def test_a_model_that_does_not_load_is_never_ready(backend: FakeBackend) -> None:
+    backend.load_error = MemoryError()
+    failed = threading.Event()
+    engine = Engine(backend, prompt_format="tokenizer", on_failed=failed.set)
+    engine.start()
+    assert failed.wait(5)
+    client = TestClient(create_app(engine, model=MODEL, context_length=CONTEXT, max_tokens_default=40))
+    wait_for(lambda: client.get("/health").status_code == 503)
+    assert client.get("/ready").status_code == 503
+
+
+@pytest.fixture
+def url(app: FastAPI) -> Iterator[str]:
+    """The application behind a real socket, which the test client has not."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for(lambda: server.started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(5)
+
+
+def test_a_client_that_leaves_a_stream_stops_the_engine(url: str, backend: FakeBackend) -> None:
+    stream = Client(url).answer(chat("WAIT"))
+    assert next(stream) == "P"
+    assert backend.answering.wait(5)
+    stream.close()  # type: ignore[attr-defined]
+    time.sleep(0.2)
+    backend.may_answer.set()
+    assert backend.closed.wait(5)
+    assert backend.tokens == 3  # the two that had come and one that was under way
+    assert "".join(Client(url).answer(chat())) == ANSWER
+
+
+def test_a_client_that_leaves_while_it_waits_is_never_served(url: str, engine: Engine, backend: FakeBackend) -> None:
+    occupy(engine, backend)
+    connection = Client(url)._connect()
+    connection.request("POST", CHAT, json.dumps(chat("LEFT")), {"Content-Type": "application/json"})
+    wait_for(lambda: engine._queue.qsize() == 1)
+    connection.close()
+    time.sleep(0.2)
+    backend.may_answer.set()
+    assert "".join(Client(url).answer(chat())) == ANSWER
+    assert "LEFT" not in [prompt for prompt, _ in backend.seen]

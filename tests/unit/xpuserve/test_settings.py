@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xpuserve import cli, weights
+
+
+def safetensors(path: Path, size: int = 4) -> None:
+    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+
+
+def model_directory(path: Path, **config: Any) -> Path:
+    path.mkdir()
+    default = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 4096, "hidden_size": 64}
+    (path / "config.json").write_text(json.dumps({**default, **config}))
+    safetensors(path / "model.safetensors")
+    return path
+
+
+def gguf(path: Path) -> Path:
+    def string(text: str) -> bytes:
+        return struct.pack("<Q", len(text)) + text.encode()
+
+    keys = [
+        string("general.architecture") + struct.pack("<I", 8) + string("llama"),
+        string("tokens") + struct.pack("<IIQ", 9, 8, 2) + string("a") + string("b"),
+        string("scores") + struct.pack("<IIQff", 9, 6, 2, 0.5, 1.5),
+        string("llama.context_length") + struct.pack("<II", 4, 2048),
+    ]
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys)) + b"".join(keys) + bytes(100))
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    return {
+        "engine": "bigdl",
+        "device": "cpu",
+        "host": "127.0.0.1",
+        "port": 8000,
+        "model": {
+            "name": "m",
+            "path": str(model_directory(tmp_path / "model")),
+            "format": "safetensors",
+            "low_bit": "sym_int8",
+            "prompt_format": "llama-2",
+            "context_length": 2048,
+            "trust_remote_code": False,
+            "revision": "",
+        },
+        "cache_dir": str(tmp_path / "cache"),
+        "threads": 0,
+        "max_tokens_default": 512,
+        "warm_up": True,
+    }
+
+
+def check(tmp_path: Path, config: Any) -> int:
+    file = tmp_path / "config.json"
+    file.write_text(config if isinstance(config, str) else json.dumps(config))
+    return cli.main(["check", "--config", str(file)])
+
+
+def change(config: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        config = config[part]
+    config[last] = value
+
+
+def test_a_good_configuration(tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(tmp_path, config) == 0
+    assert "ok, m by bigdl on the cpu" in capsys.readouterr().out
+
+
+BAD = {
+    "unknown key": ("prot", 1, "prot"),
+    "unknown key of the model": ("model.lowbit", "x", "model.lowbit"),
+    "wrong type": ("port", "8000", "port"),
+    "port out of range": ("port", 70000, "port"),
+    "wrong type of a switch": ("warm_up", 1, "warm_up"),
+    "unknown engine": ("engine", "vllm", "engine"),
+    "unknown device": ("device", "npu", "device"),
+    "unknown prompt format": ("model.prompt_format", "alpaca", "model.prompt_format"),
+    "unknown low-bit format": ("model.low_bit", "int3", "'int3' is unknown; known: sym_int4"),
+    "low-bit format missing": ("model.low_bit", "", "'' is unknown"),
+    "a format that the CPU refuses": ("model.low_bit", "nf4", "device cpu cannot run model.low_bit nf4"),
+    "weights for another engine": ("model.format", "gguf", "engine bigdl reads safetensors or low_bit"),
+    "remote code without a revision": ("model.trust_remote_code", True, "pin it with revision"),
+    "files of another format": ("model.format", "low_bit", "holds a safetensors model"),
+    "missing model": ("model.path", "/nowhere", "/nowhere: no such model"),
+    "longer context than trained": ("model.context_length", 8192, "was trained for 4096"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_bad_configurations_are_one_clear_error(
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str], bad: tuple[str, Any, str]
+) -> None:
+    key, value, message = bad
+    change(config, key, value)
+    assert check(tmp_path, config) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null"])
+def test_a_configuration_that_is_no_json_object(tmp_path: Path, content: str) -> None:
+    assert check(tmp_path, content) == 2
+
+
+def test_a_missing_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "--config", str(tmp_path / "none.json")]) == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("low_bit", ["nf3", "nf4", "fp4", "fp8", "mixed_4bit", "sym_int4", "fp16"])
+def test_a_gpu_takes_every_format(tmp_path: Path, config: dict[str, Any], low_bit: str) -> None:
+    config["device"] = "gpu"
+    config["model"]["low_bit"] = low_bit
+    assert check(tmp_path, config) == 0
+
+
+def test_fp16_on_the_cpu_is_refused_where_bigdl_has_no_kernel(tmp_path: Path, config: dict[str, Any]) -> None:
+    config["model"]["low_bit"] = "fp16"
+    assert check(tmp_path, config) == 0
+    config["model"]["path"] = str(model_directory(tmp_path / "wide", hidden_size=4096))
+    assert check(tmp_path, config) == 2
+
+
+def test_a_converted_model_must_have_the_format_that_is_wanted(tmp_path: Path, config: dict[str, Any]) -> None:
+    model = model_directory(tmp_path / "converted", bigdl_transformers_low_bit="asym_int4")
+    config["model"].update(path=str(model), format="low_bit", low_bit="asym_int4")
+    assert check(tmp_path, config) == 0
+    config["model"]["low_bit"] = "sym_int8"
+    assert check(tmp_path, config) == 2
+
+
+def test_openvino_takes_no_low_bit_format(tmp_path: Path, config: dict[str, Any]) -> None:
+    config["engine"] = "openvino"
+    config["model"].update(path=str(gguf(tmp_path / "m.gguf")), format="gguf")
+    assert check(tmp_path, config) == 2
+    config["model"]["low_bit"] = ""
+    assert check(tmp_path, config) == 0
+
+
+def test_a_taken_port_is_a_clear_error(
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config["port"] = taken.getsockname()[1] - 1
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        status = cli.main(["serve", "--config", str(tmp_path / "config.json"), "--instance", "1"])
+    assert status == 2
+    assert f"port {config['port'] + 1}: Address already in use" in capsys.readouterr().err
+
+
+def test_inspect_a_directory(tmp_path: Path) -> None:
+    found = weights.inspect(model_directory(tmp_path / "m"))
+    assert (found.format, found.architecture, found.context_length) == ("safetensors", "LlamaForCausalLM", 4096)
+    assert found.bytes == (tmp_path / "m/model.safetensors").stat().st_size
+
+
+def test_inspect_a_gguf_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", str(gguf(tmp_path / "m.gguf"))]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["format"], found["architecture"], found["context_length"]) == ("gguf", "llama", 2048)
+
+
+def test_inspect_an_openvino_model(tmp_path: Path) -> None:
+    for name in ("openvino_model.xml", "openvino_model.bin", "openvino_tokenizer.bin"):
+        (tmp_path / name).write_bytes(b"1234")
+    assert weights.inspect(tmp_path).format == "openvino"
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
+def test_pickle_weights_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    assert cli.main(["inspect", str(tmp_path)]) == 3
+    assert cli.main(["inspect", str(tmp_path / name)]) == 3
+
+
+def test_pickle_weights_beside_safetensors_are_named(tmp_path: Path) -> None:
+    model = model_directory(tmp_path / "m")
+    (model / "pytorch_model.bin").write_bytes(b"x")
+    assert weights.inspect(model).pickle == ["pytorch_model.bin"]
+
+
+@pytest.mark.parametrize("damage", ["safetensors", "gguf", "index", "config", "empty"])
+def test_damaged_models_are_refused(tmp_path: Path, damage: str) -> None:
+    model = model_directory(tmp_path / "m")
+    if damage == "safetensors":
+        data = (model / "model.safetensors").read_bytes()
+        (model / "model.safetensors").write_bytes(data[:-1])
+    elif damage == "gguf":
+        whole = gguf(tmp_path / "m.gguf").read_bytes()
+        model = tmp_path / "m.gguf"
+        model.write_bytes(whole[:60])
+    elif damage == "index":
+        index = {"weight_map": {"w": "model-00001-of-00002.safetensors"}}
+        (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    elif damage == "config":
+        (model / "config.json").write_text("{")
+    else:
+        (model / "model.safetensors").write_bytes(b"")
+    with pytest.raises(weights.WeightsError):
+        weights.inspect(model)
+    assert cli.main(["inspect", str(model)]) == 2
