@@ -22,7 +22,7 @@ demo: venv-demo ## Build a local node from nothing and ask it a question
 	@python3 molecule/demo.py
 
 chat: ## Talk to the node of the demo
-	@PYTHONPATH=roles/inference/files/xpuserve python3 -m xpuserve chat --url http://10.77.1.11:8000
+	@no_proxy='*' PYTHONPATH=roles/inference/files/xpuserve python3 -m xpuserve chat --url http://10.77.1.11:8000
 
 demo-shell: venv-demo ## Look inside the node of the demo
 	@$(rig) shell demo

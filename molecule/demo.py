@@ -68,7 +68,8 @@ def playbook() -> list[str]:
 def environment() -> dict[str, str]:
     """Return the environment of every step."""
     path = os.pathsep.join([str(ROOT / "molecule"), str(SERVICE)])
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    ansible = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false"}
+    return {**os.environ, **ansible, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def ask(question: str) -> str:
@@ -76,7 +77,8 @@ def ask(question: str) -> str:
     print(f"> {question}", flush=True)
     command = [sys.executable, "-m", "xpuserve", "chat", "--url", NODE, "--once", question]
     answer = bytearray()
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE) as process:
+    # The node is on this machine; a proxy of the user's could not reach it.
+    with subprocess.Popen(command, env={**environment(), "no_proxy": "*"}, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         while piece := os.read(process.stdout.fileno(), 4096):
             answer += piece
