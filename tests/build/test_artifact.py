@@ -32,9 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_playbook_and_all_its_roles_load(folder: Path) -> None:
-    assert "playbook: xpu.fleet.site" in ansible(
-        ["ansible-playbook", "xpu.fleet.site", "-i", "localhost,", "--syntax-check"], folder
-    )
+    listed = ansible(["ansible-playbook", "xpu.fleet.site", "-i", "localhost,", "--syntax-check"], folder)
+    assert str(folder / "ansible_collections/xpu/fleet/playbooks/site.yml") in listed
 
 
 def test_every_module_has_its_documentation(folder: Path) -> None:
@@ -50,13 +49,13 @@ def test_every_module_has_its_documentation(folder: Path) -> None:
 
 
 def test_every_role_has_its_documentation(folder: Path) -> None:
-    roles = {path.name: {"main"} for path in (ROOT / "roles").iterdir() if path.is_dir()}
+    roles = {path.parents[1].name: {"main"} for path in ROOT.glob("roles/*/tasks/main.yml")}
     for path in ROOT.glob("roles/*/tasks/preflight.yml"):
         roles[path.parents[1].name].add("preflight")
     names = [f"xpu.fleet.{name}" for name in sorted(roles)]
     documented = json.loads(ansible(["ansible-doc", "-t", "role", "--json", *names], folder))
     found = {name: set(documented.get(f"xpu.fleet.{name}", {}).get("entry_points", {})) for name in roles}
-    assert found == roles
+    assert {name: entries - found[name] for name, entries in roles.items() if entries - found[name]} == {}
 
 
 def test_only_what_an_operator_needs_is_in_it(folder: Path) -> None:
