@@ -1,0 +1,84 @@
+"""Action plugin: decide which weights a node serves, on the controller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.xpu.fleet.plugins.module_utils.model_catalogue import (
+    Catalogue,
+    ModelError,
+    Target,
+    Wish,
+    resolve,
+)
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "catalogue": {"type": "dict", "required": True},
+    "engines": {"type": "dict", "required": True},
+    "bits_per_weight": {"type": "dict", "required": True},
+    "source": {"type": "dict", "default": {}},
+    "revision": {"type": "str", "default": ""},
+    "low_bit": {"type": "str", "default": ""},
+    "context_length": {"type": "int", "default": 0},
+    "trust_remote_code": {"type": "bool", "default": False},
+    "engine": {"type": "str", "required": True},
+    "device": {"type": "str", "required": True},
+    "gpus": {"type": "list", "elements": "dict", "default": []},
+    "memory_mb": {"type": "int", "default": 0},
+}
+
+
+class ActionModule(ActionBase):
+    """Runs wholly on the controller."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        """Return the plan as ``model``, or fail with the one message of a ModelError."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(argument_spec=OPTIONS)
+        try:
+            plan = resolve(
+                Catalogue(
+                    engines=options["engines"],
+                    bits_per_weight=options["bits_per_weight"],
+                    models=options["catalogue"],
+                ),
+                Wish(
+                    name=options["name"],
+                    source=options["source"],
+                    revision=options["revision"],
+                    low_bit=options["low_bit"],
+                    context_length=options["context_length"],
+                    trust_remote_code=options["trust_remote_code"],
+                ),
+                _target(options),
+            )
+        except ModelError as error:
+            raise AnsibleActionFail(f"Model: {error}.") from error
+        location = plan["source"]["location"]
+        if plan["source"]["kind"] == "controller_path" and not Path(location).exists():
+            raise AnsibleActionFail(f"Model: there is no {location} on the controller (model_source.controller_path).")
+        return {**result, "changed": False, "model": plan}
+
+
+def _target(options: dict[str, Any]) -> Target:
+    """The memory the model has to fit: of the smallest GPU, or of the machine."""
+    if options["device"] != "gpu":
+        return Target(options["engine"], options["device"], options["memory_mb"] * 1024**2, "the node")
+    known = [gpu for gpu in options["gpus"] if int(gpu.get("memory_bytes", 0)) > 0]
+    if not known:
+        return Target(options["engine"], "gpu")
+    smallest = min(known, key=lambda gpu: int(gpu["memory_bytes"]))
+    return Target(
+        options["engine"],
+        "gpu",
+        int(smallest["memory_bytes"]),
+        f"the smallest GPU ({smallest.get('name', smallest.get('address'))})",
+    )

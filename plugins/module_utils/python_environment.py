@@ -1,0 +1,316 @@
+"""A virtual environment that holds what a requirements file names: compare, then build, repair or leave alone.
+
+The comparison is with the files that are there (every RECORD of every distribution), never with a marker of an
+earlier run, so an environment that a killed run left half done is found and finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+from urllib.parse import urlsplit
+
+# What an environment has before anything is installed; never counted as superfluous.
+BASE_DISTRIBUTIONS = frozenset({"pip", "setuptools", "wheel"})
+_PIP_SECONDS = 3 * 60 * 60
+_PROBE_SECONDS = 300
+
+# Runs in the environment's own interpreter: which requirements it lacks, which distributions are damaged.
+_PROBE = r"""
+import json, re, sys
+from importlib import metadata
+from pathlib import Path
+try:
+    from pip._vendor.packaging.requirements import Requirement
+except ImportError:
+    print(json.dumps({"error": "pip is missing"})); sys.exit(0)
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+def whole(distribution):
+    record = distribution.read_text("RECORD")
+    if not record or distribution.read_text("METADATA") is None:
+        return False
+    for file in distribution.files or []:
+        if file.suffix == ".pyc" or canonical(distribution.metadata["Name"]) in base:
+            continue
+        try:
+            size = Path(str(file.locate())).stat().st_size
+        except OSError:
+            return False
+        # Scripts lie outside, and carry the path of the environment, which changed when it was put in its place.
+        if file.size is not None and file.size != size and file.parts[0] != "..":
+            return False
+    return True
+wanted = json.load(sys.stdin)
+base = set(wanted["base"])
+installed, damaged = {}, []
+for distribution in metadata.distributions(path=[p for p in sys.path if p.startswith(sys.prefix)]):
+    name = distribution.metadata["Name"] if distribution.metadata else None
+    if not name or not whole(distribution):
+        damaged.append(str(distribution._path))
+        continue
+    installed[canonical(name)] = distribution.version
+missing, names = [], set()
+for line in wanted["requirements"]:
+    requirement = Requirement(line)
+    if requirement.marker is not None and not requirement.marker.evaluate():
+        continue
+    name = canonical(requirement.name)
+    names.add(name)
+    if name not in installed or not requirement.specifier.contains(installed[name], prereleases=True):
+        missing.append(f"{name}{requirement.specifier}")
+extra = sorted(set(installed) - names - base)
+print(json.dumps({
+    "version": "%d.%d" % sys.version_info[:2], "installed": installed, "missing": sorted(missing),
+    "damaged": sorted(damaged), "extra": extra,
+}))
+"""
+
+
+class RuntimeSetupError(Exception):
+    """The environment cannot be made; the message names the step, what it said and the way out."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where pip may take distributions from."""
+
+    find_links: Sequence[str] = ()
+    index_url: str = ""
+    no_index: bool = False
+
+    def options(self, *, hashed: bool) -> list[str]:
+        """The command line that tells pip so. Plain http will do where every wheel is checked by its hash."""
+        options = ["--no-index"] if self.no_index else []
+        if self.index_url and not self.no_index:
+            options += ["--index-url", self.index_url]
+        for link in self.find_links:
+            options += ["--find-links", link]
+        plain = {
+            urlsplit(url).netloc.rpartition("@")[2]
+            for url in (self.index_url, *self.find_links)
+            if url.startswith("http://")
+        }
+        for host in sorted(plain) if hashed else []:
+            options += ["--trusted-host", host]
+        return options
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The environment that shall be: its interpreter, the hashed requirements and those known by version only."""
+
+    path: Path
+    interpreter: Path
+    requirements: str
+    unhashed: Sequence[str] = ()
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    sources: Sources = Sources()
+
+    def pins(self) -> list[str]:
+        """Every requirement without its hashes, as ``name==version ; marker``."""
+        return requirement_lines(self.requirements) + list(self.unhashed)
+
+
+@dataclass(frozen=True)
+class State:
+    """What is there. ``usable`` is false where the interpreter does not run, or is not the wanted one."""
+
+    usable: bool
+    reason: str = ""
+    installed: Mapping[str, str] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+    # Metadata directories of distributions whose files are not all there.
+    damaged: Sequence[str] = ()
+    extra: Sequence[str] = ()
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether nothing has to be done."""
+        return self.usable and not (self.missing or self.damaged or self.extra)
+
+
+def requirement_lines(text: str) -> list[str]:
+    """The requirements of a pip requirements file, without hashes, options and comments.
+
+    Raises RuntimeSetupError for a line that does not pin one exact version.
+    """
+    lines = []
+    for joined in re.sub(r"\\\r?\n", " ", text).splitlines():
+        line = re.sub(r"(^|\s)#.*$", "", joined)
+        line = re.sub(r"\s--hash[= ]\S+", "", line).strip()
+        if not line or line.startswith("-"):
+            continue
+        if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[^\]]*\])?\s*==\s*[^\s;,*]+\s*(;.*)?$", line):
+            raise RuntimeSetupError(f"the requirements file has {line!r}: every line has to pin name==version")
+        lines.append(line)
+    return lines
+
+
+def run(
+    command: Sequence[str],
+    *,
+    stdin: str = "",
+    seconds: int = _PIP_SECONDS,
+    environment: Optional[Mapping[str, str]] = None,
+) -> tuple[int, str, str]:
+    """Run COMMAND for at most SECONDS; exit status 127 where it cannot be started, 124 where it took longer."""
+    variables = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **(environment or {})}
+    for name in ("PYTHONHOME", "PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"):
+        variables.pop(name, None)
+    try:
+        done = subprocess.run(
+            list(command), input=stdin, capture_output=True, text=True, timeout=seconds, env=variables, check=False
+        )
+    except OSError as error:
+        return 127, "", str(error)
+    except subprocess.TimeoutExpired:
+        return 124, "", f"not done after {seconds} seconds"
+    return done.returncode, done.stdout, done.stderr
+
+
+def interpreter_version(interpreter: Path) -> str:
+    """The ``major.minor`` of an interpreter that can make virtual environments, or "" when it cannot run."""
+    script = "import ensurepip, ssl, sys, venv; print('%d.%d' % sys.version_info[:2])"
+    status, output, _ = run([str(interpreter), "-I", "-c", script], seconds=_PROBE_SECONDS)
+    return output.strip() if status == 0 else ""
+
+
+def read_state(wanted: Wanted) -> State:
+    """Compare the environment on disk with the wanted one; reads only."""
+    python = wanted.path / "bin" / "python"
+    if not wanted.path.exists():
+        return State(False, "it does not exist")
+    question = json.dumps({"requirements": wanted.pins(), "base": sorted(BASE_DISTRIBUTIONS)})
+    status, output, errors = run([str(python), "-I", "-c", _PROBE], stdin=question, seconds=_PROBE_SECONDS)
+    if status != 0:
+        return State(False, f"its interpreter does not run ({last_line(errors) or f'exit status {status}'})")
+    try:
+        found: dict[str, Any] = json.loads(output)
+    except ValueError:
+        return State(False, "its interpreter gives no answer")
+    if "error" in found:
+        return State(False, str(found["error"]))
+    version = interpreter_version(wanted.interpreter)
+    if version and version != found["version"]:
+        return State(False, f"it has Python {found['version']}, wanted is {version}")
+    return State(True, "", found["installed"], found["missing"], found["damaged"], found["extra"])
+
+
+def last_line(text: str) -> str:
+    """The last line of TEXT that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def create(wanted: Wanted) -> None:
+    """Make the environment beside its place, fill it, and swap it in; what was there goes only then.
+
+    Raises RuntimeSetupError.
+    """
+    if not interpreter_version(wanted.interpreter):
+        raise RuntimeSetupError(
+            f"{wanted.interpreter} cannot make a virtual environment (it needs to run, with the modules venv, "
+            "ensurepip and ssl): install it, or choose another python_runtime_provider"
+        )
+    building = wanted.path.with_name(wanted.path.name + ".building")
+    replaced = wanted.path.with_name(wanted.path.name + ".replaced")
+    for leftover in (building, replaced):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+    wanted.path.parent.mkdir(parents=True, exist_ok=True)
+    status, output, errors = run([str(wanted.interpreter), "-I", "-m", "venv", str(building)], seconds=_PROBE_SECONDS)
+    if status != 0:
+        raise RuntimeSetupError(f"{wanted.interpreter} -m venv failed: {last_line(errors) or last_line(output)}")
+    install(wanted, building)
+    _move_scripts(building, wanted.path)
+    if wanted.path.exists():
+        wanted.path.rename(replaced)
+    building.rename(wanted.path)
+    if replaced.exists():
+        shutil.rmtree(replaced)
+
+
+def _move_scripts(building: Path, final: Path) -> None:
+    """Scripts carry the path they were made at; write the final one into them."""
+    for script in (building / "bin").iterdir():
+        if script.is_symlink() or not script.is_file():
+            continue
+        content = script.read_bytes()
+        moved = content.replace(os.fsencode(building), os.fsencode(final))
+        if b"\0" not in content and moved != content:
+            script.write_bytes(moved)
+
+
+def install(wanted: Wanted, place: Path) -> None:
+    """Bring the requirements into the environment at PLACE; hashed ones first, then those known by version only.
+
+    Raises RuntimeSetupError.
+    """
+    hashed_too = [f"{pin} --hash=sha256:{wanted.sha256[pin]}" for pin in wanted.unhashed if pin in wanted.sha256]
+    plain = [pin for pin in wanted.unhashed if pin not in wanted.sha256]
+    steps: list[tuple[str, list[str]]] = []
+    if requirement_lines(wanted.requirements) or hashed_too:
+        steps.append(("\n".join([wanted.requirements, *hashed_too]), ["--require-hashes"]))
+    if plain:
+        steps.append(("\n".join(plain), []))
+    for text, options in steps:
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write(text + "\n")
+            file.flush()
+            places = wanted.sources.options(hashed=bool(options))
+            _pip(place, ["install", "--no-deps", "--only-binary", ":all:", *options, *places, "-r", file.name])
+
+
+def _pip(place: Path, arguments: Sequence[str]) -> str:
+    """Run pip in the environment at PLACE and return what it printed. Raises RuntimeSetupError with its own words."""
+    command = [str(place / "bin" / "python"), "-I", "-m", "pip", "--no-input", *arguments]
+    status, output, errors = run(command)
+    if status != 0:
+        raise RuntimeSetupError(f"pip {arguments[0]} failed in {place}: {explain(errors or output)}")
+    return output
+
+
+def explain(output: str) -> str:
+    """Boil pip's output down to its errors and say what to set about them."""
+    errors = [
+        line.strip() for line in output.splitlines() if line.lstrip().upper().startswith(("ERROR", "EXPECTED", "GOT"))
+    ]
+    text = " ".join(errors[:6]) or last_line(output) or "no output"
+    text = re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
+    if "do not match the hashes" in output.lower() or "hashes are required" in output.lower():
+        return f"{text} - a wheel is not the one that was pinned: do not use that index or wheelhouse"
+    return (
+        f"{text} - set python_runtime_index_url, python_runtime_find_links or python_runtime_wheelhouse to a place "
+        "that has it, or python_runtime_proxy to reach it"
+    )
+
+
+def apply(wanted: Wanted, state: State) -> None:
+    """Make the environment what it shall be, from the state that was read. Raises RuntimeSetupError."""
+    if not state.usable:
+        create(wanted)
+        return
+    for metadata in state.damaged:
+        # pip cannot replace what has no RECORD; without its metadata the distribution counts as absent and is
+        # written again, every file of it.
+        shutil.rmtree(metadata, ignore_errors=True)
+    if state.extra:
+        _pip(wanted.path, ["uninstall", "--yes", *state.extra])
+    if state.missing or state.damaged:
+        install(wanted, wanted.path)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free for PATH, at its nearest parent that exists."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free

@@ -1,0 +1,134 @@
+"""Instances of a systemd template unit: which there are, which shall be, and what has to be done about it."""
+
+from __future__ import annotations
+
+import glob
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Runner = Callable[[Sequence[str]], "tuple[int, str]"]
+_WANTS = "/etc/systemd/system"
+
+
+class ServiceError(Exception):
+    """The service does not do what it shall; the message has its last words."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """State of one unit. ``started`` is the wall clock time of its start in seconds, 0 where it does not run."""
+
+    name: str
+    enabled: bool
+    active: str
+    started: float
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What has to be done, by instance."""
+
+    enable: list[str] = field(default_factory=list)
+    start: list[str] = field(default_factory=list)
+    restart: list[str] = field(default_factory=list)
+    stop: list[str] = field(default_factory=list)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.enable or self.start or self.restart or self.stop)
+
+
+def run(command: Sequence[str]) -> tuple[int, str]:
+    """Run COMMAND; exit status and everything that it said."""
+    try:
+        done = subprocess.run(list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    except OSError as error:
+        return 127, str(error)
+    return done.returncode, done.stdout
+
+
+def newest(paths: Iterable[str]) -> float:
+    """When the latest of PATHS (or patterns) changed, by the wall clock in seconds; absent ones do not count."""
+    times = [Path(found).stat().st_mtime for path in paths for found in glob.glob(path)]  # noqa: PTH207 - absolute patterns
+    return max(times, default=0.0)
+
+
+def read(runner: Runner, name: str, *, now: float, monotonic: float) -> Instance:
+    """Read the state of a unit. Raises ServiceError where systemd does not answer."""
+    properties = "ActiveState,UnitFileState,ExecMainStartTimestampMonotonic"
+    status, output = runner(["systemctl", "show", f"--property={properties}", name])
+    if status != 0:
+        raise ServiceError(
+            f"systemctl show {name} failed ({output.strip()}): the service needs a node that systemd runs"
+        )
+    values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    began = int(values.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+    active = values.get("ActiveState", "inactive")
+    running = active in ("active", "activating", "reloading") and began > 0
+    return Instance(name, values.get("UnitFileState") == "enabled", active, now - monotonic + began if running else 0.0)
+
+
+def present(runner: Runner, template: str, directory: str = _WANTS) -> set[str]:
+    """Names of the template's instances that systemd has loaded or starts at boot."""
+    _, output = runner(
+        ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", f"{template}@*.service"]
+    )
+    units = {line.split()[0] for line in output.splitlines() if line.split()}
+    units |= {path.name for path in Path(directory).glob(f"*.wants/{template}@*.service")}
+    return {unit for unit in units if re.fullmatch(rf"{re.escape(template)}@[^@]+\.service", unit)}
+
+
+def decide(wanted: Sequence[Instance], others: Iterable[str], changed_at: float) -> Steps:
+    """What to do so that WANTED run with everything as it has been since CHANGED_AT, and no OTHERS do."""
+    return Steps(
+        enable=[unit.name for unit in wanted if not unit.enabled],
+        start=[unit.name for unit in wanted if not unit.started],
+        restart=[unit.name for unit in wanted if unit.started and unit.started < changed_at],
+        stop=sorted(others),
+    )
+
+
+def plan(runner: Runner, template: str, instances: Sequence[str], inputs: Sequence[str]) -> Steps:
+    """Read everything and decide. Raises ServiceError."""
+    now, monotonic = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
+    names = [f"{template}@{instance}.service" for instance in instances]
+    wanted = [read(runner, name, now=now, monotonic=monotonic) for name in names]
+    return decide(wanted, present(runner, template) - set(names), newest(inputs))
+
+
+def carry_out(runner: Runner, steps: Steps) -> None:
+    """Do it; starting waits until the service says that it is ready. Raises ServiceError with the journal's end."""
+    _must(runner, ["systemctl", "daemon-reload"])
+    if steps.stop:
+        _must(runner, ["systemctl", "disable", "--now", *steps.stop])
+        runner(["systemctl", "reset-failed", *steps.stop])
+    if steps.enable:
+        _must(runner, ["systemctl", "enable", *steps.enable])
+    for verb, units in (("start", steps.start), ("restart", steps.restart)):
+        if not units:
+            continue
+        runner(["systemctl", "reset-failed", *units])
+        began = time.time()
+        status, output = runner(["systemctl", verb, *units])
+        if status != 0:
+            raise ServiceError(
+                f"systemctl {verb} {' '.join(units)} failed: {output.strip()}\n{last_words(runner, units, began)}"
+            )
+
+
+def last_words(runner: Runner, units: Sequence[str], since: float, lines: int = 30) -> str:
+    """The end of the journal of UNITS since a time, in seconds of the wall clock."""
+    selected = [f"--unit={unit}" for unit in units]
+    command = ["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", f"--since=@{int(since)}", *selected]
+    return runner(command)[1].strip()
+
+
+def _must(runner: Runner, command: Sequence[str]) -> None:
+    status, output = runner(command)
+    if status != 0:
+        raise ServiceError(f"{' '.join(command)} failed: {output.strip()}")

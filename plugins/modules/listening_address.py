@@ -1,0 +1,99 @@
+#!/usr/bin/python
+"""Ansible module: whether a service can listen where it shall."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: listening_address
+short_description: Check that TCP ports are free, or held by the service itself
+version_added: 0.1.0
+description:
+  - Fails when the node does not have the address, or when something else listens on one of the ports, and names it.
+  - Changes nothing.
+options:
+  host:
+    description: IP address to listen on.
+    type: str
+    required: true
+  ports:
+    description: Ports to listen on.
+    type: list
+    elements: int
+    required: true
+  unit:
+    description: Beginning of the systemd unit names that may hold the ports.
+    type: str
+    required: true
+  variables:
+    description: Names of the variables of host and port, for the messages.
+    type: list
+    elements: str
+    default: [host, port]
+author: The xpu.fleet developers (@xpu-fleet)
+attributes:
+  check_mode:
+    description: Reads only.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Check the ports
+  xpu.fleet.listening_address:
+    host: 127.0.0.1
+    ports: [8000, 8001]
+    unit: xpuserve@
+"""
+
+RETURN = r"""
+ports:
+  description: The ports that were checked.
+  type: list
+  elements: int
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.listeners import address_problem, listeners, overlaps  # noqa: E402
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "host": {"type": "str", "required": True},
+            "ports": {"type": "list", "elements": "int", "required": True},
+            "unit": {"type": "str", "required": True},
+            "variables": {"type": "list", "elements": "str", "default": ["host", "port"]},
+        },
+        supports_check_mode=True,
+    )
+    host, ports, unit = module.params["host"], module.params["ports"], module.params["unit"]
+    host_variable, port_variable = module.params["variables"]
+    problem = address_problem(host)
+    if problem:
+        module.fail_json(
+            msg=f"{host_variable} is {host}: {problem}. 127.0.0.1 serves this node alone, 0.0.0.0 every network."
+        )
+    wrong = [port for port in ports if not 0 < port < 65536]
+    if wrong:
+        module.fail_json(
+            msg=f"Port {wrong[0]} does not exist: {port_variable} and one port for each instance stay below 65536."
+        )
+    taken = [
+        f"port {port} is taken by {found.describe()}"
+        for port in ports
+        for found in listeners(port)
+        if overlaps(found.address, host) and f"/{unit}" not in found.cgroup
+    ]
+    if taken:
+        module.fail_json(
+            msg=f"The service cannot listen: {'; '.join(sorted(set(taken)))}. Stop that, or set {port_variable}."
+        )
+    module.exit_json(changed=False, ports=ports)
+
+
+if __name__ == "__main__":
+    main()

