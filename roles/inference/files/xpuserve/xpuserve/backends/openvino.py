@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
-from collections.abc import Generator, Sequence
+import shutil
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
@@ -62,10 +65,30 @@ class OpenVINOBackend(Backend):
             properties["INFERENCE_NUM_THREADS"] = self._settings.threads
         if self._settings.device == "gpu":
             properties["CACHE_DIR"] = str(Path(self._settings.cache_dir) / "openvino")
-        self._pipeline = openvino_genai.ContinuousBatchingPipeline(
-            self._settings.model.path, openvino_genai.SchedulerConfig(), self._device(), properties
-        )
+        with self._openable() as path:
+            self._pipeline = openvino_genai.ContinuousBatchingPipeline(
+                path, openvino_genai.SchedulerConfig(), self._device(), properties
+            )
         self.tokenizer = OpenVINOTokenizer(self._pipeline.get_tokenizer())
+
+    @contextmanager
+    def _openable(self) -> Iterator[str]:
+        """The model's path, as the library can open it.
+
+        Its GGUF reader opens the file for writing, and the verified weights are not the service's to write: it gets a
+        copy, for as long as it reads.
+        """
+        path = Path(self._settings.model.path)
+        if self._settings.model.format != "gguf" or os.access(path, os.W_OK):
+            yield str(path)
+            return
+        copies = Path(self._settings.cache_dir) / f"loading-{self._instance}"
+        shutil.rmtree(copies, ignore_errors=True)
+        copies.mkdir(parents=True)
+        try:
+            yield str(shutil.copyfile(path, copies / path.name))
+        finally:
+            shutil.rmtree(copies, ignore_errors=True)
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[int, None, None]:
         """See Backend."""
