@@ -12,7 +12,7 @@ from xpuserve.api.app import create_app
 from xpuserve.engine.loop import Engine
 from xpuserve.settings import Settings
 
-DRAIN_SECONDS = 30  # how long answers under way may go on after SIGTERM
+DRAIN_SECONDS = 20  # how long answers under way may go on after SIGTERM; less than the unit's TimeoutStopSec
 
 log = logging.getLogger(__name__)
 
@@ -52,5 +52,5 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
     server.run(sockets=[listener])
     systemd.notify("STOPPING=1")
     if engine.ready:
-        engine.stop(DRAIN_SECONDS)
+        engine.stop(timeout=5)
     return 1 if failed else 0
