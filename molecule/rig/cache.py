@@ -15,13 +15,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rig.host import RigError, say
+from rig.host import RigError, say, unmount
 
 #: Where artifacts, keys and running fleets live; XPU_FLEET_CACHE moves it.
 ROOT = Path(os.environ.get("XPU_FLEET_CACHE") or Path.home() / ".cache" / "xpu-fleet")
 ARTIFACTS = ROOT / "artifacts"
 KEYS = ROOT / "keys"
 RUN = ROOT / "run"
+#: Glob pattern of what ``digest`` returns.
+KEY = "[0-9a-f]" * 16
 
 
 def digest(recipe: Any) -> str:
@@ -62,8 +64,10 @@ def artifact(name: str, recipe: Any, build: Callable[[Path], None]) -> Path:
             return path
         say(f"{name}: making it (kept in {ARTIFACTS})")
         started = time.monotonic()
+        for leftover in ARTIFACTS.glob(f".{name}-{KEY}.*"):
+            unmount(leftover)
+            remove(leftover)
         partial = ARTIFACTS / f".{path.name}.partial"
-        remove(partial)
         partial.mkdir(parents=True)
         build(partial)
         partial.rename(path)
@@ -84,8 +88,8 @@ def in_use() -> set[Path]:
 def prune(name: str, keep: Path) -> None:
     """Remove the artifacts of that name other than ``keep`` and those in use."""
     keepers = in_use() | {keep}
-    for old in ARTIFACTS.glob(f"{name}-*"):
-        if old not in keepers and len(old.name) == len(keep.name):
+    for old in ARTIFACTS.glob(f"{name}-{KEY}"):
+        if old not in keepers:
             remove(old)
 
 

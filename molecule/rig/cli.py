@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
     refresh = commands.add_parser("mirror", help="renew what a fleet's mirror serves, while it runs")
     refresh.set_defaults(command=do_mirror)
     for command in (up, refresh):
-        command.add_argument("--nodes", type=Path, help="YAML file with the fleet's platforms (default: fleets/NAME.yml)")
+        command.add_argument(
+            "--nodes", type=Path, help="YAML file with the fleet's platforms (default: fleets/NAME.yml)"
+        )
     down = commands.add_parser("down", help="end a fleet and remove every trace of it but the cache")
     down.set_defaults(command=do_down)
     supervise = commands.add_parser("supervise", help=argparse.SUPPRESS)
@@ -86,7 +88,11 @@ def do_down(options: argparse.Namespace) -> int:
         if found.name == options.fleet:
             found.down()
             return 0
-    host.say(f"no fleet {options.fleet} is up")
+    # No record of it: the cache was emptied under a running fleet, or there never was one.
+    if (fleet.FLEETS / f"{options.fleet}.yml").exists():
+        fleet.Fleet.load(options.fleet).down()
+    else:
+        host.say(f"no fleet {options.fleet} is up")
     return 0
 
 

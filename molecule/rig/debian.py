@@ -13,11 +13,11 @@ from rig.userland import DEBIAN, base
 from rig.wheels import stack_data
 
 #: What roles, DKMS and people install from the distribution. Names a suite lacks are left out and told.
-COMMON = (
-    "acl curl gawk dkms gcc make libc6-dev hwinfo clinfo ocl-icd-libopencl1 va-driver-all vainfo"
-    " python3-venv python3-pip python3-debian unattended-upgrades udev pciutils"
-    " libgomp1 libnuma1 xz-utils bzip2 unzip lsb-release"
-).split()
+COMMON = [
+    "acl", "curl", "gawk", "dkms", "gcc", "make", "libc6-dev", "hwinfo", "clinfo", "ocl-icd-libopencl1",
+    "va-driver-all", "vainfo", "python3-venv", "python3-pip", "python3-debian", "unattended-upgrades", "udev",
+    "pciutils", "libgomp1", "libnuma1", "xz-utils", "bzip2", "unzip", "lsb-release",
+]  # fmt: skip
 PER_SUITE = {
     "bookworm": ["libtcmalloc-minimal4", "linux-headers-amd64"],
     "trixie": ["libtcmalloc-minimal4t64", "libze1"],
@@ -42,7 +42,13 @@ def _unpinned() -> set[str]:
 
 def mirror(suite: str) -> Path:
     """Return a repository with those packages, all that they depend on, and nothing else."""
-    recipe = {"version": 2, "suite": suite, "packages": packages_of(suite), "mirror": DEBIAN, "base": base(suite).parent.name}
+    recipe = {
+        "version": 2,
+        "suite": suite,
+        "packages": packages_of(suite),
+        "mirror": DEBIAN,
+        "base": base(suite).parent.name,
+    }
     recipe["key"] = repository.fingerprint()
     return cache.artifact(f"debian-{suite}", recipe, lambda target: _build(suite, target))
 
@@ -75,7 +81,6 @@ def _build(suite: str, target: Path) -> None:
 @contextlib.contextmanager
 def workroom(suite: str, folder: Path) -> Iterator[Path]:
     """Give a throw-away root file system of a suite with this machine's name resolution."""
-    cache.remove(folder)
     for name in ("upper", "work", "root"):
         (folder / name).mkdir(parents=True)
     root = folder / "root"

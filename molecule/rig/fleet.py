@@ -19,11 +19,12 @@ from typing import Any, Optional
 import yaml
 
 from rig import cache, contents, mirror, repository
-from rig.host import RigError, run, say, write
+from rig.host import RigError, run, say, unmount, write
 from rig.node import MIRROR_PORT, REBOOT, Node, cgroup_roots
 from rig.userland import USER
 
 FLEETS = Path(__file__).parent / "fleets"
+NSPAWN_RUNTIME = Path("/run/systemd/nspawn")  # nspawn expects it; a machine without systemd lacks it
 BOOT_TIMEOUT = 90.0  # seconds until a node has to answer on its SSH port
 SHUTDOWN_TIMEOUT = 5.0  # seconds the nodes get to shut down; what still runs then is killed
 STOP_TIMEOUT = 15.0  # seconds until a process that was told to end has to be gone
@@ -135,6 +136,7 @@ class Fleet:
     def _prepare(self) -> None:
         say(f"fleet {self.name}: {', '.join(f'{node.name} ({node.userland.name})' for node in self.nodes)}")
         self._write_state({"definition": self.definition, "layers": self._layers(), "artifacts": self._artifacts()})
+        NSPAWN_RUNTIME.mkdir(parents=True, exist_ok=True)
         run(["ip", "link", "add", self.bridge, "type", "bridge"])
         run(["ip", "addr", "add", f"{self.gateway}/24", "dev", self.bridge])
         run(["ip", "link", "set", self.bridge, "up"])
@@ -142,7 +144,8 @@ class Fleet:
         authorized = ssh_key().with_suffix(".pub").read_text()
         for index, node in enumerate(self.nodes):
             node.mount()
-            node.configure(contents.sources(node), keyring, authorized)
+            if not node.configured.exists():
+                node.configure(contents.sources(node), keyring, authorized)
             node.connect(self.bridge, index)
         known = "".join(f"{node.address} {node.public_host_key()}" for node in self.nodes)
         write(self.folder / "known_hosts", known)
@@ -284,13 +287,6 @@ def process_start(pid: int) -> Optional[int]:
     except OSError:
         return None
     return None if fields[0] == "Z" else int(fields[19])
-
-
-def unmount(path: Path) -> None:
-    """Unmount everything at and below a path."""
-    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    for point in reversed([point for point in mounted if point == str(path) or point.startswith(f"{path}/")]):
-        run(["umount", point])
 
 
 def empty_cgroup(group: Path) -> None:

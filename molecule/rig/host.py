@@ -105,3 +105,10 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     path.chmod(mode)
+
+
+def unmount(path: Path) -> None:
+    """Unmount everything at and below a path."""
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in reversed([point for point in mounted if point == str(path) or point.startswith(f"{path}/")]):
+        run(["umount", point])

@@ -126,6 +126,6 @@ def headers(name: str, version: str, release: str, debian: Path) -> Package:
 
 def _run_parts(folder: str, release: str) -> str:
     return (
-        f"#!/bin/sh\nset -e\n[ ! -d /etc/kernel/{folder} ] || DEB_MAINT_PARAMS=\"$*\" run-parts --report"
+        f'#!/bin/sh\nset -e\n[ ! -d /etc/kernel/{folder} ] || DEB_MAINT_PARAMS="$*" run-parts --report'
         f" --exit-on-error --arg={release} --arg=/boot/vmlinuz-{release} /etc/kernel/{folder}\n"
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path

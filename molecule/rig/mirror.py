@@ -21,11 +21,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     mounts: Callable[[], Mounts]
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         """Send a file or a folder's index."""
         self._answer(body=True)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         """Send the headers of a file or of a folder's index."""
         self._answer(body=False)
 
@@ -71,9 +71,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             entries = {f"{entry.name}/" if entry.is_dir() else entry.name for top in folders for entry in top.iterdir()}
             names = sorted(entries)
         base = path if path.endswith("/") else f"{path}/"
-        links = "".join(
-            f'<a href="{urllib.parse.quote(base + name)}">{html.escape(name)}</a><br>\n' for name in names
-        )
+        links = "".join(f'<a href="{urllib.parse.quote(base + name)}">{html.escape(name)}</a><br>\n' for name in names)
         text = f"<!DOCTYPE html><title>xpu.fleet test mirror</title>\n{links}".encode()
         self._head(200, len(text), "text/html; charset=utf-8")
         if body:
@@ -111,7 +109,7 @@ def serve(address: str, port: int, mounts: MountFile) -> http.server.ThreadingHT
     class Bound(Handler):
         pass
 
-    Bound.mounts = mounts  # type: ignore[method-assign]
+    Bound.mounts = mounts
     server = http.server.ThreadingHTTPServer((address, port), Bound)
     server.daemon_threads = True
     return server

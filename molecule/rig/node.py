@@ -86,6 +86,11 @@ class Node:
         """Return the read-only folders the root file system stands on, lowest last; made where missing."""
         return [layer(self.userland), base(self.userland.suite)]
 
+    @property
+    def configured(self) -> Path:
+        """A file that stands for a node with its configuration: from then on the node's files are its own."""
+        return self.folder / "configured"
+
     def mount(self) -> None:
         """Put the root file system together; what an earlier run wrote in it is still there."""
         for name in ("upper", "work", "root"):
@@ -111,6 +116,7 @@ class Node:
         if self.gpus:
             gpu.write_tree(self.folder / "pci", self.gpus)
             gpu.write_device_unit(self.root, self.gpus)
+        self.configured.touch()
 
     def _authorize(self, key: str) -> None:
         home = self.root / "home" / USER
@@ -176,15 +182,6 @@ class Node:
                 start_new_session=True,
                 preexec_fn=enter,  # noqa: PLW1509 - the supervisor starts nodes before it has any thread
             )
-
-    def disconnect(self) -> None:
-        """Remove the network namespace and with it the interface; no error where there is none."""
-        run(["ip", "netns", "delete", self.machine], check=False)
-
-    def unmount(self) -> None:
-        """Unmount the root file system; no error where it is not mounted."""
-        if os.path.ismount(self.root):  # noqa: PTH114 - Path.is_mount misses bind mounts
-            run(["umount", str(self.root)])
 
 
 def cgroup_roots() -> list[Path]:

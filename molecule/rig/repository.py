@@ -86,9 +86,7 @@ def collect(packages: Sequence[Path], pool: Path) -> None:
 
 
 def _apt_ftparchive(arguments: Sequence[str], folder: Path) -> str:
-    result = subprocess.run(
-        ["apt-ftparchive", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(["apt-ftparchive", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise RigError(f"apt-ftparchive {arguments[0]} in {folder}: {result.stderr}")
     return result.stdout

@@ -13,10 +13,10 @@ from rig.host import DEBIAN_KEYRING, run, write
 DEBIAN = os.environ.get("XPU_FLEET_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 
 #: What a freshly installed server has before anybody configures it.
-BASE_PACKAGES = (
-    "systemd systemd-sysv dbus udev kmod libpam-systemd openssh-server sudo python3 python3-apt iproute2 procps"
-    " ca-certificates gnupg unattended-upgrades pciutils"
-).split()
+BASE_PACKAGES = [
+    "systemd", "systemd-sysv", "dbus", "udev", "kmod", "libpam-systemd", "openssh-server", "sudo", "python3",
+    "python3-apt", "iproute2", "procps", "ca-certificates", "gnupg", "unattended-upgrades", "pciutils",
+]  # fmt: skip
 
 #: The account that people and Ansible use on test hosts: no root login, sudo without a password.
 USER = "admin"
@@ -57,9 +57,7 @@ USERLANDS = {
         Userland(
             "ubuntu2204", "bookworm", "debian12", "3.11", "Ubuntu", "22.04", "jammy", "22.04.4 LTS (Jammy Jellyfish)"
         ),
-        Userland(
-            "ubuntu2404", "trixie", "debian13", "3.13", "Ubuntu", "24.04", "noble", "24.04.1 LTS (Noble Numbat)"
-        ),
+        Userland("ubuntu2404", "trixie", "debian13", "3.13", "Ubuntu", "24.04", "noble", "24.04.1 LTS (Noble Numbat)"),
     )
 }
 
@@ -84,7 +82,7 @@ def _bootstrap(suite: str, target: Path) -> None:
             "--variant=minbase",
             f"--include={','.join(BASE_PACKAGES)}",
             f"--keyring={DEBIAN_KEYRING}",
-            "--aptopt=Acquire::Languages \"none\"",
+            '--aptopt=Acquire::Languages "none"',
             "--dpkgopt=path-exclude=/usr/share/man/*",
             "--dpkgopt=path-exclude=/usr/share/locale/*",
             suite,
