@@ -11,7 +11,7 @@ lock() {
     --no-header --no-annotate --no-python-downloads "$@"
 }
 
-lock openvino --universal --python-version 3.10
+lock openvino --universal --python-version 3.10 --excludes openvino.excludes
 lock bigdl-cpu --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
   --find-links "${TORCH_LINKS:-https://download.pytorch.org/whl/cpu/torch/}"
 lock bigdl-gpu --python-version 3.9 --python-platform x86_64-unknown-linux-gnu --excludes bigdl-gpu.excludes
