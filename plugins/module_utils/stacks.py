@@ -199,8 +199,9 @@ def _lay_over(base: dict[str, Any], overrides: dict[str, Any]) -> None:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "a mapping", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), "empty" if value is None else type(value).__name__)
+    # isinstance, not type: Ansible hands in subclasses of its own. A boolean is an int, so it comes first.
+    names = {bool: "a boolean", dict: "a mapping", list: "a list", str: "a string", int: "a number", float: "a number"}
+    return next((name for kind, name in names.items() if isinstance(value, kind)), "empty")
 
 
 def _choose(definitions: dict[str, dict[str, Any]], node: Node, wanted: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: apt_holds
 short_description: Hold packages at their version, or let them go
+version_added: "0.1.0"
 description:
   - Reads the holds of all packages at once and sets those that differ at once.
 author: The xpu.fleet developers (@xpu-fleet)

@@ -6,6 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: apt_keyring
 short_description: Keep an apt keyring of pinned OpenPGP keys
+version_added: "0.1.0"
 description:
   - Downloads a repository's key file, checks the fingerprints of its primary keys, and writes those that are pinned as
     a binary keyring that every user can read, for use with C(Signed-By).

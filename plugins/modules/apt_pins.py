@@ -6,6 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: apt_pins
 short_description: Check that apt can install packages at exact versions, before anything is changed
+version_added: "0.1.0"
 description:
   - Downloads the keys of repositories, checks their fingerprints, and reads the repositories together with the node's
     own sources in a private, temporary apt state. The node's own state stays as it is.

@@ -6,6 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: apt_source
 short_description: Keep an apt repository in deb822 form and remove what contradicts it
+version_added: "0.1.0"
 description:
   - Writes the C(.sources) file of a repository. Unlike M(ansible.builtin.deb822_repository) it needs no python3-debian.
   - Removes files of the older one-line form that it supersedes, and every other file that names the same URI and suite

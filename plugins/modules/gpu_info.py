@@ -6,6 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: gpu_info
 short_description: Find the Intel GPUs of a node
+version_added: "0.1.0"
 description:
   - Reads sysfs; needs neither lspci nor root. Integrated graphics and other vendors' cards are left out.
 author: The xpu.fleet developers (@xpu-fleet)

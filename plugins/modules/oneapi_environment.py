@@ -6,6 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: oneapi_environment
 short_description: Write what setvars.sh exports into a systemd EnvironmentFile
+version_added: "0.1.0"
 description:
   - Sources oneAPI's C(setvars.sh) in a clean environment and writes every variable that it sets or changes.
   - The values are whole, C(PATH) too, because systemd expands nothing in an environment file.

@@ -5,6 +5,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: resolve_stack
 short_description: Choose the stack of a node
+version_added: "0.1.0"
 description:
   - Reads the stack data on the controller and returns all that the roles of this collection need of it for one node.
   - Nothing runs on the node.

@@ -96,7 +96,7 @@ def test_auto_chooses_by_gpus_and_distribution(found: Node, expected: tuple[str,
         (
             node(gpu()),
             Wish(overrides={"driver": {"packages": {"level-zero": 1.11}}}),
-            ["xpu_stack_overrides.driver.packages.level-zero", "must be a string", "1.11"],
+            ["xpu_stack_overrides.driver.packages.level-zero", "must be a string, but is a number", "1.11"],
         ),
         (
             node(gpu()),
@@ -111,6 +111,16 @@ def test_what_does_not_fit_is_refused_in_one_message(found: Node, wish: Wish, sa
         resolve(STACKS, found, wish)
     for words in said:
         assert words in str(error.value)
+
+
+def test_types_that_ansible_makes_of_its_own_are_named_as_people_do() -> None:
+    class TaggedInt(int):
+        pass
+
+    with pytest.raises(StackError, match="must be a string, but is a number"):
+        check_shape({"title": TaggedInt(3)}, "x")
+    with pytest.raises(StackError, match="must be a string, but is a boolean"):
+        check_shape({"title": True}, "x")
 
 
 def test_secure_boot_does_not_matter_where_no_module_is_built() -> None:
