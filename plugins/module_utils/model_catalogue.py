@@ -173,8 +173,8 @@ def _source(entry: Mapping[str, Any], wish: Wish, formats: Sequence[str], engine
         if chosen is None:
             raise ModelError(
                 f"engine {engine} reads {' or '.join(formats)}, and model {wish.name} is listed as "
-                f"{_names(sources) or 'nothing'}: point model_source at weights of that format, or choose another model or "
-                "engine"
+                f"{_names(sources) or 'nothing'}: point model_source at weights of that format, or choose another "
+                "model or engine"
             )
     kinds = [kind for kind in SOURCE_KINDS if kind in chosen]
     if len(kinds) != 1:

@@ -12,7 +12,7 @@ from typing import Any
 _COLLECTIONS = Path(__file__).resolve().parents[3] / "collections"
 
 
-def run_module(name: str, *, check: bool = False, path: str = "", **arguments: Any) -> dict[str, Any]:
+def run_module(name: str, /, *, check: bool = False, path: str = "", **arguments: Any) -> dict[str, Any]:
     """Run a module and return its result; PATH puts a directory of stand-in commands first."""
     private = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_tmpdir": None}
     environment = {

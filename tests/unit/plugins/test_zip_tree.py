@@ -59,7 +59,7 @@ def test_what_is_no_application_is_refused(tree: Path, tmp_path: Path) -> None:
         build_archive(tmp_path / "absent")
     with pytest.raises(TreeError, match="no Python package"):
         build_archive(tree / "notes")
-    with pytest.raises(TreeError, match="has no gone/__main__.py"):
+    with pytest.raises(TreeError, match=r"has no gone/__main__\.py"):
         build_archive(tree, "gone")
 
 
