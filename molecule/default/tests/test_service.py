@@ -6,9 +6,8 @@ import re
 from typing import Any
 
 import pytest
-from conftest import Client
 
-testinfra_hosts = ["ansible://arc,native,cpu"]
+testinfra_hosts = ["ansible://arc", "ansible://native", "ansible://cpu"]
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 MODEL = "smollm2-135m-instruct"
@@ -31,7 +30,7 @@ def test_the_unit_is_sandboxed(host: Any) -> None:
     assert "NoNewPrivs:\t1" in host.file(f"/proc/{pid}/status").content_string
 
 
-def test_the_service_is_ready_and_names_its_model(client: Client) -> None:
+def test_the_service_is_ready_and_names_its_model(client: Any) -> None:
     assert client.get("/health")[0] == 200
     assert client.get("/ready")[0] == 200
     status, models = client.get("/v1/models")
@@ -39,7 +38,7 @@ def test_the_service_is_ready_and_names_its_model(client: Client) -> None:
     assert [model["id"] for model in models["data"]] == [MODEL]
 
 
-def test_an_answer_is_streamed(client: Client) -> None:
+def test_an_answer_is_streamed(client: Any) -> None:
     body = {"model": MODEL, "messages": QUESTION, "max_tokens": 40, "temperature": 0}
     *events, last = client.stream("/v1/chat/completions", body)
     assert last == "[DONE]"
@@ -49,7 +48,7 @@ def test_an_answer_is_streamed(client: Client) -> None:
     assert [event["choices"][0]["finish_reason"] for event in events if event["choices"]][-1] in ("stop", "length")
 
 
-def test_a_whole_answer_counts_its_tokens(client: Client) -> None:
+def test_a_whole_answer_counts_its_tokens(client: Any) -> None:
     status, answer = client.post("/v1/chat/completions", {"model": MODEL, "messages": QUESTION, "max_tokens": 5})
     assert status == 200
     assert answer["choices"][0]["message"]["role"] == "assistant"
@@ -57,7 +56,7 @@ def test_a_whole_answer_counts_its_tokens(client: Client) -> None:
     assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + answer["usage"]["completion_tokens"]
 
 
-def test_a_plain_completion_goes_on_with_the_text(client: Client) -> None:
+def test_a_plain_completion_goes_on_with_the_text(client: Any) -> None:
     body = {"model": MODEL, "prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}
     status, answer = client.post("/v1/completions", body)
     assert status == 200
@@ -78,7 +77,7 @@ def test_a_plain_completion_goes_on_with_the_text(client: Client) -> None:
     ],
     ids=["json", "type", "empty", "model", "long", "temperature", "no-tokens", "many-tokens"],
 )
-def test_a_bad_request_is_refused_and_the_service_goes_on(client: Client, body: Any, status: int) -> None:
+def test_a_bad_request_is_refused_and_the_service_goes_on(client: Any, body: Any, status: int) -> None:
     got, answer = client.post("/v1/chat/completions", body)
     assert got == status, answer
     assert set(answer["error"]) == {"message", "type", "param", "code"}
