@@ -60,7 +60,7 @@ def newest(paths: Iterable[str]) -> float:
 
 def read(runner: Runner, name: str, *, now: float, monotonic: float) -> Instance:
     """Read the state of a unit. Raises ServiceError where systemd does not answer."""
-    properties = "ActiveState,UnitFileState,ExecMainStartTimestampMonotonic"
+    properties = "ActiveState,SubState,UnitFileState,ExecMainStartTimestampMonotonic"
     status, output = runner(["systemctl", "show", f"--property={properties}", name])
     if status != 0:
         raise ServiceError(
@@ -69,7 +69,8 @@ def read(runner: Runner, name: str, *, now: float, monotonic: float) -> Instance
     values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
     began = int(values.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
     active = values.get("ActiveState", "inactive")
-    running = active in ("active", "activating", "reloading") and began > 0
+    waiting = values.get("SubState") == "auto-restart"  # it ended and will be tried again
+    running = active in ("active", "activating", "reloading") and began > 0 and not waiting
     return Instance(name, values.get("UnitFileState") == "enabled", active, now - monotonic + began if running else 0.0)
 
 
@@ -87,7 +88,8 @@ def decide(wanted: Sequence[Instance], others: Iterable[str], changed_at: float)
     """What to do so that WANTED run with everything as it has been since CHANGED_AT, and no OTHERS do."""
     return Steps(
         enable=[unit.name for unit in wanted if not unit.enabled],
-        start=[unit.name for unit in wanted if not unit.started],
+        # Starting one that is still loading waits for it.
+        start=[u.name for u in wanted if not u.started or (u.active == "activating" and u.started >= changed_at)],
         restart=[unit.name for unit in wanted if unit.started and unit.started < changed_at],
         stop=sorted(others),
     )

@@ -56,6 +56,13 @@ def test_only_what_is_older_than_its_inputs_restarts() -> None:
     assert not decide([new], [], 20.0).any
 
 
+def test_one_that_is_still_loading_is_waited_for_and_one_that_keeps_failing_is_started() -> None:
+    assert decide([Instance("a", True, "activating", 30.0)], [], 20.0) == Steps(start=["a"])
+    assert decide([Instance("a", True, "activating", 10.0)], [], 20.0) == Steps(restart=["a"])
+    shown = "ActiveState=activating\nSubState=auto-restart\nExecMainStartTimestampMonotonic=50000000\n"
+    assert read(Systemd({"systemctl show": (0, shown)}), UNIT, now=1000.0, monotonic=60.0).started == 0
+
+
 def test_a_stopped_unit_starts_and_others_stop() -> None:
     steps = decide([Instance("a", False, "inactive", 0.0)], {"c", "b"}, 20.0)
     assert steps == Steps(enable=["a"], start=["a"], stop=["b", "c"])
