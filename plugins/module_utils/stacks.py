@@ -11,6 +11,8 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import kind
+
 AUTO = "auto"
 DEVICES = ("gpu", "cpu")
 DKMS = ("auto", "always", "never")
@@ -174,7 +176,7 @@ def check_shape(value: Any, where: str, schema: Any = None) -> None:
     schema = SCHEMA if schema is None else schema
     if isinstance(schema, dict):
         if not isinstance(value, dict):
-            raise StackError(f"{where} must be a mapping, but is {_kind(value)}.")
+            raise StackError(f"{where} must be a mapping, but is {kind(value)}.")
         for key, part in value.items():
             if key not in schema and "*" not in schema:
                 close = difflib.get_close_matches(str(key), list(schema), n=1)
@@ -183,11 +185,11 @@ def check_shape(value: Any, where: str, schema: Any = None) -> None:
             check_shape(part, f"{where}.{key}", schema.get(key, schema.get("*")))
     elif isinstance(schema, list):
         if not isinstance(value, list):
-            raise StackError(f"{where} must be a list, but is {_kind(value)}.")
+            raise StackError(f"{where} must be a list, but is {kind(value)}.")
         for index, item in enumerate(value):
             check_shape(item, f"{where}[{index}]", schema[0])
     elif not isinstance(value, schema):
-        raise StackError(f"{where} must be a string, but is {_kind(value)} ({value!r}); put it in quotes.")
+        raise StackError(f"{where} must be a string, but is {kind(value)} ({value!r}); put it in quotes.")
 
 
 def _lay_over(base: dict[str, Any], overrides: dict[str, Any]) -> None:
@@ -196,12 +198,6 @@ def _lay_over(base: dict[str, Any], overrides: dict[str, Any]) -> None:
             _lay_over(base[key], value)
         else:
             base[key] = copy.deepcopy(value)
-
-
-def _kind(value: Any) -> str:
-    # isinstance, not type: Ansible hands in subclasses of its own. A boolean is an int, so it comes first.
-    names = {bool: "a boolean", dict: "a mapping", list: "a list", str: "a string", int: "a number", float: "a number"}
-    return next((name for kind, name in names.items() if isinstance(value, kind)), "empty")
 
 
 def _choose(definitions: dict[str, dict[str, Any]], node: Node, wanted: str) -> str:

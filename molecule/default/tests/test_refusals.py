@@ -54,7 +54,13 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "port": ({"inference_port": 22}, ["22", "sshd"]),
     "type-port": ({"inference_port": "many"}, ["inference_port", "many"]),
     "type-users": ({"render_access_users": {"a": 1}}, ["render_access_users"]),
-    "type-proxy": ({"stack_proxy": ["a"]}, ["stack_proxy"]),
+    "type-proxy": ({"xpu_proxy": ["a"]}, ["stack_proxy must be a string, but is a list"]),
+    "type-flag": ({"python_runtime_no_index": "perhaps"}, ["python_runtime_no_index"]),
+    "disk": ({"python_runtime_minimum_free_bytes": 10**16}, ["/opt", "bigdl-cpu"]),
+    "digest": (
+        {"model_source": {"url": "{{ rig.mirror }}/models/SmolLM2-135M-Instruct.Q4_1.gguf", "sha256": "0" * 64}},
+        ["0" * 64],
+    ),
 }
 
 

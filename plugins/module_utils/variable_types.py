@@ -1,0 +1,66 @@
+"""Whether variables have the types that a role's argument specification declares.
+
+Ansible's own validation converts while it checks (a list becomes a string, a string a list of one), but the role goes
+on with the variable as it was given. Here a variable has to be of its type already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_ARTICLES = {
+    "str": "a string",
+    "path": "a string",
+    "list": "a list",
+    "dict": "a mapping",
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+}
+
+
+def problems(options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> list[str]:
+    """One sentence for every variable of ``values`` that is not what ``options`` declares."""
+    found = []
+    for name, option in options.items():
+        if name in values:
+            found += _problems(name, option, values[name])
+    return found
+
+
+def _problems(name: str, option: Mapping[str, Any], value: Any) -> list[str]:
+    wanted = option.get("type", "str")
+    if not _fits(wanted, value):
+        return [f"{name} must be {_ARTICLES.get(wanted, wanted)}, but is {kind(value)}: {value!r}."]
+    if wanted == "list" and "elements" in option:
+        item = {"type": option["elements"], "options": option.get("options", {})}
+        return [problem for i, part in enumerate(value) for problem in _problems(f"{name}[{i}]", item, part)]
+    if wanted == "dict" and option.get("options"):
+        return problems({f"{name}.{key}": part for key, part in option["options"].items()}, _prefixed(name, value))
+    return []
+
+
+def _prefixed(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{name}.{key}": part for key, part in value.items()}
+
+
+def _fits(wanted: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return wanted in ("bool", "raw")
+    if wanted in ("str", "path"):
+        return isinstance(value, (str, int, float))
+    if wanted == "int":
+        # Extra variables on the command line are strings: -e inference_port=8001.
+        return isinstance(value, int) or (isinstance(value, str) and bool(re.fullmatch(r"-?\d+", value)))
+    if wanted == "float":
+        return isinstance(value, (int, float))
+    kinds: dict[str, Any] = {"list": list, "dict": dict, "bool": bool}
+    return wanted not in kinds or isinstance(value, kinds[wanted])
+
+
+def kind(value: Any) -> str:
+    """What a person calls the type of ``value``; Ansible hands in subclasses of its own, so by isinstance."""
+    names = {bool: "a boolean", dict: "a mapping", list: "a list", str: "a string", int: "a number", float: "a number"}
+    return next((name for type_, name in names.items() if isinstance(value, type_)), "empty")

@@ -1,0 +1,37 @@
+"""Documentation of the action plugin variable_types, which runs on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: variable_types
+short_description: Refuse role variables of the wrong type
+version_added: "0.1.0"
+description:
+  - Compares the variables of the role that calls it with its C(meta/argument_specs.yml), without converting anything.
+  - Fails with one message that names every variable of a wrong type. Nothing runs on the node.
+author: The xpu.fleet developers (@xpu-fleet)
+options:
+  role:
+    description: Directory of the role.
+    type: path
+    required: true
+  entry_point:
+    description: Entry point whose options are meant.
+    type: str
+    default: main
+attributes:
+  check_mode:
+    description: Reads only.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Check the types of the variables
+  xpu.fleet.variable_types:
+    role: "{{ role_path }}"
+"""
+
+RETURN = r""" # """
