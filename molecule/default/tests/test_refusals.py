@@ -89,7 +89,6 @@ def test_a_wrong_variable_is_refused(site: Any, host: Any, case: str) -> None:
 
 
 def test_pickled_weights_are_refused(site: Any, host: Any) -> None:
-    host.check_output(
-        "mkdir -p /srv/pickled && echo '{}' > /srv/pickled/config.json && touch /srv/pickled/pytorch_model.bin"
-    )
-    refuse(site, host, {"model_source": {"path": "/srv/pickled"}}, ["/srv/pickled", "pickle", "safetensors"])
+    model = "/srv/pickled"
+    host.check_output(f"mkdir -p {model} && echo '{{}}' > {model}/config.json && touch {model}/pytorch_model.bin")
+    refuse(site, host, {"model_source": {"path": model}}, [model, "pickle", "safetensors"])
