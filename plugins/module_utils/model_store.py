@@ -86,6 +86,10 @@ class Request:
             source["listing"] = {name: list(numbers) for name, numbers in sorted(self.listing.items())}
         return {"source": source, "code": self.code}
 
+    def client(self) -> Client:
+        """HTTP for this source; the hub's token is for the hub, not for whatever host a URL names."""
+        return Client(self.token if self.kind == "huggingface" else "")
+
     @property
     def incoming(self) -> Path:
         """Where new weights are gathered until they are whole."""
@@ -181,7 +185,7 @@ def plan(request: Request, stored: Stored) -> list[RemoteFile]:
     """What would be fetched, asked of the source without fetching; raises what would go wrong then."""
     files: list[RemoteFile] = []
     size = int(request.source.get("download_bytes", 0))
-    client = Client(request.token)
+    client = request.client()
     if request.kind == "huggingface":
         if request.source.get("gated") and not request.token:
             raise StoreError(gated_message(request.endpoint, request.location))
@@ -227,7 +231,7 @@ def fetch(request: Request, stored: Stored) -> dict[str, Any]:
     """Gather the weights beside their place, verify them, and swap them in. Returns the manifest. Raises StoreError."""
     plan(request, stored)
     prepare_incoming(request, stored)
-    client = Client(request.token)
+    client = request.client()
     revision = str(request.source.get("revision", ""))
     if request.kind == "huggingface":
         revision, files = _hub_choice(request, client)

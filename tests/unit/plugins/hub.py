@@ -21,6 +21,7 @@ class Hub:
         self.altered: dict[str, bytes] = {}
         self.cut_after = 0
         self.requests: list[tuple[str, str, str]] = []
+        self.tokens: list[str] = []
         self.url = ""
 
     def siblings(self) -> list[dict[str, object]]:
@@ -60,6 +61,7 @@ def serve() -> Iterator[Hub]:
         def do_GET(self) -> None:
             """Answer as the hub does."""
             hub.requests.append((self.command, self.path, self.headers.get("Range", "")))
+            hub.tokens.append(self.headers.get("Authorization", ""))
             if self.path.startswith("/api/models/owner/model/revision/"):
                 if not self.path.split("?")[0].endswith(("/main", COMMIT)):
                     self.answer(404, b"")
