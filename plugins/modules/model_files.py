@@ -185,7 +185,7 @@ def main() -> None:
             "find_links": {"type": "list", "elements": "str", "default": []},
             "index_url": {"type": "str", "default": ""},
             "no_index": {"type": "bool", "default": False},
-            "proxy": {"type": "str", "default": ""},
+            "proxy": {"type": "str", "default": "", "no_log": True},
             "extra_bytes": {"type": "int", "default": 0},
             "listing": {"type": "dict", "default": {}},
             "staged": {"type": "bool", "default": False},

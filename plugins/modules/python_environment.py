@@ -128,7 +128,7 @@ def main() -> None:
             "find_links": {"type": "list", "elements": "str", "default": []},
             "index_url": {"type": "str", "default": ""},
             "no_index": {"type": "bool", "default": False},
-            "proxy": {"type": "str", "default": ""},
+            "proxy": {"type": "str", "default": "", "no_log": True},
             "minimum_free_bytes": {"type": "int", "default": 0},
         },
         supports_check_mode=True,

@@ -66,7 +66,7 @@ def main() -> None:
             "sources": {"type": "list", "elements": "str", "required": True},
             "purpose": {"type": "str", "required": True},
             "advice": {"type": "str", "required": True},
-            "proxy": {"type": "str", "default": ""},
+            "proxy": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,
     )

@@ -140,6 +140,26 @@ def test_the_token_goes_to_no_other_host(hub: Hub) -> None:
     assert home.unredirected_hdrs["Authorization"] == "Bearer hf_secret"
 
 
+def test_a_url_is_asked_without_the_hubs_token(hub: Hub, place: Path) -> None:
+    hub.files = {"tiny.gguf": b"GGUF"}
+    source = {"kind": "url", "location": f"{hub.url}/tiny.gguf", "sha256": hashlib.sha256(b"GGUF").hexdigest()}
+    assert ask(place, source, formats=["gguf"], token="hf_secret")["changed"]
+    assert hub.tokens and not any(hub.tokens)
+
+
+def test_a_proxys_password_is_in_no_result(tmp_path: Path, place: Path) -> None:
+    proxy = "http://user:pa55word@127.0.0.1:9"
+    source = {"kind": "url", "location": "http://models.invalid/tiny.gguf", "sha256": "0" * 64}
+    environment = {"directory": str(tmp_path / "venv"), "interpreter": "/none", "requirements": "a==1"}
+    results = [
+        ask(place, source, check=True, formats=["gguf"], proxy=proxy),
+        run_module("reachable", sources=["http://a.invalid/"], purpose="a", advice="b", proxy=proxy),
+        run_module("python_environment", check=True, **environment, proxy=proxy),
+    ]
+    assert [result.get("failed", False) for result in results] == [True, True, False]
+    assert "pa55word" not in str(results)
+
+
 def test_pickle_only_repositories_are_refused(hub: Hub, place: Path) -> None:
     del hub.files["model.safetensors"]
     failed = ask(place, check=True, **from_hub(hub))
