@@ -131,14 +131,16 @@ def installed_versions() -> dict[str, str]:
     }
 
 
-def available_versions(names: Iterable[str], environment: Mapping[str, str] | None = None) -> dict[str, list[str]]:
-    """Return, for each name, the versions that apt's lists have, newest first."""
+def available_versions(
+    names: Iterable[str], options: Iterable[str] = (), environment: Mapping[str, str] | None = None
+) -> dict[str, list[str]]:
+    """Return, for each name, the versions that apt's lists have, newest first; OPTIONS are apt's own."""
     wanted = sorted(set(names))
     versions: dict[str, list[str]] = {name: [] for name in wanted}
     if not wanted:
         return versions
     # With names it does not know, apt-cache prints a notice for each and still answers for the others.
-    for line in _run(["apt-cache", "madison", *wanted], environment, statuses=(0, 100)).splitlines():
+    for line in _run(["apt-cache", "madison", *options, *wanted], environment, statuses=(0, 100)).splitlines():
         columns = [column.strip() for column in line.split("|")]
         if len(columns) == 3 and not columns[2].endswith(" Sources"):
             found = versions.setdefault(columns[0], [])
@@ -189,7 +191,10 @@ class PrivateApt:
         self._etc = etc
         self._lists = lists
         self._proxy = proxy
-        self._environment = {"APT_CONFIG": str(directory / "apt.conf")}
+        # apt reads the file of this variable before the node's own configuration, which may set another proxy, and the
+        # file of this option after it.
+        self._environment = {"APT_CONFIG": str(directory / "first.conf")}
+        self._options = ["-c", str(directory / "last.conf")]
 
     def prepare(self, repositories: Iterable[tuple[Repository, bytes]]) -> None:
         """Write sources, keyrings and configuration; each repository comes with the keys to trust for it."""
@@ -209,21 +214,29 @@ class PrivateApt:
             sources.write_text(repository.stanza(str(keyring)), encoding="utf-8")
         for path in files:
             shutil.copy(path, self._directory / "sources.list.d" / f"node-{path.name}")
-        (self._directory / "apt.conf").write_text(self._configuration(), encoding="utf-8")
+        (self._directory / "first.conf").write_text(self._proxies(), encoding="utf-8")
+        (self._directory / "last.conf").write_text(self._configuration(), encoding="utf-8")
 
     def update(self) -> None:
         """Read every repository's index; raises AptError naming those that cannot be read or verified."""
-        result = _result(["apt-get", "update", "-qq"], self._environment)
+        result = _result(["apt-get", *self._options, "update", "-qq"], self._environment)
         if result.returncode:
             raise AptError(_complaints(result))
 
     def available(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return, for each name, the versions that the repositories have, newest first."""
-        return available_versions(names, self._environment)
+        return available_versions(names, self._options, self._environment)
 
     def simulate(self, wanted: Iterable[str]) -> list[str]:
         """Return what installing these would remove; raises AptError where they cannot be installed."""
-        options = ["-q", "--simulate", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages"]
+        options = [
+            *self._options,
+            "-q",
+            "--simulate",
+            "--no-install-recommends",
+            "--allow-downgrades",
+            "--allow-change-held-packages",
+        ]
         result = _result(["apt-get", *options, "install", *wanted], self._environment)
         if result.returncode:
             raise AptError(_complaints(result))
@@ -254,9 +267,11 @@ class PrivateApt:
             "#clear APT::Update::Post-Invoke;",
             "#clear APT::Update::Post-Invoke-Success;",
         ]
-        if self._proxy:
-            lines += [f'Acquire::{scheme}::Proxy "{self._proxy}";' for scheme in ("http", "https")]
         return "".join(f"{line}\n" for line in lines)
+
+    def _proxies(self) -> str:
+        schemes = ("http", "https") if self._proxy else ()
+        return "".join(f'Acquire::{scheme}::Proxy "{self._proxy}";\n' for scheme in schemes)
 
 
 def _deb822_sources(text: str) -> Iterator[Source]:

@@ -114,13 +114,15 @@ def test_the_nodes_own_sources_are_read_too(node: Node) -> None:
 
 
 def test_hooks_of_an_update_do_not_run(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces, parts = tmp_path / "traces", tmp_path / "apt.conf.d"
+    traces.mkdir()
+    parts.mkdir()
     names = ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success")
-    hooks = "".join(f'APT::Update::{name}:: "touch {tmp_path}/{name}";\n' for name in names)
-    own_part = PrivateApt._configuration
-    # The node's configuration comes before the part that the private state adds.
-    monkeypatch.setattr(PrivateApt, "_configuration", lambda self: hooks + own_part(self))
+    hooks = "".join(f'APT::Update::{name} {{"touch {traces}/{name}";}};\n' for name in names)
+    (parts / "50hooks").write_text(hooks)
+    monkeypatch.setattr(PrivateApt, "_proxies", lambda self: f'Dir::Etc::Parts "{parts}/";\n')
     node.check(DRIVER)
-    assert list(tmp_path.iterdir()) == []
+    assert list(traces.iterdir()) == []
 
 
 def test_a_repository_is_set_up_only_as_described(node: Node, vendor: SigningKey, stranger: SigningKey) -> None:
