@@ -62,6 +62,12 @@ GPUS: dict[str, tuple[str, str]] = {
     for family, table in (("arc", _ARC_A), ("arc-b", _ARC_B), ("flex", _FLEX), ("max", _MAX))
     for device, name in table.items()
 }
+#: Memory in GiB behind devices whose BAR is larger: its size is a power of two, the memory's is not. Source: Intel's
+#: product pages.
+_ODD_SIZES = {
+    **{"5691": 12, "56a5": 6, "56b1": 6, "56b3": 12, "56ba": 6},
+    **{"56c1": 6, "0bda": 48, "e20b": 12, "e20c": 10, "e211": 24},
+}
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def find_gpus(sysfs: Path = Path("/sys")) -> list[Gpu]:
                 family=family,
                 driver=driver.resolve().name if driver.exists() else "",
                 render_node=_render_node(device),
-                memory_bytes=_memory(device),
+                memory_bytes=_memory(device, device_id),
             )
         )
     return found
@@ -140,7 +146,7 @@ def _render_node(device: Path) -> str:
     return f"/dev/dri/{nodes[0].name}" if nodes else ""
 
 
-def _memory(device: Path) -> int:
+def _memory(device: Path, device_id: str) -> int:
     """Local memory in bytes: what the driver says, else the size of the memory BAR where it is resized to cover all."""
     for total in sorted((device / "drm").glob("card*/lmem_total_bytes")):
         return int(_read(total) or 0)
@@ -151,7 +157,7 @@ def _memory(device: Path) -> int:
         start, end, _flags = (int(field, 16) for field in lines[2].split())
         size = end - start + 1 if end else 0
         if size > 256 * 1024**2:
-            return size
+            return min(size, _ODD_SIZES[device_id] * 1024**3) if device_id in _ODD_SIZES else size
     return 0
 
 

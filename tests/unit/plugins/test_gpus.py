@@ -52,12 +52,22 @@ def test_a_data_center_card_is_found_by_its_display_class_and_gpus_come_in_pci_o
     ]
 
 
-@pytest.mark.parametrize(("end", "expected"), [("0x00000043ffffffff", 16 * 1024**3), ("0x000000400fffffff", 0)])
-def test_a_resized_bar_tells_the_memory_and_a_window_does_not(tmp_path: Path, end: str, expected: int) -> None:
-    device = add_device(tmp_path, "0000:03:00.0", "56a0")
+@pytest.mark.parametrize(
+    ("device_id", "end", "gibibytes"),
+    [
+        ("56a0", "0x00000043ffffffff", 16),
+        ("56a0", "0x000000400fffffff", 0),
+        ("56a5", "0x00000041ffffffff", 6),  # an 8 GiB BAR before 6 GiB
+        ("0bda", "0x0000004fffffffff", 48),
+    ],
+)
+def test_a_resized_bar_tells_the_memory_and_a_window_does_not(
+    tmp_path: Path, device_id: str, end: str, gibibytes: int
+) -> None:
+    device = add_device(tmp_path, "0000:03:00.0", device_id)
     zero = "0x0000000000000000 0x0000000000000000 0x0000000000000000"
     (device / "resource").write_text(f"{zero}\n{zero}\n0x0000004000000000 {end} 0x000000000014220c\n")
-    assert find_gpus(tmp_path)[0].memory_bytes == expected
+    assert find_gpus(tmp_path)[0].memory_bytes == gibibytes * 1024**3
 
 
 def test_every_id_of_the_facts_has_its_family() -> None:
