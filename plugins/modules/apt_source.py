@@ -63,6 +63,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.apt import (  # noqa: E4
     files_to_remove,
     source_files,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.download import hide_password  # noqa: E402
 
 _HEADER = "# Managed by Ansible (xpu.fleet).\n"
 _MODE = 0o644
@@ -88,7 +89,8 @@ def _put_away(paths: list[Path], directory: Path) -> None:
 
 def _difference(path: Path, before: str, after: str, removed: list[Path]) -> list[dict[str, Any]]:
     files = [(str(path), str(path), before, after), *((str(gone), "removed", _read(gone), "") for gone in removed)]
-    return [dict(zip(("before_header", "after_header", "before", "after"), file)) for file in files]
+    names = ("before_header", "after_header", "before", "after")
+    return [dict(zip(names, map(hide_password, file))) for file in files]
 
 
 def main() -> None:

@@ -47,6 +47,12 @@ def test_it_is_not_written_where_only_leftovers_are_to_go(options: dict[str, Any
     assert not Path(options["repository"]["sources"]).exists()
 
 
+def test_a_mirrors_password_is_not_shown(options: dict[str, Any]) -> None:
+    options["repository"]["uris"] = ["https://user:pa55word@mirror.example.com/ubuntu"]
+    (shown,) = run_module("apt_source", check=True, **options)["diff"]
+    assert "https://***@mirror.example.com/ubuntu" in shown["after"] and "pa55word" not in str(shown)
+
+
 def test_an_unknown_key_of_a_repository_is_an_error(options: dict[str, Any]) -> None:
     options["repository"]["url"] = "x"
     assert "unknown key 'url'" in run_module("apt_source", **options)["msg"]
