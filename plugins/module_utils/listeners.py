@@ -76,6 +76,15 @@ def overlaps(listening: str, wanted: str) -> bool:
     return first.is_unspecified or second.is_unspecified or first == second
 
 
+def is_network(text: str) -> bool:
+    """Whether TEXT is an IP address or a network with a prefix length, as systemd takes them."""
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return text.partition("/")[2].isdigit() or "/" not in text
+
+
 def address_problem(host: str) -> str:
     """Why the node cannot listen on HOST, an IP address; "" when it can."""
     try:

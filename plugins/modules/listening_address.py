@@ -9,6 +9,7 @@ short_description: Check that TCP ports are free, or held by the service itself
 version_added: 0.1.0
 description:
   - Fails when the node does not have the address, or when something else listens on one of the ports, and names it.
+  - Fails for clients that are neither an address nor a network: systemd would leave them out.
   - Changes nothing.
 options:
   host:
@@ -24,11 +25,16 @@ options:
     description: Beginning of the systemd unit names that may hold the ports.
     type: str
     required: true
-  variables:
-    description: Names of the variables of host and port, for the messages.
+  clients:
+    description: Addresses and networks that may connect; each has to be one.
     type: list
     elements: str
-    default: [host, port]
+    default: []
+  variables:
+    description: Names of the variables of host, port and clients, for the messages.
+    type: list
+    elements: str
+    default: [host, port, clients]
 author: The xpu.fleet developers (@xpu-fleet)
 attributes:
   check_mode:
@@ -56,7 +62,12 @@ ports:
 """
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.listeners import address_problem, listeners, overlaps  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.listeners import (  # noqa: E402
+    address_problem,
+    is_network,
+    listeners,
+    overlaps,
+)
 
 
 def main() -> None:
@@ -66,16 +77,23 @@ def main() -> None:
             "host": {"type": "str", "required": True},
             "ports": {"type": "list", "elements": "int", "required": True},
             "unit": {"type": "str", "required": True},
-            "variables": {"type": "list", "elements": "str", "default": ["host", "port"]},
+            "clients": {"type": "list", "elements": "str", "default": []},
+            "variables": {"type": "list", "elements": "str", "default": ["host", "port", "clients"]},
         },
         supports_check_mode=True,
     )
     host, ports, unit = module.params["host"], module.params["ports"], module.params["unit"]
-    host_variable, port_variable = module.params["variables"]
+    host_variable, port_variable, clients_variable = module.params["variables"]
     problem = address_problem(host)
     if problem:
         module.fail_json(
             msg=f"{host_variable} is {host}: {problem}. 127.0.0.1 serves this node alone, 0.0.0.0 every network."
+        )
+    strange = [client for client in module.params["clients"] if not is_network(client)]
+    if strange:
+        module.fail_json(
+            msg=f"{clients_variable} names {', '.join(strange)}: it takes addresses (192.0.2.7) and networks "
+            "(192.0.2.0/24)."
         )
     wrong = [port for port in ports if not 0 < port < 65536]
     if wrong:

@@ -52,3 +52,11 @@ def test_an_address_that_the_node_does_not_have_is_refused() -> None:
     assert "no IP address" in address_problem("localhost")
     assert "cannot listen" in address_problem("192.0.2.1")
     assert run_module("listening_address", host="127.0.0.1", ports=[70000], unit="x@")["failed"]
+
+
+def test_clients_are_addresses_or_networks() -> None:
+    options = {"host": "127.0.0.1", "ports": [], "unit": "x@"}
+    good = ["192.0.2.7", "192.0.2.0/24", "2001:db8::/32"]
+    assert not run_module("listening_address", clients=good, **options).get("failed")
+    refused = run_module("listening_address", clients=[*good, "office", "192.0.2.0/255.255.255.0"], **options)
+    assert refused["failed"] and "office, 192.0.2.0/255.255.255.0:" in refused["msg"]
