@@ -75,8 +75,8 @@ class Gpu:
     """One discrete Intel GPU.
 
     ``address`` is the PCI address, ``id`` vendor and device as ``8086:56a0``, ``family`` arc, arc-b, flex or max,
-    ``driver`` the bound kernel driver or "", ``render_node`` its /dev/dri path or "", ``memory_bytes`` its local
-    memory in bytes, 0 where the kernel does not tell.
+    ``driver`` the bound kernel driver or "", ``render_node`` its path below /dev/dri or "" (by PCI address where udev
+    makes that: numbers may change from boot to boot), ``memory_bytes`` its local memory, 0 where the kernel does not tell.
     """
 
     address: str
@@ -113,7 +113,7 @@ def find_gpus(sysfs: Path = Path("/sys")) -> list[Gpu]:
                 name=name,
                 family=family,
                 driver=driver.resolve().name if driver.exists() else "",
-                render_node=_render_node(device),
+                render_node=_render_node(device, sysfs.parent),
                 memory_bytes=_memory(device, device_id),
             )
         )
@@ -141,9 +141,12 @@ def secure_boot(root: Path = Path("/")) -> bool:
         return False
 
 
-def _render_node(device: Path) -> str:
+def _render_node(device: Path, root: Path) -> str:
     nodes = sorted((device / "drm").glob("renderD*"))
-    return f"/dev/dri/{nodes[0].name}" if nodes else ""
+    if not nodes:
+        return ""
+    stable = f"dev/dri/by-path/pci-{device.name}-render"
+    return f"/{stable}" if (root / stable).exists() else f"/dev/dri/{nodes[0].name}"
 
 
 def _memory(device: Path, device_id: str) -> int:

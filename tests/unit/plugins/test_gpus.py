@@ -36,6 +36,13 @@ def test_an_arc_card_is_found_with_driver_node_and_memory(tmp_path: Path) -> Non
     }
 
 
+def test_a_render_node_is_named_by_its_pci_address_where_udev_does(tmp_path: Path) -> None:
+    (add_device(tmp_path / "sys", "0000:03:00.0", "56a0") / "drm/renderD129").mkdir(parents=True)
+    (tmp_path / "dev/dri/by-path").mkdir(parents=True)
+    (tmp_path / "dev/dri/by-path/pci-0000:03:00.0-render").touch()
+    assert find_gpus(tmp_path / "sys")[0].render_node == "/dev/dri/by-path/pci-0000:03:00.0-render"
+
+
 def test_integrated_graphics_other_vendors_and_other_classes_are_left_out(tmp_path: Path) -> None:
     add_device(tmp_path, "0000:00:02.0", "a780")
     add_device(tmp_path, "0000:01:00.0", "56a0", vendor="0x10de")
