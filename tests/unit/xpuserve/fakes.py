@@ -36,11 +36,13 @@ class ByteTokenizer(Tokenizer):
 
 
 class FakeBackend(Backend):
-    """Answers with `answer`, byte by byte. A prompt holding CRASH fails; one holding WAIT goes on until let."""
+    """Answers with `answer`, byte by byte. A prompt holding CRASH fails; one holding WAIT goes on until let; one
+    holding EXIT ends the engine's thread, as a library can that calls exit().
+    """
 
     def __init__(self) -> None:
         self.answer = "Paris is the capital of France."
-        self.load_error: Optional[Exception] = None
+        self.load_error: Optional[BaseException] = None
         self.may_load = threading.Event()
         self.may_load.set()
         self.may_answer = threading.Event()
@@ -66,6 +68,8 @@ class FakeBackend(Backend):
             for n, token in enumerate(self.answer.encode()[: sampling.max_tokens]):
                 if n == 3 and "CRASH" in text:
                     raise EngineError("out of memory")
+                if n == 1 and "EXIT" in text:
+                    raise SystemExit
                 if "EARLY" in text:
                     raise EngineError("out of memory")
                 if n == 2 and "WAIT" in text:

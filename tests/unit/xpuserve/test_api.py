@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from xpuserve.api.app import create_app
 from xpuserve.chat import Client
 from xpuserve.engine.loop import Engine
-from xpuserve.engine.request import Event, Finished, Request, Sampling
+from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, Sampling
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 ANSWER = "Paris is the capital of France."
@@ -228,6 +228,23 @@ def test_a_full_queue_is_a_429(client: TestClient, engine: Engine, backend: Fake
     while finished < 3:
         finished += isinstance(events.get(timeout=5), Finished)
     assert client.post(CHAT, json=chat()).status_code == 200
+
+
+def test_an_engine_that_ends_answers_those_who_wait_and_those_who_come(engine: Engine, backend: FakeBackend) -> None:
+    events: queue.Queue[Event] = queue.Queue()
+    engine.submit(Request("first", list(b"WAIT EXIT"), Sampling(31), events.put))
+    engine.submit(Request("waiting", list(b"x"), Sampling(1), events.put))
+    assert events.get(timeout=5) == Piece("P")
+    assert events.get(timeout=5) == events.get(timeout=5) == Failed("the engine ended")
+    engine.submit(Request("late", list(b"x"), Sampling(1), events.put))
+    assert events.get(timeout=5) == Failed("the engine ended")
+
+
+def test_an_engine_that_ends_while_it_loads_says_so(backend: FakeBackend) -> None:
+    backend.load_error = SystemExit()
+    failed = threading.Event()
+    Engine(backend, prompt_format="tokenizer", on_failed=failed.set).start()
+    assert failed.wait(5)
 
 
 def test_only_the_engines_thread_touches_the_model(client: TestClient, backend: FakeBackend) -> None:

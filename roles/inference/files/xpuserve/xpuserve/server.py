@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
+import signal
 import socket
 
 import uvicorn
@@ -10,15 +13,34 @@ import uvicorn
 from xpuserve import backends, systemd
 from xpuserve.api.app import create_app
 from xpuserve.engine.loop import Engine
+from xpuserve.engine.request import Failed
 from xpuserve.settings import Settings
 
-DRAIN_SECONDS = 20  # how long answers under way may go on after SIGTERM; less than the unit's TimeoutStopSec
+# What follows SIGTERM; together less than the unit's TimeoutStopSec.
+DRAIN_SECONDS = 20  # for answers under way; those that take longer end with an error
+CLOSE_SECONDS = 2  # for that error to reach the clients
+STOP_SECONDS = 3  # for the engine to leave its library
 
 log = logging.getLogger(__name__)
 
 
+class Server(uvicorn.Server):
+    """uvicorn, which by itself would cut an answer's connection where the time to stop is over."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+        super().__init__(config)
+        self._engine = engine
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn.Server."""
+        systemd.notify("STOPPING=1")
+        stopped = Failed("the server is shutting down", code="shutting_down")
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._engine.abort, stopped)
+        await super().shutdown(sockets)
+
+
 def run(settings: Settings, instance: int, listener: socket.socket) -> int:
-    """Serve on `listener` until SIGTERM or SIGINT; the result is the exit status, 1 if the model did not load."""
+    """Serve on `listener` until SIGTERM or SIGINT; the result is the exit status, 1 if the engine failed."""
     failed = False
 
     def on_ready() -> None:
@@ -45,12 +67,19 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
         context_length=settings.model.context_length,
         max_tokens_default=settings.max_tokens_default,
     )
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=DRAIN_SECONDS)
-    )
+    close = DRAIN_SECONDS + CLOSE_SECONDS
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=close)
+    server = Server(config, engine)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn sends itself the signal again when it has stopped; this handler then lets us go on.
+        signal.signal(number, server.handle_exit)
     engine.start()
     server.run(sockets=[listener])
-    systemd.notify("STOPPING=1")
     if engine.ready:
-        engine.stop(timeout=5)
-    return 1 if failed else 0
+        engine.stop(STOP_SECONDS)
+    status = 1 if failed else 0
+    if engine.alive:
+        # Its thread is inside the engine's library, which Python's end would tear down under it.
+        logging.shutdown()
+        os._exit(status)
+    return status

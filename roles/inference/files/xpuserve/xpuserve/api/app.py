@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, Optional
 
 from fastapi import FastAPI, HTTPException, Request
@@ -114,7 +115,7 @@ def create_app(engine: Engine, *, model: str, context_length: int, max_tokens_de
         first = await answer.first()
         if isinstance(first, Failed):
             answer.close()
-            raise APIError(500, first.message, SERVER_ERROR, code="engine_error")
+            raise _failure(first)
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
             events = sse.stream(_chunks(answer, reply, include_usage))
@@ -154,7 +155,8 @@ class Answer:
         self._http = http
 
         def deliver(event: Event) -> None:
-            loop.call_soon_threadsafe(self._queue.put_nowait, event)
+            with suppress(RuntimeError):  # the server has stopped, and its loop with it
+                loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
         self.request = engine_request.Request(uuid.uuid4().hex, prompt, sampling, deliver)
         try:
@@ -171,7 +173,11 @@ class Answer:
 
     async def first(self) -> Optional[Event]:
         """The first event, which `events` gives out again; None if the client left before it."""
-        self._first = [await self._queue.get()]
+        try:
+            self._first = [await self._queue.get()]
+        except asyncio.CancelledError:
+            self.close()
+            raise
         return self._first[0]
 
     async def events(self) -> AsyncIterator[Event]:
@@ -212,7 +218,7 @@ async def _whole(answer: Answer, reply: Reply) -> Response:
         elif isinstance(event, Finished):
             return JSONResponse(reply.whole(text, event.reason, answer.usage(event.tokens)))
         else:
-            raise APIError(500, event.message, SERVER_ERROR, code="engine_error")
+            raise _failure(event)
     return Response(status_code=499)  # nobody is there to read it
 
 
@@ -227,7 +233,12 @@ async def _chunks(answer: Answer, reply: Reply, include_usage: bool) -> AsyncIte
             if include_usage:
                 yield reply.usage_chunk(answer.usage(event.tokens))
         else:
-            yield error_body(event.message, SERVER_ERROR, code="engine_error")
+            yield _failure(event).body
+
+
+def _failure(event: Failed) -> APIError:
+    status = 503 if event.code == "shutting_down" else 500
+    return APIError(status, event.message, SERVER_ERROR, code=event.code)
 
 
 def _status(text: str, status: int) -> Response:

@@ -47,6 +47,9 @@ class Engine:
         self._on_ready = on_ready
         self._on_failed = on_failed
         self._queue: queue.Queue[Optional[Request]] = queue.Queue(queue_limit)
+        self._open: dict[str, Request] = {}  # submitted and not over
+        self._aborted: Optional[Failed] = None
+        self._open_lock = threading.Lock()
         self._tokenizer_lock = threading.Lock()  # the web side encodes while this thread decodes
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.ready = False
@@ -62,18 +65,33 @@ class Engine:
 
     def stop(self, timeout: float) -> None:
         """Let the thread finish what is queued and end, waiting at most `timeout` seconds."""
+        deadline = time.monotonic() + timeout
         try:
             self._queue.put(None, timeout=timeout)
         except queue.Full:
             return
-        self._thread.join(timeout)
+        self._thread.join(max(0, deadline - time.monotonic()))
+
+    def abort(self, event: Failed) -> None:
+        """End every request that is not over, and every later one, with `event`."""
+        with self._open_lock:
+            self._aborted = event
+            requests = list(self._open.values())
+        for request in requests:
+            request.cancelled.set()
+            request.deliver(event)
 
     def submit(self, request: Request) -> None:
         """Queue a request; raises QueueFullError."""
-        try:
-            self._queue.put_nowait(request)
-        except queue.Full:
-            raise QueueFullError from None
+        with self._open_lock:
+            if self._aborted:
+                request.deliver(self._aborted)
+                return
+            try:
+                self._queue.put_nowait(request)
+            except queue.Full:
+                raise QueueFullError from None
+            self._open[request.id] = request
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation; raises PromptError."""
@@ -92,14 +110,16 @@ class Engine:
     def _run(self) -> None:
         try:
             self._load()
-        except Exception:
-            log.exception("the model could not be loaded")
+            self.ready = True
+            self._on_ready()
+            while (request := self._queue.get()) is not None:
+                self._serve(request)
+                with self._open_lock:
+                    self._open.pop(request.id, None)
+        except BaseException:  # a library may raise anything, and nobody else would notice that this thread is gone
+            log.exception("the engine ended" if self.ready else "the model could not be loaded")
+            self.abort(Failed("the engine ended"))
             self._on_failed()
-            return
-        self.ready = True
-        self._on_ready()
-        while (request := self._queue.get()) is not None:
-            self._serve(request)
 
     def _load(self) -> None:
         started = time.monotonic()

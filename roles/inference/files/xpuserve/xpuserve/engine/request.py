@@ -44,9 +44,10 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The engine could not go on with this request."""
+    """The request is not answered to its end: the engine failed, or the server stops (`code` shutting_down)."""
 
     message: str
+    code: str = "engine_error"
 
 
 Event = Union[Piece, Finished, Failed]
