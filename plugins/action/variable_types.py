@@ -31,8 +31,7 @@ class ActionModule(ActionBase):
         ]
         variables = task_vars or {}
         values = {name: self._templar.template(variables[name]) for name in options if name in variables}
-        secret = {name for name, option in options.items() if option.get("no_log")}
-        found = problems(options, {name: "***" if name in secret else value for name, value in values.items()})
+        found = problems(options, values)
         if found:
             raise AnsibleActionFail(" ".join(found))
         return {**result, "changed": False}

@@ -76,7 +76,7 @@ class Gpu:
 
     ``address`` is the PCI address, ``id`` vendor and device as ``8086:56a0``, ``family`` arc, arc-b, flex or max,
     ``driver`` the bound kernel driver or "", ``render_node`` its path below /dev/dri or "" (by PCI address where udev
-    makes that: numbers may change from boot to boot), ``memory_bytes`` its local memory, 0 where the kernel does not tell.
+    makes that: numbers may change from boot to boot), ``memory_bytes`` its local memory, 0 where the kernel tells none.
     """
 
     address: str

@@ -22,7 +22,7 @@ _ARTICLES = {
 
 
 def problems(options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> list[str]:
-    """One sentence for every variable of ``values`` that is not what ``options`` declares."""
+    """One sentence for every variable of ``values`` that is not what ``options`` declares, without secret values."""
     found = []
     for name, option in options.items():
         if name in values:
@@ -33,7 +33,8 @@ def problems(options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]
 def _problems(name: str, option: Mapping[str, Any], value: Any) -> list[str]:
     wanted = option.get("type", "str")
     if not _fits(wanted, value):
-        return [f"{name} must be {_ARTICLES.get(wanted, wanted)}, but is {kind(value)}: {value!r}."]
+        shown = "" if option.get("no_log") else f": {value!r}"
+        return [f"{name} must be {_ARTICLES.get(wanted, wanted)}, but is {kind(value)}{shown}."]
     if wanted == "list" and "elements" in option:
         item = {"type": option["elements"], "options": option.get("options", {})}
         return [problem for i, part in enumerate(value) for problem in _problems(f"{name}[{i}]", item, part)]

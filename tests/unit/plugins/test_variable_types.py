@@ -39,6 +39,7 @@ def test_a_value_of_its_type_passes(option: dict[str, Any], value: Any) -> None:
         ({"type": "bool"}, "yes", "name must be true or false, but is a string: 'yes'."),
         ({"type": "list"}, "xpu", "name must be a list, but is a string: 'xpu'."),
         ({"type": "dict"}, [], "name must be a mapping, but is a list: []."),
+        ({"type": "str", "no_log": True}, ["secret"], "name must be a string, but is a list."),
         ({"type": "list", "elements": "str"}, ["a", {}], "name[1] must be a string, but is a mapping: {}."),
         (
             {"type": "dict", "options": {"port": {"type": "int"}}},
