@@ -174,6 +174,33 @@ def test_bad_requests_are_refused_and_the_service_goes_on(
     assert client.post(CHAT, json=chat()).status_code == 200
 
 
+def test_a_body_longer_than_any_prompt_is_not_read(client: TestClient, backend: FakeBackend) -> None:
+    response = client.post(CHAT, json=chat("x" * 70000))
+    assert response.status_code == 413
+    assert error(response)["code"] == "body_too_large"
+    assert backend.seen == []
+    assert client.post(CHAT, json=chat("x" * 60000)).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type"),
+    [(json.dumps(chat()), "application/x-www-form-urlencoded"), ("[]", "application/json"), ("", "application/json")],
+)
+def test_a_body_that_is_no_json_object_is_told_what_it_must_be(client: TestClient, body: str, media_type: str) -> None:
+    response = client.post(CHAT, content=body, headers={"Content-Type": media_type})
+    assert response.status_code == 400
+    assert error(response)["message"] == "the body must be a JSON object, of type application/json"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"model": "\xff"}', b"[" * 50000, b'{"a":' * 10000, b'{"max_tokens": %s}' % (b"9" * 5000)]
+)
+def test_bodies_that_no_parser_takes_are_refused(client: TestClient, body: bytes) -> None:
+    response = client.post(CHAT, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+    assert error(response)["type"] == "invalid_request_error"
+
+
 def test_unknown_paths_and_methods_are_errors_in_the_same_shape(client: TestClient) -> None:
     response = client.get("/v1/nothing")
     assert response.status_code == 404

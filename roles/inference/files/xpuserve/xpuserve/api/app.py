@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, Optional
 
@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from xpuserve.api import sse
 from xpuserve.api.schema import ChatReply, ChatRequest, CompletionBase, CompletionRequest, Reply, error_body
@@ -21,6 +22,10 @@ from xpuserve.engine import request as engine_request
 from xpuserve.engine.loop import Engine, QueueFullError
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Sampling
+
+# What a body may be long: far more than any text of as many tokens as the context has. Without a limit, one client
+# takes the memory, and the tokenizer's time, from all.
+BODY_BYTES, BODY_BYTES_PER_TOKEN = 65536, 32
 
 CLIENT_ERROR, SERVER_ERROR = "invalid_request_error", "server_error"
 
@@ -44,13 +49,12 @@ class APIError(HTTPException):
 
 def create_app(engine: Engine, *, model: str, context_length: int, max_tokens_default: int) -> FastAPI:
     """The web application in front of `engine`. `context_length` is in tokens, prompt and answer together."""
-    app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None)
+    handlers = {StarletteHTTPException: _on_http_error, RequestValidationError: _on_invalid, Exception: _on_bug}
+    app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers)
     created = int(time.time())
     card = {"id": model, "object": "model", "created": created, "owned_by": "xpuserve"}
 
-    app.add_exception_handler(StarletteHTTPException, _on_http_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(Exception, _on_bug)
+    app.add_middleware(BodyLimit, limit=BODY_BYTES + BODY_BYTES_PER_TOKEN * context_length)
 
     @app.get("/health")
     async def health() -> Response:
@@ -139,6 +143,28 @@ def create_app(engine: Engine, *, model: str, context_length: int, max_tokens_de
         return wanted or min(max_tokens_default, room)
 
     return app
+
+
+class BodyLimit:
+    """Stops reading a request's body where it gets too long."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        size = 0
+
+        async def limited() -> MutableMapping[str, Any]:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._limit:
+                raise APIError(413, f"the body is larger than {self._limit} bytes", code="body_too_large")
+            return message
+
+        await self._app(scope, limited, send)
 
 
 class Answer:
@@ -257,7 +283,7 @@ async def _on_invalid(http: Request, error: Exception) -> Response:
     if problem["type"] == "json_invalid":
         return JSONResponse(error_body("the body is not JSON", CLIENT_ERROR, code="invalid_json"), 400)
     param = ".".join(str(part) for part in problem["loc"][1:])
-    message = f"{param}: {problem['msg']}" if param else str(problem["msg"])
+    message = f"{param}: {problem['msg']}" if param else "the body must be a JSON object, of type application/json"
     return JSONResponse(error_body(message, CLIENT_ERROR, param=param or None), 400)
 
 
