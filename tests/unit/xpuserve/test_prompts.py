@@ -50,6 +50,9 @@ def test_stray_bos_are_dropped() -> None:
 
     assert readable(prompts.encode_text(Stutter(), "Hi")) == "<s>Hi"
     assert readable(prompts.encode_chat(Stutter(), "tokenizer", [Message("user", "Hi")])) == "<s>Hi"
+    assert readable(prompts.encode_chat(Stutter(), "llama-2", CONVERSATION[1:])) == (
+        "<s>[INST] Hi [/INST] Hello. </s><s>[INST] Where is Paris? [/INST]"
+    )
 
 
 def test_chatglm2_conversation() -> None:

@@ -55,14 +55,15 @@ def chatglm2(messages: Sequence[Message]) -> str:
 
 
 def _encode_llama2(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    # Each turn is BOS question answer EOS. BOS and EOS are added as ids, so that no tokenizer adds its own.
+    # Each turn is BOS question answer EOS. BOS and EOS are added as ids; where a tokenizer adds a BOS of its own, that
+    # one counts.
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     eos = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     *past, (question, _) = llama2(messages)
     ids: list[int] = []
     for asked, answered in past:
-        ids += bos + tokenizer.encode(f"{asked} {answered} ", special=False) + eos
-    return ids + bos + tokenizer.encode(question, special=False)
+        ids += _one_bos(bos + tokenizer.encode(f"{asked} {answered} ", special=False), tokenizer.bos_id) + eos
+    return ids + _one_bos(bos + tokenizer.encode(question, special=False), tokenizer.bos_id)
 
 
 def _turns(messages: Sequence[Message]) -> tuple[str, list[tuple[str, str]]]:
