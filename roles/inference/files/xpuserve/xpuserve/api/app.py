@@ -49,7 +49,11 @@ class APIError(HTTPException):
 
 def create_app(engine: Engine, *, model: str, context_length: int, max_tokens_default: int) -> FastAPI:
     """The web application in front of `engine`. `context_length` is in tokens, prompt and answer together."""
-    handlers = {StarletteHTTPException: _on_http_error, RequestValidationError: _on_invalid, Exception: _on_bug}
+    handlers: dict[Any, Any] = {
+        StarletteHTTPException: _on_http_error,
+        RequestValidationError: _on_invalid,
+        Exception: _on_bug,
+    }
     app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers)
     created = int(time.time())
     card = {"id": model, "object": "model", "created": created, "owned_by": "xpuserve"}
