@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.listeners import address_problem, listeners, overlaps
@@ -55,7 +56,7 @@ def test_an_address_that_the_node_does_not_have_is_refused() -> None:
 
 
 def test_clients_are_addresses_or_networks() -> None:
-    options = {"host": "127.0.0.1", "ports": [], "unit": "x@"}
+    options: dict[str, Any] = {"host": "127.0.0.1", "ports": [], "unit": "x@"}
     good = ["192.0.2.7", "192.0.2.0/24", "2001:db8::/32"]
     assert not run_module("listening_address", clients=good, **options).get("failed")
     refused = run_module("listening_address", clients=[*good, "office", "192.0.2.0/255.255.255.0"], **options)
