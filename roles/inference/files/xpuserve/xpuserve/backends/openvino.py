@@ -24,8 +24,12 @@ from xpuserve.settings import Settings
 class OpenVINOTokenizer(Tokenizer):
     """The tokenizer that OpenVINO GenAI finds in a GGUF file or beside an OpenVINO model."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, context_length: int) -> None:
         self._tokenizer = tokenizer
+        # The library's tokenizer for GGUF keeps a text's first 8192 tokens and says nothing; find out.
+        self._cut = 0
+        kept = len(self.encode("a b " * context_length, special=False))
+        self._cut = kept if kept < context_length else 0
         # -1: the model has no such token.
         self.bos_id = _present(tokenizer.get_bos_token_id())
         self.eos_id = _present(tokenizer.get_eos_token_id())
@@ -33,6 +37,8 @@ class OpenVINOTokenizer(Tokenizer):
     def encode(self, text: str, *, special: bool) -> list[int]:
         """See Tokenizer."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).input_ids.data[0].tolist()
+        if self._cut and len(ids) >= self._cut:
+            raise PromptError(f"OpenVINO's tokenizer for this model takes fewer than {self._cut} tokens")
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -69,7 +75,7 @@ class OpenVINOBackend(Backend):
             self._pipeline = openvino_genai.ContinuousBatchingPipeline(
                 path, openvino_genai.SchedulerConfig(), self._device(), properties
             )
-        self.tokenizer = OpenVINOTokenizer(self._pipeline.get_tokenizer())
+        self.tokenizer = OpenVINOTokenizer(self._pipeline.get_tokenizer(), self._settings.model.context_length)
 
     @contextmanager
     def _openable(self) -> Iterator[str]:
