@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 from pathlib import Path
@@ -213,3 +214,15 @@ def test_damaged_models_are_refused(tmp_path: Path, damage: str) -> None:
     with pytest.raises(weights.WeightsError):
         weights.inspect(model)
     assert cli.main(["inspect", str(model)]) == 2
+
+
+def test_converted_files_are_on_the_disk_before_their_directory_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = model_directory(tmp_path / ".m.partial")
+    steps = []
+    monkeypatch.setattr(os, "fsync", lambda fd: steps.append(Path(f"/proc/self/fd/{fd}").readlink().name))
+    weights.publish(partial, tmp_path / "m")
+    assert sorted(steps[:2]) == ["config.json", "model.safetensors"]
+    assert steps[2:] == [".m.partial", tmp_path.name]
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -49,6 +50,22 @@ def inspect(path: Path) -> Weights:
     except OSError as error:
         raise WeightsError(f"{error.filename or path}: {error.strerror}") from None
     raise WeightsError(f"{path}: no such model file or directory")
+
+
+def publish(partial: Path, output: Path) -> None:
+    """Give a finished directory of model files its name; after a power cut it is there whole or not at all."""
+    for path in (*partial.iterdir(), partial):
+        _sync(path)
+    partial.rename(output)
+    _sync(output.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _directory(path: Path) -> Weights:

@@ -11,6 +11,7 @@ import torch
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from xpuserve import weights
 from xpuserve.backends.base import Backend, EngineError, Tokenizer
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Message, Sampling
@@ -91,7 +92,7 @@ class BigDLBackend(Backend):
                 shutil.copyfile(file, partial / file.name)
         for file in partial.iterdir():
             file.chmod(0o644)
-        partial.rename(output)
+        weights.publish(partial, output)
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[int, None, None]:
         """See Backend."""
