@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -43,6 +44,9 @@ class Handler(BaseHTTPRequestHandler):
         if question == "refuse":
             self._send(400, {"error": {"message": "too long"}})
             return
+        if question == "shorten" and len(body["messages"]) > 4:
+            self._send(400, {"error": {"message": "too long", "code": "context_length_exceeded"}})
+            return
         self.send_response(200)
         self.end_headers()
         for piece in ("Pa", "ris ", "é"):
@@ -51,6 +55,10 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.read(1)  # until the client leaves
         elif question == "fail":
             self._event({"error": {"message": "out of memory"}})
+        elif question == "odd":
+            self._event({"choices": [{"text": "x"}]})
+        elif question == "text":
+            self.wfile.write(b"data: x\n\n")
         elif question != "cut":
             self.wfile.write(b"data: [DONE]\n\n")
 
@@ -113,6 +121,43 @@ def test_the_model_sees_the_whole_conversation(
     # A question that was refused is forgotten.
     assert contents == [["Where?"], ["Where?", "Paris é", "refuse"], ["Where?", "Paris é", "And then?"]]
     assert "too long" in capsys.readouterr().out
+
+
+def test_a_conversation_longer_than_the_context_loses_its_beginning(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    type_in(monkeypatch, "1", "2", "shorten", "4")
+    assert cli.main(["chat", "--url", server.url, "--system", "S"]) == 0
+    assert [message["content"] for message in server.asked[-1]["messages"]] == (
+        ["S", "2", "Paris é", "shorten", "Paris é", "4"]
+    )
+    assert "too long" not in capsys.readouterr().out
+
+
+def test_what_a_terminal_cannot_show_is_replaced(server: Server) -> None:
+    code = f"import sys; sys.path.insert(0, {str(SERVICE)!r}); from xpuserve.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "chat", "--url", server.url, "--once", "Where?"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    assert subprocess.check_output(command, env=environment) == b"Paris ?\n"
+
+
+@pytest.mark.parametrize("question", ["odd", "text"])
+def test_a_server_of_another_kind(server: Server, capsys: pytest.CaptureFixture[str], question: str) -> None:
+    assert cli.main(["chat", "--url", server.url, "--once", question]) == 1
+    assert "does not speak OpenAI's API" in capsys.readouterr().err
+
+
+def test_ctrl_c_with_no_answer_to_stop_does_not_leave(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = iter([KeyboardInterrupt(), EOFError()])
+
+    def press(prompt: str) -> str:
+        raise next(keys)
+
+    monkeypatch.setattr(builtins, "input", press)
+    assert cli.main(["chat", "--url", server.url]) == 0
+    assert next(keys, None) is None
 
 
 def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ TIMEOUT_SECONDS = 600
 
 class ChatError(Exception):
     """The server cannot be talked to; the message is for the person at the terminal."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Client:
@@ -40,7 +45,7 @@ class Client:
         with self._request("GET", "/v1/models") as response:
             try:
                 return str(json.load(response)["data"][0]["id"])
-            except (ValueError, LookupError, TypeError):
+            except (ValueError, LookupError, TypeError, OSError, http.client.HTTPException):
                 raise ChatError(f"{self.url} does not speak OpenAI's API") from None
 
     def answer(self, body: dict[str, Any]) -> Iterator[str]:
@@ -52,12 +57,15 @@ class Client:
                 data = line[len(b"data: ") :].strip()
                 if data == b"[DONE]":
                     return
-                event = json.loads(data)
-                if "error" in event:
-                    raise ChatError(event["error"]["message"])
-                for choice in event["choices"]:
-                    if text := choice["delta"].get("content"):
-                        yield text
+                try:
+                    event = json.loads(data)
+                    if "error" in event:
+                        raise ChatError(event["error"]["message"])
+                    text = "".join(choice["delta"].get("content") or "" for choice in event["choices"])
+                except (ValueError, LookupError, TypeError, AttributeError):
+                    raise ChatError(f"{self.url} does not speak OpenAI's API") from None
+                if text:
+                    yield text
             raise ChatError("the server ended the answer before it was complete")
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> http.client.HTTPResponse:
@@ -67,20 +75,23 @@ class Client:
         try:
             connection.request(method, self._path + path, data, headers)
             response = connection.getresponse()
+            text = "" if response.status == 200 else response.read().decode("utf-8", "replace")
         except (OSError, http.client.HTTPException) as error:
             raise ChatError(f"nothing answers at {self.url}: {error}") from None
         if response.status != 200:
-            text = response.read().decode("utf-8", "replace")
             try:
-                text = json.loads(text)["error"]["message"]
-            except (ValueError, LookupError, TypeError):
-                text = response.reason
-            raise ChatError(f"{self.url} says {response.status}: {text}")
+                found = json.loads(text)["error"]
+                text, code = found["message"], found.get("code")
+            except (ValueError, LookupError, TypeError, AttributeError):
+                text, code = response.reason, None
+            raise ChatError(f"{self.url} says {response.status}: {text}", code)
         return response
 
 
 def run(url: str, model: str | None, system: str | None, once: str | None, options: dict[str, Any]) -> int:
     """Hold a conversation, or ask one question; the result is the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # models write characters that not every terminal has
     try:
         client = Client(url)
         body = {"model": model or client.first_model(), **options}
@@ -105,21 +116,37 @@ def converse(client: Client, body: dict[str, Any], history: list[dict[str, str]]
     while True:
         try:
             question = input("\nYou: ").strip()
-        except (EOFError, KeyboardInterrupt):
+        except KeyboardInterrupt:  # too late to stop an answer
+            continue
+        except EOFError:
             print()
             return
         if question in ("exit", "quit"):
             return
         if not question:
             continue
-        messages = [*history, {"role": "user", "content": question}]
         print("Model: ", end="", flush=True)
+        try:
+            history = ask(client, body, [*history, {"role": "user", "content": question}])
+        except ChatError as error:
+            print(f"\n({error})")
+
+
+def ask(client: Client, body: dict[str, Any], messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Print the answer to a conversation, whose oldest turns are forgotten until the rest fits the model's context.
+
+    The result is the conversation with the answer.
+    """
+    oldest = 1 if messages[0]["role"] == "system" else 0
+    while True:
         try:
             answer = print_answer(client, {**body, "messages": messages})
         except ChatError as error:
-            print(f"\n({error})")
-            continue
-        history[:] = [*messages, {"role": "assistant", "content": answer}]
+            if error.code != "context_length_exceeded" or len(messages) <= oldest + 2:
+                raise
+            messages = messages[:oldest] + messages[oldest + 2 :]
+        else:
+            return [*messages, {"role": "assistant", "content": answer}]
 
 
 def print_answer(client: Client, body: dict[str, Any]) -> str:
