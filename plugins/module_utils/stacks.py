@@ -112,7 +112,8 @@ def resolve(definitions: dict[str, dict[str, Any]], node: Node, wish: Wish) -> d
         check_shape(definition, name)
     name = _choose(definitions, node, wish.stack)
     stack = merge(definitions[name], wish.overrides, "xpu_stack_overrides")
-    _check_node(name, stack, node)
+    dkms = _builds_modules(stack, node, wish.dkms)
+    _check_node(name, stack, node, dkms)
     if wish.ppa:
         if not stack.get("optional_repositories"):
             raise StackError(f"stack_ppa is set, but stack {name} offers no optional repository; unset stack_ppa.")
@@ -128,7 +129,7 @@ def resolve(definitions: dict[str, dict[str, Any]], node: Node, wish: Wish) -> d
         "container": node.container,
         "engine": engine,
         "device": device,
-        "dkms": _builds_modules(stack, node, wish.dkms),
+        "dkms": dkms,
         "repositories": {key: _with_codename(value, node) for key, value in stack["repositories"].items()},
         "kernel": stack["kernel"],
         "driver": stack["driver"],
@@ -247,7 +248,7 @@ def _misfit(definition: dict[str, Any], node: Node) -> str:
     return ""
 
 
-def _check_node(name: str, stack: dict[str, Any], node: Node) -> None:
+def _check_node(name: str, stack: dict[str, Any], node: Node, dkms: bool) -> None:
     if node.architecture != "x86_64":
         raise StackError(f"This node is {node.architecture}; Intel's GPU stack is for x86_64 only.")
     if len({gpu["family"] for gpu in node.gpus}) > 1 and stack["families"]:
@@ -259,7 +260,7 @@ def _check_node(name: str, stack: dict[str, Any], node: Node) -> None:
         raise StackError(
             f"Stack {name} needs kernel {minimum} or newer and this node runs {node.kernel}; upgrade its kernel first."
         )
-    if node.secure_boot and not node.container and stack["driver"].get("dkms"):
+    if node.secure_boot and dkms and not node.container:
         raise StackError(
             f"Secure Boot is on, and it refuses the unsigned kernel modules that DKMS builds for stack {name}. "
             "Turn Secure Boot off in the firmware, or use stack native, whose driver the distribution has signed."

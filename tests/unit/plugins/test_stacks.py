@@ -126,6 +126,7 @@ def test_types_that_ansible_makes_of_its_own_are_named_as_people_do() -> None:
 def test_secure_boot_does_not_matter_where_no_module_is_built() -> None:
     assert resolve(STACKS, node(gpu(), system="Ubuntu 24.04", secure_boot=True), Wish())["name"] == "native"
     assert resolve(STACKS, node(gpu(), secure_boot=True, container=True), Wish())["dkms"] is False
+    assert resolve(STACKS, node(gpu(), secure_boot=True), Wish(dkms="never"))["dkms"] is False
 
 
 def test_overrides_are_laid_over_the_stack_key_by_key() -> None:
