@@ -49,6 +49,15 @@ def test_leftover_one_line_sources_are_gone_and_apt_is_content(host: Any, stack:
     assert not re.search(r"^[WE]:", update.stderr, re.MULTILINE), update.stderr
 
 
+@pytest.mark.parametrize(
+    "leftover",
+    ["/etc/apt/apt.conf.d/51xpu-fleet-proxy", "/etc/systemd/system/xpuserve@0.service.d/gpu.conf"],
+    ids=["proxy", "device"],
+)
+def test_what_earlier_settings_left_is_gone(host: Any, leftover: str) -> None:
+    assert not host.file(leftover).exists
+
+
 def test_the_kernel_belongs_to_the_host(host: Any, stack: dict[str, Any]) -> None:
     assert f"linux-image-{stack['kernel']['release']}" not in installed_versions(host)
 
@@ -76,7 +85,29 @@ def test_every_module_is_built_for_the_kernel_of_the_stack(host: Any, stack: dic
     status = host.check_output("dkms status")
     for entry in stack["driver"]["dkms"]:
         assert re.search(rf"^{re.escape(entry['module'])}/\S+, {re.escape(kernel)}, x86_64: installed", status, re.M)
+        # A newer kernel that comes along is none of Intel's: a build for it would fail, and apt with it.
+        settings = host.file(f"/etc/dkms/{entry['module']}.conf").content_string
+        assert 'BUILD_EXCLUSIVE_KERNEL="^' + kernel.replace(".", r"\.") + '$"' in settings
     assert host.run(f"find /lib/modules/{kernel}/updates -name '*.ko*' | grep -q .").rc == 0
+
+
+def test_a_module_that_is_missing_is_named_and_built_again(host: Any, stack: dict[str, Any], site: Any) -> None:
+    kernel = stack["kernel"]["release"]
+    module = stack["driver"]["dkms"][0]["module"]
+    built = rf"^{re.escape(module)}/(\S+), {re.escape(kernel)}, x86_64: installed"
+    found = re.search(built, host.check_output("dkms status"), re.MULTILINE)
+    assert found
+    version = found[1]
+    source = f"/usr/src/{module}-{version}"
+    assert host.run(f"dkms unbuild {module}/{version} -k {kernel}").rc == 0
+    assert host.run(f"mv {source}/Makefile {source}/Makefile.away").rc == 0
+    broken = site()
+    assert host.run(f"mv {source}/Makefile.away {source}/Makefile").rc == 0
+    assert broken.status != 0, broken.output
+    assert f"DKMS module {module} is not built for kernel {kernel}" in broken.output, broken.output
+    mended = site()
+    assert mended.status == 0, mended.output
+    assert re.search(built, host.check_output("dkms status"), re.MULTILINE), mended.output
 
 
 def test_nothing_moves_the_drivers_later(host: Any, stack: dict[str, Any]) -> None:
@@ -135,11 +166,20 @@ def test_the_service_runs_in_the_environment_of_setvars_and_the_stack(host: Any,
     assert "LD_PRELOAD" not in environment
 
 
+def test_with_a_gpu_the_instance_may_open_its_render_node(site: Any) -> None:
+    run = site({"xpu_device": "gpu"}, "--check", "--diff")
+    assert run.status == 0, run.output
+    assert "+DeviceAllow=/dev/dri/renderD128 rw" in run.output, run.output
+    assert run.output.count("+DeviceAllow=") == 1, run.output
+
+
 def test_python_comes_from_miniconda(host: Any, stack: dict[str, Any]) -> None:
     assert host.run("/opt/xpu/miniconda3/bin/conda --version").rc == 0
     version = stack["python"]["environments"]["bigdl-cpu"]["version"]
     engine = host.check_output("readlink -f /opt/xpu/engines/bigdl-cpu/bin/python")
     assert engine.startswith(f"/opt/xpu/python/{version}/")
+    # Notes of unfinished work, and the installer, would stay if a run had ended between.
+    assert host.run("ls /opt/xpu/*.installing /opt/xpu/python/*.installing /var/cache/xpu-miniconda.sh").stdout == ""
 
 
 def test_the_engine_is_at_its_pinned_version_and_whole(host: Any) -> None:

@@ -65,14 +65,19 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-def refuse(site: Any, host: Any, variables: dict[str, Any], said: list[str]) -> None:
-    """Run site.yml and expect one failure that says all of ``said``, and no change."""
+def refuse(site: Any, host: Any, variables: dict[str, Any], said: list[str], *, late: bool = False) -> None:
+    """Run site.yml and expect one failure that says all of ``said``, and no change.
+
+    The checks of the first play refuse, not what would stumble ``late`` in the second.
+    """
     run = site(variables)
     assert run.status != 0, run.output
     assert run.output.count("FAILED!") + run.output.count("[ERROR]: Task failed") >= 1, run.output
     for words in said:
         assert words in run.output, run.output
     assert run.changed == 0, run.output
+    assert "PLAY [Check every node before anything changes]" in run.output
+    assert ("PLAY [Provision the nodes]" in run.output) is late, run.output
     assert host.service("xpuserve@0").is_running
 
 
@@ -85,7 +90,8 @@ def test_a_stack_that_cannot_work_is_refused(site: Any, host: Any, case: str) ->
 @pytest.mark.parametrize("case", sorted(CASES))
 def test_a_wrong_variable_is_refused(site: Any, host: Any, case: str) -> None:
     variables, said = CASES[case]
-    refuse(site, host, variables, said)
+    # What a download is worth is known once it is there.
+    refuse(site, host, variables, said, late=case == "digest")
 
 
 def test_pickled_weights_are_refused(site: Any, host: Any) -> None:
