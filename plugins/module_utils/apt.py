@@ -18,6 +18,8 @@ APT_ETC = Path("/etc/apt")
 APT_LISTS = Path("/var/lib/apt/lists")
 #: Preference files that this collection writes; they would steer a simulation towards an earlier run's pins.
 OWN_PREFERENCES = "xpu-fleet*"
+#: The proxy that this collection wrote for apt; a later run may have another, or none.
+OWN_PROXY = "*xpu-fleet-proxy"
 
 _ONE_LINE = re.compile(r"^\s*(?P<type>deb|deb-src)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)")
 _OPTION = re.compile(r"(?P<name>[\w-]+)\+?=(?P<value>\S+)")
@@ -198,12 +200,13 @@ class PrivateApt:
 
     def prepare(self, repositories: Iterable[tuple[Repository, bytes]]) -> None:
         """Write sources, keyrings and configuration; each repository comes with the keys to trust for it."""
-        for name in ("sources.list.d", "preferences.d", "keyrings", "cache/archives/partial"):
+        for name in ("apt.conf.d", "sources.list.d", "preferences.d", "keyrings", "cache/archives/partial"):
             (self._directory / name).mkdir(parents=True)
         self._copy_lists()
-        for path in (self._etc / "preferences.d").glob("*"):
-            if path.is_file() and not path.match(OWN_PREFERENCES):
-                shutil.copy(path, self._directory / "preferences.d")
+        for name, own in (("preferences.d", OWN_PREFERENCES), ("apt.conf.d", OWN_PROXY)):
+            for path in (self._etc / name).glob("*"):
+                if path.is_file() and not path.match(own):
+                    shutil.copy(path, self._directory / name)
         files = source_files(self._etc)
         for number, (repository, keys) in enumerate(repositories):
             for path in [*files_to_remove(repository, files), Path(repository.sources)]:
@@ -214,7 +217,8 @@ class PrivateApt:
             sources.write_text(repository.stanza(str(keyring)), encoding="utf-8")
         for path in files:
             shutil.copy(path, self._directory / "sources.list.d" / f"node-{path.name}")
-        (self._directory / "first.conf").write_text(self._proxies(), encoding="utf-8")
+        parts = f'Dir::Etc::Parts "{self._directory}/apt.conf.d/";\n'
+        (self._directory / "first.conf").write_text(parts + self._proxies(), encoding="utf-8")
         (self._directory / "last.conf").write_text(self._configuration(), encoding="utf-8")
 
     def update(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.apt import AptError, Change, PrivateApt, Repository
+from ansible_collections.xpu.fleet.plugins.module_utils.apt import AptError, Change, Repository
 from ansible_collections.xpu.fleet.plugins.module_utils.download import DownloadError
 from ansible_collections.xpu.fleet.plugins.modules.apt_pins import PinError, check, is_set_up
 from ansible_collections.xpu.fleet.tests.unit.plugins.aptrepo import SigningKey, make_repository
@@ -18,8 +18,9 @@ class Node:
 
     def __init__(self, root: Path, key: SigningKey) -> None:
         self.etc, self.lists = root / "etc", root / "lists"
-        for directory in (self.etc / "sources.list.d", self.etc / "preferences.d", self.lists):
-            directory.mkdir(parents=True)
+        for name in ("apt.conf.d", "sources.list.d", "preferences.d"):
+            (self.etc / name).mkdir(parents=True)
+        self.lists.mkdir()
         packages = [
             ("xpu-test-driver", "1.0+i38-1", "xpu-test-lib (= 2.0)"),
             ("xpu-test-driver", "1.1+i38-1", ""),
@@ -54,8 +55,9 @@ def mirrored(tmp_path_factory: pytest.TempPathFactory, vendor: SigningKey) -> No
 
 @pytest.fixture
 def node(mirrored: Node) -> Node:
-    for path in (mirrored.etc / "sources.list.d").iterdir():
-        path.unlink()
+    for name in ("apt.conf.d", "sources.list.d"):
+        for path in (mirrored.etc / name).iterdir():
+            path.unlink()
     return mirrored
 
 
@@ -113,16 +115,21 @@ def test_the_nodes_own_sources_are_read_too(node: Node) -> None:
         node.check(DRIVER)
 
 
-def test_hooks_of_an_update_do_not_run(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    traces, parts = tmp_path / "traces", tmp_path / "apt.conf.d"
-    traces.mkdir()
-    parts.mkdir()
+def test_hooks_of_an_update_do_not_run(node: Node, tmp_path: Path) -> None:
     names = ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success")
-    hooks = "".join(f'APT::Update::{name} {{"touch {traces}/{name}";}};\n' for name in names)
-    (parts / "50hooks").write_text(hooks)
-    monkeypatch.setattr(PrivateApt, "_proxies", lambda self: f'Dir::Etc::Parts "{parts}/";\n')
+    hooks = "".join(f'APT::Update::{name} {{"touch {tmp_path}/{name}";}};\n' for name in names)
+    (node.etc / "apt.conf.d/50hooks").write_text(hooks)
     node.check(DRIVER)
-    assert list(traces.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_nodes_configuration_is_read_but_for_an_earlier_proxy(node: Node) -> None:
+    unreadable = "Acquire { this never ends"
+    (node.etc / "apt.conf.d/51xpu-fleet-proxy").write_text(unreadable)
+    node.check(DRIVER)
+    (node.etc / "apt.conf.d/50local").write_text(unreadable)
+    with pytest.raises((AptError, PinError), match="50local"):
+        node.check(DRIVER)
 
 
 def test_a_repository_is_set_up_only_as_described(node: Node, vendor: SigningKey, stranger: SigningKey) -> None:
