@@ -175,7 +175,11 @@ def test_not_an_address(capsys: pytest.CaptureFixture[str], url: str) -> None:
 
 def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(server: Server) -> None:
     """In a process of its own, with no package but Python's: -I -S hides the others."""
-    code = f"import sys; sys.path.insert(0, {str(SERVICE)!r}); from xpuserve.cli import main; sys.exit(main())"
+    # A shell that starts a command in the background has it ignore Ctrl-C, and so its children.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"sys.path.insert(0, {str(SERVICE)!r}); from xpuserve.cli import main; sys.exit(main())"
+    )
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-u", "-c", code, "chat", "--url", server.url],
         stdin=subprocess.PIPE,
