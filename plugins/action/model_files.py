@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import copy_to_node
 
 
 class ActionModule(ActionBase):
@@ -43,7 +44,8 @@ class ActionModule(ActionBase):
         for name in result["files"]:
             if not re.fullmatch(r"[^/]+", name) or name not in files:
                 raise AnsibleActionFail(f"The node asks for {name!r}, which is no file of {root}.")
-            copied = self._copy(str(files[name].resolve()), f"{result['incoming']}/{name}", variables)
+            place = {"src": str(files[name].resolve()), "dest": f"{result['incoming']}/{name}", "mode": "0644"}
+            copied = copy_to_node(self, place, variables)
             if copied.get("failed"):
                 return copied
         return self._module({**arguments, "staged": True}, variables)
@@ -52,19 +54,4 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = self._execute_module(
             module_name="xpu.fleet.model_files", module_args=arguments, task_vars=task_vars
         )
-        return result
-
-    def _copy(self, source: str, destination: str, task_vars: dict[str, Any]) -> dict[str, Any]:
-        task = self._task.copy()
-        task.args = {"src": source, "dest": destination, "mode": "0644"}
-        copy = self._shared_loader_obj.action_loader.get(
-            "ansible.legacy.copy",
-            task=task,
-            connection=self._connection,
-            play_context=self._play_context,
-            loader=self._loader,
-            templar=self._templar,
-            shared_loader_obj=self._shared_loader_obj,
-        )
-        result: dict[str, Any] = copy.run(task_vars=task_vars)
         return result

@@ -12,6 +12,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.xpu.fleet.plugins.module_utils.zip_tree import TreeError, build_archive, list_archive
+from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import copy_to_node
 
 _PASSED_ON = ("dest", "mode", "owner", "group")
 
@@ -43,7 +44,8 @@ class ActionModule(ActionBase):
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(archive)
-            result = self._copy(name, task_vars)
+            passed_on = {option: self._task.args[option] for option in _PASSED_ON if option in self._task.args}
+            result = copy_to_node(self, {"src": name, **passed_on}, task_vars)
         finally:
             Path(name).unlink()
         if self._task.diff and result.get("changed"):
@@ -63,19 +65,3 @@ class ActionModule(ActionBase):
             module_name="ansible.legacy.slurp", module_args={"src": self._task.args["dest"]}, task_vars=task_vars
         )
         return base64.b64decode(found["content"]) if "content" in found else b""
-
-    def _copy(self, source: str, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Run ansible.builtin.copy for the archive at SOURCE on the controller."""
-        task = self._task.copy()
-        task.args = {"src": source, **{name: self._task.args[name] for name in _PASSED_ON if name in self._task.args}}
-        copy = self._shared_loader_obj.action_loader.get(
-            "ansible.legacy.copy",
-            task=task,
-            connection=self._connection,
-            play_context=self._play_context,
-            loader=self._loader,
-            templar=self._templar,
-            shared_loader_obj=self._shared_loader_obj,
-        )
-        result: dict[str, Any] = copy.run(task_vars=task_vars)
-        return result

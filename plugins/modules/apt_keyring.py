@@ -61,7 +61,6 @@ fingerprints:
   returned: success
 """
 
-import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
@@ -71,6 +70,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.download import (  # noq
     read_url,
     use_proxy,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.files import write_atomically  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.openpgp import (  # noqa: E402
     KeyFileError,
     keyring_fingerprints,
@@ -90,13 +90,6 @@ def _wanted_keyring(module: AnsibleModule, present: bytes) -> bytes:
         return select_keys(read_url(module.params["url"]), pinned)
     except KeyFileError as error:
         raise KeyFileError(f"key file {hide_password(module.params['url'])}: {error}") from error
-
-
-def _write(module: AnsibleModule, dest: Path, keyring: bytes) -> None:
-    dest.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=module.tmpdir, delete=False) as file:
-        file.write(keyring)
-    module.atomic_move(file.name, str(dest))
 
 
 def main() -> None:
@@ -121,7 +114,7 @@ def main() -> None:
 
     changed = wanted != present
     if changed and not module.check_mode:
-        _write(module, dest, wanted)
+        write_atomically(module, dest, wanted)
     if not (changed and module.check_mode):
         changed = module.set_mode_if_different(str(dest), _MODE, changed)
     module.exit_json(

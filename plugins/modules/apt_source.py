@@ -52,7 +52,6 @@ removed:
 """
 
 import shutil  # noqa: E402
-import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -64,6 +63,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.apt import (  # noqa: E4
     source_files,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.download import hide_password  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.files import write_atomically  # noqa: E402
 
 _HEADER = "# Managed by Ansible (xpu.fleet).\n"
 _MODE = 0o644
@@ -71,13 +71,6 @@ _MODE = 0o644
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _write(module: AnsibleModule, path: Path, text: str) -> None:
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=module.tmpdir, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    module.atomic_move(file.name, str(path))
 
 
 def _put_away(paths: list[Path], directory: Path) -> None:
@@ -117,7 +110,7 @@ def main() -> None:
     if changed and not module.check_mode:
         _put_away(removed, Path(module.params["backup_directory"]))
         if before != after:
-            _write(module, path, after)
+            write_atomically(module, path, after.encode())
     if path.is_file():
         changed = module.set_mode_if_different(str(path), _MODE, changed)
     module.exit_json(changed=changed, removed=[str(gone) for gone in removed], diff=difference)

@@ -52,7 +52,6 @@ variables:
 """
 
 import os  # noqa: E402
-import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
@@ -61,16 +60,10 @@ from ansible_collections.xpu.fleet.plugins.module_utils.environment import (  # 
     environment_file,
     exported_by,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.files import write_atomically  # noqa: E402
 
 _HEADER = "# Managed by Ansible (xpu.fleet): what {script} exports.\n"
 _MODE = 0o644
-
-
-def _write(module: AnsibleModule, dest: Path, content: bytes) -> None:
-    dest.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=module.tmpdir, delete=False) as file:
-        file.write(content)
-    module.atomic_move(file.name, str(dest))
 
 
 def main() -> None:
@@ -97,7 +90,7 @@ def main() -> None:
     present = dest.read_bytes() if dest.is_file() else b""
     changed = wanted != present
     if changed and not module.check_mode:
-        _write(module, dest, wanted)
+        write_atomically(module, dest, wanted)
     if dest.is_file():
         changed = module.set_mode_if_different(str(dest), _MODE, changed)
     module.exit_json(
