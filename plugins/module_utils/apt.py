@@ -16,6 +16,7 @@ from typing import Any
 
 APT_ETC = Path("/etc/apt")
 APT_LISTS = Path("/var/lib/apt/lists")
+DPKG_UPDATES = Path("/var/lib/dpkg/updates")
 #: Preference files that this collection writes; they would steer a simulation towards an earlier run's pins.
 OWN_PREFERENCES = "xpu-fleet*"
 #: The proxy that this collection wrote for apt; a later run may have another, or none.
@@ -179,6 +180,13 @@ def unknown(plan: Iterable[Change], available: Mapping[str, list[str]]) -> list[
         for change in plan
         if not available.get(change.name) or (change.wanted and change.wanted not in available[change.name])
     ]
+
+
+def unfinished(updates: Path = DPKG_UPDATES) -> bool:
+    """Tell whether an interrupted dpkg or apt left an installation half done."""
+    if _run(["dpkg", "--audit"]).strip() or (updates.is_dir() and any(updates.iterdir())):
+        return True
+    return _result(["apt-get", "check", "-qq", "-o", "Debug::NoLocking=true"]).returncode != 0
 
 
 class PrivateApt:

@@ -96,6 +96,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.apt import (  # noqa: E4
     files_to_remove,
     installed_versions,
     source_files,
+    unfinished,
     unknown,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.download import (  # noqa: E402
@@ -170,6 +171,9 @@ def check(
             met = [Change(name, version, version) for name, version in packages.items() if version]
             return apt.simulate(dict.fromkeys(map(str, [*plan, *met])))
         except AptError as error:
+            if unfinished():
+                # apt plans nothing on top of half an installation; the next transaction finishes that first.
+                return []
             wanted = ", ".join(str(change) for change in plan)
             raise PinError(f"apt cannot install these together: {wanted}:\n{error}") from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.apt import AptError, Change, Repository
 from ansible_collections.xpu.fleet.plugins.module_utils.download import DownloadError
+from ansible_collections.xpu.fleet.plugins.modules import apt_pins
 from ansible_collections.xpu.fleet.plugins.modules.apt_pins import PinError, check, is_set_up
 from ansible_collections.xpu.fleet.tests.unit.plugins.aptrepo import SigningKey, make_repository
 
@@ -78,6 +79,11 @@ def test_every_missing_pin_is_named_with_what_is_there(node: Node) -> None:
 def test_dependencies_that_cannot_be_met_are_found(node: Node) -> None:
     with pytest.raises(PinError, match=r"(?s)xpu-test-broken=3.0.*Depends: xpu-test-nowhere"):
         node.check(Change("xpu-test-broken", "", "3.0"))
+
+
+def test_half_an_installation_is_no_reason_to_refuse(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apt_pins, "unfinished", lambda: True)
+    assert node.check(Change("xpu-test-broken", "", "3.0")) == []
 
 
 def test_a_mirror_that_is_not_there_is_named(node: Node) -> None:
