@@ -12,6 +12,7 @@ description:
     a binary keyring that every user can read, for use with C(Signed-By).
   - Keys of the file that are not pinned are left out. A file without any pinned key is an error.
   - A keyring that already holds exactly the pinned keys is not downloaded again.
+  - A keyring that it writes over is kept, and M(xpu.fleet.file_restore) puts it back.
   - Needs no gpg on the node.
 author: The xpu.fleet developers (@xpu-fleet)
 options:
@@ -32,6 +33,14 @@ options:
     description: URL of an HTTP proxy; the node's environment decides where it is empty.
     type: str
     default: ""
+  layer:
+    description: What the keyring belongs to, for M(xpu.fleet.file_restore).
+    type: str
+    default: repository
+  directory:
+    description: Where the files that were found are kept.
+    type: path
+    default: /var/lib/xpu-fleet/found
   force:
     description: Download even if every pinned key is there, for example because the vendor extended an expiry date.
     type: bool
@@ -71,6 +80,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.download import (  # noq
     use_proxy,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.files import write_atomically  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.found import FoundError, remember_file  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.openpgp import (  # noqa: E402
     KeyFileError,
     keyring_fingerprints,
@@ -100,6 +110,8 @@ def main() -> None:
             "fingerprints": {"type": "list", "elements": "str", "required": True, "no_log": False},
             "dest": {"type": "path", "required": True},
             "proxy": {"type": "str", "default": "", "no_log": True},
+            "layer": {"type": "str", "default": "repository"},
+            "directory": {"type": "path", "default": "/var/lib/xpu-fleet/found"},
             "force": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -114,6 +126,10 @@ def main() -> None:
 
     changed = wanted != present
     if changed and not module.check_mode:
+        try:
+            remember_file(module, dest, module.params["layer"], Path(module.params["directory"]))
+        except FoundError as error:
+            module.fail_json(msg=str(error))
         write_atomically(module, dest, wanted)
     if not (changed and module.check_mode):
         changed = module.set_mode_if_different(str(dest), _MODE, changed)

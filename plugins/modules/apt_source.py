@@ -10,7 +10,8 @@ version_added: "0.1.0"
 description:
   - Writes the C(.sources) file of a repository. Unlike M(ansible.builtin.deb822_repository) it needs no python3-debian.
   - Removes files of the older one-line form that it supersedes, and every other file that names the same URI and suite
-    with another C(Signed-By) and nothing else, because apt refuses to read both. They are kept in O(backup_directory).
+    with another C(Signed-By) and nothing else, because apt refuses to read both.
+  - Files that it removes or writes over are kept, and M(xpu.fleet.file_restore) puts them back.
   - A file that names the same place with another keyring and further sources is an error that says what to edit.
 author: The xpu.fleet developers (@xpu-fleet)
 options:
@@ -24,10 +25,14 @@ options:
     description: Whether to write the repository's file, or only to remove what contradicts it.
     type: bool
     default: true
-  backup_directory:
-    description: Where removed files are kept.
+  layer:
+    description: What the repository belongs to, for M(xpu.fleet.file_restore).
+    type: str
+    default: repository
+  directory:
+    description: Where the files that were found are kept.
     type: path
-    default: /var/backups/xpu-fleet
+    default: /var/lib/xpu-fleet/found
 attributes:
   check_mode:
     description: Reads and compares, changes nothing.
@@ -51,7 +56,6 @@ removed:
   returned: success
 """
 
-import shutil  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -64,6 +68,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.apt import (  # noqa: E4
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.download import hide_password  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.files import write_atomically  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.found import FoundError, remember_file  # noqa: E402
 
 _HEADER = "# Managed by Ansible (xpu.fleet).\n"
 _MODE = 0o644
@@ -71,13 +76,6 @@ _MODE = 0o644
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _put_away(paths: list[Path], directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # a sources file may name a user and password
-    for path in paths:
-        shutil.copy2(path, directory)
-        path.unlink()
 
 
 def _difference(path: Path, before: str, after: str, removed: list[Path]) -> list[dict[str, Any]]:
@@ -92,7 +90,8 @@ def main() -> None:
         argument_spec={
             "repository": {"type": "dict", "required": True},
             "write": {"type": "bool", "default": True},
-            "backup_directory": {"type": "path", "default": "/var/backups/xpu-fleet"},
+            "layer": {"type": "str", "default": "repository"},
+            "directory": {"type": "path", "default": "/var/lib/xpu-fleet/found"},
         },
         supports_check_mode=True,
     )
@@ -108,7 +107,13 @@ def main() -> None:
     difference = _difference(path, before, after, removed)
     changed = before != after or bool(removed)
     if changed and not module.check_mode:
-        _put_away(removed, Path(module.params["backup_directory"]))
+        try:
+            for touched in [*removed, *([path] if before != after else [])]:
+                remember_file(module, touched, module.params["layer"], Path(module.params["directory"]))
+        except FoundError as error:
+            module.fail_json(msg=str(error))
+        for gone in removed:
+            gone.unlink()
         if before != after:
             write_atomically(module, path, after.encode())
     if path.is_file():

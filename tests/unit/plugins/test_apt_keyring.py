@@ -17,6 +17,7 @@ def options(tmp_path: Path, vendor: SigningKey, stranger: SigningKey) -> dict[st
         "url": f"file://{tmp_path}/vendor.key",
         "fingerprints": [vendor.fingerprint],
         "dest": str(tmp_path / "keyrings/vendor.gpg"),
+        "directory": str(tmp_path / "found"),
     }
 
 

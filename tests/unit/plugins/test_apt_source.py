@@ -27,7 +27,7 @@ def options(tmp_path: Path) -> dict[str, Any]:
         "keyring": "/usr/share/keyrings/graphics.gpg",
         "sources": str(tmp_path / "etc/graphics.sources"),
     }
-    return {"repository": repository, "backup_directory": str(tmp_path / "backups")}
+    return {"repository": repository, "directory": str(tmp_path / "found")}
 
 
 def test_the_file_is_written_once_and_readable_for_all(options: dict[str, Any]) -> None:
@@ -45,6 +45,34 @@ def test_the_file_is_written_once_and_readable_for_all(options: dict[str, Any]) 
 def test_it_is_not_written_where_only_leftovers_are_to_go(options: dict[str, Any]) -> None:
     assert not run_module("apt_source", write=False, **options)["changed"]
     assert not Path(options["repository"]["sources"]).exists()
+
+
+def test_what_was_there_is_put_back(options: dict[str, Any], tmp_path: Path) -> None:
+    own, other = Path(options["repository"]["sources"]), tmp_path / "etc/other.sources"
+    own.parent.mkdir()
+    own.write_text("Types: deb\n")
+    own.chmod(0o640)
+    options["directory"] = str(tmp_path / "found")
+    run_module("apt_source", layer="one", **options)
+    assert own.read_text() == CONTENT
+    options["repository"]["sources"] = str(other)
+    run_module("apt_source", layer="two", **options)
+    where = {"directory": options["directory"]}
+    foreseen = run_module("file_restore", check=True, layer="one", **where)
+    assert foreseen["changed"] and foreseen["restored"] == [str(own)] and own.read_text() == CONTENT
+    assert run_module("file_restore", layer="one", **where)["changed"]
+    assert own.read_text() == "Types: deb\n" and own.stat().st_mode & 0o777 == 0o640
+    assert not run_module("file_restore", layer="one", **where)["changed"]
+    assert run_module("file_restore", layer="two", **where)["removed"] == [str(other)]
+    assert not other.exists() and list((tmp_path / "found").rglob("*.json")) == []
+
+
+def test_what_an_earlier_version_wrote_was_not_found(options: dict[str, Any]) -> None:
+    path = Path(options["repository"]["sources"])
+    path.parent.mkdir()
+    path.write_text(CONTENT.replace("jammy", "focal"))
+    run_module("apt_source", **options)
+    assert run_module("file_restore", layer="repository", directory=options["directory"])["removed"] == [str(path)]
 
 
 def test_a_mirrors_password_is_not_shown(options: dict[str, Any]) -> None:

@@ -1,0 +1,113 @@
+#!/usr/bin/python
+"""Ansible module: put files back as they were before a layer wrote or removed them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: file_restore
+short_description: Put files back as they were before a layer wrote or removed them
+version_added: "0.2.0"
+description:
+  - M(xpu.fleet.apt_source) and M(xpu.fleet.apt_keyring) keep what they find before they change it. This puts it back,
+    and removes what was not there.
+  - Without a record nothing is done.
+author: The xpu.fleet developers (@xpu-fleet)
+options:
+  layer:
+    description: What the files belong to.
+    type: str
+    required: true
+  directory:
+    description: Where the files that were found are kept.
+    type: path
+    default: /var/lib/xpu-fleet/found
+attributes:
+  check_mode:
+    description: Says what would be removed and put back.
+    support: full
+  diff_mode:
+    description: Lists the same.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Take the graphics repository away again
+  xpu.fleet.file_restore:
+    layer: repository
+"""
+
+RETURN = r"""
+removed:
+  description: Files that were not there before.
+  type: list
+  elements: str
+  returned: success
+restored:
+  description: Files that were there before.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import os  # noqa: E402
+import shutil  # noqa: E402
+from collections.abc import Mapping  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.found import (  # noqa: E402
+    FoundError,
+    read_files,
+    remove_empty,
+    write_files,
+)
+
+
+def put_back(files: Mapping[str, str]) -> None:
+    """Copy every file that was kept to where it was, and remove the others."""
+    for path, kept in files.items():
+        if not kept:
+            Path(path).unlink(missing_ok=True)
+        elif Path(kept).exists():  # a run that was cut off put it back already where it does not
+            partial = Path(f"{path}.xpu-fleet")  # a name that apt does not read
+            partial.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            shutil.copy2(kept, partial)
+            owner = Path(kept).stat()
+            os.chown(partial, owner.st_uid, owner.st_gid)
+            partial.replace(path)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "layer": {"type": "str", "required": True},
+            "directory": {"type": "path", "default": "/var/lib/xpu-fleet/found"},
+        },
+        supports_check_mode=True,
+    )
+    directory = Path(module.params["directory"])
+    try:
+        record = read_files(directory)
+        files = record.pop(module.params["layer"], {})
+        if files and not module.check_mode:
+            put_back(files)
+            write_files(module, record, directory)
+            for kept in filter(None, files.values()):
+                Path(kept).unlink(missing_ok=True)
+            remove_empty([Path(kept) for kept in files.values() if kept], directory)
+    except (FoundError, OSError) as error:
+        module.fail_json(msg=f"The files of layer {module.params['layer']} cannot be put back: {error}")
+    removed = sorted(path for path, kept in files.items() if not kept)
+    restored = sorted(path for path, kept in files.items() if kept)
+    lines = [f"remove {path}\n" for path in removed] + [f"put back {path}\n" for path in restored]
+    module.exit_json(
+        changed=bool(files),
+        removed=removed,
+        restored=restored,
+        diff={"before": "", "after": "".join(lines)} if files else {},
+    )
+
+
+if __name__ == "__main__":
+    main()

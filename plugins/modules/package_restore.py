@@ -1,0 +1,301 @@
+#!/usr/bin/python
+"""Ansible module: bring packages back to what they were before a layer changed them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: package_restore
+short_description: Bring packages back to what they were before a layer changed them
+version_added: "0.2.0"
+description:
+  - Reads what M(xpu.fleet.package_record) wrote down. Packages that were not there are purged, others get their version
+    back in the same transaction of apt, then their hold and whether they were installed by hand. The record goes last,
+    so that a run which was cut off is finished by the next.
+  - What came along with the packages goes with them where nothing else needs it. What was there before stays.
+  - apt is asked first. It is an error, and nothing changes, where anything else would have to go.
+  - The repositories that this collection added offer no versions here, so that a package gets the distribution's again.
+    Where its version is not offered any more, the next newer one is taken; RV(notes) say so.
+  - Without a record nothing is done.
+author: The xpu.fleet developers (@xpu-fleet)
+options:
+  layer:
+    description: Names of the records, the layer that was added last first.
+    type: list
+    elements: str
+    required: true
+  lock_timeout:
+    description: Seconds to wait for another program that installs packages.
+    type: int
+    default: 600
+  directory:
+    description: Where records are kept.
+    type: path
+    default: /var/lib/xpu-fleet/found
+attributes:
+  check_mode:
+    description: Asks apt and says what would be done.
+    support: full
+  diff_mode:
+    description: Shows the packages that differ, as they are and as they were found.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Take the driver away again
+  xpu.fleet.package_restore:
+    layer: driver
+"""
+
+RETURN = r"""
+recorded:
+  description: The layers that have a record.
+  type: list
+  elements: str
+  returned: success
+removed:
+  description: Packages that are purged.
+  type: list
+  elements: str
+  returned: success
+installed:
+  description: Packages that are installed at another version, as apt takes them on its command line.
+  type: list
+  elements: str
+  returned: success
+notes:
+  description: What could not be brought back as it was, one sentence each.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import tempfile  # noqa: E402
+from collections.abc import Iterable, Mapping  # noqa: E402
+from dataclasses import dataclass, field  # noqa: E402
+from functools import cmp_to_key  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.apt import (  # noqa: E402
+    APT_ETC,
+    OWN_PREFERENCES,
+    AptError,
+    available_versions,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.found import (  # noqa: E402
+    OWN_HEADER,
+    FoundError,
+    Record,
+    State,
+    command,
+    installed,
+    read_record,
+    record_path,
+)
+
+Packages = Mapping[str, State]
+
+
+@dataclass
+class Plan:
+    """What has to be done so that packages are as they were found."""
+
+    remove: list[str] = field(default_factory=list)
+    #: Package to version.
+    install: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def arguments(self) -> list[str]:
+        """Return it as apt-get takes it."""
+        return [f"{name}={version}" for name, version in self.install.items()] + [f"{name}-" for name in self.remove]
+
+
+class Apt:
+    """apt without the sources and preferences that this collection wrote; its caches are not the node's."""
+
+    def __init__(self, directory: Path, lock_timeout: int, etc: Path = APT_ETC) -> None:
+        for name in ("sources.list.d", "preferences.d"):
+            (directory / name).mkdir()
+            for path in (etc / name).glob("*"):
+                own = path.match(OWN_PREFERENCES) if name == "preferences.d" else _is_own(path)
+                if path.is_file() and not own:
+                    shutil.copy(path, directory / name)
+        settings = {
+            "Dir::Etc::SourceParts": f"{directory}/sources.list.d/",
+            "Dir::Etc::PreferencesParts": f"{directory}/preferences.d/",
+            "Dir::Cache::pkgcache": "",
+            "Dir::Cache::srcpkgcache": "",
+            "APT::Get::AutomaticRemove": "false",
+            "DPkg::Lock::Timeout": str(lock_timeout),
+        }
+        self.options = [f"-o{name}={value}" for name, value in settings.items()]
+
+    def available(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Return the versions that the distribution's and the operator's sources offer, newest first."""
+        return available_versions(names, self.options)
+
+    def removals(self, plan: Plan, *, sweep: bool = False) -> list[str]:
+        """Return what the plan would remove, with ``sweep`` also what nothing would need then. Raises FoundError."""
+        needs = ["AutoRemove::SuggestsImportant", "AutoRemove::RecommendsImportant"]
+        options = [f"-oAPT::{name}=false" for name in needs] + ["-oAPT::Get::AutomaticRemove=true"] if sweep else []
+        output = self._install(["--simulate", *options], plan)
+        return [line.split()[1] for line in output.splitlines() if line.startswith(("Remv ", "Purg "))]
+
+    def carry_out(self, plan: Plan) -> None:
+        """Do it in one transaction. Raises FoundError."""
+        self._install(["-oDpkg::Options::=--force-confdef", "-oDpkg::Options::=--force-confold"], plan)
+
+    def _install(self, options: list[str], plan: Plan) -> str:
+        wanted = ["--yes", "--purge", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages"]
+        return command(["apt-get", "install", "-q", *self.options, *wanted, *options, *plan.arguments()])
+
+
+def merge(records: Iterable[Record], now: Packages) -> dict[str, State]:
+    """Return how packages were found before the first of several layers, named from the last to the first."""
+    found: dict[str, State] = {}
+    for record in records:
+        if record.before is not None:
+            record.settle(now, cut_off=True)
+        found.update(record.packages)
+    return found
+
+
+def plan_for(found: Packages, now: Packages, available: Mapping[str, list[str]]) -> Plan:
+    """Return what has to be done, but for what nothing needs any more then."""
+    plan = Plan()
+    for name, was in sorted(found.items()):
+        present = now_of(now, name)
+        if was.version and was.version != present.version:
+            _bring_back(plan, name, was, present, available.get(name, []))
+        elif not was.version and ((present.settings and not was.settings) or (present.version and not was.along)):
+            plan.remove.append(name)
+    return plan
+
+
+def _bring_back(plan: Plan, name: str, was: State, present: State, offered: list[str]) -> None:
+    version = nearest(was.version, offered)
+    if version not in ("", present.version):
+        plan.install[name] = version
+    if version != was.version:
+        after = f"comes at {version}" if version else f"stays as it is ({present})"
+        plan.notes.append(f"{name} was {was.version}, which no repository offers any more; it {after}.")
+
+
+def nearest(version: str, offered: list[str]) -> str:
+    """Return the version itself, the next newer one on offer, the newest older one, or ""."""
+
+    def compare(one: str, other: str) -> int:
+        return -1 if _older(one, other) else int(one != other)
+
+    newer = sorted((other for other in offered if not _older(other, version)), key=cmp_to_key(compare))
+    return newer[0] if newer else max(offered, key=cmp_to_key(compare), default="")
+
+
+def _older(one: str, other: str) -> bool:
+    return one != other and not subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False).returncode
+
+
+def complete(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
+    """Add what nothing needs any more. Raises FoundError where something would go that has to stay."""
+    # A package that came along and that a person has asked for since is theirs.
+    along = {
+        n for n, was in found.items() if not was.version and was.along and (was.manual or not now_of(now, n).manual)
+    }
+    if along & now.keys():
+        plan.remove += sorted(along.intersection(apt.removals(plan, sweep=True)) - set(plan.remove))
+    if not plan.arguments():
+        return
+    kept = sorted(set(apt.removals(plan)) - set(plan.remove))
+    if kept:
+        raise FoundError(
+            f"To remove {', '.join(plan.remove) or 'nothing'}, apt would also remove {', '.join(kept)}, which was not"
+            " brought along. Nothing was changed. Remove it first, or undo the layer too that brought it."
+        )
+
+
+def now_of(now: Packages, name: str) -> State:
+    """Return the state of a package."""
+    return now.get(name, State())
+
+
+def marks(found: Packages, now: Packages) -> dict[str, list[str]]:
+    """Return the calls of apt-mark that give packages back what they were marked as."""
+    calls: dict[str, list[str]] = {"auto": [], "manual": [], "unhold": [], "hold": []}
+    for name, was in sorted(found.items()):
+        present = now_of(now, name)
+        if not present.version:
+            continue
+        if was.version and present.manual != was.manual:
+            calls["manual" if was.manual else "auto"].append(name)
+        if present.held != was.held:
+            calls["hold" if was.held else "unhold"].append(name)
+    return {verb: names for verb, names in calls.items() if names}
+
+
+def _is_own(path: Path) -> bool:
+    return path.is_file() and path.read_bytes().startswith(OWN_HEADER)
+
+
+def _listing(states: Packages, names: Iterable[str]) -> str:
+    return "".join(f"{name}: {now_of(states, name)}\n" for name in sorted(names))
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "layer": {"type": "list", "elements": "str", "required": True},
+            "lock_timeout": {"type": "int", "default": 600},
+            "directory": {"type": "path", "default": "/var/lib/xpu-fleet/found"},
+        },
+        supports_check_mode=True,
+    )
+    directory = Path(module.params["directory"])
+    try:
+        records = {layer: read_record(directory, layer) for layer in module.params["layer"]}
+        present = {layer: record for layer, record in records.items() if record is not None}
+        nothing: dict[str, Any] = {"changed": False, "removed": [], "installed": [], "notes": []}
+        answer = _restore(module, present, directory) if present else nothing
+    except (FoundError, AptError) as error:
+        module.fail_json(msg=str(error))
+    notes = [f"There is no record of layer {layer}: its packages stay." for layer in records if layer not in present]
+    module.exit_json(**{**answer, "recorded": list(present), "notes": answer["notes"] + notes})
+
+
+def _restore(module: AnsibleModule, records: Mapping[str, Record], directory: Path) -> dict[str, Any]:
+    now = installed()
+    found = merge(records.values(), now)
+    with tempfile.TemporaryDirectory(prefix="xpu-fleet-apt-") as scratch:
+        apt = Apt(Path(scratch), module.params["lock_timeout"])
+        lost = [name for name, was in found.items() if was.version and was.version != now_of(now, name).version]
+        plan = plan_for(found, now, apt.available(lost))
+        complete(plan, apt, found, now)
+        calls = marks(found, now)
+        if not module.check_mode:
+            if plan.arguments():
+                apt.carry_out(plan)
+            for verb, names in marks(found, installed()).items():
+                command(["apt-mark", verb, *names])
+            for layer in records:
+                record_path(directory, layer).unlink()
+    touched = {*plan.remove, *plan.install, *(name for names in calls.values() for name in names)}
+    after = {**found, **{name: State() for name in plan.remove}}
+    return {
+        "changed": True,
+        "removed": plan.remove,
+        "installed": [f"{name}={version}" for name, version in plan.install.items()],
+        "notes": plan.notes,
+        "diff": {
+            "before_header": "packages",
+            "after_header": "packages",
+            "before": _listing(now, touched),
+            "after": _listing(after, touched),
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
