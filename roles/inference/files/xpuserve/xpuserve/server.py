@@ -7,8 +7,6 @@ import logging
 import os
 import signal
 import socket
-from pathlib import Path
-from typing import Optional
 
 import uvicorn
 
@@ -16,7 +14,6 @@ from xpuserve import backends, systemd
 from xpuserve.api.app import create_app
 from xpuserve.engine.loop import Engine
 from xpuserve.engine.request import Failed
-from xpuserve.keys import Keys, KeysError
 from xpuserve.settings import Settings
 
 # What follows SIGTERM; together less than the unit's TimeoutStopSec.
@@ -43,12 +40,8 @@ class Server(uvicorn.Server):
 
 
 def run(settings: Settings, instance: int, listener: socket.socket) -> int:
-    """Serve on `listener` until SIGTERM or SIGINT; the result is the exit status, 1 if the engine failed.
-
-    SIGHUP reads the API keys again. Raises KeysError.
-    """
+    """Serve on `listener` until SIGTERM or SIGINT; the result is the exit status, 1 if the engine failed."""
     failed = False
-    keys = Keys(Path(settings.api_keys_file)) if settings.api_keys_file else None
 
     def on_ready() -> None:
         host, port = listener.getsockname()[:2]
@@ -73,7 +66,6 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
         model=settings.model.name,
         context_length=settings.model.context_length,
         max_tokens_default=settings.max_tokens_default,
-        keys=keys,
     )
     close = DRAIN_SECONDS + CLOSE_SECONDS
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=close)
@@ -81,7 +73,6 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself the signal again when it has stopped; this handler then lets us go on.
         signal.signal(number, server.handle_exit)
-    signal.signal(signal.SIGHUP, lambda *_: _reload(keys))
     engine.start()
     server.run(sockets=[listener])
     if engine.ready:
@@ -92,11 +83,3 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
         logging.shutdown()
         os._exit(status)
     return status
-
-
-def _reload(keys: Optional[Keys]) -> None:
-    try:
-        if keys:
-            log.info("%d API keys are accepted now", keys.reload())
-    except KeysError as error:
-        log.error("the former API keys stay: %s", error)

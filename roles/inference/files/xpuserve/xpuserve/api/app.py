@@ -17,13 +17,11 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from xpuserve.api import sse
-from xpuserve.api.auth import RequireKey
 from xpuserve.api.schema import ChatReply, ChatRequest, CompletionBase, CompletionRequest, Reply, error_body
 from xpuserve.engine import request as engine_request
 from xpuserve.engine.loop import Engine, QueueFullError
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Sampling
-from xpuserve.keys import Keys
 
 # What a body may be long: far more than any text of as many tokens as the context has. Without a limit, one client
 # takes the memory, and the tokenizer's time, from all.
@@ -49,13 +47,8 @@ class APIError(HTTPException):
         self.body = error_body(message, kind, param=param, code=code)
 
 
-def create_app(
-    engine: Engine, *, model: str, context_length: int, max_tokens_default: int, keys: Optional[Keys] = None
-) -> FastAPI:
-    """The web application in front of `engine`. `context_length` is in tokens, prompt and answer together.
-
-    Without `keys`, everyone who reaches it is served.
-    """
+def create_app(engine: Engine, *, model: str, context_length: int, max_tokens_default: int) -> FastAPI:
+    """The web application in front of `engine`. `context_length` is in tokens, prompt and answer together."""
     handlers: dict[Any, Any] = {
         StarletteHTTPException: _on_http_error,
         RequestValidationError: _on_invalid,
@@ -66,8 +59,6 @@ def create_app(
     card = {"id": model, "object": "model", "created": created, "owned_by": "xpuserve"}
 
     app.add_middleware(BodyLimit, limit=BODY_BYTES + BODY_BYTES_PER_TOKEN * context_length)
-    if keys:
-        app.add_middleware(RequireKey, keys=keys)
 
     @app.get("/health")
     async def health() -> Response:
