@@ -11,7 +11,8 @@ rig = PYTHONPATH=molecule python3 -m rig
 collection := collections/ansible_collections/xpu/fleet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove test lint unit molecule build docs lock clean venv-dev venv-demo
+.PHONY: help demo chat demo-shell demo-remove test lint unit molecule machines downgrade story test-faults build docs lock
+.PHONY: clean venv-dev venv-demo
 
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,9 +31,9 @@ demo-shell: venv-demo ## Look inside the node of the demo
 demo-remove: venv-demo ## Remove the node of the demo
 	@$(rig) down --fleet demo
 
-test: lint unit molecule build ## Run all checks and tests, as CI does
+test: lint unit molecule machines build ## Run all checks and tests, as CI does
 
-lint unit molecule build docs clean: export PATH := $(DEV)/bin:$(HOST_PATH)
+lint unit molecule machines downgrade story test-faults build docs clean: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
 	yamllint --strict .
@@ -41,7 +42,7 @@ lint: venv-dev ## Check style, types, documents and the changelog
 	ruff format --check
 	mypy $(collection)/plugins
 	mypy roles/inference/files/xpuserve/xpuserve
-	mypy molecule/rig molecule/demo.py requirements/venv.py tests
+	mypy molecule/rig molecule/kernel/faults molecule/demo.py requirements/venv.py tests
 	python3 tests/docs.py --check
 	antsibull-changelog lint
 
@@ -49,7 +50,19 @@ unit: venv-dev ## Run the unit tests
 	python3 -m pytest tests/unit
 
 molecule: venv-dev ## Build test hosts, provision them twice, ask their services
-	molecule test
+	molecule test --scenario-name default
+
+machines: venv-dev ## Change the kernel of machines that really reboot, cut their power, let one panic, go back
+	@$(MAKE) --no-print-directory --jobs=2 downgrade story
+
+downgrade: venv-dev
+	molecule test --scenario-name kernel
+
+story: venv-dev
+	PYTHONPATH=molecule python3 -m kernel.faults --story cut-unpack panic
+
+test-faults: venv-dev ## Let everything go wrong that the kernel's change is made for (an hour or two)
+	PYTHONPATH=molecule python3 -m kernel.faults
 
 build: venv-dev ## Build the collection, install it in an empty folder, load every part of it
 	python3 -m pytest tests/build
@@ -61,7 +74,7 @@ lock: ## Lock the versions of the tools anew (needs uv)
 	@sh requirements/lock.sh
 
 clean: venv-dev ## Remove test hosts and what tests left in the checkout
-	@for fleet in default demo dev; do $(rig) down --fleet $$fleet; done
+	@for fleet in default demo dev kernel faults; do $(rig) down --fleet $$fleet; done
 	@rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache xpu-fleet-*.tar.gz
 
 venv-dev venv-demo: venv-%:

@@ -1,0 +1,379 @@
+"""The machines that faults happen to, and the procedure: start from a snapshot, inject, run, look, mend, run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kernel.faults.catalogue import Act, After, Fault, Moment, Stage
+from kernel.faults.play import ROOT, Operator, Play, Run
+from kernel.faults.state import as_root, differences, look, unconverged, unfit, unproven, wanted
+from rig import cache
+from rig.machine import Machine
+
+FLEET = "faults"
+NETWORK = "10.77.5"
+SCENARIO = Path(__file__).resolve().parents[1]
+#: The layers that concern the kernel; engine, Python and model take emulated processors too long.
+TAGS = ("--tags", "kernel,driver,access")
+BOOT_TIMEOUT = 420.0
+#: Seconds that a machine without power waits for it.
+DARK = 3.0
+
+#: What an operator types who wants everything new, and then the newest kernel by name.
+NEWER_KERNEL = r"""
+sed -n 's/ jammy / jammy-updates /p' /etc/apt/sources.list > /etc/apt/sources.list.d/updates.list
+test -s /etc/apt/sources.list.d/updates.list
+export DEBIAN_FRONTEND=noninteractive
+apt-get update
+apt-get -y full-upgrade
+apt-get -y install $(apt-cache depends linux-image-generic-hwe-22.04 | sed -n 's/.*Depends: \(linux-image-[0-9]\)/\1/p')
+"""
+
+
+@dataclass
+class Outcome:
+    """What came of a fault."""
+
+    fault: Fault
+    problems: list[str] = field(default_factory=list)
+    machine: str = ""
+    says: str = ""
+    next_run: str = ""
+    seconds: float = 0.0
+    runs: list[float] = field(default_factory=list)
+
+
+class Bench:
+    """One machine and somebody who runs playbooks against it."""
+
+    def __init__(self, machine: str, folder: Path, say: Callable[[str], None]) -> None:
+        """Take the machine of that name; inventories and logs are kept in ``folder``."""
+        self.name = machine
+        self.machine = Machine.of(FLEET, machine)
+        self.say = say
+        self.operator = Operator(write_inventory(folder / machine, FLEET, machine), machine, folder / "logs")
+        self.saved: set[Stage] = set()
+        self.bare: dict[str, Any] = {}
+        self.origin = ""
+
+    # -- the machine ------------------------------------------------------------------------------------------------
+
+    def begin(self, stage: Stage, lossy: bool = False) -> None:
+        """Have the machine as it was at that stage; the first time it is brought there and kept."""
+        if stage not in self.saved:
+            self._bring(stage)
+            self.machine.save(stage.value)
+            self.saved.add(stage)
+        # What it is about to forget need not be written down.
+        self.machine.cut_power()
+        self.machine.start(snapshot=stage.value, lossy=lossy)
+        self.machine.wait(BOOT_TIMEOUT)
+
+    def _bring(self, stage: Stage) -> None:
+        if stage is Stage.BARE:
+            self.machine.wait(BOOT_TIMEOUT)
+            self._must(self.play("prepare", playbook=str(SCENARIO / "prepare.yml"), options=()).finish())
+            self.bare = look(self.machine, files=True)
+            self.origin = self.bare["boot"]["kernel"]
+            return
+        before = Stage.BARE if stage is Stage.INSTALLED else Stage.INSTALLED
+        self.begin(before)
+        self.say(f"brings the machine to stage {stage.value}")
+        if stage is Stage.INSTALLED:
+            run = self.play("stage-installed", {"xpu_reboot": "never"}).finish()
+            if "Pending: a reboot" not in run.output:
+                raise BenchError(f"{self.name}: without consent to a reboot the run said: {run.says}")
+        else:
+            self._must(self.play("stage-converged").finish())
+            problems = unconverged(look(self.machine))
+            if problems:
+                raise BenchError(f"{self.name} is not converged: {'; '.join(problems)}")
+        self.say(f"is at stage {stage.value} ({run.seconds if stage is Stage.INSTALLED else 0:.0f} s)")
+
+    def _must(self, run: Run) -> Run:
+        if not run.clean:
+            raise BenchError(f"{self.name}: a run that had to succeed said: {run.says}")
+        return run
+
+    def play(
+        self,
+        log: str,
+        variables: dict[str, Any] | None = None,
+        playbook: str = "playbooks/site.yml",
+        options: Sequence[str] = TAGS,
+    ) -> Play:
+        """Start a run of a playbook."""
+        return self.operator.start(playbook, f"{self.name}-{log}", variables, options)
+
+    def root(self, script: str, check: bool = True) -> str:
+        """Run a shell script on the machine."""
+        return as_root(self.machine, script, check)
+
+    def console(self) -> str:
+        """Return the serial console's text so far."""
+        path = Path(self.machine.console)
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def settle(self) -> dict[str, Any]:
+        """Wait until the machine answers and nothing is left that would reboot it; return what it looks like."""
+        deadline = time.monotonic() + BOOT_TIMEOUT * 2
+        while True:
+            self.machine.wait(BOOT_TIMEOUT)
+            state = look(self.machine)
+            armed = state["boot"]["timer"] == "active" and state["boot"]["kernel"] == wanted()
+            if not armed or time.monotonic() > deadline:
+                return state
+            time.sleep(5.0)
+
+    # -- the procedure ----------------------------------------------------------------------------------------------
+
+    def endure(self, fault: Fault, *, stage: Stage | None = None, begin: bool = True, last: bool = True) -> Outcome:
+        """Let one fault happen and see what comes of it.
+
+        In a story of several faults only the first begins with a snapshot, and only the last ends with a run that must
+        succeed.
+        """
+        outcome, started = Outcome(fault), time.monotonic()
+        try:
+            if begin:
+                self.begin(stage or fault.start, lossy=True)
+            if fault.procedure:
+                getattr(self, fault.procedure)(outcome)
+            else:
+                self._happen(fault, outcome)
+                if last and not fault.succeeds:
+                    self._again(fault, outcome)
+        except Exception as error:
+            outcome.problems.append(f"{type(error).__name__}: {error}")
+        outcome.seconds = time.monotonic() - started
+        return outcome
+
+    def _happen(self, fault: Fault, outcome: Outcome) -> None:
+        if fault.inject:
+            self.root(fault.inject)
+        mark = len(self.console())
+        play = self.play(f"{fault.name}-1")
+        if fault.moment and not self._reach(play, fault.moment, mark):
+            outcome.problems.append(f"the run never came to the moment {fault.moment.title}")
+        elif fault.act is Act.CUT:
+            self.machine.cut_power()
+            time.sleep(DARK)
+            self.machine.start(lossy=True)
+        elif fault.act is Act.KILL:
+            play.kill()
+        elif fault.act is Act.SCRIPT:
+            self.root(fault.script)
+        run = play.finish()
+        outcome.runs.append(run.seconds)
+        outcome.says = run.says
+        state = self.settle()
+        outcome.machine = f"answers on {state['boot']['kernel']}"
+        outcome.problems += unfit(state) + unproven(state, self.origin)
+        self._compare(fault, outcome, run, state, mark)
+
+    def _compare(self, fault: Fault, outcome: Outcome, run: Run, state: dict[str, Any], mark: int) -> None:
+        kernel = state["boot"]["kernel"]
+        expected = {After.ORIGIN: [self.origin], After.WANTED: [wanted()], After.EITHER: [self.origin, wanted()]}
+        if kernel not in expected[fault.after]:
+            outcome.problems.append(f"it runs {kernel}, expected {fault.after.value}")
+        if fault.succeeds != run.clean and fault.act is not Act.KILL:
+            outcome.problems.append(f"the run {'ended well' if run.clean else 'failed'}: {run.says}")
+        if fault.says and not re.search(fault.says, " ".join(run.output.split())):
+            outcome.problems.append(f"the run does not say {fault.says!r} but {run.says!r}")
+        trials = len(re.findall(rf"Linux version {wanted()}", self.console()[mark:]))
+        if fault.trials is not None and trials != fault.trials:
+            outcome.problems.append(f"it booted {wanted()} {trials} times, expected {fault.trials}")
+        if fault.untouched:
+            now = look(self.machine, files=True)
+            now["files"] = {path: value for path, value in now["files"].items() if not path.startswith("/boot/full.")}
+            outcome.problems += differences(self.bare, now)
+        if fault.succeeds:
+            outcome.problems += unconverged(state)
+            outcome.next_run = "not needed"
+
+    def _again(self, fault: Fault, outcome: Outcome) -> None:
+        if fault.mend:
+            self.root(fault.mend)
+        run = self.play(f"{fault.name}-2").finish()
+        outcome.runs.append(run.seconds)
+        outcome.next_run = f"converges, failed={run.recap('failed')}" if run.clean else f"fails: {run.says}"
+        if not run.clean:
+            outcome.problems.append(f"the next run fails: {run.says}")
+        outcome.problems += unconverged(look(self.machine))
+
+    def _reach(self, play: Play, moment: Moment, mark: int) -> bool:
+        for task in moment.tasks:
+            if not play.reaches(task):
+                return False
+        if moment.console:
+            while not re.search(moment.console, self.console()[mark:]):
+                if play.ended:
+                    return False
+                time.sleep(0.2)
+        if moment.until:
+            found = self.root(
+                f"for i in $(seq 3000); do if {moment.until}; then echo REACHED; exit; fi; sleep 0.1; done"
+            )
+            if "REACHED" not in found:
+                return False
+        time.sleep(moment.delay)
+        return not play.ended
+
+    # -- procedures of their own ------------------------------------------------------------------------------------
+
+    def newer_kernel(self, outcome: Outcome) -> None:
+        """A newer kernel comes with an upgrade, and by name: the default and the holds stand."""
+        held = look(self.machine)["packages"]["held"]
+        self.root(NEWER_KERNEL)
+        newer = [name for name in look(self.machine)["packages"]["installed"] if re.match(r"linux-image-6", name)]
+        if not newer:
+            outcome.problems.append("no newer kernel was installed")
+        before = self.machine.ssh("cat /proc/sys/kernel/random/boot_id")
+        self.root("systemctl reboot", check=False)
+        self._wait_for_boot(before)
+        state = self.settle()
+        outcome.machine = f"answers on {state['boot']['kernel']}, beside {', '.join(newer)}"
+        if state["boot"]["kernel"] != wanted():
+            outcome.problems.append(f"it runs {state['boot']['kernel']} after the upgrade")
+        if not set(held) <= set(state["packages"]["held"]):
+            outcome.problems.append("the upgrade lost holds")
+        outcome.says = "(no run)"
+        self._again(outcome.fault, outcome)
+
+    def rollback(self, outcome: Outcome) -> None:
+        """The way back: the kernel, the packages and the settings that the machine had."""
+        run = self.play("rollback-1", playbook="playbooks/rollback.yml").finish()
+        outcome.says = run.says
+        outcome.runs.append(run.seconds)
+        if not run.clean:
+            outcome.problems.append(f"the way back fails: {run.says}")
+        now = look(self.machine, files=True)
+        outcome.machine = f"answers on {now['boot']['kernel']}"
+        outcome.problems += unfit(now) + differences(self.bare, now)
+        self._again(outcome.fault, outcome)
+
+    def _wait_for_boot(self, before: str) -> None:
+        deadline = time.monotonic() + BOOT_TIMEOUT
+        while time.monotonic() < deadline:
+            time.sleep(2.0)
+            self.machine.wait(BOOT_TIMEOUT)
+            if self.machine.ssh("cat /proc/sys/kernel/random/boot_id", check=False).strip() not in ("", before.strip()):
+                return
+        raise BenchError(f"{self.name} was not rebooted")
+
+
+class BenchError(Exception):
+    """A machine can't be brought to where a fault starts."""
+
+
+def write_inventory(folder: Path, fleet: str, host: str) -> Path:
+    """Write an inventory of one machine of a fleet beside the variables that the scenario gives its machines."""
+    facts = json.loads((cache.RUN / fleet / "facts.json").read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {
+        "ansible_host": facts["nodes"][host],
+        "ansible_user": facts["ssh_user"],
+        "ansible_ssh_private_key_file": facts["ssh_key"],
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={facts['known_hosts']}",
+        "rig_fleet": fleet,
+    }
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {host: known}}}))
+    link = folder / "group_vars"
+    link.unlink(missing_ok=True)
+    link.symlink_to(SCENARIO / "inventory/group_vars")
+    return folder / "hosts.yml"
+
+
+def up(count: int) -> list[str]:
+    """Bring the fleet of that many machines up; return their names."""
+    names = [f"f{number}" for number in range(1, count + 1)]
+    platform = yaml.safe_load((SCENARIO / "molecule.yml").read_text())["platforms"][0]
+    platforms = [
+        {**platform, "name": name, "address": f"{NETWORK}.{10 + number}"} for number, name in enumerate(names, 1)
+    ]
+    nodes = cache.ROOT / f"{FLEET}.yml"
+    nodes.write_text(yaml.safe_dump({"platforms": platforms}))
+    _rig("up", "--fleet", FLEET, "--nodes", str(nodes))
+    return names
+
+
+def down() -> None:
+    """Take the fleet away."""
+    _rig("down", "--fleet", FLEET)
+
+
+def _rig(*words: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "molecule")}
+    subprocess.run([sys.executable, "-m", "rig", *words], env=environment, check=True)
+
+
+def run_all(faults: Sequence[Fault], machines: Sequence[str], tell: Callable[[str], None]) -> list[Outcome]:
+    """Let the faults happen, each machine taking the next one; return the outcomes in the faults' order."""
+    waiting: queue.SimpleQueue[Fault] = queue.SimpleQueue()
+    for fault in sorted(faults, key=lambda fault: list(Stage).index(fault.start)):
+        waiting.put(fault)
+    outcomes: dict[str, Outcome] = {}
+
+    def work(bench: Bench) -> None:
+        while True:
+            try:
+                fault = waiting.get_nowait()
+            except queue.Empty:
+                return
+            bench.say(f"{fault.name}: {fault.title}")
+            outcomes[fault.name] = bench.endure(fault)
+            report(bench, outcomes[fault.name])
+
+    _with_benches(machines, tell, work)
+    return [outcomes[fault.name] for fault in faults if fault.name in outcomes]
+
+
+def run_story(faults: Sequence[Fault], machine: str, tell: Callable[[str], None]) -> list[Outcome]:
+    """Let the faults happen to one machine, one after the other, in runs that each go on where the one before ended."""
+    outcomes: list[Outcome] = []
+
+    def work(bench: Bench) -> None:
+        for number, fault in enumerate(faults):
+            bench.say(f"{fault.name}: {fault.title}")
+            last = number == len(faults) - 1
+            outcome = bench.endure(fault, stage=Stage.BARE, begin=number == 0, last=last)
+            if not last:
+                outcome.next_run = f"see {faults[number + 1].name}"
+                if fault.mend:
+                    bench.root(fault.mend)
+            outcomes.append(outcome)
+            report(bench, outcome)
+
+    _with_benches([machine], tell, work)
+    return outcomes
+
+
+def report(bench: Bench, outcome: Outcome) -> None:
+    """Tell at once how a fault ended."""
+    runs = ", ".join(f"{seconds:.0f}" for seconds in outcome.runs)
+    verdict = "ok" if not outcome.problems else "FAILED"
+    bench.say(f"{outcome.fault.name}: {verdict} after {outcome.seconds:.0f} s (runs {runs} s)")
+    for problem in outcome.problems:
+        bench.say(f"  {problem}")
+
+
+def _with_benches(machines: Sequence[str], tell: Callable[[str], None], work: Callable[[Bench], None]) -> None:
+    folder = cache.RUN / FLEET / "faults"
+    benches = [Bench(name, folder, lambda text, name=name: tell(f"{name} {text}")) for name in machines]  # type: ignore[misc]
+    threads = [threading.Thread(target=work, args=(bench,)) for bench in benches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

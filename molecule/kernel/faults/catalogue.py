@@ -1,0 +1,292 @@
+"""The faults: what is done to a machine, when, and what has to come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Optional
+
+from kernel.faults.state import wanted
+
+KERNEL = wanted()
+MODULES = f"/lib/modules/{KERNEL}"
+#: Finds the virtual network card's module, wherever this kernel has it.
+NETWORK = f"$(find {MODULES} -name 'virtio_net.ko*')"
+
+
+class Stage(Enum):
+    """Machines that faults start from, kept as snapshots."""
+
+    BARE = "bare"
+    INSTALLED = "installed"  # all packages and modules; the kernel was not booted, for want of consent
+    CONVERGED = "converged"
+
+
+class Act(Enum):
+    """What happens at a moment of the run."""
+
+    CUT = "the power is cut"
+    KILL = "the controller is killed"
+    SCRIPT = "a command runs on the machine"
+
+
+class After(Enum):
+    """The kernel that runs once the fault is over."""
+
+    ORIGIN = "the kernel it came from"
+    WANTED = "the new kernel"
+    EITHER = "either kernel"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point of a run: a task begins (after other tasks did), then a condition holds on the machine or its console."""
+
+    title: str
+    tasks: tuple[str, ...]
+    #: Shell, as root on the machine: asked until it succeeds.
+    until: str = ""
+    #: Regular expression: waited for on the serial console.
+    console: str = ""
+    delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way in which things go wrong."""
+
+    name: str
+    title: str
+    start: Stage = Stage.BARE
+    #: Shell, as root on the machine: before the run, after it, and at a moment of it.
+    inject: str = ""
+    mend: str = ""
+    moment: Optional[Moment] = None
+    act: Optional[Act] = None
+    script: str = ""
+    #: Regular expression that the run's output has to match; "" where only the machine counts.
+    says: str = ""
+    #: Whether the run has to succeed in spite of the fault.
+    succeeds: bool = False
+    after: After = After.ORIGIN
+    #: How often the first run boots the new kernel, None where that does not matter.
+    trials: Optional[int] = None
+    #: The machine must not have changed at all.
+    untouched: bool = False
+    #: Name of a procedure of its own in the bench, "" for the common one.
+    procedure: str = ""
+
+
+def _running(program: str) -> str:
+    return f"pgrep -x '{program}'"
+
+
+def _started(words: str) -> str:
+    # pgrep leaves itself out, but not the shell that was told these words: [x] is x and does not look like it.
+    return f"pgrep -f '[{words[0]}]{words[1:]}'"
+
+
+#: The transaction, step by step, with the kernel that a power cut and a killed controller lead to.
+MOMENTS: tuple[tuple[str, Moment, Stage, After, After], ...] = (
+    (
+        "hold",
+        Moment(
+            "while GRUB's default is held", ("Hold GRUB's default at the running kernel",), _started("grub-mkconfig")
+        ),
+        Stage.BARE, After.ORIGIN, After.ORIGIN,
+    ),
+    (
+        "unpack",
+        Moment("while apt unpacks the kernel", ("Install the kernel's packages",), _running("dpkg-deb"), delay=1.0),
+        Stage.BARE, After.ORIGIN, After.ORIGIN,
+    ),
+    (
+        "initramfs",
+        Moment("while its initramfs is made", ("Install the kernel's packages",), _started("mkinitramfs"), delay=2.0),
+        Stage.BARE, After.ORIGIN, After.ORIGIN,
+    ),
+    (
+        "dkms",
+        Moment(
+            "while DKMS builds for it",
+            ("Build the driver's modules for the kernel before it is booted",),
+            _running("cc1"),
+        ),
+        Stage.BARE, After.ORIGIN, After.ORIGIN,
+    ),
+    (
+        "armed",
+        Moment(
+            "once it is chosen for one boot",
+            ("Take the kernel for one boot",),
+            "grub-editenv /boot/grub/grubenv list | grep -q '^next_entry=.'",
+        ),
+        Stage.INSTALLED, After.ORIGIN, After.ORIGIN,
+    ),
+    (
+        "trial",
+        Moment("while it boots for the first time", ("Reboot the node",), console=rf"Linux version {KERNEL}"),
+        Stage.INSTALLED, After.ORIGIN, After.ORIGIN,
+    ),
+    (
+        "proof",
+        Moment("while it runs and is not proven yet", ("Reboot the node", "Prove the driver's modules")),
+        Stage.INSTALLED, After.ORIGIN, After.ORIGIN,
+    ),
+    (
+        "default",
+        Moment(
+            "while it is made the default", ("Make the kernel GRUB's default",), _started("grub-mkconfig"), delay=1.0
+        ),
+        Stage.INSTALLED, After.EITHER, After.EITHER,
+    ),
+    (
+        "purge",
+        Moment("while newer kernels are removed", ("Remove newer kernels",), _started("dpkg --status-fd"), delay=2.0),
+        Stage.INSTALLED, After.WANTED, After.WANTED,
+    ),
+    (
+        "second",
+        Moment(
+            "while it boots as the default",
+            ("Remove newer kernels", "Reboot the node"),
+            console=rf"Linux version {KERNEL}",
+        ),
+        Stage.INSTALLED, After.WANTED, After.WANTED,
+    ),
+)  # fmt: skip
+
+#: /boot is a folder of the root file system here; what is reserved for root is taken too.
+FILL = """for size in 1G 128M 16M 2M 256K; do
+    while :; do
+        count=$((${count:-0} + 1))
+        fallocate -l $size /boot/full.$count 2>/dev/null || { rm -f /boot/full.$count; break; }
+    done
+done"""
+
+
+def _at_every_step() -> Iterator[Fault]:
+    for name, moment, stage, after_cut, after_kill in MOMENTS:
+        yield Fault(
+            f"cut-{name}", f"the power is cut {moment.title}", stage, moment=moment, act=Act.CUT, after=after_cut,
+            says="UNREACHABLE|is not reachable|runs .* again|Timed out|came up",
+        )  # fmt: skip
+        yield Fault(
+            f"kill-{name}", f"the controller is killed {moment.title}", stage, moment=moment, act=Act.KILL,
+            after=after_kill,
+        )  # fmt: skip
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "panic",
+        "the new kernel panics at boot",
+        Stage.INSTALLED,
+        # /init reads this file too, as process 1: it ends, and the kernel with it.
+        inject=f"""cat > /etc/initramfs-tools/conf.d/panic <<'END'
+[ "$$" != 1 ] || case "$(uname -r)" in {KERNEL}) exit 1 ;; esac
+END
+[ ! -e /boot/initrd.img-{KERNEL} ] || update-initramfs -u -k {KERNEL}""",
+        mend=f"rm /etc/initramfs-tools/conf.d/panic; update-initramfs -u -k {KERNEL}",
+        says=r"runs \S+ again",
+        trials=1,
+    ),
+    Fault(
+        "no-root",
+        "its initramfs can't find the root file system",
+        Stage.INSTALLED,
+        inject=f"""cat > /etc/initramfs-tools/hooks/zz-no-disk <<'END'
+#!/bin/sh
+[ "$1" != prereqs ] || exit 0
+[ "$version" != {KERNEL} ] || find "$DESTDIR" -name 'virtio_blk.ko*' -delete
+END
+chmod 755 /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}""",
+        mend=f"rm /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}",
+        says=r"runs \S+ again",
+        trials=1,
+    ),
+    Fault(
+        "no-network",
+        "it comes up without a network",
+        Stage.INSTALLED,
+        inject=f"file={NETWORK}; dpkg-divert --quiet --local --rename --divert $file.away --add $file; depmod {KERNEL};"
+        f" update-initramfs -u -k {KERNEL}",
+        mend=f"file=$(find {MODULES} -name 'virtio_net.ko*.away'); file=${{file%.away}};"
+        f" dpkg-divert --quiet --local --rename --remove $file; depmod {KERNEL}; update-initramfs -u -k {KERNEL}",
+        says=r"runs \S+ again",
+        trials=1,
+    ),
+    Fault(
+        "damaged",
+        "a file of the new kernel is damaged",
+        Stage.INSTALLED,
+        inject=f": > {NETWORK}; : > {MODULES}/modules.dep; truncate -s 1000 /boot/initrd.img-{KERNEL}",
+        says="",
+        succeeds=True,
+        after=After.WANTED,
+    ),
+    Fault(
+        "no-compiler",
+        "its DKMS modules do not build",
+        Stage.BARE,
+        inject="for gcc in $(ls /usr/bin/gcc /usr/bin/gcc-[0-9]* /usr/bin/x86_64-linux-gnu-gcc-[0-9]* 2>/dev/null); do"
+        " dpkg-divert --quiet --local --rename --divert $gcc.away --add $gcc; done",
+        mend="for gcc in $(ls /usr/bin/*.away); do gcc=${gcc%.away};"
+        " dpkg-divert --quiet --local --rename --remove $gcc; done",
+        says=r"DKMS module \S+ is not built for kernel",
+        trials=0,
+    ),
+    Fault(
+        "boot-full",
+        "/boot is full",
+        Stage.BARE,
+        inject="fallocate -l $(($(df --output=avail --block-size=1M /boot | tail -1) - 150))M /boot/full.1",
+        mend="rm /boot/full.*",
+        says=r"/boot has \d+ MiB free and kernel \S+ needs",
+        untouched=True,
+        trials=0,
+    ),
+    Fault(
+        "boot-fills",
+        "/boot fills up while the kernel is installed",
+        Stage.BARE,
+        moment=Moment("when apt begins to install", ("Install the kernel's packages",), _started("dpkg --status-fd")),
+        act=Act.SCRIPT,
+        script=FILL,
+        mend="rm /boot/full.*",
+        says=r"No space left on device",
+        trials=0,
+    ),
+    Fault(
+        "apt-locked",
+        "apt is locked by unattended-upgrades for a while",
+        Stage.BARE,
+        inject="systemd-run --quiet --unit=apt-locked python3 -c 'import fcntl, time\n"
+        'locks = [open(f"/var/lib/dpkg/{name}", "w") for name in ("lock-frontend", "lock")]\n'
+        "[fcntl.lockf(lock, fcntl.LOCK_EX) for lock in locks]\ntime.sleep(150)'",
+        says="",
+        succeeds=True,
+        after=After.WANTED,
+    ),
+    *_at_every_step(),
+    Fault(
+        "newer-kernel",
+        "a newer kernel appears later, through apt full-upgrade and by hand",
+        Stage.CONVERGED,
+        procedure="newer_kernel",
+        after=After.WANTED,
+    ),
+    Fault(
+        "rollback",
+        "the operator wants the node as it was",
+        Stage.CONVERGED,
+        procedure="rollback",
+    ),
+)  # fmt: skip
+
+
+def choose(names: list[str]) -> list[Fault]:
+    """Return the faults of those names in that order, all where there are none; raises KeyError for an unknown name."""
+    known = {fault.name: fault for fault in FAULTS}
+    return [known[name] for name in names] if names else list(FAULTS)

@@ -1,0 +1,190 @@
+"""Runs of a playbook that can be watched while they go on, and ended at a chosen moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+#: Seconds that one run may take; emulated processors are slow, and two machines share the real ones.
+RUN_TIMEOUT = 2400.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run said; ``status`` is below 0 where a signal ended it."""
+
+    status: int
+    output: str
+    seconds: float = 0.0
+
+    @property
+    def failures(self) -> list[str]:
+        """The messages of the tasks that failed and were not ignored, in order."""
+        return [text for text, ignored in _failures(self.output) if not ignored]
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether the run lost its machine."""
+        return "UNREACHABLE!" in self.output
+
+    def recap(self, word: str) -> int:
+        """Return the sum of ``word=`` over the recap; -1 where the run has none."""
+        _, found, recap = self.output.rpartition("PLAY RECAP")
+        counts = [int(count) for count in re.findall(rf"\b{word}=(\d+)", recap)]
+        return sum(counts) if found and counts else -1
+
+    @property
+    def clean(self) -> bool:
+        """Whether it ended well."""
+        return self.status == 0 and self.recap("failed") == 0 and self.recap("unreachable") == 0
+
+    @property
+    def says(self) -> str:
+        """The last thing it told its operator, on one line."""
+        if self.status < 0:
+            return "(killed)"
+        if self.clean:
+            return "ok"
+        return " ".join((self.failures or ["(nothing)"])[-1].split())
+
+
+def _failures(output: str) -> list[tuple[str, bool]]:
+    """Return message and whether it was ignored, for each task that failed."""
+    found = []
+    for match in re.finditer(
+        r"^fatal: \[.+?\]: (?:FAILED|UNREACHABLE)! => *\n((?:[ \t]+.*\n|\n(?=[ \t]))+)", output, re.M
+    ):
+        try:
+            details = yaml.safe_load(match[1])
+        except yaml.YAMLError:
+            details = {}
+        message = str(details.get("msg", "")) if isinstance(details, dict) else ""
+        found.append((message or match[1].strip(), output[match.end() :].startswith("...ignoring")))
+    return found
+
+
+class Play:
+    """A run of a playbook that goes on."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        """Start the command in a process group of its own, its output going to ``log`` as well."""
+        self._started = time.monotonic()
+        self._lines: list[str] = []
+        self._news = threading.Condition()
+        self._ended = False
+        self._seen = 0  # lines that earlier moments were looked for in
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._process = subprocess.Popen(
+            list(command),
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read, args=(log,), daemon=True).start()
+
+    def _read(self, log: Path) -> None:
+        assert self._process.stdout
+        with log.open("a", encoding="utf-8") as copy:
+            for line in self._process.stdout:
+                copy.write(f"{time.monotonic() - self._started:7.1f} {line}")
+                copy.flush()
+                with self._news:
+                    self._lines.append(line)
+                    self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def reaches(self, task: str, timeout: float = RUN_TIMEOUT) -> bool:
+        """Wait until a task of that name begins, after those waited for before; False where the run ends first."""
+        deadline = time.monotonic() + timeout
+        with self._news:
+            while True:
+                while self._seen < len(self._lines):
+                    line = self._lines[self._seen]
+                    self._seen += 1
+                    if is_task(line, task):
+                        return True
+                if self._ended or time.monotonic() > deadline:
+                    return False
+                self._news.wait(1.0)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over."""
+        return self._ended
+
+    def kill(self) -> None:
+        """End the controller as a crash does: every process of it at once, without a word to the machine."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+    def finish(self, timeout: float = RUN_TIMEOUT) -> Run:
+        """Wait for the end and return what was said; a run that takes too long is killed and counts as failed."""
+        late = False
+        try:
+            self._process.wait(max(1.0, timeout))
+        except subprocess.TimeoutExpired:
+            late = True
+            self.kill()
+            self._process.wait()
+        with self._news:
+            # What a background process keeps open does not hold the result up.
+            self._news.wait_for(lambda: self._ended, timeout=5.0)
+            output = "".join(self._lines)
+        status = 124 if late else self._process.returncode
+        return Run(status, output, time.monotonic() - self._started)
+
+
+def is_task(line: str, task: str) -> bool:
+    """Tell whether a line of output is the heading of that task, whatever role it is in."""
+    match = re.match(r"TASK \[(?:\S+ : )?(.*)\] \*+$", line.rstrip())
+    return bool(match and match[1] == task)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Somebody who runs playbooks against one machine, from an inventory of their own."""
+
+    inventory: Path
+    host: str
+    logs: Path
+
+    def start(
+        self, playbook: str, log: str, variables: Optional[Mapping[str, Any]] = None, options: Sequence[str] = ()
+    ) -> Play:
+        """Start a run; its output is kept under ``log``."""
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), "--inventory", str(self.inventory)]
+        command += ["--limit", self.host, "--extra-vars", json.dumps(dict(variables or {})), *options, playbook]
+        # Connections are kept open for a while; those of an earlier run lead to a machine that is no more.
+        sockets = tempfile.mkdtemp(prefix="xpu-", dir="/tmp")
+        environment = {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_FORCE_COLOR": "0",
+            "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "0",
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
+            # A machine without power does not say goodbye.
+            "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s"
+            " -o ServerAliveInterval=3 -o ServerAliveCountMax=3",
+            "ANSIBLE_TIMEOUT": "20",
+            "PYTHONUNBUFFERED": "1",
+        }
+        return Play(command, environment, self.logs / f"{log}.log")
