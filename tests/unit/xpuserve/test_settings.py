@@ -80,6 +80,19 @@ def test_a_good_configuration(tmp_path: Path, config: dict[str, Any], capsys: py
     assert "ok, m by bigdl on the cpu" in capsys.readouterr().out
 
 
+def test_a_configuration_is_checked_with_its_keys(
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "api_keys"
+    config["api_keys_file"] = str(file)
+    file.write_text("0123456789abcdef")
+    file.chmod(0o640)
+    assert check(tmp_path, config) == 0
+    file.chmod(0o644)
+    assert check(tmp_path, config) == 2
+    assert "too open" in capsys.readouterr().err
+
+
 BAD = {
     "unknown key": ("prot", 1, "prot"),
     "unknown key of the model": ("model.lowbit", "x", "model.lowbit"),

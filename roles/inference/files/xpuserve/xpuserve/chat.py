@@ -27,7 +27,7 @@ class ChatError(Exception):
 class Client:
     """An OpenAI-compatible server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str = "") -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         try:
             port = parts.port
@@ -36,6 +36,7 @@ class Client:
         if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
             raise ChatError(f"{url} is not a server's address; an example: http://127.0.0.1:8000")
         self.url = f"{parts.scheme}://{parts.netloc}"
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._path = parts.path.rstrip("/").removesuffix("/v1")
         connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connect = partial(connect, parts.hostname, port, timeout=TIMEOUT_SECONDS)
@@ -71,7 +72,7 @@ class Client:
     def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> http.client.HTTPResponse:
         connection = self._connect()
         data = None if body is None else json.dumps(body)
-        headers = {"Content-Type": "application/json", "Connection": "close"}
+        headers = {"Content-Type": "application/json", "Connection": "close", **self._headers}
         try:
             connection.request(method, self._path + path, data, headers)
             response = connection.getresponse()
@@ -88,12 +89,14 @@ class Client:
         return response
 
 
-def run(url: str, model: str | None, system: str | None, once: str | None, options: dict[str, Any]) -> int:
+def run(
+    url: str, model: str | None, system: str | None, once: str | None, options: dict[str, Any], *, key: str = ""
+) -> int:
     """Hold a conversation, or ask one question; the result is the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # models write characters that not every terminal has
     try:
-        client = Client(url)
+        client = Client(url, key)
         body = {"model": model or client.first_model(), **options}
         history = [{"role": "system", "content": system}] if system else []
         if once is not None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xpuserve.settings import Settings
 
 _CONFIG = Path("/etc/xpuserve/config.json")
+_KEY_VARIABLE = "XPUSERVE_API_KEY"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,6 +40,12 @@ def _parser() -> argparse.ArgumentParser:
         "Ctrl-C stops an answer; Ctrl-D or 'exit' leaves.",
     )
     chat.add_argument("--url", default="http://127.0.0.1:8000", help="where the server listens (default: %(default)s)")
+    chat.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help=f"file whose first key is sent (default: the key in the environment variable {_KEY_VARIABLE}, if any)",
+    )
     chat.add_argument("--model", help="the model's name (default: the first that the server has)")
     chat.add_argument("--system", metavar="TEXT", help="a system message: how the model is to behave")
     chat.add_argument("--once", metavar="PROMPT", help="ask this one question, print the answer and leave")
@@ -105,12 +112,18 @@ def _instance(text: str) -> int:
 
 
 def _chat(arguments: argparse.Namespace) -> int:
-    from xpuserve import chat  # noqa: PLC0415
+    from xpuserve import chat, keys  # noqa: PLC0415
 
+    try:
+        key = keys.read(arguments.api_key_file)[0] if arguments.api_key_file else os.environ.get(_KEY_VARIABLE, "")
+    except keys.KeysError as error:
+        return _error(str(error), 2)
+    if not all("!" <= character <= "~" for character in key):
+        return _error(f"{_KEY_VARIABLE} is no key: it has other characters than visible ASCII", 2)
     options = {"temperature": arguments.temperature}
     if arguments.max_tokens is not None:
         options["max_tokens"] = arguments.max_tokens
-    return chat.run(arguments.url, arguments.model, arguments.system, arguments.once, options)
+    return chat.run(arguments.url, arguments.model, arguments.system, arguments.once, options, key=key)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -167,13 +180,15 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings | None:
-    """The configuration, checked together with the model's files; None after printing what is wrong."""
-    from xpuserve import settings  # noqa: PLC0415
+    """The configuration, checked together with the files it names; None after printing what is wrong."""
+    from xpuserve import keys, settings  # noqa: PLC0415
 
     try:
         loaded = settings.load(arguments.config)
         settings.check_model(loaded)
-    except settings.SettingsError as error:
+        if loaded.api_keys_file:
+            keys.read(Path(loaded.api_keys_file))
+    except (settings.SettingsError, keys.KeysError) as error:
         _error(str(error), 2)
         return None
     return loaded

@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import socket
+from pathlib import Path
+from typing import Optional
 
 import uvicorn
 
@@ -14,6 +16,7 @@ from xpuserve import backends, systemd
 from xpuserve.api.app import create_app
 from xpuserve.engine.loop import Engine
 from xpuserve.engine.request import Failed
+from xpuserve.keys import Keys, KeysError
 from xpuserve.settings import Settings
 
 # What follows SIGTERM; together less than the unit's TimeoutStopSec.
@@ -40,8 +43,12 @@ class Server(uvicorn.Server):
 
 
 def run(settings: Settings, instance: int, listener: socket.socket) -> int:
-    """Serve on `listener` until SIGTERM or SIGINT; the result is the exit status, 1 if the engine failed."""
+    """Serve on `listener` until SIGTERM or SIGINT; the result is the exit status, 1 if the engine failed.
+
+    SIGHUP reads the API keys again. Raises KeysError.
+    """
     failed = False
+    keys = Keys(Path(settings.api_keys_file)) if settings.api_keys_file else None
 
     def on_ready() -> None:
         host, port = listener.getsockname()[:2]
@@ -66,6 +73,7 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
         model=settings.model.name,
         context_length=settings.model.context_length,
         max_tokens_default=settings.max_tokens_default,
+        keys=keys,
     )
     close = DRAIN_SECONDS + CLOSE_SECONDS
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=close)
@@ -73,6 +81,7 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself the signal again when it has stopped; this handler then lets us go on.
         signal.signal(number, server.handle_exit)
+    signal.signal(signal.SIGHUP, lambda *_: _reload(keys))
     engine.start()
     server.run(sockets=[listener])
     if engine.ready:
@@ -83,3 +92,11 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
         logging.shutdown()
         os._exit(status)
     return status
+
+
+def _reload(keys: Optional[Keys]) -> None:
+    try:
+        if keys:
+            log.info("%d API keys are accepted now", keys.reload())
+    except KeysError as error:
+        log.error("the former API keys stay: %s", error)

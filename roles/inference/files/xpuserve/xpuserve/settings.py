@@ -57,6 +57,7 @@ class Settings(BaseModel):
     device: Literal["cpu", "gpu"]
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+    api_keys_file: str = ""  # keys that clients need, one a line; without a file, everyone is served
     model: Model
     cache_dir: str = Field(min_length=1)
     threads: int = Field(default=0, ge=0)  # CPU threads of the engine; 0 leaves it to the engine

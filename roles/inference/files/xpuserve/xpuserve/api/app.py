@@ -14,14 +14,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from xpuserve.api import sse
+from xpuserve.api.auth import RequireKey
 from xpuserve.api.schema import ChatReply, ChatRequest, CompletionBase, CompletionRequest, Reply, error_body
 from xpuserve.engine import request as engine_request
 from xpuserve.engine.loop import Engine, QueueFullError
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Sampling
+from xpuserve.keys import Keys
 
 # What a body may be long: far more than any text of as many tokens as the context has. Without a limit, one client
 # takes the memory, and the tokenizer's time, from all.
@@ -47,14 +50,20 @@ class APIError(HTTPException):
         self.body = error_body(message, kind, param=param, code=code)
 
 
-def create_app(engine: Engine, *, model: str, context_length: int, max_tokens_default: int) -> FastAPI:
-    """The web application in front of `engine`. `context_length` is in tokens, prompt and answer together."""
+def create_app(
+    engine: Engine, *, model: str, context_length: int, max_tokens_default: int, keys: Optional[Keys] = None
+) -> FastAPI:
+    """The web application in front of `engine`. `context_length` is in tokens, prompt and answer together.
+
+    Without `keys`, everyone who reaches it is served.
+    """
     handlers: dict[Any, Any] = {
         StarletteHTTPException: _on_http_error,
         RequestValidationError: _on_invalid,
         Exception: _on_bug,
     }
-    app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers)
+    guards = [Middleware(RequireKey, keys=keys)] if keys else []
+    app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers, middleware=guards)
     created = int(time.time())
     card = {"id": model, "object": "model", "created": created, "owned_by": "xpuserve"}
 

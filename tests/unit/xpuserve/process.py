@@ -1,0 +1,85 @@
+"""The whole process, with a fake model."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+CODE = """
+    import json, socket, sys, time
+    from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, FakeBackend
+    from xpuserve import backends, server
+    from xpuserve.settings import Settings
+
+    server.DRAIN_SECONDS = 1
+    backend = FakeBackend()
+    if "load" in sys.argv:
+        backend.load = lambda: time.sleep(60)
+    if "last" in sys.argv:
+        backend.may_answer.wait = lambda timeout: time.sleep(0.5) or True
+    if "forever" in sys.argv:
+        backend.may_answer.wait = lambda timeout: time.sleep(60)
+    backends.create = lambda settings, instance: backend
+    model = {"name": MODEL, "path": "/x", "format": "gguf", "context_length": 64}
+    more = json.loads(sys.argv[1])
+    settings = Settings(engine="openvino", device="cpu", model=model, cache_dir="/x", **more)
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(listener.getsockname()[1], flush=True)
+    sys.exit(server.run(settings, 0, listener))
+"""
+
+
+class Ask:
+    """Sends prompts, and hands over the responses unread."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    def __call__(self, prompt: str, headers: Optional[dict[str, str]] = None) -> http.client.HTTPResponse:
+        body = json.dumps({"model": "fake-1b", "prompt": prompt, "stream": True})
+        return self.request("POST", "/v1/completions", body, {"Content-Type": "application/json", **(headers or {})})
+
+    def status(self, path: str) -> int:
+        """The status of a page."""
+        return self.request("GET", path).status
+
+    def request(self, method: str, path: str, body: Any = None, headers: Any = None) -> http.client.HTTPResponse:
+        """One request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        connection.request(method, path, body, headers or {})
+        return connection.getresponse()
+
+
+@contextmanager
+def serving(
+    *arguments: str,
+    ready: bool = True,
+    keys: Optional[Path] = None,
+    environment: Optional[dict[str, str]] = None,
+    **settings: Any,
+) -> Iterator[tuple[subprocess.Popen[bytes], Ask]]:
+    """Run the service until the block ends; what it serves is `settings`."""
+    if keys:
+        settings["api_keys_file"] = str(keys)
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
+    command = [sys.executable, "-c", textwrap.dedent(CODE), json.dumps(settings), *arguments]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout
+            ask = Ask(int(process.stdout.readline()))
+            while ask.status("/ready" if ready else "/health") != 200:
+                assert process.poll() is None
+                time.sleep(0.05)
+            yield process, ask
+        finally:
+            process.kill()
