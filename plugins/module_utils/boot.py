@@ -18,12 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from ansible_collections.xpu.fleet.plugins.module_utils.grub import (
+from ansible_collections.xpu.fleet.plugins.module_utils.grub import Entry, Menu, MenuError
+from ansible_collections.xpu.fleet.plugins.module_utils.grub_settings import (
     BlockError,
-    Entry,
     EnvironmentBlock,
-    Menu,
-    MenuError,
     Settings,
     menu_quote,
     settings_files,
@@ -472,7 +470,7 @@ class Boot:
             problems.append(f"the entry {entry} has no initramfs; update-initramfs and update-grub make it")
         if entry.argument("panic") in ("", "0"):
             problems.append(
-                f"the entry {entry} has no panic=, so a node whose kernel fails would not return; set the default with one"
+                f"the entry {entry} has no panic=, so a node would not return by itself; make the default with one"
             )
         if self.method() == "grubenv" and not self._takes_next_entry(entry):
             problems.append("GRUB's menu does not take next_entry for one boot, as menus of grub-mkconfig do")

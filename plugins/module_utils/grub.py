@@ -1,12 +1,8 @@
-"""GRUB's menu, settings and environment block: what it would boot, and why.
+"""GRUB's menu: what it would boot, and why.
 
-Three kinds of files are read here, all without running anything:
-
-* the menu, grub.cfg: a script in GRUB's own language. Everything outside of its entries is followed as GRUB follows it,
-  with what only GRUB can know (its platform, fonts, disks) as unknown; both ways of a condition on such a thing are
-  taken, and entries on either way are marked.
-* the settings, /etc/default/grub with its .d directory: shell, of which assignments are understood.
-* the environment block, grubenv: variables in 1024 bytes that GRUB and the system share.
+The menu, grub.cfg, is a script in GRUB's own language. Everything outside of its entries is followed as GRUB does it,
+with what only GRUB can know (its platform, fonts, disks) as unknown: of a condition on such a thing both ways are
+taken, and entries on either way are marked.
 """
 
 from __future__ import annotations
@@ -14,11 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Optional, Union
+from typing import Optional
 
-BLOCK_SIZE = 1024
-_BLOCK_HEADER = b"# GRUB Environment Block\n"
+from ansible_collections.xpu.fleet.plugins.module_utils.grub_script import (
+    Block,
+    Command,
+    Condition,
+    Loop,
+    Parser,
+    Part,
+    ScriptError,
+    Statement,
+    Word,
+)
+
 #: Variables that GRUB sets by itself at boot, whatever the environment block says now.
 _UNKNOWN_VARIABLES = (
     *("grub_platform", "grub_cpu", "prefix", "root", "cmdpath", "config_directory", "config_file", "timeout_style"),
@@ -49,294 +54,6 @@ _WHO_ASKS = "someone has to answer at the console"
 
 class MenuError(ValueError):
     """The menu or the settings are not as they must be; the message is for a person."""
-
-
-class BlockError(ValueError):
-    """The environment block is damaged or full; the message is for a person."""
-
-
-# ---------------------------------------------------------------------------------------------- words and statements
-
-
-@dataclass(frozen=True)
-class Part:
-    """A piece of a word: plain or quoted text, a variable's name, or something that is not understood."""
-
-    kind: str  # plain, quoted, variable, opaque
-    text: str
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word of a command, or an operator where ``operator`` is set."""
-
-    parts: tuple[Part, ...]
-    line: int
-    operator: str = ""
-
-    @property
-    def plain(self) -> str:
-        """Return the text of a word without quotes and variables, "" for any other: what can be a keyword."""
-        return self.parts[0].text if len(self.parts) == 1 and self.parts[0].kind == "plain" else ""
-
-    def expand(self, variables: Mapping[str, Optional[str]]) -> Optional[str]:
-        """Return its text, None where a part of it is not known."""
-        texts = [variables.get(part.text, "") if part.kind == "variable" else part.text for part in self.parts]
-        if any(part.kind == "opaque" for part in self.parts) or None in texts:
-            return None
-        return "".join(text for text in texts if text)
-
-    def vanishes(self, variables: Mapping[str, Optional[str]]) -> bool:
-        """Tell whether it is no argument at all: an empty variable without quotes."""
-        return all(part.kind == "variable" and variables.get(part.text, "") == "" for part in self.parts)
-
-
-class Lexer:
-    """Splits GRUB's script language, or the shell, into words and operators."""
-
-    def __init__(self, text: str, *, posix: bool = False) -> None:
-        self._text = text
-        self._posix = posix
-        self._at = 0
-        self._line = 1
-        self._separators = ";&|<>()" if posix else ";&|<>{}"
-
-    def words(self) -> list[Word]:
-        """Return all words and operators; raises MenuError where a quote is not closed."""
-        words: list[Word] = []
-        while self._at < len(self._text):
-            character = self._text[self._at]
-            if character == "\n":
-                words.append(Word((), self._line, "\n"))
-                self._forward()
-            elif character in " \t\r":
-                self._forward()
-            elif self._text.startswith("\\\n", self._at):
-                self._forward(2)
-            elif character == "#":
-                while self._at < len(self._text) and self._text[self._at] != "\n":
-                    self._forward()
-            elif character in self._separators:
-                words.append(Word((), self._line, character))
-                self._forward()
-            else:
-                words.append(self._word())
-        return words
-
-    def _forward(self, count: int = 1) -> str:
-        text = self._text[self._at : self._at + count]
-        self._at += count
-        self._line += text.count("\n")
-        return text
-
-    def _word(self) -> Word:
-        line, parts = self._line, list[Part]()
-        while self._at < len(self._text):
-            character = self._text[self._at]
-            if character in " \t\r\n" or character in self._separators:
-                break
-            if character == "'":
-                parts.append(Part("quoted", self._single()))
-            elif character == '"':
-                parts += self._double()
-            elif character == "\\":
-                self._forward()
-                escaped = self._forward()
-                if escaped != "\n":
-                    parts.append(Part("quoted", escaped))
-            elif character == "$":
-                parts.append(self._variable())
-            elif character == "`" and self._posix:
-                parts.append(self._opaque())
-            else:
-                parts.append(Part("plain", self._forward()))
-        return Word(_joined(parts), line)
-
-    def _single(self) -> str:
-        line = self._line
-        self._forward()
-        end = self._text.find("'", self._at)
-        if end < 0:
-            raise MenuError(f"line {line}: a quote is not closed")
-        text = self._forward(end - self._at)
-        self._forward()
-        return text
-
-    def _double(self) -> list[Part]:
-        line = self._line
-        self._forward()
-        parts = [Part("quoted", "")]
-        while self._at < len(self._text):
-            character = self._text[self._at]
-            if character == '"':
-                self._forward()
-                return parts
-            if character == "\\" and self._text[self._at + 1 : self._at + 2] in ("$", '"', "\\", "\n", "`"):
-                self._forward()
-                escaped = self._forward()
-                parts.append(Part("quoted", "" if escaped == "\n" else escaped))
-            elif character == "$":
-                parts.append(self._variable())
-            elif character == "`" and self._posix:
-                parts.append(self._opaque())
-            else:
-                parts.append(Part("quoted", self._forward()))
-        raise MenuError(f"line {line}: a quote is not closed")
-
-    def _variable(self) -> Part:
-        match = re.compile(r"\$(?:(?P<name>\w+|[?#*@])|\{(?P<braced>\w+|[?#*@])\})").match(self._text, self._at)
-        if match:
-            self._forward(len(match[0]))
-            return Part("variable", match["name"] or match["braced"])
-        if self._posix and self._text[self._at + 1 : self._at + 2] in ("{", "("):
-            return self._opaque()
-        return Part("quoted", self._forward())
-
-    def _opaque(self) -> Part:
-        """Step over what only a shell can expand: $(...), ${...}, `...`."""
-        start, line = self._at, self._line
-        if self._forward() == "`":
-            closing = [self._text.find("`", self._at)]
-        else:
-            closing, depth = [-1], 0
-            for match in re.compile(r"[(){}]").finditer(self._text, self._at):
-                depth += 1 if match[0] in "({" else -1
-                if depth == 0:
-                    closing = [match.start()]
-                    break
-        if closing[0] < 0:
-            raise MenuError(f"line {line}: an expansion is not closed")
-        self._forward(closing[0] + 1 - self._at)
-        return Part("opaque", self._text[start : self._at])
-
-
-def _joined(parts: list[Part]) -> tuple[Part, ...]:
-    """Join neighbours of one kind."""
-    joined: list[Part] = []
-    for part in parts:
-        if joined and part.kind in ("plain", "quoted") and joined[-1].kind == part.kind:
-            joined[-1] = Part(part.kind, joined[-1].text + part.text)
-        else:
-            joined.append(part)
-    return tuple(joined)
-
-
-@dataclass(frozen=True)
-class Command:
-    """A simple command."""
-
-    words: tuple[Word, ...]
-
-
-@dataclass(frozen=True)
-class Condition:
-    """if, elif and else: pairs of a condition and its statements; the condition of else is empty."""
-
-    branches: tuple[tuple[tuple[Statement, ...], tuple[Statement, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Loop:
-    """for, while or until."""
-
-    body: tuple[Statement, ...]
-
-
-@dataclass(frozen=True)
-class Block:
-    """A menu entry, a submenu or a function: its words up to the brace, and its body."""
-
-    words: tuple[Word, ...]
-    body: tuple[Statement, ...]
-
-
-Statement = Union[Command, Condition, Loop, Block]
-_BLOCKS = ("menuentry", "submenu", "hiddenentry", "function")
-
-
-class Parser:
-    """Makes statements of a menu's words."""
-
-    def __init__(self, text: str) -> None:
-        self._words = Lexer(text).words()
-        self._at = 0
-
-    def script(self) -> tuple[Statement, ...]:
-        """Return the statements of the whole text."""
-        statements = self._statements(())
-        if self._at < len(self._words):
-            raise self._unexpected()
-        return statements
-
-    def _unexpected(self) -> MenuError:
-        if self._at >= len(self._words):
-            return MenuError("the file ends in the middle of a block")
-        word = self._words[self._at]
-        return MenuError(f"line {word.line}: '{word.operator or word.plain or 'a word'}' is not understood here")
-
-    def _statements(self, ends: tuple[str, ...]) -> tuple[Statement, ...]:
-        """Read statements up to a keyword or operator of ENDS, which stays, or to the end of the text."""
-        statements: list[Statement] = []
-        while self._at < len(self._words):
-            word = self._words[self._at]
-            if word.operator in ("\n", ";"):
-                self._at += 1
-            elif (word.operator or word.plain) in ends:
-                return tuple(statements)
-            elif word.operator:
-                raise self._unexpected()
-            else:
-                statements.append(self._statement(word.plain))
-        if ends:
-            raise self._unexpected()
-        return tuple(statements)
-
-    def _statement(self, keyword: str) -> Statement:
-        if keyword == "if":
-            return self._condition()
-        if keyword in ("for", "while", "until"):
-            self._at += 1
-            self._statements(("do",))
-            self._at += 1
-            body = self._statements(("done",))
-            self._at += 1
-            return Loop(body)
-        if keyword in ("then", "elif", "else", "fi", "do", "done"):
-            raise self._unexpected()
-        words = []
-        while self._at < len(self._words) and not self._words[self._at].operator:
-            words.append(self._words[self._at])
-            self._at += 1
-        if keyword in _BLOCKS and self._next_operator() == "{":
-            self._at += 1
-            body = self._statements(("}",))
-            self._at += 1
-            return Block(tuple(words), body)
-        if keyword in _BLOCKS or self._next_operator() not in ("\n", ";", "}"):
-            raise self._unexpected()
-        return Command(tuple(words))
-
-    def _next_operator(self) -> str:
-        return self._words[self._at].operator if self._at < len(self._words) else "\n"
-
-    def _condition(self) -> Condition:
-        branches = []
-        keyword = "if"
-        while keyword in ("if", "elif"):
-            self._at += 1
-            test = self._statements(("then",))
-            self._at += 1
-            body = self._statements(("elif", "else", "fi"))
-            branches.append((test, body))
-            keyword = self._words[self._at].plain
-        if keyword == "else":
-            self._at += 1
-            branches.append(((), self._statements(("fi",))))
-        self._at += 1
-        return Condition(tuple(branches))
-
-
-# ---------------------------------------------------------------------------------------------------------- the menu
 
 
 @dataclass(frozen=True)
@@ -425,7 +142,10 @@ class Menu:
         self.default_line = 0
         features: dict[str, Optional[str]] = {f"feature_{name}": "y" for name in _FEATURES}
         scope = _Scope({**dict.fromkeys(_UNKNOWN_VARIABLES), **features}, [])
-        self._run(Parser(text).script(), scope)
+        try:
+            self._run(Parser(text).script(), scope)
+        except ScriptError as error:
+            raise MenuError(str(error)) from error
         self.entries: tuple[Entry, ...] = tuple(scope.entries)
         #: What decides which entry is booted: an id path, a title or a number; None where only GRUB can know.
         self.default: Optional[str] = scope.variables.get("default", "")
@@ -625,7 +345,7 @@ class Menu:
                 )
                 try:
                     self._run(Parser(text).script(), inner)
-                except MenuError as error:
+                except ScriptError as error:
                     raise MenuError(f"{_file_name(word)}, {error}") from error
 
     def _assign(self, word: Word, text: Optional[str], scope: _Scope) -> None:
@@ -745,19 +465,18 @@ def _boots(head: Entry, body: tuple[Statement, ...], variables: Mapping[str, Opt
     xen = False
     for command in _commands(body):
         name = command.words[0].plain
-        # Within an entry anything may be set by then; a word with a variable of GRUB is left out of the command line.
-        expanded = [word.expand({**dict.fromkeys(_names(word)), **_known(word, variables)}) for word in command.words]
-        arguments = tuple(argument for argument in expanded[1:] if argument)
+        words = [word for word in command.words[1:] if not word.plain.startswith("--")]
         xen = xen or name in _XEN
-        if name in (*_LINUX, *_MODULES) and arguments and arguments[0].startswith("--"):
-            arguments = arguments[1:]
-        if not arguments:
+        if not words:
             continue
-        if name in _LINUX or (xen and name in _MODULES and _KERNEL_FILE.match(arguments[0].rsplit("/", 1)[-1])):
-            kernels.append(_without_device(arguments[0]))
-            lines.append(arguments[1:])
+        files = [_file(word, variables) for word in words]
+        if name in _LINUX or (xen and name in _MODULES and _KERNEL_FILE.match(files[0].rsplit("/", 1)[-1])):
+            kernels.append(files[0])
+            # Within an entry anything may be set by then; a word with a variable of GRUB's is left out.
+            unknown = [word.expand({**dict.fromkeys(_names(word)), **_known(word, variables)}) for word in words[1:]]
+            lines.append(tuple(text for text in unknown if text))
         elif name in _INITRD:
-            initrds.append(tuple(map(_without_device, arguments)))
+            initrds.append(tuple(files))
     return replace(
         head,
         kind="xen" if xen else "linux" if kernels else "other",
@@ -775,9 +494,10 @@ def _known(word: Word, variables: Mapping[str, Optional[str]]) -> dict[str, Opti
     return {name: variables[name] for name in _names(word) if name in variables}
 
 
-def _without_device(path: str) -> str:
+def _file(word: Word, variables: Mapping[str, Optional[str]]) -> str:
     """Return the path of a file without GRUB's device in parentheses."""
-    return re.sub(r"^\([^)]*\)", "", path)
+    path = word.expand({**dict.fromkeys(_names(word), ""), **{k: v or "" for k, v in _known(word, variables).items()}})
+    return re.sub(r"^\([^)]*\)", "", path or "")
 
 
 def _commands(statements: tuple[Statement, ...]) -> Iterator[Command]:
@@ -825,170 +545,6 @@ def _chosen(entries: tuple[Entry, ...], name: str) -> Optional[Entry]:
     return entry
 
 
-# ------------------------------------------------------------------------------------------------------ the settings
-
-
 def menu_path(configuration: str, release: str) -> str:
     """Return the path of a kernel release's normal entry in the text of grub.cfg, for GRUB_DEFAULT."""
     return Menu(configuration).find(release).path
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The last assignment of a setting; ``value`` is None where it cannot be understood."""
-
-    value: Optional[str]
-    path: str
-    line: int
-
-
-class Settings:
-    """/etc/default/grub and the files of its .d directory, in the order in which grub-mkconfig reads them."""
-
-    def __init__(self, files: Mapping[str, str]) -> None:
-        """Read FILES, texts by path, in their order."""
-        self._settings: dict[str, Setting] = {}
-        self._unclear: list[tuple[str, int, str]] = []  # path, line and text of what is not understood
-        for path, text in files.items():
-            try:
-                self._read(path, text)
-            except MenuError as error:
-                self._unclear.append((path, 0, f"{error}"))
-
-    def get(self, key: str) -> Optional[Setting]:
-        """Return a setting, None where no file has it.
-
-        One of an unknown value stands for lines that may set it in a way that is not understood here.
-        """
-        setting = self._settings.get(key)
-        for path, line, text in self._unclear:
-            if line == 0 or re.search(rf"\b{key}\b", text) or re.match(r"(\.|source|eval)\s", text):
-                return Setting(None, path, line)
-        return setting
-
-    def value(self, key: str) -> str:
-        """Return the value of a setting, "" where it is not set; raises MenuError where it is not understood."""
-        setting = self.get(key)
-        if setting is not None and setting.value is None:
-            where = f"{setting.path}, line {setting.line}" if setting.line else setting.path
-            raise MenuError(f"{where}: what this does to {key} is not understood")
-        return (setting.value or "") if setting else ""
-
-    def _read(self, path: str, text: str) -> None:
-        depth = 0
-        for words in _lines(Lexer(text, posix=True).words()):
-            first = words[0].plain
-            depth -= first in ("fi", "done", "esac", "}")
-            opaque = any(word.operator for word in words)
-            assignments = [word for word in words if _assigned(word)]
-            plain = words if first != "export" else words[1:]
-            if depth or opaque or len(assignments) != len(plain):
-                for word in assignments:
-                    self._settings[_assigned(word)] = Setting(None, path, word.line)
-                self._unclear.append((path, words[0].line, " ".join(map(_source_text, words))))
-            else:
-                for word in assignments:
-                    variables: dict[str, Optional[str]] = {key: held.value for key, held in self._settings.items()}
-                    _, _, value = (word.expand(variables) or "=").partition("=")
-                    known = word.expand(variables) is not None
-                    self._settings[_assigned(word)] = Setting(value if known else None, path, word.line)
-            depth += first in ("if", "for", "while", "until", "case", "{") or words[-1].plain == "{"
-            depth = max(depth, 0)
-
-
-def _assigned(word: Word) -> str:
-    """Return the name that a word assigns, "" for another word."""
-    match = re.match(r"([A-Za-z_]\w*)=", word.parts[0].text) if word.parts and word.parts[0].kind == "plain" else None
-    return match[1] if match else ""
-
-
-def _source_text(word: Word) -> str:
-    return word.operator or "".join(part.text for part in word.parts)
-
-
-def _lines(words: list[Word]) -> Iterator[list[Word]]:
-    """Yield the words of each command; other operators than separators stay among them."""
-    line: list[Word] = []
-    for word in words:
-        if word.operator in ("\n", ";"):
-            if line:
-                yield line
-            line = []
-        else:
-            line.append(word)
-    if line:
-        yield line
-
-
-def settings_files(etc: Path) -> dict[str, str]:
-    """Return the texts of the settings files below a directory /etc, in grub-mkconfig's order."""
-    paths = [etc / "default/grub", *sorted((etc / "default/grub.d").glob("*.cfg"))]
-    return {str(path): path.read_text(encoding="utf-8", errors="surrogateescape") for path in paths if path.is_file()}
-
-
-def shell_quote(text: str) -> str:
-    """Return TEXT within double quotes as a shell reads it."""
-    return '"' + re.sub(r'([\\"$`])', r"\\\1", text) + '"'
-
-
-def menu_quote(text: str) -> str:
-    """Return TEXT as GRUB_DEFAULT has to say it: grub-mkconfig puts it between double quotes of the menu."""
-    return re.sub(r'([\\"$])', r"\\\1", text)
-
-
-# -------------------------------------------------------------------------------------------- the environment block
-
-
-class EnvironmentBlock:
-    """The variables of a grubenv file. Comments and the order of variables are kept."""
-
-    def __init__(self, content: Optional[bytes] = None) -> None:
-        """Read the content of a file, or begin an empty one; raises BlockError."""
-        self._lines: list[tuple[str, bytes]] = []  # a variable's name, or "" for a comment with its line
-        if content is None:
-            return
-        if len(content) != BLOCK_SIZE:
-            raise BlockError(f"GRUB's environment block has {len(content)} bytes and not {BLOCK_SIZE}")
-        if not content.startswith(_BLOCK_HEADER):
-            raise BlockError("GRUB's environment block does not begin with its header")
-        body = content[len(_BLOCK_HEADER) :].rstrip(b"#")
-        for line in re.findall(rb"(?:[^\n\\]|\\.)*\n|.+$", body, re.DOTALL):
-            name, equals, value = line.partition(b"=")
-            if line.startswith(b"#"):
-                self._lines.append(("", line))
-            elif not equals or not line.endswith(b"\n"):
-                raise BlockError(f"GRUB's environment block has a line that is no variable: {line!r}")
-            else:
-                text = re.sub(rb"\\(.)", rb"\1", value[:-1], flags=re.DOTALL)
-                self._lines.append((name.decode("utf-8", "surrogateescape"), text))
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """Return all variables."""
-        return {name: value.decode("utf-8", "surrogateescape") for name, value in self._lines if name}
-
-    def set(self, name: str, value: str) -> None:
-        """Set a variable."""
-        encoded = value.encode("utf-8", "surrogateescape")
-        for index, (other, _) in enumerate(self._lines):
-            if other == name:
-                self._lines[index] = (name, encoded)
-                return
-        self._lines.append((name, encoded))
-
-    def unset(self, name: str) -> None:
-        """Take a variable away."""
-        self._lines = [line for line in self._lines if line[0] != name]
-
-    def content(self) -> bytes:
-        """Return the whole block; raises BlockError where it does not fit."""
-        lines = [
-            name.encode("utf-8", "surrogateescape") + b"=" + re.sub(rb"([\\\n])", rb"\\\1", value) + b"\n"
-            if name
-            else value
-            for name, value in self._lines
-        ]
-        content = _BLOCK_HEADER + b"".join(lines)
-        if len(content) > BLOCK_SIZE:
-            raise BlockError(f"GRUB's environment block is full: {len(content)} bytes do not fit into {BLOCK_SIZE}")
-        return content.ljust(BLOCK_SIZE, b"#")

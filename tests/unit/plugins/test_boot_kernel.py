@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.boot import BLOCK, DROP_IN, MENU, STATE, Boot, BootError
-from ansible_collections.xpu.fleet.plugins.module_utils.grub import EnvironmentBlock
+from ansible_collections.xpu.fleet.plugins.module_utils.grub_settings import EnvironmentBlock
 from ansible_collections.xpu.fleet.plugins.modules.boot_kernel import apply
 
 MENUS = Path(__file__).parent / "menus"
