@@ -326,12 +326,16 @@ def url(app: FastAPI) -> Iterator[str]:
     thread.join(5)
 
 
-def test_a_client_that_leaves_a_stream_stops_the_engine(url: str, backend: FakeBackend) -> None:
+def cancelled(engine: Engine) -> bool:
+    return engine._running is not None and engine._running.cancelled.is_set()
+
+
+def test_a_client_that_leaves_a_stream_stops_the_engine(url: str, engine: Engine, backend: FakeBackend) -> None:
     stream = Client(url).answer(chat("WAIT"))
     assert next(stream) == "P"
     assert backend.answering.wait(5)
     stream.close()  # type: ignore[attr-defined]
-    time.sleep(0.2)
+    wait_for(lambda: cancelled(engine))
     backend.may_answer.set()
     assert backend.closed.wait(5)
     assert backend.tokens == 3  # the two that had come and one that was under way
@@ -342,9 +346,9 @@ def test_a_client_that_leaves_while_it_waits_is_never_served(url: str, engine: E
     occupy(engine, backend)
     connection = Client(url)._connect()
     connection.request("POST", CHAT, json.dumps(chat("LEFT")), {"Content-Type": "application/json"})
-    wait_for(lambda: engine._queue.qsize() == 1)
+    wait_for(lambda: engine.waiting == 1)
     connection.close()
-    time.sleep(0.2)
+    wait_for(lambda: engine.waiting == 0)  # at once, not when its turn comes
     backend.may_answer.set()
     assert "".join(Client(url).answer(chat())) == ANSWER
     assert "LEFT" not in [prompt for prompt, _ in backend.seen]

@@ -192,6 +192,7 @@ class Answer:
         self._queue: asyncio.Queue[Optional[Event]] = asyncio.Queue()
         self._first: list[Optional[Event]] = []
         self._http = http
+        self._engine = engine
 
         def deliver(event: Event) -> None:
             with suppress(RuntimeError):  # the server has stopped, and its loop with it
@@ -235,12 +236,12 @@ class Answer:
     def close(self) -> None:
         """Nothing more is wanted of this request."""
         self._watcher.cancel()
-        self.request.cancelled.set()
+        self._engine.cancel(self.request)
 
     async def _watch(self) -> None:
         while (await self._http.receive())["type"] != "http.disconnect":
             pass
-        self.request.cancelled.set()
+        self._engine.cancel(self.request)
         self._queue.put_nowait(None)
 
     def usage(self, tokens: int) -> dict[str, int]:

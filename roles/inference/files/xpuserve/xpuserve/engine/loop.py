@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Optional
 
 from xpuserve.backends.base import Backend
@@ -46,10 +46,13 @@ class Engine:
         self._on_status = on_status
         self._on_ready = on_ready
         self._on_failed = on_failed
-        self._queue: queue.Queue[Optional[Request]] = queue.Queue(queue_limit)
-        self._open: dict[str, Request] = {}  # submitted and not over
+        self._queue_limit = queue_limit
+        # What follows changes under this lock only, and its waiter is this thread.
+        self._changed = threading.Condition()
+        self._waiting: deque[Request] = deque()
+        self._running: Optional[Request] = None
         self._aborted: Optional[Failed] = None
-        self._open_lock = threading.Lock()
+        self._stopping = False
         self._tokenizer_lock = threading.Lock()  # the web side encodes while this thread decodes
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.ready = False
@@ -63,35 +66,46 @@ class Engine:
         """Whether the engine's thread runs, loading or serving."""
         return self._thread.is_alive()
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
+
     def stop(self, timeout: float) -> None:
         """Let the thread finish what is queued and end, waiting at most `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        try:
-            self._queue.put(None, timeout=timeout)
-        except queue.Full:
-            return
-        self._thread.join(max(0, deadline - time.monotonic()))
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout)
 
     def abort(self, event: Failed) -> None:
         """End every request that is not over, and every later one, with `event`."""
-        with self._open_lock:
+        with self._changed:
             self._aborted = event
-            requests = list(self._open.values())
+            requests = [*([self._running] if self._running else []), *self._waiting]
+            self._waiting.clear()
         for request in requests:
             request.cancelled.set()
             request.deliver(event)
 
-    def submit(self, request: Request) -> None:
-        """Queue a request; raises QueueFullError."""
-        with self._open_lock:
-            if self._aborted:
-                request.deliver(self._aborted)
-                return
-            try:
-                self._queue.put_nowait(request)
-            except queue.Full:
-                raise QueueFullError from None
-            self._open[request.id] = request
+    def submit(self, *requests: Request) -> None:
+        """Queue all of these requests, or raise QueueFullError and queue none. More than may wait pass if none wait."""
+        with self._changed:
+            aborted = self._aborted
+            if not aborted:
+                if self._waiting and len(self._waiting) + len(requests) > self._queue_limit:
+                    raise QueueFullError
+                self._waiting.extend(requests)
+                self._changed.notify()
+        if aborted:
+            for request in requests:
+                request.deliver(aborted)
+
+    def cancel(self, request: Request) -> None:
+        """Nobody wants this request's answer: it leaves the queue now, or the device after its next step."""
+        request.cancelled.set()
+        with self._changed, suppress(ValueError):
+            self._waiting.remove(request)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation; raises PromptError."""
@@ -112,14 +126,20 @@ class Engine:
             self._load()
             self.ready = True
             self._on_ready()
-            while (request := self._queue.get()) is not None:
+            while (request := self._next()) is not None:
                 self._serve(request)
-                with self._open_lock:
-                    self._open.pop(request.id, None)
         except BaseException:  # a library may raise anything, and nobody else would notice that this thread is gone
             log.exception("the engine ended" if self.ready else "the model could not be loaded")
             self.abort(Failed("the engine ended"))
             self._on_failed()
+
+    def _next(self) -> Optional[Request]:
+        """The request whose turn it is; None when the engine is to stop and none is left."""
+        with self._changed:
+            self._running = None
+            self._changed.wait_for(lambda: self._waiting or self._stopping)
+            self._running = self._waiting.popleft() if self._waiting else None
+            return self._running
 
     def _load(self) -> None:
         started = time.monotonic()

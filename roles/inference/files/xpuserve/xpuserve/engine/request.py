@@ -53,7 +53,7 @@ class Failed:
 Event = Union[Piece, Finished, Failed]
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
     """One prompt on its way through the engine; `deliver` is called on the engine's thread."""
 
