@@ -1,0 +1,32 @@
+"""Who is served."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from xpuserve.api.schema import error_body
+from xpuserve.keys import Keys
+
+# Probes and scrapers have no key, and these answers hold nothing of what people ask.
+OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
+
+
+class RequireKey:
+    """Refuses what comes without a key, before anything of it is read."""
+
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not self._keys.accept(key.strip()):
+                message = "this API key is not known" if key else "an API key is needed: Authorization: Bearer KEY"
+                body = error_body(message, "invalid_request_error", code="invalid_api_key")
+                await JSONResponse(body, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
