@@ -572,11 +572,11 @@ class Boot:
             for path in leftovers:
                 path.unlink(missing_ok=True)
             self._checked_run(["grub-mkconfig", "-o", str(fresh)])
+            if not fresh.is_file():
+                raise BootError("grub-mkconfig made no menu")
             self._checked_run(["grub-script-check", str(fresh)])
             try:
                 check(self._parsed(fresh.read_text(encoding="utf-8", errors="surrogateescape")))
-            except OSError as error:
-                raise BootError(f"grub-mkconfig made no menu: {error}") from error
             except MenuError as error:
                 raise BootError(f"the new menu of GRUB is not as wanted, the present one stays: {error}") from error
             if target.exists():

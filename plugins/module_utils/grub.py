@@ -476,7 +476,7 @@ def _boots(head: Entry, body: tuple[Statement, ...], variables: Mapping[str, Opt
             unknown = [word.expand({**dict.fromkeys(_names(word)), **_known(word, variables)}) for word in words[1:]]
             lines.append(tuple(text for text in unknown if text))
         elif name in _INITRD:
-            initrds.append(tuple(files))
+            initrds.append(tuple(filter(None, files)))
     return replace(
         head,
         kind="xen" if xen else "linux" if kernels else "other",
