@@ -28,10 +28,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    top = argparse.ArgumentParser(prog="rig", description="Test hosts for xpu.fleet, on this machine, in containers.")
+    top = argparse.ArgumentParser(prog="rig", description="Test hosts for xpu.fleet: containers and virtual machines.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     prepare = commands.add_parser("prepare", help="install the tools the rig needs on this machine, naming them first")
+    prepare.add_argument("--machines", action="store_true", help="also what fleets with virtual machines need (QEMU)")
     prepare.set_defaults(command=do_prepare)
 
     up = commands.add_parser("up", help="bring a fleet up; does nothing where it is up")
@@ -58,11 +59,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def do_prepare(_: argparse.Namespace) -> int:
+def do_prepare(options: argparse.Namespace) -> int:
     """Install the missing tools."""
-    missing = host.missing_packages()
+    missing = host.missing_packages(options.machines)
     host.install(missing)
-    host.require_tools()
+    host.require_tools(options.machines)
     if not missing:
         host.say("this machine has every tool the test hosts need")
     return 0
@@ -70,15 +71,17 @@ def do_prepare(_: argparse.Namespace) -> int:
 
 def do_up(options: argparse.Namespace) -> int:
     """Bring a fleet up."""
-    host.require_tools()
-    fleet.Fleet.load(options.fleet, options.nodes).up()
+    loaded = fleet.Fleet.load(options.fleet, options.nodes)
+    host.require_tools(loaded.has_machines)
+    loaded.up()
     return 0
 
 
 def do_mirror(options: argparse.Namespace) -> int:
     """Renew a mirror's content."""
-    host.require_tools()
-    fleet.Fleet.load(options.fleet, options.nodes).refresh()
+    loaded = fleet.Fleet.load(options.fleet, options.nodes)
+    host.require_tools(loaded.has_machines)
+    loaded.refresh()
     return 0
 
 
@@ -108,7 +111,7 @@ def do_status(_: argparse.Namespace) -> int:
         state = "up" if found.running() else "not running"
         print(f"{found.name}: {state}, mirror {found.nodes[0].mirror}, files {found.folder}")
         for node in found.nodes:
-            print(f"  {node.name:12} {node.address:14} {node.userland.name}")
+            print(f"  {node.name:12} {node.address:14} {node.userland.name:12} {node.kind}")
     return 0
 
 

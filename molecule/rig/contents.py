@@ -21,7 +21,10 @@ def mounts(nodes: Sequence[Node]) -> Mounts:
         found[f"/{userland.repository}"] = [str(debian.mirror(userland.suite))]
     codenames = {node.userland.codename for node in nodes} - {""}
     for codename in sorted(codenames):
-        found[f"/ubuntu-{codename}"] = [str(stacks.distribution(codename))]
+        # Containers have no use for a kernel that boots, and its build takes minutes.
+        machines = any(node.is_machine for node in nodes if node.userland.codename == codename)
+        made = stacks.machine_distribution(codename) if machines else stacks.distribution(codename)
+        found[f"/ubuntu-{codename}"] = [str(made)]
     if "jammy" in codenames:
         vendor = stacks.vendor()
         found |= {f"/{path.name}": [str(path)] for path in sorted(vendor.iterdir())}

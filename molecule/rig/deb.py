@@ -53,6 +53,7 @@ class Package:
     provides: Sequence[str] = ()
     #: preinst, postinst, prerm, postrm -> shell script
     scripts: Mapping[str, str] = field(default_factory=dict)
+    section: str = "misc"
 
     @property
     def filename(self) -> str:
@@ -91,7 +92,7 @@ class Package:
             "Installed-Size": str(size // 1024 + 1),
             "Depends": ", ".join(self.depends),
             "Provides": ", ".join(self.provides),
-            "Section": "misc",
+            "Section": self.section,
             "Priority": "optional",
             "Description": f"test fixture in the place of {self.name}",
         }

@@ -18,8 +18,11 @@ from typing import Any, Optional
 
 import yaml
 
-from rig import cache, contents, mirror, repository
+from rig import cache, contents, golden, mirror, repository
+from rig.deb import File
 from rig.host import RigError, run, say, unmount, write
+from rig.machine import BOOT_TIMEOUT as MACHINE_TIMEOUT
+from rig.machine import Machine
 from rig.node import MIRROR_PORT, REBOOT, Node, cgroup_roots
 from rig.userland import USER
 
@@ -50,6 +53,26 @@ class Fleet:
         if len({node.gateway for node in nodes}) != 1:
             raise RigError(f"fleet {name}: its nodes' addresses have to share one /24 network")
         return cls(name, nodes, definition)
+
+    @property
+    def has_machines(self) -> bool:
+        """Whether some of the nodes are virtual machines."""
+        return any(node.is_machine for node in self.nodes)
+
+    @property
+    def containers(self) -> list[Node]:
+        """The nodes that are containers."""
+        return [node for node in self.nodes if not node.is_machine]
+
+    @property
+    def machines(self) -> list[Machine]:
+        """The nodes that are virtual machines, while the fleet is up."""
+        layers = self.state().get("layers", {})
+        return [
+            Machine(node, Path(layers[node.name][0]))
+            for node in self.nodes
+            if layers.get(node.name) and node.is_machine
+        ]
 
     @property
     def folder(self) -> Path:
@@ -93,6 +116,8 @@ class Fleet:
             self._clear_leftovers()
             self._prepare()
             self._launch()
+            for machine in self.machines:
+                self._power_on(machine)
             self._wait()
 
     def refresh(self) -> None:
@@ -121,7 +146,10 @@ class Fleet:
         return mounts
 
     def _layers(self) -> dict[str, list[str]]:
-        return {node.name: [str(path) for path in node.layers()] for node in self.nodes}
+        return {
+            node.name: [str(path) for path in ([golden.golden()] if node.is_machine else node.layers())]
+            for node in self.nodes
+        }
 
     def _artifacts(self) -> list[str]:
         paths = [Path(path) for paths in (*self.mounts().values(), *self._layers().values()) for path in paths]
@@ -140,15 +168,27 @@ class Fleet:
         run(["ip", "link", "add", self.bridge, "type", "bridge"])
         run(["ip", "addr", "add", f"{self.gateway}/24", "dev", self.bridge])
         run(["ip", "link", "set", self.bridge, "up"])
-        keyring = (repository.sign_key() / "public.gpg").read_bytes()
-        authorized = ssh_key().with_suffix(".pub").read_text()
-        for index, node in enumerate(self.nodes):
+        for index, node in enumerate(self.containers):
             node.mount()
             if not node.configured.exists():
-                node.configure(contents.sources(node), keyring, authorized)
+                node.configure(self._files(node))
             node.connect(self.bridge, index)
+        for machine in self.machines:
+            machine.connect(self.bridge)
+            self._files(machine.node)
         known = "".join(f"{node.address} {node.public_host_key()}" for node in self.nodes)
         write(self.folder / "known_hosts", known)
+
+    def _files(self, node: Node) -> dict[str, File]:
+        keyring = (repository.sign_key() / "public.gpg").read_bytes()
+        return node.files(contents.sources(node), keyring, ssh_key().with_suffix(".pub").read_text())
+
+    def _power_on(self, machine: Machine) -> None:
+        """Make a machine that is new; one that was there boots from its disk as an end left it."""
+        if machine.node.configured.exists():
+            machine.start()
+        else:
+            machine.create(self._files(machine.node))
 
     def _launch(self) -> None:
         """Start the supervisor, detached from this process and its terminal."""
@@ -164,7 +204,7 @@ class Fleet:
             )
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + BOOT_TIMEOUT
+        deadline = time.monotonic() + (MACHINE_TIMEOUT if self.has_machines else BOOT_TIMEOUT)
         for node in self.nodes:
             while not answers(node.address, 22):
                 if time.monotonic() > deadline:
@@ -181,7 +221,7 @@ class Fleet:
             signal.signal(number, lambda *_: stopping.set())
         self._write_state({**self.state(), "supervisor": os.getpid(), "started": process_start(os.getpid())})
         shared = Path(self.mounts().get("/models", ["/"])[0])
-        processes = {node: node.start(shared) for node in self.nodes}
+        processes = {node: node.start(shared) for node in self.containers}
         server = mirror.serve(self.gateway, MIRROR_PORT, mirror.MountFile(self.folder / "mirror.json"))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         while not stopping.wait(0.2):
@@ -229,6 +269,9 @@ class Fleet:
             deadline = time.monotonic() + STOP_TIMEOUT
             while process_start(pid) is not None and time.monotonic() < deadline:
                 time.sleep(0.05)
+        for machine in self.machines:
+            machine.end()
+            machine.disconnect()
         for group in cgroup_roots():
             empty_cgroup(group / "xpu-fleet" / self.name)
         names = {node.name for node in self.nodes}

@@ -22,6 +22,13 @@ TOOLS = {
     "ssh-keygen": "openssh-client",
     "systemd-nspawn": "systemd-container",
 }
+#: What fleets with virtual machines need besides.
+MACHINE_TOOLS = {
+    "mke2fs": "e2fsprogs",
+    "nbdkit": "nbdkit",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 _started = time.monotonic()
@@ -62,10 +69,11 @@ def run(
     return result.stdout
 
 
-def missing_packages() -> list[str]:
-    """Return the Debian packages whose tools the rig needs and this machine lacks."""
+def missing_packages(machines: bool = False) -> list[str]:
+    """Return the Debian packages whose tools the rig needs, for virtual machines too, and this machine lacks."""
+    tools = {**TOOLS, **MACHINE_TOOLS} if machines else TOOLS
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-    missing = {package for tool, package in TOOLS.items() if shutil.which(tool, path=path) is None}
+    missing = {package for tool, package in tools.items() if shutil.which(tool, path=path) is None}
     if not DEBIAN_KEYRING.exists():
         missing.add("debian-archive-keyring")
     return sorted(missing)
@@ -90,13 +98,14 @@ def install(packages: Iterable[str]) -> None:
     run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *names], env=quiet)
 
 
-def require_tools() -> None:
+def require_tools(machines: bool = False) -> None:
     """Raise RigError that names the packages this machine lacks, if any."""
-    missing = missing_packages()
+    missing = missing_packages(machines)
     if missing:
+        option = " --machines" if machines else ""
         raise RigError(
             f"this machine lacks packages the test hosts need: {' '.join(missing)}\n"
-            "install them with: python3 -m rig prepare (it asks apt for exactly these)"
+            f"install them with: python3 -m rig prepare{option} (it asks apt for exactly these)"
         )
 
 

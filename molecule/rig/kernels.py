@@ -15,27 +15,16 @@ from rig.host import RigError
 #: DKMS package -> the kernel module it builds; others build one of their own name.
 MODULES = {"intel-i915-dkms": "i915", "intel-platform-vsec-dkms": "intel_vsec", "intel-platform-cse-dkms": "mei"}
 
-MODULE_SOURCE = """\
-// SPDX-License-Identifier: GPL-2.0
-// A test fixture of the Ansible collection xpu.fleet in the place of {package}: it drives nothing.
-#include <linux/module.h>
+SOURCES = Path(__file__).parent / "modules"
 
-static int __init fixture_init(void)
-{{
-	pr_info("{module}: xpu.fleet test fixture, version {version}\\n");
-	return 0;
-}}
 
-static void __exit fixture_exit(void)
-{{
-}}
-
-module_init(fixture_init);
-module_exit(fixture_exit);
-MODULE_DESCRIPTION("xpu.fleet test fixture in the place of {package}");
-MODULE_LICENSE("GPL");
-MODULE_VERSION("{version}");
-"""
+def module_source(package: str, module: str, version: str) -> str:
+    """Return the C source of a DKMS package's module: i915 makes a GPU's device nodes, the others do nothing."""
+    text = (SOURCES / ("i915.c" if module == "i915" else "nothing.c")).read_text()
+    # In the source, not on the compiler's command line: srcversion tells versions apart as well then.
+    for name, value in {"@PACKAGE@": package, "@MODULE@": module, "@VERSION@": version}.items():
+        text = text.replace(name, value)
+    return text
 
 
 def dkms_package(package: str, version: str, name: str) -> Package:
@@ -53,7 +42,7 @@ def dkms_package(package: str, version: str, name: str) -> Package:
     files: dict[str, Union[File, Link]] = {
         f"{source}/dkms.conf": File(configuration),
         f"{source}/Makefile": File(f"obj-m := {module}.o\n{module}-y := fixture.o\n"),
-        f"{source}/fixture.c": File(MODULE_SOURCE.format(package=package, module=module, version=release)),
+        f"{source}/fixture.c": File(module_source(package, module, release)),
     }
     scripts = {
         "postinst": "#!/bin/sh\nset -e\n"

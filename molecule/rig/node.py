@@ -1,4 +1,4 @@
-"""One test host: what it is made of, its files, its network and the container that runs it."""
+"""One test host: what it is made of, its files, and, for a container, its network and what runs it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rig import cache, gpu
-from rig.host import RigError, run, write
+from rig.deb import File
+from rig.host import RigError, run
 from rig.userland import USER, USERLANDS, Userland, base, layer
 
 MIRROR_PORT = 8077
@@ -21,6 +22,10 @@ REBOOT = 133
 #: Where a node sees the model fixture.
 MODELS = "/srv/models"
 PR_SET_PDEATHSIG = 1
+#: What a node is: a container that shares this machine's kernel, or a virtual machine with its own.
+KINDS = ("container", "machine")
+#: The userland that virtual machines have.
+MACHINE_USERLAND = "ubuntu2204"
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Node:
     wheels: tuple[str, ...] = field(default=("openvino",))
     #: Whether the mirror has the model fixture for this node.
     models: bool = False
+    kind: str = KINDS[0]
 
     @classmethod
     def parse(cls, fleet: str, entry: Mapping[str, Any]) -> Node:
@@ -50,7 +56,21 @@ class Node:
             ) from error
         cards = tuple(gpu.Gpu.parse(card) for card in entry.get("gpus") or ())
         wheels = tuple(entry.get("wheels") or ("openvino",))
-        return cls(fleet, name, userland, address, cards, wheels, bool(entry.get("models", False)))
+        kind = str(entry.get("kind", KINDS[0]))
+        if kind not in KINDS:
+            raise RigError(f"platform {name}: kind {kind} is unknown (kinds: {', '.join(KINDS)})")
+        models = bool(entry.get("models", False))
+        if kind == "machine":
+            if userland.name != MACHINE_USERLAND:
+                raise RigError(f"platform {name}: virtual machines have the userland {MACHINE_USERLAND}")
+            if cards or models:
+                raise RigError(f"platform {name}: virtual machines come with a GPU of their own and without models")
+        return cls(fleet, name, userland, address, cards, wheels, models, kind)
+
+    @property
+    def is_machine(self) -> bool:
+        """Whether this is a virtual machine."""
+        return self.kind == "machine"
 
     @property
     def machine(self) -> str:
@@ -99,34 +119,39 @@ class Node:
         options = f"lowerdir={lower},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
         run(["mount", "-t", "overlay", self.machine, "-o", options, str(self.root)])
 
-    def configure(self, sources: str, keyring: bytes, authorized_key: str) -> None:
-        """Write what an installer leaves on a new machine: name, address, package sources, a person's SSH key."""
-        write(self.root / "etc/hostname", f"{self.name}\n")
-        write(self.root / "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n::1 localhost ip6-localhost\n")
-        write(self.root / "etc/resolv.conf", "# Test hosts have no name server.\n")
-        write(self.root / "etc/apt/sources.list", sources)
-        # The site's own setting for its own index: plain HTTP is taken from this one address.
-        write(self.root / "etc/pip.conf", f"[global]\ntrusted-host = {self.gateway}\n")
-        (self.root / "usr/share/keyrings/xpu-rig.gpg").write_bytes(keyring)
-        self._authorize(authorized_key)
+    def files(self, sources: str, keyring: bytes, authorized_key: str) -> dict[str, File]:
+        """Return what an installer leaves on a new machine: name, package sources, SSH keys of machine and person."""
         if not self.host_key.exists():
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.machine, "-f", str(self.host_key)])
-        write(self.root / "etc/ssh/ssh_host_ed25519_key", self.host_key.read_text(), 0o600)
-        write(self.root / "etc/ssh/ssh_host_ed25519_key.pub", self.public_host_key())
+        return {
+            "/etc/hostname": File(f"{self.name}\n"),
+            "/etc/hosts": File(f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n::1 localhost ip6-localhost\n"),
+            "/etc/resolv.conf": File("# Test hosts have no name server.\n"),
+            "/etc/apt/sources.list": File(sources),
+            # The site's own setting for its own index: plain HTTP is taken from this one address.
+            "/etc/pip.conf": File(f"[global]\ntrusted-host = {self.gateway}\n"),
+            "/usr/share/keyrings/xpu-rig.gpg": File(keyring),
+            "/etc/ssh/ssh_host_ed25519_key": File(self.host_key.read_text(), 0o600),
+            "/etc/ssh/ssh_host_ed25519_key.pub": File(self.public_host_key()),
+            f"/home/{USER}/.ssh/authorized_keys": File(authorized_key, 0o600),
+        }
+
+    def configure(self, files: Mapping[str, File]) -> None:
+        """Write those files, and the GPUs, into the root file system."""
+        home = self.root / "home" / USER
+        for name, file in files.items():
+            path = self.root / name.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.data)
+            path.chmod(file.mode)
+            if home in path.parents:
+                path.parent.chmod(0o700)
+                for own in (path, path.parent):
+                    os.chown(own, home.stat().st_uid, home.stat().st_gid)
         if self.gpus:
             gpu.write_tree(self.folder / "pci", self.gpus)
             gpu.write_device_unit(self.root, self.gpus)
         self.configured.touch()
-
-    def _authorize(self, key: str) -> None:
-        home = self.root / "home" / USER
-        owner = home.stat()
-        ssh = home / ".ssh"
-        ssh.mkdir(mode=0o700, exist_ok=True)
-        keys = ssh / "authorized_keys"
-        write(keys, key, 0o600)
-        for path in (ssh, keys):
-            os.chown(path, owner.st_uid, owner.st_gid)
 
     def public_host_key(self) -> str:
         """Return the public half of the SSH host key, one line."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from rig import cache, deb, debian, elf, kernels, oneapi, repository
+from rig import cache, deb, debian, elf, golden, kernels, linux, oneapi, repository
 from rig.deb import File, Package
 from rig.host import run
 from rig.wheels import stack_data
@@ -53,8 +53,40 @@ def distribution(codename: str) -> Path:
     return cache.artifact(f"ubuntu-{codename}", recipe, lambda target: _build({slot: list(made)}, target))
 
 
+def machine_distribution(codename: str) -> Path:
+    """Return what virtual machines get instead: kernels that boot, and a suite of updates with a newer one."""
+    kernels_of: dict[str, Mapping[str, str]] = {}
+    for stack in stack_data().values():
+        if stack["kernel"]:
+            kernels_of.setdefault(stack["kernel"]["release"], stack["kernel"]["packages"])
+    installed = golden.installed()
+    pool = debian.mirror("bookworm") / "pool"
+    recipe = [
+        1, codename, kernels_of, cache.source_of(linux, deb), installed.name, pool.parent.name,
+        repository.fingerprint(), linux.GPU_SOURCE.read_text(),
+        *(linux.kernel(release, next(iter(versions.values()))).name for release, versions in kernels_of.items()),
+    ]  # fmt: skip
+
+    def build(target: Path) -> None:
+        pools = {name: target / "pool" / name / "main" for name in (codename, f"{codename}-updates")}
+        repository.collect(_lacking(installed / "debs", pool), pools[codename])
+        repository.collect(_lacking(installed / "updates", pool), pools[f"{codename}-updates"])
+        for release, versions in kernels_of.items():
+            for package in linux.packages(release, versions):
+                package.write(pools[codename])
+        repository.publish(target, {repository.Suite(name, "main"): folder for name, folder in pools.items()})
+
+    return cache.artifact(f"ubuntu-{codename}-machines", recipe, build)
+
+
+def _lacking(folder: Path, pool: Path) -> list[Path]:
+    """Return a folder's packages that another pool does not have."""
+    return [path for path in sorted(folder.glob("*.deb")) if not (pool / path.name).exists()]
+
+
 def _recipe(stacks: Mapping[str, Stack]) -> list[Any]:
-    return [4, stacks, cache.source_of(*CODE), DEPENDS, repository.fingerprint()]
+    modules = [path.read_text() for path in sorted(kernels.SOURCES.glob("*.c"))]
+    return [4, stacks, cache.source_of(*CODE), modules, DEPENDS, repository.fingerprint()]
 
 
 def _build(slots: Mapping[Slot, list[Package]], target: Path) -> None:

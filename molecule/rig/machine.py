@@ -1,0 +1,284 @@
+"""A test host that is a virtual machine: its own kernel, GRUB, real reboots, snapshots and power cuts."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+from rig import cache, deb, golden, qemu
+from rig.host import RigError, run
+from rig.node import Node
+from rig.userland import USER
+
+#: Snapshot of a machine that has its name and address and was never used.
+READY = "ready"
+BOOT_TIMEOUT = 240.0
+RESTORE_TIMEOUT = 60.0
+SHUTDOWN_TIMEOUT = 60.0
+NBDKIT = "nbdkit"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The virtual machine of one node."""
+
+    node: Node
+    #: Folder of the golden machine that this one is a copy of.
+    image: Path
+
+    @classmethod
+    def of(cls, fleet: Union[str, Any], name: str) -> Machine:
+        """Return a machine of a fleet that is up, by the names of both (or the fleet itself)."""
+        title = fleet if isinstance(fleet, str) else fleet.name
+        try:
+            state = json.loads((cache.RUN / title / "state.json").read_text())
+            platforms, layers = state["definition"]["platforms"], state["layers"]
+        except (OSError, ValueError, KeyError) as error:
+            raise RigError(f"no fleet {title} is up") from error
+        for entry in platforms:
+            node = Node.parse(title, entry)
+            if node.name == name and node.is_machine:
+                return cls(node, Path(layers[name][0]))
+        raise RigError(f"fleet {title} has no virtual machine {name}")
+
+    @property
+    def hardware(self) -> qemu.Hardware:
+        """What QEMU is told to put together."""
+        folder = self.node.folder
+        accelerator = json.loads((self.image / "machine.json").read_text())["accelerator"]
+        return qemu.Hardware(self.node.machine, folder, folder / "disk.qcow2", self.tap, self.mac, accelerator)
+
+    @property
+    def tap(self) -> str:
+        """The machine's network interface on this side, a port of the fleet's bridge."""
+        third, last = self.node.address.split(".")[2:]
+        return f"xpu{third}t{last}"
+
+    @property
+    def mac(self) -> str:
+        """The address of the machine's network card."""
+        return "52:54:00:" + ":".join(f"{int(part):02x}" for part in self.node.address.split(".")[1:])
+
+    @property
+    def console(self) -> Path:
+        """Log of the serial console: GRUB, the kernel, systemd. It goes on over every boot."""
+        return self.hardware.console
+
+    @property
+    def running(self) -> bool:
+        """Whether the machine has power."""
+        return self.hardware.pid is not None
+
+    # -- power --------------------------------------------------------------------------------------------------------
+
+    def start(self, snapshot: str | None = None, lossy: bool = False) -> None:
+        """Switch the machine on: a cold boot through GRUB, or disk and memory of a snapshot.
+
+        With ``lossy`` the disk is one that keeps writes in a cache of its own until the guest flushes them.
+        """
+        if self.running:
+            raise RigError(f"{self.node.name} is running")
+        self._stop_block_server()
+        block = self._start_block_server() if lossy else None
+        extra = ["-loadvm", snapshot] if snapshot else []
+        self.hardware.launch(*extra, block=block, enter=self._enter)
+        if snapshot:
+            self._set_clock()
+
+    def stop(self) -> None:
+        """Switch the machine off as its power button does; one that does not listen is ended."""
+        with contextlib.suppress(RigError), qemu.Monitor(self.hardware.monitor) as monitor:
+            monitor.execute("system_powerdown")
+        if not self.hardware.gone(SHUTDOWN_TIMEOUT):
+            self.hardware.quit()
+        self._stop_block_server()
+
+    def cut_power(self) -> None:
+        """Take the machine's power away. What it wrote since its last flush is lost where it was started lossy."""
+        if qemu.live(self._block_pidfile, NBDKIT) is None:
+            self.hardware.quit()
+            return
+        qemu.kill(self._block_pidfile, NBDKIT)
+        self.hardware.kill()
+
+    def end(self) -> None:
+        """End everything that runs for this machine, whatever state it is in."""
+        qemu.kill(self.node.folder / "qemu.pid", "qemu-system")
+        qemu.kill(self._block_pidfile, NBDKIT)
+
+    # -- snapshots ----------------------------------------------------------------------------------------------------
+
+    def save(self, name: str) -> None:
+        """Keep disk and memory as they are now, under a name; an older snapshot of that name goes."""
+        self._monitor_says(f"savevm {name}")
+
+    def revert(self, name: str) -> None:
+        """Go back to a snapshot, and set the clock; a machine without power is switched on with it."""
+        if not self.running:
+            self.start(snapshot=name)
+            return
+        self._monitor_says(f"loadvm {name}")
+        self._set_clock()
+
+    def _monitor_says(self, line: str) -> None:
+        with qemu.Monitor(self.hardware.monitor) as monitor:
+            said = monitor.human(line).strip()
+        if said:
+            raise RigError(f"{self.node.name}: {line}: {said}")
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float = BOOT_TIMEOUT) -> None:
+        """Wait until a person could log in over SSH."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if not self.running:
+                raise RigError(f"{self.node.name} has no power")
+            if self._try_ssh("true").returncode == 0:
+                return
+            time.sleep(0.3)
+        raise RigError(f"{self.node.name} did not answer over SSH in {timeout:.0f} s\n{golden.tail(self.console)}")
+
+    def ssh(self, command: str, check: bool = True) -> str:
+        """Run a command as the person who administers the machine (and may sudo); returns what it printed."""
+        result = self._try_ssh(command, timeout=None)
+        if check and result.returncode != 0:
+            raise RigError(f"{self.node.name}: {command}: status {result.returncode}\n{result.stdout}{result.stderr}")
+        return result.stdout
+
+    def _try_ssh(self, command: str, timeout: float | None = 20.0) -> subprocess.CompletedProcess[str]:
+        words = [*ssh_command(cache.RUN / self.node.fleet / "known_hosts"), f"{USER}@{self.node.address}", command]
+        try:
+            return subprocess.run(
+                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout
+            )
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(words, 255, "", "no answer in time")
+
+    def _set_clock(self) -> None:
+        deadline = time.monotonic() + RESTORE_TIMEOUT
+        while self._try_ssh(f"sudo date --set=@{time.time():.0f} > /dev/null").returncode != 0:
+            if time.monotonic() > deadline or not self.running:
+                raise RigError(f"{self.node.name} does not answer from its snapshot\n{golden.tail(self.console)}")
+
+    # -- a new machine ------------------------------------------------------------------------------------------------
+
+    def connect(self, bridge: str) -> None:
+        """Make the machine's port on the fleet's bridge."""
+        run(["ip", "link", "delete", self.tap], check=False)
+        run(["ip", "tuntap", "add", "dev", self.tap, "mode", "tap"])
+        run(["ip", "link", "set", self.tap, "master", bridge, "up"])
+
+    def disconnect(self) -> None:
+        """Remove the port."""
+        run(["ip", "link", "delete", self.tap], check=False)
+
+    def create(self, files: Mapping[str, deb.File]) -> None:
+        """Start a copy of the golden machine and make it this node; ``files`` are what an installer would write."""
+        folder = self.node.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.hardware.disk.unlink(missing_ok=True)
+        self.console.unlink(missing_ok=True)
+        qemu.create_disk(self.hardware.disk, self.image / "disk.qcow2")
+        self.hardware.launch("-incoming", f"exec:cat '{self.image / 'memory'}'", enter=self._enter)
+        deadline = time.monotonic() + RESTORE_TIMEOUT
+        with socket.socket(socket.AF_UNIX) as port:
+            port.settimeout(RESTORE_TIMEOUT)
+            port.connect(str(self.hardware.setup))
+            self._resume(deadline)
+            text = base64.encodebytes(self._setup_script(files).encode()) + b".\n"
+            port.sendall(text)
+            golden.read_until(port, "xpu-rig: configured", deadline)
+        self.wait(RESTORE_TIMEOUT)
+        self.save(READY)
+        self.node.configured.touch()
+
+    def _resume(self, deadline: float) -> None:
+        with qemu.Monitor(self.hardware.monitor) as monitor:
+            while (status := monitor.execute("query-status")["status"]) != "running":
+                if status in ("inmigrate", "paused", "postmigrate"):
+                    if status != "inmigrate":
+                        monitor.execute("cont")
+                    time.sleep(0.1)
+                if time.monotonic() > deadline or status == "internal-error":
+                    raise RigError(f"{self.node.name}: the golden machine's memory does not load ({status})")
+
+    def _setup_script(self, files: Mapping[str, deb.File]) -> str:
+        """Return what makes the golden machine this one: its files, name, clock, address and SSH key."""
+        network = f"[Match]\nName=eth0\n\n[Network]\nAddress={self.node.address}/24\nIPv6AcceptRA=no\n"
+        network += "LinkLocalAddressing=no\nDHCP=no\n"
+        own = {**files, "/etc/systemd/network/10-eth0.network": deb.File(network)}
+        archive = base64.encodebytes(deb.tarball(own)).decode()
+        return (
+            f"set -e\ndate --set=@{time.time():.0f} > /dev/null\n"
+            f"base64 --decode << END | tar --extract --gzip --no-overwrite-dir --directory=/\n{archive}END\n"
+            f"chown --recursive {USER}: /home/{USER}/.ssh\nchmod 700 /home/{USER}/.ssh\n"
+            f"hostname {self.node.name}\nip link set eth0 address {self.mac}\n"
+            "networkctl reload\nnetworkctl reconfigure eth0\nsystemctl restart ssh.service\n"
+            "touch /var/lib/xpu-rig/configured\nsync\n"
+        )
+
+    # -- processes ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _enter(self) -> Callable[[], None]:
+        """What a new process does first: join the node's control groups, by which the fleet ends it at the latest."""
+        groups = self.node.cgroups()
+        for group in groups:
+            group.mkdir(parents=True, exist_ok=True)
+
+        def enter() -> None:
+            for group in groups:
+                (group / "cgroup.procs").write_text(str(os.getpid()))
+
+        return enter
+
+    @property
+    def _block_pidfile(self) -> Path:
+        return self.node.folder / "nbdkit.pid"
+
+    def _start_block_server(self) -> Path:
+        """Start a server for the disk that writes to the file only when it is told to flush."""
+        address = self.node.folder / "nbd"
+        address.unlink(missing_ok=True)
+        command = [
+            NBDKIT, f"--unix={address}", f"--pidfile={self._block_pidfile}", "--filter=cache", "file",
+            f"file={self.hardware.disk}", "cache=writeback",
+        ]  # fmt: skip
+        result = subprocess.run(
+            command,
+            env={**os.environ, "TMPDIR": str(self.node.folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            start_new_session=True,
+            preexec_fn=self._enter,
+        )
+        if result.returncode != 0:
+            raise RigError(f"{self.node.name}: nbdkit does not start: {result.stderr.strip()}")
+        return address
+
+    def _stop_block_server(self) -> None:
+        """End the server after QEMU flushed and left it; what a cut left of it goes as well."""
+        qemu.kill(self._block_pidfile, NBDKIT)
+        self._block_pidfile.unlink(missing_ok=True)
+
+
+def ssh_command(known_hosts: Path) -> list[str]:
+    """Return SSH as the rig calls it: a machine that went away is noticed in seconds."""
+    return [
+        "ssh", "-q", "-i", str(cache.KEYS / "id_ed25519"), "-o", f"UserKnownHostsFile={known_hosts}",
+        "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=3",
+        "-o", "StrictHostKeyChecking=yes",
+    ]  # fmt: skip

@@ -1,0 +1,217 @@
+"""QEMU as the rig starts and steers it: its command line, its monitor, its accelerator."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from rig.host import RigError, run
+
+MEMORY = 1024  # MiB
+PROCESSORS = 2
+#: The disk as the guest sees it. Its file is a little larger, so that a block server can offer all of it at once.
+DISK_SIZE = 12 << 30
+FILE_SIZE = 20 << 30
+ACCELERATORS = ("kvm", "tcg")
+#: Names one of the above for every machine; without it KVM is taken where it boots a guest, and TCG elsewhere.
+OVERRIDE = "XPU_FLEET_ACCEL"
+QUIT_TIMEOUT = 20.0
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a virtual machine is made of; two that differ cannot load each other's memory."""
+
+    name: str
+    folder: Path
+    disk: Path
+    tap: str
+    mac: str
+    accelerator: str
+
+    @property
+    def pidfile(self) -> Path:
+        """File with QEMU's process id while it runs."""
+        return self.folder / "qemu.pid"
+
+    @property
+    def monitor(self) -> Path:
+        """Socket of QEMU's monitor."""
+        return self.folder / "qmp"
+
+    @property
+    def setup(self) -> Path:
+        """Socket of the guest's second serial port."""
+        return self.folder / "setup"
+
+    @property
+    def console(self) -> Path:
+        """Log of the guest's first serial port: GRUB, the kernel and systemd."""
+        return self.folder / "console.log"
+
+    def command(self, *extra: str, block: Optional[Path] = None) -> list[str]:
+        """Return the command line; ``block`` is the socket of a block server that stands before the disk."""
+        disk: dict[str, Any] = {"driver": "qcow2", "node-name": "disk", "discard": "unmap"}
+        if block is None:
+            # Nothing is waited for: the host's memory holds what QEMU wrote, whatever becomes of QEMU.
+            disk["cache"] = {"no-flush": True}
+            disk["file"] = {"driver": "file", "filename": str(self.disk), "cache": {"no-flush": True}}
+        else:
+            disk["file"] = {"driver": "nbd", "server": {"type": "unix", "path": str(block)}}
+        accelerator = "tcg,thread=multi" if self.accelerator == "tcg" else self.accelerator
+        return [
+            "qemu-system-x86_64", "-name", self.name, "-machine", "q35", "-accel", accelerator, "-cpu", "max",
+            "-smp", str(PROCESSORS), "-m", str(MEMORY), "-nodefaults", "-no-user-config", "-display", "none",
+            # GRUB does not reach the kernel without a screen.
+            "-vga", "std",
+            "-blockdev", json.dumps(disk), "-device", "virtio-blk-pci,drive=disk",
+            "-netdev", f"tap,id=net,ifname={self.tap},script=no,downscript=no",
+            "-device", f"virtio-net-pci,netdev=net,mac={self.mac},romfile=",
+            "-device", "virtio-rng-pci",
+            "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",
+            "-chardev", f"socket,id=setup,path={self.setup},server=on,wait=off", "-serial", "chardev:setup",
+            "-qmp", f"unix:{self.monitor},server=on,wait=off", "-pidfile", str(self.pidfile), "-daemonize", *extra,
+        ]  # fmt: skip
+
+    def launch(self, *extra: str, block: Optional[Path] = None, enter: Optional[Callable[[], None]] = None) -> None:
+        """Start QEMU in the background; ``enter`` runs in the new process first."""
+        # A program that the caller's shell would end with the caller takes no part in this session.
+        result = subprocess.run(
+            self.command(*extra, block=block),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,
+            preexec_fn=enter,
+        )
+        if result.returncode != 0:
+            raise RigError(f"{self.name}: QEMU does not start: {result.stderr.strip()}")
+
+    @property
+    def pid(self) -> Optional[int]:
+        """QEMU's process id, None where it does not run."""
+        return live(self.pidfile, "qemu-system")
+
+    def quit(self) -> None:
+        """End QEMU; what the guest wrote is on its disk, what it had yet to write is not."""
+        with contextlib.suppress(RigError), Monitor(self.monitor) as monitor:
+            monitor.execute("quit")
+        if not self.gone(QUIT_TIMEOUT):
+            self.kill()
+
+    def kill(self) -> None:
+        """End QEMU at once."""
+        kill(self.pidfile, "qemu-system")
+
+    def gone(self, timeout: float) -> bool:
+        """Wait until QEMU has ended; tells whether it has."""
+        deadline = time.monotonic() + timeout
+        while self.pid is not None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+
+class Monitor:
+    """A connection to a QEMU monitor (QMP)."""
+
+    def __init__(self, path: Path, timeout: float = 120.0) -> None:
+        """Connect; raises RigError where nobody answers."""
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.connect(str(path))
+            self._stream = self._socket.makefile("rw", encoding="utf-8")
+            self._stream.readline()
+            self.execute("qmp_capabilities")
+        except OSError as error:
+            self._socket.close()
+            raise RigError(f"no virtual machine answers at {path}: {error}") from error
+
+    def __enter__(self) -> Monitor:
+        """Return the connection."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        # Both: the socket stays open while the stream on it is, and QEMU talks to one at a time.
+        self._stream.close()
+        self._socket.close()
+
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """Return what a command returns; raises RigError with QEMU's reason where it fails."""
+        try:
+            self._stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+            self._stream.flush()
+            while line := self._stream.readline():
+                answer = json.loads(line)
+                if "return" in answer:
+                    return answer["return"]
+                if "error" in answer:
+                    raise RigError(f"QEMU refuses {command}: {answer['error']['desc']}")
+        except OSError as error:
+            raise RigError(f"QEMU did not answer {command}: {error}") from error
+        # It ended before it answered, as "quit" may.
+        return {}
+
+    def human(self, line: str) -> str:
+        """Return what a command of the monitor for people prints."""
+        return str(self.execute("human-monitor-command", **{"command-line": line}))
+
+
+def version() -> str:
+    """Return QEMU's version; another one's saved memory may not load."""
+    return run(["qemu-system-x86_64", "--version"]).splitlines()[0]
+
+
+def candidates(environment: Mapping[str, str], kvm: Path = Path("/dev/kvm")) -> list[str]:
+    """Return the accelerators to try, best first; raises RigError for an override that is none of them."""
+    wanted = environment.get(OVERRIDE, "")
+    if wanted and wanted not in ACCELERATORS:
+        raise RigError(f"{OVERRIDE}={wanted}: choose one of {', '.join(ACCELERATORS)}")
+    if wanted:
+        return [wanted]
+    return [name for name in ACCELERATORS if name != "kvm" or os.access(kvm, os.R_OK | os.W_OK)]
+
+
+def live(pidfile: Path, program: str) -> Optional[int]:
+    """Return the process id in a file if that process is this program and was started with that file."""
+    try:
+        pid = int(pidfile.read_text())
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, ValueError):
+        return None
+    return pid if program in words[0] and any(str(pidfile) in word for word in words) and state != "Z" else None
+
+
+def kill(pidfile: Path, program: str) -> None:
+    """End a program at once and wait until it is gone."""
+    pid = live(pidfile, program)
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + QUIT_TIMEOUT
+    while live(pidfile, program) is not None:
+        if time.monotonic() > deadline:
+            raise RigError(f"process {pid} ({program}) does not end")
+        time.sleep(0.02)
+
+
+def create_disk(path: Path, backing: Path) -> None:
+    """Make a disk that stands on another one and holds what differs from it."""
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(backing), str(path)])
+    with path.open("r+b") as image:
+        image.truncate(FILE_SIZE)
