@@ -26,7 +26,7 @@ FLEET = "faults"
 NETWORK = "10.77.5"
 SCENARIO = Path(__file__).resolve().parents[1]
 #: The layers that concern the kernel; engine, Python and model take emulated processors too long.
-TAGS = ("--tags", "kernel,driver,access")
+TAGS = ("--tags", "repository,kernel,driver,access")
 BOOT_TIMEOUT = 420.0
 #: Seconds that a machine without power waits for it.
 DARK = 3.0

@@ -15,7 +15,7 @@ from rig.machine import Machine
 FLEET, NAME = "kernel", "m1"
 FOLDER = cache.RUN / FLEET / "tests"
 #: Every layer that the scenario provisions.
-TAGS = ("--tags", "kernel,driver,access")
+TAGS = ("--tags", "repository,kernel,driver,access")
 
 
 @pytest.fixture(scope="session")
