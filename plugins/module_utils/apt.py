@@ -1,17 +1,14 @@
 """What the collection's modules know about apt: sources, installed and available versions, and a private apt state.
 
-Only finish_installation changes the node: other commands read, or work in a directory that the caller gives.
+Nothing here changes the node: commands only read, or work in a directory that the caller gives.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +17,6 @@ from typing import Any
 APT_ETC = Path("/etc/apt")
 APT_LISTS = Path("/var/lib/apt/lists")
 DPKG_UPDATES = Path("/var/lib/dpkg/updates")
-DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
 #: Preference files that this collection writes; they would steer a simulation towards an earlier run's pins.
 OWN_PREFERENCES = "xpu-fleet*"
 #: The proxy that this collection wrote for apt; a later run may have another, or none.
@@ -186,55 +182,11 @@ def unknown(plan: Iterable[Change], available: Mapping[str, list[str]]) -> list[
     ]
 
 
-def unfinished(updates: Path = DPKG_UPDATES) -> list[str]:
-    """Return what an interrupted dpkg or apt left half done, a line each."""
-    lines = [line.strip() for line in _run(["dpkg", "--audit"]).splitlines() if line.startswith(" ")]
-    if updates.is_dir() and any(updates.iterdir()):
-        lines.append(f"{updates} has entries that dpkg has not worked in")
-    result = _result(["apt-get", "check", "-qq", "-o", "Debug::NoLocking=true"])
-    if result.returncode:
-        lines += _complaints(result).splitlines()
-    return lines
-
-
-def finish_installation(lock_timeout: int, updates: Path = DPKG_UPDATES, lock: Path = DPKG_LOCK) -> list[str]:
-    """Configure what is unpacked and bring what is missing; return what is half done still, and why, a line each.
-
-    Raises AptError where another program holds dpkg's lock for longer than LOCK_TIMEOUT seconds.
-    """
-    with _locked(lock, lock_timeout):
-        # What another program was at when it was looked at is not half done any more.
-        if not unfinished(updates):
-            return []
-        settings = ["--force-confdef", "--force-confold"]
-        configured = _result(["dpkg", *settings, "--configure", "-a"], {"DPKG_FRONTEND_LOCKED": "true"})
-    options = ["-y", "-q", "-o", f"DPkg::Lock::Timeout={lock_timeout}", "--no-install-recommends", "--fix-broken"]
-    options += [part for setting in settings for part in ("-o", f"Dpkg::Options::={setting}")]
-    fixed = _result(["apt-get", *options, "install"])
-    left = unfinished(updates)
-    if left:
-        left += [line for line in configured.stderr.splitlines() if line.startswith("dpkg: error")]
-        left += _complaints(fixed).splitlines() if fixed.returncode else []
-    return list(dict.fromkeys(left))
-
-
-@contextlib.contextmanager
-def _locked(lock: Path, timeout: int) -> Iterator[None]:
-    """Hold dpkg's lock, as apt does around dpkg; wait for who holds it now."""
-    deadline = time.monotonic() + timeout
-    with lock.open("a") as stream:
-        while True:
-            try:
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise AptError(
-                        f"another program installs packages: {lock} is locked for more than {timeout} s. See who with:"
-                        f" fuser -v {lock}"
-                    ) from error
-                time.sleep(1)
-        yield
+def unfinished(updates: Path = DPKG_UPDATES) -> bool:
+    """Tell whether an interrupted dpkg or apt left an installation half done."""
+    if _run(["dpkg", "--audit"]).strip() or (updates.is_dir() and any(updates.iterdir())):
+        return True
+    return _result(["apt-get", "check", "-qq", "-o", "Debug::NoLocking=true"]).returncode != 0
 
 
 class PrivateApt:

@@ -15,6 +15,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.apt import (
     files_to_remove,
     parse_sources,
     source_files,
+    unfinished,
     unknown,
 )
 
@@ -130,3 +131,9 @@ def test_changes_and_unknown() -> None:
     plan = changes({"a": "1", "b": "2", "c": "", "d": "", "e": "5"}, {"a": "1", "b": "1", "c": "9"})
     assert plan == [Change("b", "1", "2"), Change("d", "", ""), Change("e", "", "5")]
     assert unknown(plan, {"b": ["3", "2"], "d": [], "e": ["6"]}) == [Change("d", "", ""), Change("e", "", "5")]
+
+
+def test_a_journal_of_dpkg_is_half_an_installation(tmp_path: Path) -> None:
+    assert not unfinished(tmp_path)
+    (tmp_path / "0001").touch()
+    assert unfinished(tmp_path)
