@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, MODEL, FakeBackend
+import uvicorn
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, MODEL, FakeBackend, wait_for
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from xpuserve.api.app import create_app
@@ -41,3 +42,15 @@ def app(engine: Engine) -> FastAPI:
 @pytest.fixture
 def client(app: FastAPI) -> TestClient:
     return TestClient(app, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def url(app: FastAPI) -> Iterator[str]:
+    """The application behind a real socket, which the test client has not."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for(lambda: server.started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(5)

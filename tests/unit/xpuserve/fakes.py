@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from typing import Optional
 
 from xpuserve.backends.base import Backend, EngineError, Tokenizer
@@ -12,6 +13,14 @@ from xpuserve.engine.request import Message, Sampling
 
 MODEL = "fake-1b"
 CONTEXT = 64
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class ByteTokenizer(Tokenizer):

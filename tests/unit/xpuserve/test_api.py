@@ -3,16 +3,13 @@ from __future__ import annotations
 import json
 import queue
 import threading
-import time
-from collections.abc import Iterator
 from typing import Any, Union
 
 import pytest
-import uvicorn
-from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, MODEL, FakeBackend
-from fastapi import FastAPI
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, MODEL, FakeBackend, wait_for
 from fastapi.testclient import TestClient
 from xpuserve.api.app import create_app
+from xpuserve.api.schema import NOT_OFFERED
 from xpuserve.chat import Client
 from xpuserve.engine.loop import Engine
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, Sampling
@@ -25,7 +22,7 @@ def chat(prompt: str = "Where?", **more: Any) -> dict[str, Any]:
     return {"model": MODEL, "messages": [{"role": "user", "content": prompt}], **more}
 
 
-def text(prompt: str = "Where?", **more: Any) -> dict[str, Any]:
+def text(prompt: Union[str, list[str]] = "Where?", **more: Any) -> dict[str, Any]:
     return {"model": MODEL, "prompt": prompt, **more}
 
 
@@ -74,6 +71,7 @@ def test_a_streamed_chat_answer(client: TestClient, backend: FakeBackend) -> Non
     assert [chunk["choices"][0]["delta"]["content"] for chunk in chunks[1:]] == list(backend.answer)
     assert last["choices"][0] == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
     assert usage["choices"] == []
+    assert [event["usage"] for event in events[:-1]] == [None] * (len(events) - 1)
     assert usage["usage"]["completion_tokens"] == len(backend.answer.encode())
     assert {event["object"] for event in events} == {"chat.completion.chunk"}
     assert len({event["id"] for event in events}) == 1
@@ -119,6 +117,51 @@ def test_text_parts_and_developer_messages_are_understood(client: TestClient, ba
     assert backend.seen[-1][0] == "Where?"
 
 
+def test_every_way_of_sampling_reaches_the_engine(client: TestClient, backend: FakeBackend) -> None:
+    options: dict[str, Any] = {
+        **{"temperature": 0.5, "top_p": 0.5, "top_k": 5, "min_p": 0.1, "ignore_eos": True},
+        **{"repetition_penalty": 1.5, "presence_penalty": 1.0, "frequency_penalty": -1.0},
+    }
+    client.post(TEXT, json=text(max_tokens=2, **options))
+    assert backend.seen[-1][1] == Sampling(max_tokens=2, **options)
+    client.post(TEXT, json=text(max_tokens=2, top_k=-1, temperature=None, n=None))
+    assert backend.seen[-1][1] == Sampling(max_tokens=2)
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_several_answers_have_a_seed_each(client: TestClient, backend: FakeBackend, path: str) -> None:
+    body = (chat if path == CHAT else text)(n=2, seed=5, max_tokens=5)
+    answer = client.post(path, json=body).json()
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1]
+    assert [sampling.seed for _, sampling in backend.seen] == [5, 6]
+    assert answer["usage"]["completion_tokens"] == 10
+    assert answer["usage"]["prompt_tokens"] in (6, 7)  # counted once
+    events = sse(client.post(path, json={**body, "stream": True}).text)
+    ends = {choice["index"]: choice["finish_reason"] for event in events for choice in event["choices"]}
+    assert ends == {0: "length", 1: "length"}
+
+
+def test_several_prompts(client: TestClient, backend: FakeBackend) -> None:
+    answer = client.post(TEXT, json=text(["a", "bc"], n=2, max_tokens=1)).json()
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
+    assert [prompt for prompt, _ in backend.seen] == ["a", "a", "bc", "bc"]
+    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
+
+
+@pytest.mark.parametrize("field", [{"prompt": []}, {"prompt": [5]}, {"logprobs": 0}, {"echo": True}, {"best_of": 2}])
+def test_what_a_text_can_not_have(client: TestClient, backend: FakeBackend, field: dict[str, Any]) -> None:
+    response = client.post(TEXT, json={**text(), **field})
+    assert response.status_code == 400
+    assert error(response)["param"].split(".")[0] in field
+    assert backend.seen == []
+
+
+def test_what_asks_for_what_is_done_anyway_is_accepted(client: TestClient) -> None:
+    neutral = {name: values[0] for name, values in NOT_OFFERED.items() if values}
+    assert client.post(CHAT, json={**chat(), **neutral}).status_code == 200
+    assert client.post(CHAT, json={**chat(user="u", x=5), **dict.fromkeys(NOT_OFFERED)}).status_code == 200
+
+
 def test_models(client: TestClient) -> None:
     assert [model["id"] for model in client.get("/v1/models").json()["data"]] == [MODEL]
     assert client.get(f"/v1/models/{MODEL}").json()["id"] == MODEL
@@ -133,8 +176,12 @@ BAD_BODIES = {
     "no model": ({"messages": [{"role": "user", "content": "x"}]}, 400, "model"),
     "another model": ({**chat(), "model": "gpt-4"}, 404, "model"),
     "model of a wrong type": ({**chat(), "model": 5}, 400, "model"),
-    "content of a wrong type": ({"model": MODEL, "messages": [{"role": "user", "content": 5}]}, 400, None),
-    "half a surrogate": (chat("\ud800"), 400, None),
+    "content of a wrong type": (
+        {"model": MODEL, "messages": [{"role": "user", "content": 5}]},
+        400,
+        "messages.0.content",
+    ),
+    "half a surrogate": (chat("\ud800"), 400, "messages.0.content"),
     "a model of half a surrogate": ({**chat(), "model": "\ud800"}, 400, "model"),
     "unknown role": ({"model": MODEL, "messages": [{"role": "robot", "content": "x"}]}, 400, "messages.0.role"),
     "template refuses": ({"model": MODEL, "messages": [{"role": "assistant", "content": "x"}]}, 400, "messages"),
@@ -148,13 +195,28 @@ BAD_BODIES = {
     "more tokens than the context": (chat(max_tokens=10**30), 400, "max_tokens"),
     "prompt and answer longer than the context": (chat("x" * 60, max_tokens=5), 400, "max_tokens"),
     "prompt longer than the context": (chat("x" * 64), 400, "messages"),
-    "empty prompt": (chat(""), 400, "prompt"),
+    "empty prompt": (chat(""), 400, "messages"),
     "stream of a wrong type": (chat(stream="yes"), 400, "stream"),
-    "stop of a wrong type": (chat(stop=5), 400, None),
-    "empty stop": (chat(stop=""), 400, None),
-    "five stops": (chat(stop=["a", "b", "c", "d", "e"]), 400, None),
-    "two answers": (chat(n=2), 400, "n"),
-    "a penalty": (chat(presence_penalty=1), 400, "presence_penalty"),
+    "stop of a wrong type": (chat(stop=5), 400, "stop"),
+    "empty stop": (chat(stop=""), 400, "stop"),
+    "five stops": (chat(stop=["a", "b", "c", "d", "e"]), 400, "stop"),
+    "no answer": (chat(n=0), 400, "n"),
+    "too many answers": (chat(n=9), 400, "n"),
+    "a penalty too high": (chat(presence_penalty=2.1), 400, "presence_penalty"),
+    "a penalty too low": (chat(frequency_penalty=-2.1), 400, "frequency_penalty"),
+    "a repetition penalty of 0": (chat(repetition_penalty=0), 400, "repetition_penalty"),
+    "min_p 1": (chat(min_p=1), 400, "min_p"),
+    "top_k of a wrong type": (chat(top_k=1.5), 400, "top_k"),
+    "logprobs": (chat(logprobs=True), 400, "logprobs"),
+    "a bias": (chat(logit_bias={"5": 100}), 400, "logit_bias"),
+    "tools": (chat(tools=[{"type": "function", "function": {"name": "f"}}]), 400, "tools"),
+    "a schema": (chat(response_format={"type": "json_object"}), 400, "response_format"),
+    "tool calls": (
+        {"model": MODEL, "messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]},
+        400,
+        "messages.0.tool_calls",
+    ),
+    "stream options without a stream": (chat(stream_options={"include_usage": True}), 400, "stream_options"),
     "seed of a wrong type": (chat(seed="x"), 400, "seed"),
 }
 
@@ -279,13 +341,6 @@ def test_only_the_engines_thread_touches_the_model(client: TestClient, backend: 
     assert backend.threads == {"engine"}
 
 
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_not_ready_before_it_is_warm(backend: FakeBackend) -> None:
     backend.may_load.clear()
     engine = Engine(backend, prompt_format="tokenizer")
@@ -312,18 +367,6 @@ def test_a_model_that_does_not_load_is_never_ready(backend: FakeBackend) -> None
     client = TestClient(create_app(engine, model=MODEL, context_length=CONTEXT, max_tokens_default=40))
     wait_for(lambda: client.get("/health").status_code == 503)
     assert client.get("/ready").status_code == 503
-
-
-@pytest.fixture
-def url(app: FastAPI) -> Iterator[str]:
-    """The application behind a real socket, which the test client has not."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_for(lambda: server.started)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(5)
 
 
 def cancelled(engine: Engine) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, MODEL
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.process import serving
 from fastapi.testclient import TestClient
+from openai import AuthenticationError, OpenAI
 from xpuserve import cli
 from xpuserve.api.app import create_app
 from xpuserve.engine.loop import Engine
@@ -180,3 +181,11 @@ def test_the_terminal_says_that_a_key_cannot_be_one(
     monkeypatch.setenv("XPUSERVE_API_KEY", "two\nlines")
     assert cli.main(["chat", "--once", "x"]) == 2
     assert "two" not in capsys.readouterr().err
+
+
+def test_the_official_client_is_told_that_its_key_is_not_known(file: Path) -> None:
+    with serving(keys=file) as (_, ask), OpenAI(base_url=f"{ask.url}/v1", api_key=BERT) as client:
+        assert client.models.list().data[0].id == MODEL
+        with pytest.raises(AuthenticationError) as raised:
+            client.with_options(api_key="sk-unknown").models.list()
+        assert raised.value.code == "invalid_api_key"

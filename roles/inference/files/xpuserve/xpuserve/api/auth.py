@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from xpuserve.api.schema import error_body
+from xpuserve.api.errors import CLIENT_ERROR, error_body
 from xpuserve.keys import Keys
 
 # Probes and scrapers have no key, and these answers hold nothing of what people ask.
@@ -26,7 +26,7 @@ class RequireKey:
             scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not self._keys.accept(key.strip()):
                 message = "this API key is not known" if key else "an API key is needed: Authorization: Bearer KEY"
-                body = error_body(message, "invalid_request_error", code="invalid_api_key")
+                body = error_body(message, CLIENT_ERROR, code="invalid_api_key")
                 await JSONResponse(body, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
                 return
         await self._app(scope, receive, send)

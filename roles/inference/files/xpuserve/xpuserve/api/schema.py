@@ -4,9 +4,56 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from xpuserve.engine.request import Message
+from xpuserve.engine.request import Message, Sampling
+
+MAX_ANSWERS = 8  # to one prompt
+MAX_PROMPTS = 16  # in one request for completions
+
+# Fields of OpenAI's API, and of other servers', that would change the answer and are not offered here: each with the
+# values that ask for what is done anyway. Null always does.
+NOT_OFFERED: dict[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (True,),
+    "allowed_token_ids": ([],),
+    "audio": (),
+    "bad_words": ([],),
+    "best_of": (1,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "echo": (False,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "grammar": ("",),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "include_stop_str_in_output": (False,),
+    "json_schema": (),
+    "length_penalty": (1, 1.0),
+    "logit_bias": ({}, []),
+    "logprobs": (False,),
+    "min_tokens": (0,),
+    "mirostat": (0,),
+    "modalities": (["text"],),
+    "prompt_logprobs": (),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "skip_special_tokens": (True,),
+    "stop_token_ids": ([],),
+    "structured_outputs": (),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "truncate_prompt_tokens": (),
+    "typical_p": (1, 1.0),
+    "use_beam_search": (False,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
 
 
 def _whole_characters(text: str) -> str:
@@ -27,31 +74,74 @@ class StreamOptions(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    include_usage: bool = False
+    include_usage: Optional[bool] = None
 
 
 class CompletionBase(BaseModel):
-    """What both kinds of completion take. Fields that clients send and that change nothing here are ignored;
-    those that would change the answer are refused unless they ask for what is done anyway.
+    """What both kinds of completion take. A field of NOT_OFFERED is refused; others that are not here are ignored, as
+    vLLM and llama.cpp do: clients send many that mean nothing to a server of one model.
     """
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="allow")
 
     model: _Text
-    stream: bool = False
+    stream: Optional[bool] = None
     stream_options: Optional[StreamOptions] = None
     temperature: Optional[float] = Field(default=None, ge=0, le=2)
     top_p: Optional[float] = Field(default=None, gt=0, le=1)
+    top_k: Optional[int] = Field(default=None, ge=-1, le=2**31 - 1, description="0 or -1: of all tokens")
+    min_p: Optional[float] = Field(default=None, ge=0, lt=1)
+    repetition_penalty: Optional[float] = Field(default=None, gt=0, le=10)
+    presence_penalty: Optional[float] = Field(default=None, ge=-2, le=2)
+    frequency_penalty: Optional[float] = Field(default=None, ge=-2, le=2)
     max_tokens: Optional[int] = Field(default=None, ge=1)
+    max_completion_tokens: Optional[int] = Field(default=None, ge=1)
+    ignore_eos: Optional[bool] = None
     stop: Optional[_Stop] = None
     seed: Optional[int] = Field(default=None, ge=-(2**63), lt=2**63)
-    n: Optional[Literal[1]] = None
-    presence_penalty: Optional[Literal[0]] = None
-    frequency_penalty: Optional[Literal[0]] = None
+    n: Optional[int] = Field(default=None, ge=1, le=MAX_ANSWERS)
 
-    def stops(self) -> tuple[str, ...]:
-        """The stop sequences."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+    @field_validator("stream_options")
+    @classmethod
+    def _streams(cls, value: Optional[StreamOptions], info: ValidationInfo) -> Optional[StreamOptions]:
+        if value is not None and not info.data.get("stream"):
+            raise ValueError("it is for streamed answers: set stream to true")
+        return value
+
+    def not_offered(self) -> Optional[str]:
+        """The first field that asks for something which is not offered."""
+        for name, value in (self.model_extra or {}).items():
+            # 0 is not False and 1 not True: in JSON they ask for different things.
+            neutral = [item for item in NOT_OFFERED.get(name, (value,)) if type(item) is type(value)]
+            if value is not None and value not in neutral:
+                return name
+        return None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the token counts."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def answers(self) -> int:
+        """How many answers to each prompt are asked for."""
+        return self.n or 1
+
+    def sampling(self, max_tokens: int, answer: int) -> Sampling:
+        """How the tokens of the answer of that number are chosen; each answer has a seed of its own."""
+        chosen = {name: getattr(self, name) for name in _SAMPLED if getattr(self, name) is not None}
+        chosen["top_k"] = max(0, chosen.get("top_k", 0))
+        if self.seed is not None:
+            chosen["seed"] = self.seed + answer
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return Sampling(max_tokens=max_tokens, stop=stop, **chosen)
+
+
+# The fields of a request that a Sampling has under the same name.
+_SAMPLED = (
+    *("temperature", "top_p", "top_k", "min_p", "ignore_eos"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+)
 
 
 class TextPart(BaseModel):
@@ -70,6 +160,7 @@ class ChatMessage(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Union[_Text, list[TextPart]]
+    tool_calls: Optional[Annotated[list[Any], Field(max_length=0)]] = None
 
     def as_message(self) -> Message:
         """The same for the engine; a developer's message is a system message."""
@@ -81,49 +172,54 @@ class ChatRequest(CompletionBase):
     """The body of /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1)
-    max_completion_tokens: Optional[int] = Field(default=None, ge=1)
-    logprobs: Optional[Literal[False]] = None
 
 
 class CompletionRequest(CompletionBase):
     """The body of /v1/completions."""
 
-    prompt: _Text
-    echo: Optional[Literal[False]] = None
-    logprobs: None = None
+    prompt: Union[_Text, Annotated[list[_Text], Field(min_length=1, max_length=MAX_PROMPTS)]]
 
-
-def error_body(message: str, kind: str, *, param: Optional[str] = None, code: Optional[str] = None) -> dict[str, Any]:
-    """An error in OpenAI's shape."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    @property
+    def prompts(self) -> list[str]:
+        """The texts to continue."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
 class Reply:
-    """The JSON objects of one answer, whole or in pieces."""
+    """The JSON objects of a reply, whole or in pieces. A reply has one choice or several, numbered from 0."""
 
+    prefix = "cmpl"
     whole_object = "text_completion"
     chunk_object = "text_completion"
 
-    def __init__(self, request_id: str, created: int, model: str) -> None:
-        self._common = {"id": request_id, "created": created, "model": model}
+    def __init__(self, request_id: str, created: int, model: str, *, include_usage: bool = False) -> None:
+        self._common = {"id": f"{self.prefix}-{request_id}", "created": created, "model": model}
+        # Who asks for usage finds the field in every chunk, and null in all but the last.
+        self._usage: dict[str, Any] = {"usage": None} if include_usage else {}
 
-    def whole(self, text: str, finish_reason: str, usage: dict[str, int]) -> dict[str, Any]:
-        """The complete answer."""
-        choice = {"index": 0, **self._whole_text(text), "logprobs": None, "finish_reason": finish_reason}
-        return {**self._common, "object": self.whole_object, "choices": [choice], "usage": usage}
+    def whole(self, choices: list[tuple[str, str]], usage: dict[str, int]) -> dict[str, Any]:
+        """The complete reply, of texts and their finish reasons."""
+        parts = [self._choice(n, self._whole_text(text), reason) for n, (text, reason) in enumerate(choices)]
+        return {**self._common, "object": self.whole_object, "choices": parts, "usage": usage}
 
-    def first_chunks(self) -> list[dict[str, Any]]:
+    def first_chunks(self, choices: int) -> list[dict[str, Any]]:
         """What a stream opens with."""
         return []
 
-    def chunk(self, text: Optional[str], finish_reason: Optional[str] = None) -> dict[str, Any]:
-        """Some more text, or the end."""
-        choice = {"index": 0, **self._chunk_text(text), "logprobs": None, "finish_reason": finish_reason}
-        return {**self._common, "object": self.chunk_object, "choices": [choice]}
+    def chunk(self, choice: int, text: Optional[str], finish_reason: Optional[str] = None) -> dict[str, Any]:
+        """Some more text of a choice, or its end."""
+        return self._chunk(self._choice(choice, self._chunk_text(text), finish_reason))
 
     def usage_chunk(self, usage: dict[str, int]) -> dict[str, Any]:
         """The token counts at the end of a stream that asked for them."""
         return {**self._common, "object": self.chunk_object, "choices": [], "usage": usage}
+
+    def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        return {**self._common, "object": self.chunk_object, "choices": [choice], **self._usage}
+
+    @staticmethod
+    def _choice(index: int, text: dict[str, Any], finish_reason: Optional[str]) -> dict[str, Any]:
+        return {"index": index, **text, "logprobs": None, "finish_reason": finish_reason}
 
     def _whole_text(self, text: str) -> dict[str, Any]:
         return {"text": text}
@@ -135,13 +231,14 @@ class Reply:
 class ChatReply(Reply):
     """The same for a chat."""
 
+    prefix = "chatcmpl"
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def first_chunks(self) -> list[dict[str, Any]]:
+    def first_chunks(self, choices: int) -> list[dict[str, Any]]:
         """See Reply."""
-        choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        return [{**self._common, "object": self.chunk_object, "choices": [choice]}]
+        opening = {"delta": {"role": "assistant", "content": ""}}
+        return [self._chunk(self._choice(n, opening, None)) for n in range(choices)]
 
     def _whole_text(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text}}

@@ -15,6 +15,7 @@ from xpuserve import weights
 from xpuserve.backends.base import Backend, EngineError, Tokenizer
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Message, Sampling
+from xpuserve.engine.sampler import Sampler
 from xpuserve.settings import Settings
 
 WEIGHTS_FILE = "model.safetensors"
@@ -96,24 +97,25 @@ class BigDLBackend(Backend):
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[int, None, None]:
         """See Backend."""
-        choose = _Sampler(sampling)
+        choose = Sampler(sampling, prompt)
+        stop_ids = set() if sampling.ignore_eos else self._stop_ids
         ids = torch.tensor([list(prompt)], device=self._device)
         state: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "use_cache": True}
         for _ in range(sampling.max_tokens):
             token, state = self._step(ids, state, choose)
-            if token in self._stop_ids:
+            if token in stop_ids:
                 return
             yield token
             ids = torch.cat([ids, torch.tensor([[token]], device=self._device)], dim=-1)
 
-    def _step(self, ids: Any, state: dict[str, Any], choose: _Sampler) -> tuple[int, dict[str, Any]]:
+    def _step(self, ids: Any, state: dict[str, Any], choose: Sampler) -> tuple[int, dict[str, Any]]:
         # prepare_inputs_for_generation and _update_model_kwargs_for_generation are how every transformers model,
         # ChatGLM2's own code too, says what it wants as input for the next token.
         with torch.inference_mode():
             inputs = self._model.prepare_inputs_for_generation(ids, **state)
             output = self._model(**inputs, return_dict=True)
             state = self._model._update_model_kwargs_for_generation(output, state, is_encoder_decoder=False)
-            return choose(output.logits[0, -1]), state
+            return choose(output.logits[0, -1].float().cpu().numpy()), state
 
     def _quantise(self) -> Any:
         from bigdl.llm.transformers import AutoModelForCausalLM  # noqa: PLC0415 - after IPEX, which it patches
@@ -146,31 +148,6 @@ class BigDLBackend(Backend):
         if isinstance(template, list):  # several, by name
             template = {item["name"]: item["template"] for item in template}.get("default")
         self.tokenizer = HFTokenizer(tokenizer, template)
-
-
-class _Sampler:
-    """Chooses a request's tokens with a generator of its own, on the CPU so that every device gives the same."""
-
-    def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
-        self._generator = torch.Generator()
-        if sampling.seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(sampling.seed)
-
-    def __call__(self, logits: Any) -> int:
-        """The token chosen from one row of logits."""
-        logits = logits.float().cpu()
-        if self._sampling.temperature == 0:
-            return int(logits.argmax())
-        # Shifted before the division: a tiny temperature then gives -inf, which is a probability of 0, not NaN.
-        probabilities = torch.softmax((logits - logits.max()) / self._sampling.temperature, dim=-1)
-        if self._sampling.top_p < 1:
-            ordered, order = probabilities.sort(descending=True)
-            ordered[ordered.cumsum(-1) - ordered > self._sampling.top_p] = 0
-            probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
-        return int(torch.multinomial(probabilities, 1, generator=self._generator))
 
 
 def _apply_rope_theta(model: Any) -> None:

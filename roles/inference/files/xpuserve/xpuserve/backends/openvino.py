@@ -121,11 +121,18 @@ class OpenVINOBackend(Backend):
     def _config(self, sampling: Sampling) -> Any:
         config = self._pipeline.get_config()
         config.max_new_tokens = sampling.max_tokens
-        config.stop_token_ids = config.stop_token_ids | {config.eos_token_id}
+        config.stop_token_ids = set() if sampling.ignore_eos else config.stop_token_ids | {config.eos_token_id}
+        config.ignore_eos = sampling.ignore_eos
+        config.repetition_penalty = sampling.repetition_penalty
+        config.presence_penalty = sampling.presence_penalty
+        config.frequency_penalty = sampling.frequency_penalty
         config.do_sample = sampling.temperature > 0
         if config.do_sample:
             config.temperature = sampling.temperature
             config.top_p = sampling.top_p
+            config.min_p = sampling.min_p
+            if sampling.top_k:
+                config.top_k = sampling.top_k
             config.rng_seed = secrets.randbits(32) if sampling.seed is None else sampling.seed % 2**32
         return config
 

@@ -18,11 +18,19 @@ class Message:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. Temperature 0 takes the likeliest token every time."""
+    """How tokens are chosen; every default but the temperature changes nothing. Temperature 0 takes the likeliest
+    token every time.
+    """
 
     max_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    ignore_eos: bool = False
     seed: Optional[int] = None
     stop: tuple[str, ...] = ()
 

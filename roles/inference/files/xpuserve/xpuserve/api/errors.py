@@ -1,0 +1,80 @@
+"""Everything that goes wrong, told in OpenAI's shape."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from xpuserve.engine.request import Failed
+
+CLIENT_ERROR, SERVER_ERROR = "invalid_request_error", "server_error"
+
+
+class APIError(HTTPException):
+    """A refusal."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str = CLIENT_ERROR,
+        *,
+        param: Optional[str] = None,
+        code: Optional[str] = None,
+        headers: Optional[dict[str, str]] = None,
+    ) -> None:
+        super().__init__(status, message, headers)
+        self.body = error_body(message, kind, param=param, code=code)
+
+
+def error_body(message: str, kind: str, *, param: Optional[str] = None, code: Optional[str] = None) -> dict[str, Any]:
+    """The body of an error."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def failure(event: Failed) -> APIError:
+    """What the client is told where the engine gave no answer."""
+    status = 503 if event.code == "shutting_down" else 500
+    return APIError(status, event.message, SERVER_ERROR, code=event.code)
+
+
+async def on_http_error(http: Request, error: Exception) -> Response:
+    """Answer a refusal, ours or the framework's."""
+    assert isinstance(error, StarletteHTTPException)  # noqa: S101 - what the handler is registered for
+    body = error.body if isinstance(error, APIError) else error_body(str(error.detail), CLIENT_ERROR)
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+async def on_invalid(http: Request, error: Exception) -> Response:
+    """Answer a body that is not what it must be."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
+    problem = error.errors()[0]
+    if problem["type"] == "json_invalid":
+        return JSONResponse(error_body("the body is not JSON", CLIENT_ERROR, code="invalid_json"), 400)
+    param = _param(problem["loc"][1:], error.body)
+    text = problem["msg"].replace("Value error, ", "")
+    message = f"{param}: {text}" if param else "the body must be a JSON object, of type application/json"
+    return JSONResponse(error_body(message, CLIENT_ERROR, param=param), 400)
+
+
+async def on_bug(http: Request, error: Exception) -> Response:
+    """Answer what nobody thought of."""
+    return JSONResponse(error_body("internal error", SERVER_ERROR, code="internal_error"), 500)
+
+
+def _param(location: tuple[Any, ...], body: Any) -> Optional[str]:
+    """Where in the body the problem is: `location` without the kinds that a field could also have been."""
+    names = []
+    for part in location:
+        if isinstance(body, dict) and (part in body or part == location[-1]):
+            body = body.get(part)
+        elif isinstance(body, list) and isinstance(part, int):
+            body = body[part]
+        else:
+            continue
+        names.append(str(part))
+    return ".".join(names) or None

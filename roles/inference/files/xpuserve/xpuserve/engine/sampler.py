@@ -1,0 +1,64 @@
+"""Choosing a request's next token, on the CPU and with a generator of its own, so that every device gives the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from xpuserve.engine.request import Sampling
+
+
+class Sampler:
+    """Chooses the tokens of one answer."""
+
+    def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
+        self._sampling = sampling
+        # Seeds may be negative, which the generator does not take.
+        self._random = numpy.random.default_rng(None if sampling.seed is None else sampling.seed % 2**64)
+        self._seen = set(prompt)
+        self._counts: dict[int, int] = {}
+
+    def __call__(self, logits: Any) -> int:
+        """The token chosen from one row of logits, an array of 32-bit floats."""
+        token = self._choose(self._penalised(logits))
+        self._seen.add(token)
+        self._counts[token] = self._counts.get(token, 0) + 1
+        return token
+
+    def _penalised(self, logits: Any) -> Any:
+        """The logits after the penalties: for repetition, of prompt and answer; the others, of the answer alone."""
+        sampling = self._sampling
+        penalised = logits
+        if sampling.repetition_penalty != 1:
+            penalised = logits.copy()
+            ids = numpy.fromiter(self._seen, numpy.int64)
+            old = logits[ids]
+            penalised[ids] = numpy.where(old > 0, old / sampling.repetition_penalty, old * sampling.repetition_penalty)
+        if self._counts and (sampling.presence_penalty or sampling.frequency_penalty):
+            penalised = penalised.copy()
+            ids = numpy.fromiter(self._counts, numpy.int64)
+            counts = numpy.fromiter(self._counts.values(), numpy.float32)
+            penalised[ids] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+        return penalised
+
+    def _choose(self, logits: Any) -> int:
+        sampling = self._sampling
+        if sampling.temperature == 0:
+            return int(logits.argmax())
+        # Shifted before the division: a tiny temperature then gives -inf, which is a probability of 0, not NaN.
+        with numpy.errstate(over="ignore"):
+            weights = numpy.exp((logits - logits.max()).astype(numpy.float64) / sampling.temperature)
+        # The likeliest token weighs 1.
+        weights[weights < sampling.min_p] = 0
+        if 0 < sampling.top_k < len(weights):
+            # Exactly so many, also where several weigh the same.
+            weights[numpy.argpartition(weights, -sampling.top_k)[: -sampling.top_k]] = 0
+        if sampling.top_p < 1:
+            order = numpy.argsort(-weights, kind="stable")
+            before = numpy.cumsum(weights[order]) - weights[order]
+            weights[order[before > sampling.top_p * weights.sum()]] = 0
+        ends = numpy.cumsum(weights)
+        # side="right" passes over tokens of weight 0.
+        return int(numpy.searchsorted(ends, self._random.random() * ends[-1], side="right"))

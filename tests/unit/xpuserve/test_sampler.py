@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy
+import pytest
+from xpuserve.engine.request import Sampling
+from xpuserve.engine.sampler import Sampler
+
+LOGITS = numpy.array([1, 3, 2, -1, 0], numpy.float32)
+
+
+def draw(logits: Any = LOGITS, count: int = 400, **sampling: Any) -> Counter[int]:
+    """How often each token is chosen as the first of an answer."""
+    return Counter(
+        Sampler(Sampling(1, **{"seed": seed, **sampling}), prompt=[])(numpy.asarray(logits, numpy.float32))
+        for seed in range(count)
+    )
+
+
+def answer(count: int, prompt: tuple[int, ...] = (), **sampling: Any) -> list[int]:
+    sampler = Sampler(Sampling(count, **{"temperature": 0, **sampling}), prompt)
+    return [sampler(LOGITS) for _ in range(count)]
+
+
+def test_temperature_0_is_the_likeliest() -> None:
+    assert answer(3) == [1, 1, 1]
+
+
+def test_the_temperature_says_how_often_each_token_comes() -> None:
+    seen = draw(count=4000)
+    weights = numpy.exp(LOGITS) / numpy.exp(LOGITS).sum()
+    assert [seen[n] / 4000 for n in range(5)] == pytest.approx(list(weights), abs=0.03)
+    assert set(draw(temperature=1e-300)) == {1}
+    assert draw(temperature=2)[1] < draw()[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens"),
+    [
+        ({"top_k": 1}, {1}),
+        ({"top_k": 2}, {1, 2}),
+        ({"top_k": 9}, {0, 1, 2, 3, 4}),
+        ({"top_p": 0.01}, {1}),
+        ({"top_p": 0.8}, {1, 2}),  # the likeliest have 0.64 and 0.24
+        ({"min_p": 1.0}, {1}),
+        ({"min_p": 0.3}, {1, 2}),  # e^-1 is 0.37 of the likeliest, e^-2 is 0.14
+        ({"top_k": 2, "top_p": 0.7}, {1}),  # of the two, the likelier has 0.73
+    ],
+)
+def test_only_these_tokens_may_come(options: dict[str, Any], tokens: set[int]) -> None:
+    assert set(draw(temperature=1.5 if "top_p" not in options else 1.0, **options)) == tokens
+
+
+def test_of_tokens_as_likely_as_each_other_top_k_takes_no_more() -> None:
+    assert len(draw([1, 1, 1, 1], top_k=2)) == 2
+
+
+def test_the_seed_decides() -> None:
+    def tokens(seed: int) -> list[int]:
+        return answer(50, temperature=1.0, seed=seed)
+
+    assert tokens(7) == tokens(7)
+    assert tokens(7) != tokens(8)
+    assert tokens(-(2**63)) == tokens(-(2**63))
+
+
+def test_the_repetition_penalty_counts_prompt_and_answer() -> None:
+    assert answer(1, prompt=(1,), repetition_penalty=1.6) == [2]  # 3 / 1.6 < 2
+    # Below zero it multiplies: 3 -> 0.03, 2 -> 0.02, 1 -> 0.01, -1 -> -100.
+    assert answer(6, repetition_penalty=100) == [1, 2, 0, 1, 1, 1]
+
+
+def test_the_presence_penalty_counts_a_token_once_and_the_frequency_penalty_each_time() -> None:
+    assert answer(4, prompt=(1,), presence_penalty=1.5) == [1, 2, 1, 1]  # 3, then 1.5 to 2, then 1.5 to 0.5
+    assert answer(5, prompt=(1,), frequency_penalty=0.8) == [1, 1, 2, 1, 2]
