@@ -54,6 +54,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa
     run,
     simulated,
     unfinished,
+    without_lists,
 )
 
 ROOT = Path("/")
@@ -69,7 +70,7 @@ def broken(root: Path) -> list[str]:
     packages = unfinished(audit.stdout)
     if packages:
         found.append(f"not installed completely: {', '.join(packages)}")
-    elif audit.returncode:
+    elif audit.returncode > 1:
         found.append(f"dpkg --audit failed: {complaints(audit.stdout + audit.stderr)}")
     # Without its locks: whoever holds them is waited for only where something has to be done.
     check = result_of(["apt-get", "-q", "-o", "Debug::NoLocking=1", "check"])
@@ -97,7 +98,7 @@ def wait_for_others(root: Path, seconds: float) -> bool:
     return waited
 
 
-def repair() -> None:
+def repair(lock_timeout: int) -> None:
     """Configure what is unpacked, then let apt correct the rest. Raises CommandError."""
     # It fails where a package waits for one that is not unpacked yet: apt brings that.
     configured = result_of(["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"])
@@ -108,7 +109,10 @@ def repair() -> None:
     if whole:
         raise CommandError(f"apt would remove {', '.join(whole)} to correct dependencies; somebody has to decide that")
     try:
-        apt(options)
+        apt(options, lock_timeout)
+        lost = without_lists(run(["dpkg", "--audit"], statuses=(0, 1)))
+        if lost:
+            apt(["install", "--reinstall", "--no-install-recommends", *lost], lock_timeout)
     except CommandError as error:
         if configured.returncode:
             said = complaints(configured.stdout + configured.stderr)
@@ -124,7 +128,7 @@ def main() -> None:
         if found and not module.check_mode and wait_for_others(ROOT, module.params["lock_timeout"]):
             found = broken(ROOT)  # what looked broken may have been work under way
         if found and not module.check_mode:
-            repair()
+            repair(module.params["lock_timeout"])
             left = broken(ROOT)
             if left:
                 raise CommandError(f"packages are still broken: {'; '.join(left)}")

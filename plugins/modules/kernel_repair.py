@@ -1,0 +1,166 @@
+#!/usr/bin/python
+"""Ansible module: mend what an interrupted installation left of a kernel."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kernel_repair
+short_description: Mend a kernel's files before it is booted
+version_added: "0.2.0"
+description:
+  - Compares the files of a kernel's packages with their checksums and installs damaged packages again; makes
+    C(modules.dep) and the initramfs where they are missing, empty or not of this kernel.
+  - Packages that are not installed are left to others.
+author: The xpu.fleet developers (@xpu-fleet)
+options:
+  release:
+    description: Kernel release, as C(uname -r) says it.
+    type: str
+    required: true
+  packages:
+    description: Names of its packages with their versions.
+    type: dict
+    required: true
+  lock_timeout:
+    description: Seconds to wait for another program that installs packages.
+    type: int
+    default: 600
+attributes:
+  check_mode:
+    description: Looks and says what is damaged, mends nothing.
+    support: full
+  diff_mode:
+    description: Shows what is damaged.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Mend the kernel
+  xpu.fleet.kernel_repair:
+    release: 5.19.0-41-generic
+    packages:
+      linux-image-5.19.0-41-generic: 5.19.0-41.42~22.04.1
+"""
+
+RETURN = r"""
+damaged:
+  description: What was found damaged, a sentence each.
+  type: list
+  elements: str
+  returned: success
+"""
+
+from collections.abc import Mapping  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa: E402
+    CommandError,
+    apt,
+    damaged_files,
+    installed_packages,
+    result_of,
+    run,
+)
+
+ROOT = Path("/")
+
+
+class Kernel:
+    """The files of an installed kernel release."""
+
+    def __init__(self, release: str, packages: Mapping[str, str], root: Path) -> None:
+        installed = installed_packages()
+        self._release = release
+        #: With the versions that are installed: others are not this module's business.
+        self._packages = {name: installed[name].version for name in packages if name in installed}
+        self._modules = root / "lib/modules" / release
+        self._initramfs = root / "boot" / f"initrd.img-{release}"
+
+    def repair(self, *, check: bool, lock_timeout: int) -> list[str]:
+        """Mend everything unless in check mode; return what was damaged."""
+        if not self._packages:
+            return []
+        files = self._damaged_packages()
+        found = [f"{name} has damaged files: {', '.join(paths[:5])}" for name, paths in files.items()]
+        if files and not check:
+            again = [f"{name}={self._packages[name]}" for name in files]
+            apt(
+                ["install", "--reinstall", "--no-install-recommends", "--allow-change-held-packages", *again],
+                lock_timeout,
+            )
+            self._expect_nothing(
+                [f"{name}: {', '.join(paths[:5])}" for name, paths in self._damaged_packages().items()]
+            )
+        modules = self._modules_problem()
+        if modules and not check:
+            run(["depmod", self._release])
+            self._expect_nothing(self._modules_problem())
+        initramfs = self._initramfs_problem()
+        if not initramfs and modules:
+            initramfs = [f"{self._initramfs.name} was made without modules.dep"]
+        if initramfs and not check:
+            run(["update-initramfs", "-u" if self._initramfs.exists() else "-c", "-k", self._release])
+            self._expect_nothing(self._initramfs_problem())
+        return found + modules + initramfs
+
+    def _expect_nothing(self, problems: list[str]) -> None:
+        if problems:
+            raise CommandError(f"kernel {self._release} is still damaged: {'; '.join(problems)}")
+
+    def _damaged_packages(self) -> dict[str, list[str]]:
+        # With damage the status is 0 or 1, depending on dpkg's version.
+        files = {name: damaged_files(run(["dpkg", "--verify", name], statuses=(0, 1))) for name in self._packages}
+        return {name: paths for name, paths in files.items() if paths}
+
+    def _modules_problem(self) -> list[str]:
+        dependencies = self._modules / "modules.dep"
+        if not (self._modules / "kernel").is_dir() or (dependencies.is_file() and dependencies.stat().st_size):
+            return []
+        return [f"modules.dep of {self._release} is missing or empty"]
+
+    def _initramfs_problem(self) -> list[str]:
+        name = self._initramfs.name
+        if not self._initramfs.is_file() or not self._initramfs.stat().st_size:
+            return [f"{name} is missing or empty"]
+        listing = result_of(["lsinitramfs", str(self._initramfs)])
+        if listing.returncode == 127:
+            return []  # another program than initramfs-tools made it
+        if listing.returncode:
+            return [f"{name} cannot be read"]
+        if f"lib/modules/{self._release}/" not in listing.stdout:
+            return [f"{name} has no modules of {self._release}"]
+        return []
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "release": {"type": "str", "required": True},
+            "packages": {"type": "dict", "required": True},
+            "lock_timeout": {"type": "int", "default": 600},
+        },
+        supports_check_mode=True,
+    )
+    parameters: dict[str, Any] = module.params
+    try:
+        kernel = Kernel(parameters["release"], parameters["packages"], ROOT)
+        damaged = kernel.repair(check=module.check_mode, lock_timeout=parameters["lock_timeout"])
+    except (CommandError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=bool(damaged),
+        damaged=damaged,
+        diff={
+            "before_header": f"damage of kernel {parameters['release']}",
+            "after_header": f"damage of kernel {parameters['release']}",
+            "before": "".join(f"{line}\n" for line in damaged),
+            "after": "",
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
