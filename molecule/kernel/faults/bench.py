@@ -18,12 +18,12 @@ from typing import Any
 import yaml
 from kernel.faults.catalogue import Act, After, Fault, Moment, Stage
 from kernel.faults.play import ROOT, Operator, Play, Run
-from kernel.faults.state import as_root, differences, look, unconverged, unfit, unproven, wanted
+from kernel.faults.state import Patient, as_root, differences, look, unconverged, unfit, unproven, wanted
 from rig import cache
 from rig.machine import Machine
 
 FLEET = "faults"
-NETWORK = "10.77.5"
+NETWORK = "10.77.14"
 SCENARIO = Path(__file__).resolve().parents[1]
 #: The layers that concern the kernel; engine, Python and model take emulated processors too long.
 TAGS = ("--tags", "repository,kernel,driver,access")
@@ -119,7 +119,7 @@ class Bench:
 
     def root(self, script: str, check: bool = True) -> str:
         """Run a shell script on the machine."""
-        return as_root(self.machine, script, check)
+        return as_root(Patient(self.machine), script, check)
 
     def console(self) -> str:
         """Return the serial console's text so far."""
@@ -156,7 +156,7 @@ class Bench:
                 if last and not fault.succeeds:
                     self._again(fault, outcome)
         except Exception as error:
-            outcome.problems.append(f"{type(error).__name__}: {error}")
+            outcome.problems.append(f"{type(error).__name__}: {str(error)[-600:]}")
         outcome.seconds = time.monotonic() - started
         return outcome
 
@@ -240,7 +240,7 @@ class Bench:
         newer = [name for name in look(self.machine)["packages"]["installed"] if re.match(r"linux-image-6", name)]
         if not newer:
             outcome.problems.append("no newer kernel was installed")
-        before = self.machine.ssh("cat /proc/sys/kernel/random/boot_id")
+        before = self.root("cat /proc/sys/kernel/random/boot_id")
         self.root("systemctl reboot", check=False)
         self._wait_for_boot(before)
         state = self.settle()
@@ -269,7 +269,7 @@ class Bench:
         while time.monotonic() < deadline:
             time.sleep(2.0)
             self.machine.wait(BOOT_TIMEOUT)
-            if self.machine.ssh("cat /proc/sys/kernel/random/boot_id", check=False).strip() not in ("", before.strip()):
+            if self.root("cat /proc/sys/kernel/random/boot_id").strip() != before.strip():
                 return
         raise BenchError(f"{self.name} was not rebooted")
 

@@ -189,7 +189,7 @@ FAULTS: tuple[Fault, ...] = (
 END
 [ ! -e /boot/initrd.img-{KERNEL} ] || update-initramfs -u -k {KERNEL}""",
         mend=f"rm /etc/initramfs-tools/conf.d/panic; update-initramfs -u -k {KERNEL}",
-        says=r"runs \S+ again",
+        says=r"runs \S+ again\. .*never reached systemd",
         trials=1,
     ),
     Fault(
@@ -203,7 +203,7 @@ END
 END
 chmod 755 /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}""",
         mend=f"rm /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}",
-        says=r"runs \S+ again",
+        says=r"runs \S+ again\. .*never reached systemd",
         trials=1,
     ),
     Fault(
@@ -214,7 +214,7 @@ chmod 755 /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}
         f" update-initramfs -u -k {KERNEL}",
         mend=f"file=$(find {MODULES} -name 'virtio_net.ko*.away'); file=${{file%.away}};"
         f" dpkg-divert --quiet --local --rename --remove $file; depmod {KERNEL}; update-initramfs -u -k {KERNEL}",
-        says=r"runs \S+ again",
+        says=r"runs \S+ again\. .*came up, and nothing confirmed it",
         trials=1,
     ),
     Fault(

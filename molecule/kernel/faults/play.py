@@ -184,7 +184,7 @@ class Operator:
             # A machine without power does not say goodbye.
             "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s"
             " -o ServerAliveInterval=3 -o ServerAliveCountMax=3",
-            "ANSIBLE_TIMEOUT": "20",
+            "ANSIBLE_TIMEOUT": "30",
             "PYTHONUNBUFFERED": "1",
         }
         return Play(command, environment, self.logs / f"{log}.log")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,6 +40,32 @@ def wanted() -> str:
     return str(stack()["kernel"]["release"])
 
 
+@dataclass(frozen=True)
+class Patient:
+    """A machine whose connections may fail now and then, as those of a busy one do."""
+
+    machine: Shell
+    patience: float = 90.0
+
+    def ssh(self, command: str, check: bool = True) -> str:
+        """Run a command; where SSH says that it came to nothing (255), do so again for a while."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            said = self.machine.ssh(f"{{ {command}\n}} 2>&1; echo STATUS=$?", False)
+            output, found, status = said.rstrip().rpartition("STATUS=")
+            if found and (status == "0" or not check):
+                return output
+            if found:
+                raise ShellError(f"status {status}: {output.strip()[-300:]} (of {command[:60]!r})")
+            if time.monotonic() > deadline:
+                raise ShellError(f"the machine does not take commands (of {command[:60]!r})")
+            time.sleep(1.0)
+
+
+class ShellError(Exception):
+    """A command failed on a machine."""
+
+
 def as_root(machine: Shell, script: str, check: bool = True) -> str:
     """Run a shell script on a machine as root."""
     return machine.ssh(f"sudo sh -euc {shlex.quote(script)}", check)
@@ -47,7 +75,8 @@ def look(machine: Shell, files: bool = False) -> dict[str, Any]:
     """Return what can be seen of a machine; with ``files`` also the checksums of /boot and /etc."""
     script = (Path(__file__).parent / "on_machine.py").read_text(encoding="utf-8")
     words = "files" if files else ""
-    found: dict[str, Any] = json.loads(machine.ssh(f"sudo python3 - {words} <<'THE-END'\n{script}\nTHE-END"))
+    said = Patient(machine).ssh(f"sudo python3 - {words} <<'THE-END'\n{script}\nTHE-END")
+    found: dict[str, Any] = json.loads(said)
     return found
 
 
