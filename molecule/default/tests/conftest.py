@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def client(host: Any) -> Client:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of site.yml said."""
+    """What a run of a playbook said."""
 
     status: int
     output: str
@@ -92,9 +92,11 @@ class Run:
         return sum(counts) if counts else -1
 
 
-@pytest.fixture(scope="module")
-def site(host: Any, node: str) -> Any:
-    """Run site.yml on the node with more variables and options."""
+Play = Callable[..., Run]
+
+
+def play(playbook: str, node: str) -> Play:
+    """Return what runs a playbook on a node with more variables and options."""
 
     def run(variables: dict[str, Any] | None = None, *options: str) -> Run:
         command = [
@@ -106,7 +108,7 @@ def site(host: Any, node: str) -> Any:
             "--extra-vars",
             json.dumps(variables or {}),
             *options,
-            "site.yml",
+            playbook,
         ]
         environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
         done = subprocess.run(
@@ -115,3 +117,15 @@ def site(host: Any, node: str) -> Any:
         return Run(done.returncode, done.stdout + done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def site(node: str) -> Play:
+    """Run site.yml on the node."""
+    return play("site.yml", node)
+
+
+@pytest.fixture(scope="module")
+def rollback(node: str) -> Play:
+    """Run rollback.yml on the node."""
+    return play("playbooks/rollback.yml", node)
