@@ -543,8 +543,3 @@ def _chosen(entries: tuple[Entry, ...], name: str) -> Optional[Entry]:
     if entry.conditional or (by_number and any(other.conditional for other in entries[: entries.index(entry)])):
         return None
     return entry
-
-
-def menu_path(configuration: str, release: str) -> str:
-    """Return the path of a kernel release's normal entry in the text of grub.cfg, for GRUB_DEFAULT."""
-    return Menu(configuration).find(release).path
