@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
-from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, MODEL, FakeBackend, wait_for
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import LIMITS, MODEL, FakeBackend, wait_for
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from xpuserve.api.app import create_app
@@ -23,7 +23,7 @@ def backend() -> FakeBackend:
 def engine(backend: FakeBackend) -> Iterator[Engine]:
     """A warm engine whose queue holds two requests."""
     ready = threading.Event()
-    engine = Engine(backend, prompt_format="tokenizer", queue_limit=2, on_ready=ready.set, on_failed=ready.set)
+    engine = Engine(backend, prompt_format="tokenizer", queue_requests=2, on_ready=ready.set, on_failed=ready.set)
     engine.start()
     assert ready.wait(5)
     backend.seen.clear()
@@ -36,7 +36,7 @@ def engine(backend: FakeBackend) -> Iterator[Engine]:
 
 @pytest.fixture
 def app(engine: Engine) -> FastAPI:
-    return create_app(engine, model=MODEL, context_length=CONTEXT, max_tokens_default=40)
+    return create_app(engine, MODEL, LIMITS)
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Optional
 
+from xpuserve.api.app import Limits
 from xpuserve.backends.base import Backend, EngineError, Tokenizer
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Message, Sampling
 
 MODEL = "fake-1b"
 CONTEXT = 64
+LIMITS = Limits(CONTEXT, max_tokens_default=40)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -68,7 +70,7 @@ class FakeBackend(Backend):
             raise self.load_error
         self.tokenizer = self.fake_tokenizer
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[int, None, None]:
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[Optional[int], None, None]:
         self.threads.add(threading.current_thread().name)
         text = self.tokenizer.decode(prompt)
         self.seen.append((text, sampling))
@@ -81,6 +83,8 @@ class FakeBackend(Backend):
                     raise SystemExit
                 if "EARLY" in text:
                     raise EngineError("out of memory")
+                if n == 1 and "PARTS" in text:
+                    yield None
                 if n == 2 and "WAIT" in text:
                     self.answering.set()
                     assert self.may_answer.wait(5)

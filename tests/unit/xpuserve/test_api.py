@@ -6,12 +6,12 @@ import threading
 from typing import Any, Union
 
 import pytest
-from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, MODEL, FakeBackend, wait_for
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, LIMITS, MODEL, FakeBackend, wait_for
 from fastapi.testclient import TestClient
-from xpuserve.api.app import create_app
+from xpuserve.api.app import Limits, create_app
 from xpuserve.api.schema import NOT_OFFERED
 from xpuserve.chat import Client
-from xpuserve.engine.loop import Engine
+from xpuserve.engine.loop import Engine, QueueFullError
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, Sampling
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -115,6 +115,12 @@ def test_text_parts_and_developer_messages_are_understood(client: TestClient, ba
     messages = [{"role": "developer", "content": "x"}, {"role": "user", "content": parts}]
     assert client.post(CHAT, json={"model": MODEL, "messages": messages}).status_code == 200
     assert backend.seen[-1][0] == "Where?"
+
+
+def test_steps_without_a_token_are_not_counted(client: TestClient) -> None:
+    answer = client.post(CHAT, json=chat("PARTS")).json()
+    assert answer["choices"][0]["message"]["content"] == ANSWER
+    assert answer["usage"]["completion_tokens"] == 31
 
 
 def test_every_way_of_sampling_reaches_the_engine(client: TestClient, backend: FakeBackend) -> None:
@@ -319,6 +325,56 @@ def test_a_full_queue_is_a_429(client: TestClient, engine: Engine, backend: Fake
     assert client.post(CHAT, json=chat()).status_code == 200
 
 
+def test_a_queue_is_full_by_the_tokens_of_its_prompts_too(backend: FakeBackend) -> None:
+    engine = Engine(backend, prompt_format="tokenizer", warm_up=False, queue_tokens=10)
+    engine.start()
+    events = occupy(engine, backend)
+    engine.submit(Request("longer than the queue", list(b"x" * 11), Sampling(1), events.put))
+    assert engine.full
+    with pytest.raises(QueueFullError):
+        engine.submit(Request("later", list(b"x"), Sampling(1), events.put))
+    backend.may_answer.set()
+    wait_for(lambda: not engine.full)
+    requests = [Request(f"{n}", list(b"xxxxxx"), Sampling(1), events.put) for n in range(2)]
+    engine.submit(*requests)  # nothing waits, so the two may though they are more than 10 tokens
+    engine.stop(5)
+    assert events.qsize() == 31 + 1 + 3 * 2
+
+
+def test_several_answers_are_queued_together_or_not_at_all(
+    client: TestClient, engine: Engine, backend: FakeBackend
+) -> None:
+    occupy(engine, backend, waiting=1)
+    assert client.post(CHAT, json=chat(n=2)).status_code == 429
+    assert engine.waiting == 1
+
+
+def test_a_client_is_told_when_to_come_back(client: TestClient, engine: Engine, backend: FakeBackend) -> None:
+    occupy(engine, backend, waiting=2)
+    for mean, seconds in ((0.2, "1"), (7.1, "8"), (1000, "60")):
+        engine._mean_seconds = mean
+        assert client.post(CHAT, json=chat()).headers["retry-after"] == seconds
+
+
+@pytest.mark.parametrize("prompt", ["Where?", "WAIT"])  # waiting for its turn, and under way
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_takes_too_long_ends(engine: Engine, backend: FakeBackend, prompt: str, stream: bool) -> None:
+    client = TestClient(create_app(engine, MODEL, Limits(CONTEXT, 40, seconds=0.2)))
+    if prompt == "Where?":
+        occupy(engine, backend)
+    response = client.post(CHAT, json=chat(prompt, stream=stream))
+    if stream and prompt == "WAIT":
+        problem = sse(response.text)[-1]["error"]
+    else:
+        assert response.status_code == 504
+        assert response.headers["x-should-retry"] == "false"
+        problem = error(response)
+    assert problem["code"] == "deadline_exceeded"
+    assert engine.waiting == 0
+    backend.may_answer.set()
+    assert client.post(CHAT, json=chat()).status_code == 200
+
+
 def test_an_engine_that_ends_answers_those_who_wait_and_those_who_come(engine: Engine, backend: FakeBackend) -> None:
     events: queue.Queue[Event] = queue.Queue()
     engine.submit(Request("first", list(b"WAIT EXIT"), Sampling(31), events.put))
@@ -345,7 +401,7 @@ def test_not_ready_before_it_is_warm(backend: FakeBackend) -> None:
     backend.may_load.clear()
     engine = Engine(backend, prompt_format="tokenizer")
     engine.start()
-    client = TestClient(create_app(engine, model=MODEL, context_length=CONTEXT, max_tokens_default=40))
+    client = TestClient(create_app(engine, MODEL, LIMITS))
     assert client.get("/health").status_code == 200
     assert client.get("/ready").status_code == 503
     response = client.post(CHAT, json=chat())
@@ -364,7 +420,7 @@ def test_a_model_that_does_not_load_is_never_ready(backend: FakeBackend) -> None
     engine = Engine(backend, prompt_format="tokenizer", on_failed=failed.set)
     engine.start()
     assert failed.wait(5)
-    client = TestClient(create_app(engine, model=MODEL, context_length=CONTEXT, max_tokens_default=40))
+    client = TestClient(create_app(engine, MODEL, LIMITS))
     wait_for(lambda: client.get("/health").status_code == 503)
     assert client.get("/ready").status_code == 503
 

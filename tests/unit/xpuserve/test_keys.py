@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, MODEL
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import LIMITS, MODEL
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.process import serving
 from fastapi.testclient import TestClient
 from openai import AuthenticationError, OpenAI
@@ -34,7 +34,7 @@ def write(path: Path, text: str, mode: int = 0o640) -> Path:
 
 @pytest.fixture
 def client(engine: Engine, file: Path) -> TestClient:
-    app = create_app(engine, model=MODEL, context_length=CONTEXT, max_tokens_default=40, keys=Keys(file))
+    app = create_app(engine, MODEL, LIMITS, Keys(file))
     return TestClient(app, raise_server_exceptions=False)
 
 

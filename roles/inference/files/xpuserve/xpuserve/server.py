@@ -13,7 +13,7 @@ from typing import Optional
 import uvicorn
 
 from xpuserve import backends, systemd
-from xpuserve.api.app import create_app
+from xpuserve.api.app import Limits, create_app
 from xpuserve.engine.loop import Engine
 from xpuserve.engine.request import Failed
 from xpuserve.keys import Keys, KeysError
@@ -64,17 +64,14 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
         backends.create(settings, instance),
         prompt_format=settings.model.prompt_format,
         warm_up=settings.warm_up,
+        queue_requests=settings.queue_requests,
+        queue_tokens=settings.queue_tokens,
         on_status=lambda status: systemd.notify(f"STATUS={status}"),
         on_ready=on_ready,
         on_failed=on_failed,
     )
-    app = create_app(
-        engine,
-        model=settings.model.name,
-        context_length=settings.model.context_length,
-        max_tokens_default=settings.max_tokens_default,
-        keys=keys,
-    )
+    limits = Limits(settings.model.context_length, settings.max_tokens_default, settings.request_timeout)
+    app = create_app(engine, settings.model.name, limits, keys)
     close = DRAIN_SECONDS + CLOSE_SECONDS
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=close)
     server = Server(config, engine)

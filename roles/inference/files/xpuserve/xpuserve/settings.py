@@ -63,6 +63,9 @@ class Settings(BaseModel):
     threads: int = Field(default=0, ge=0)  # CPU threads of the engine; 0 leaves it to the engine
     max_tokens_default: int = Field(default=512, ge=1)
     warm_up: bool = True
+    request_timeout: int = Field(default=600, ge=0)  # seconds for a whole answer, waiting included; 0 is no limit
+    queue_requests: int = Field(default=32, ge=1)  # that may wait; more are refused
+    queue_tokens: int = Field(default=65536, ge=1)  # of prompts that may wait
 
     @model_validator(mode="after")
     def _engine_reads_the_format(self) -> Settings:

@@ -11,9 +11,9 @@ from typing import Optional
 
 from fastapi import Request as HTTPRequest
 
-from xpuserve.api.errors import APIError
+from xpuserve.api import errors
 from xpuserve.engine.loop import Engine, QueueFullError
-from xpuserve.engine.request import Event, Piece, Request, Sampling
+from xpuserve.engine.request import Event, Failed, Piece, Request, Sampling
 
 
 class Answer:
@@ -22,8 +22,13 @@ class Answer:
     They are cancelled as soon as the client is gone.
     """
 
-    def __init__(self, engine: Engine, http: HTTPRequest, choices: Sequence[tuple[list[int], Sampling]]) -> None:
-        """Queue one request for each choice; raises APIError (429) when too many wait."""
+    def __init__(
+        self, engine: Engine, http: HTTPRequest, choices: Sequence[tuple[list[int], Sampling]], timeout: float = 0
+    ) -> None:
+        """Queue one request for each choice, to be over within `timeout` seconds; 0 is no limit.
+
+        Raises APIError (429) when too many wait.
+        """
         self._engine = engine
         self._http = http
         self._loop = asyncio.get_running_loop()
@@ -36,14 +41,10 @@ class Answer:
         try:
             engine.submit(*self._requests)
         except QueueFullError:
-            raise APIError(
-                429,
-                "too many requests are waiting; try again later",
-                "rate_limit_error",
-                code="queue_full",
-                headers={"Retry-After": "1"},
-            ) from None
+            raise errors.busy(engine.retry_after) from None
         self._watcher = asyncio.create_task(self._watch())
+        # Here and not in the engine, which may be what hangs.
+        self._alarm = self._loop.call_later(timeout, self._expire, timeout) if timeout else None
 
     async def first(self) -> Optional[Event]:
         """The first event, which `events` gives out again; None if the client left before it."""
@@ -70,8 +71,9 @@ class Answer:
     def close(self) -> None:
         """Nothing more is wanted of these requests."""
         self._watcher.cancel()
-        for request in self._requests:
-            self._engine.cancel(request)
+        if self._alarm:
+            self._alarm.cancel()
+        self._cancel()
 
     def _deliver(self, choice: int, event: Event) -> None:
         with suppress(RuntimeError):  # the server has stopped, and its loop with it
@@ -80,6 +82,13 @@ class Answer:
     async def _watch(self) -> None:
         while (await self._http.receive())["type"] != "http.disconnect":
             pass
+        self._cancel()
+        self._queue.put_nowait(None)
+
+    def _expire(self, timeout: float) -> None:
+        self._cancel()
+        self._queue.put_nowait((0, Failed(f"no complete answer within {timeout:g} seconds", "deadline_exceeded")))
+
+    def _cancel(self) -> None:
         for request in self._requests:
             self._engine.cancel(request)
-        self._queue.put_nowait(None)

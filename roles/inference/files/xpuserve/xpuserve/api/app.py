@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from fastapi import FastAPI, Request
@@ -30,13 +31,17 @@ from xpuserve.keys import Keys
 BODY_BYTES, BODY_BYTES_PER_TOKEN = 65536, 32
 
 
-def create_app(
-    engine: Engine, *, model: str, context_length: int, max_tokens_default: int, keys: Optional[Keys] = None
-) -> FastAPI:
-    """The web application in front of `engine`. `context_length` is in tokens, prompt and answer together.
+@dataclass(frozen=True)
+class Limits:
+    """What a request may ask for, in tokens; `context_length` is of prompt and answer together."""
 
-    Without `keys`, everyone who reaches it is served.
-    """
+    context_length: int
+    max_tokens_default: int
+    seconds: float = 0  # for a whole answer, waiting included; 0 is no limit
+
+
+def create_app(engine: Engine, model: str, limits: Limits, keys: Optional[Keys] = None) -> FastAPI:
+    """The web application in front of `engine`. Without `keys`, everyone who reaches it is served."""
     handlers: dict[Any, Any] = {
         StarletteHTTPException: errors.on_http_error,
         RequestValidationError: errors.on_invalid,
@@ -44,8 +49,8 @@ def create_app(
     }
     guards = [Middleware(RequireKey, keys=keys)] if keys else []
     app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers, middleware=guards)
-    app.add_middleware(BodyLimit, limit=BODY_BYTES + BODY_BYTES_PER_TOKEN * context_length)
-    completer = Completer(engine, model, context_length, max_tokens_default)
+    app.add_middleware(BodyLimit, limit=BODY_BYTES + BODY_BYTES_PER_TOKEN * limits.context_length)
+    completer = Completer(engine, model, limits)
     card = {"id": model, "object": "model", "created": int(time.time()), "owned_by": "xpuserve"}
 
     @app.get("/health")
@@ -86,11 +91,10 @@ def create_app(
 class Completer:
     """Turns requests for completions into responses."""
 
-    def __init__(self, engine: Engine, model: str, context_length: int, max_tokens_default: int) -> None:
+    def __init__(self, engine: Engine, model: str, limits: Limits) -> None:
         self._engine = engine
         self._model = model
-        self._context_length = context_length
-        self._max_tokens_default = max_tokens_default
+        self._limits = limits
 
     async def complete(
         self,
@@ -109,6 +113,8 @@ class Completer:
         if not (self._engine.ready and self._engine.alive):
             retry = {"Retry-After": "5"}
             raise APIError(503, "the model is not ready yet", SERVER_ERROR, code="not_ready", headers=retry)
+        if self._engine.full:  # before the tokenizer has work with it
+            raise errors.busy(self._engine.retry_after)
         field = "messages" if reply_type is ChatReply else "prompt"
         try:
             prompts = await run_in_threadpool(encode)
@@ -119,7 +125,7 @@ class Completer:
             limit = self._max_tokens(len(prompt), body.max_completion_tokens or body.max_tokens, field)
             choices += [(prompt, body.sampling(limit, n)) for n in range(body.answers)]
         reply = reply_type(uuid.uuid4().hex, int(time.time()), self._model, include_usage=body.include_usage)
-        answer = Answer(self._engine, http, choices)
+        answer = Answer(self._engine, http, choices, self._limits.seconds)
         # Nothing is sent before the engine has begun: until then an error can still be an HTTP status.
         first = await answer.first()
         if isinstance(first, Failed):
@@ -140,16 +146,16 @@ class Completer:
     def _max_tokens(self, prompt: int, wanted: Optional[int], field: str) -> int:
         if prompt == 0:
             raise APIError(400, "the prompt is empty", param=field)
-        room = self._context_length - prompt
+        room = self._limits.context_length - prompt
         if room < 1 or (wanted or 1) > room:
             raise APIError(
                 400,
-                f"the model's context is {self._context_length} tokens, but the prompt has {prompt}"
+                f"the model's context is {self._limits.context_length} tokens, but the prompt has {prompt}"
                 + (f" and max_tokens is {wanted}" if wanted else ""),
                 param="max_tokens" if room > 0 else field,
                 code="context_length_exceeded",
             )
-        return wanted or min(self._max_tokens_default, room)
+        return wanted or min(self._limits.max_tokens_default, room)
 
 
 class BodyLimit:

@@ -38,8 +38,16 @@ def error_body(message: str, kind: str, *, param: Optional[str] = None, code: Op
 
 def failure(event: Failed) -> APIError:
     """What the client is told where the engine gave no answer."""
-    status = 503 if event.code == "shutting_down" else 500
-    return APIError(status, event.message, SERVER_ERROR, code=event.code)
+    status = {"shutting_down": 503, "deadline_exceeded": 504}.get(event.code, 500)
+    # OpenAI's client would try again, which makes a server that is too slow slower.
+    headers = {"x-should-retry": "false"} if status == 504 else None
+    return APIError(status, event.message, SERVER_ERROR, code=event.code, headers=headers)
+
+
+def busy(seconds: int) -> APIError:
+    """What the client is told where too much waits."""
+    headers = {"Retry-After": str(seconds)}
+    return APIError(429, "too much waits; try again later", "rate_limit_error", code="queue_full", headers=headers)
 
 
 async def on_http_error(http: Request, error: Exception) -> Response:

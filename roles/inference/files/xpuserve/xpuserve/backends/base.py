@@ -45,8 +45,10 @@ class Backend(ABC):
         """Read the weights into the device's memory and set `tokenizer`."""
 
     @abstractmethod
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[int, None, None]:
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[Optional[int], None, None]:
         """Yield at most `sampling.max_tokens` token ids and end where the model ends its answer.
 
-        The end-of-answer token is not yielded. Closing the generator cancels the request and frees what it held.
+        A step that gives no token, such as a part of a long prompt, yields None: after every step the engine looks
+        whether anybody still waits. The end-of-answer token is not yielded. Closing the generator cancels the request
+        and frees what it held.
         """

@@ -95,7 +95,7 @@ class BigDLBackend(Backend):
             file.chmod(0o644)
         weights.publish(partial, output)
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[int, None, None]:
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[Optional[int], None, None]:
         """See Backend."""
         choose = Sampler(sampling, prompt)
         stop_ids = set() if sampling.ignore_eos else self._stop_ids

@@ -96,7 +96,7 @@ class OpenVINOBackend(Backend):
         finally:
             shutil.rmtree(copies, ignore_errors=True)
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[int, None, None]:
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[Optional[int], None, None]:
         """See Backend."""
         config = self._config(sampling)
         ids = openvino.Tensor(numpy.array([prompt], dtype=numpy.int64))
@@ -104,6 +104,8 @@ class OpenVINOBackend(Backend):
         try:
             while self._pipeline.has_non_finished_requests():
                 self._pipeline.step()
+                if not handle.can_read():
+                    yield None
                 while handle.can_read():
                     for output in handle.read().values():
                         for token in output.generated_ids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -15,14 +16,16 @@ from xpuserve.engine import prompts
 from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.request import Failed, Finished, Message, Piece, Request, Sampling
 
-QUEUE_LIMIT = 32  # requests that may wait; more are told to come back later
+# What may wait, as requests and as tokens of their prompts; more are told to come back later.
+QUEUE_REQUESTS, QUEUE_TOKENS = 32, 65536
+MAX_RETRY_SECONDS = 60
 WARM_UP_TOKENS = 8
 
 log = logging.getLogger(__name__)
 
 
 class QueueFullError(Exception):
-    """As many requests wait as may."""
+    """As much waits as may."""
 
 
 class Engine:
@@ -34,7 +37,8 @@ class Engine:
         *,
         prompt_format: str,
         warm_up: bool = True,
-        queue_limit: int = QUEUE_LIMIT,
+        queue_requests: int = QUEUE_REQUESTS,
+        queue_tokens: int = QUEUE_TOKENS,
         on_status: Callable[[str], None] = lambda status: None,
         on_ready: Callable[[], None] = lambda: None,
         on_failed: Callable[[], None] = lambda: None,
@@ -46,7 +50,9 @@ class Engine:
         self._on_status = on_status
         self._on_ready = on_ready
         self._on_failed = on_failed
-        self._queue_limit = queue_limit
+        self._queue_requests = queue_requests
+        self._queue_tokens = queue_tokens
+        self._mean_seconds = 0.0  # that a request takes
         # What follows changes under this lock only, and its waiter is this thread.
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
@@ -71,6 +77,17 @@ class Engine:
         """How many requests wait."""
         return len(self._waiting)
 
+    @property
+    def full(self) -> bool:
+        """Whether no request can be queued now, however short."""
+        with self._changed:
+            return not self._room_for(1, 0)
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds in which a request is likely to leave the queue."""
+        return min(MAX_RETRY_SECONDS, max(1, math.ceil(self._mean_seconds)))
+
     def stop(self, timeout: float) -> None:
         """Let the thread finish what is queued and end, waiting at most `timeout` seconds."""
         with self._changed:
@@ -89,11 +106,11 @@ class Engine:
             request.deliver(event)
 
     def submit(self, *requests: Request) -> None:
-        """Queue all of these requests, or raise QueueFullError and queue none. More than may wait pass if none wait."""
+        """Queue all of these requests, or raise QueueFullError and queue none."""
         with self._changed:
             aborted = self._aborted
             if not aborted:
-                if self._waiting and len(self._waiting) + len(requests) > self._queue_limit:
+                if not self._room_for(len(requests), sum(len(request.prompt) for request in requests)):
                     raise QueueFullError
                 self._waiting.extend(requests)
                 self._changed.notify()
@@ -133,6 +150,12 @@ class Engine:
             self.abort(Failed("the engine ended"))
             self._on_failed()
 
+    def _room_for(self, requests: int, tokens: int) -> bool:
+        # What is larger than the whole queue is let in when nothing waits, or it would never be served.
+        waiting = sum(len(request.prompt) for request in self._waiting)
+        fits = len(self._waiting) + requests <= self._queue_requests and waiting + tokens <= self._queue_tokens
+        return fits or not self._waiting
+
     def _next(self) -> Optional[Request]:
         """The request whose turn it is; None when the engine is to stop and none is left."""
         with self._changed:
@@ -164,6 +187,7 @@ class Engine:
             request.deliver(Failed(f"the engine failed: {type(error).__name__}"))
             return
         seconds = time.monotonic() - started
+        self._mean_seconds += (seconds - self._mean_seconds) / 8
         log.info(
             "request %s: %s, %d prompt and %d answer tokens, %.2f s",
             *(request.id, outcome, len(request.prompt), tokens, seconds),
@@ -179,6 +203,8 @@ class Engine:
             for token in stream:
                 if request.cancelled.is_set():
                     return "cancelled", tokens
+                if token is None:
+                    continue
                 tokens += 1
                 if piece := text.push(token):
                     request.deliver(Piece(piece))
