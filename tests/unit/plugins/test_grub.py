@@ -125,6 +125,29 @@ def test_recovery_entries_are_known_in_every_language() -> None:
         assert len(recovery) == 2, name
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        ("Z $menuentry_id_option gnulinux-1.2-x-recovery-u", ""),
+        ("Z $menuentry_id_option gnulinux-1.2-x-init-upstart-u", ""),
+        ("'Linux 1.2-x (recovery mode)'", ""),
+        ("Z", "single"),
+        ("Z", "quiet recovery nomodeset"),
+        ("Z", "systemd.unit=rescue.target"),
+        ("Z", "init=/bin/sh"),
+    ],
+)
+def test_each_sign_of_a_recovery_entry_counts(written: tuple[str, str]) -> None:
+    title, arguments = written
+    assert Menu(HEAD + linux(title, "1.2-x", arguments)).entries[0].recovery
+    assert not Menu(HEAD + linux("Z $menuentry_id_option gnulinux-1.2-x-advanced-u", "1.2-x")).entries[0].recovery
+
+
+def test_what_a_boot_without_initramfs_left_does_not_outlive_the_system() -> None:
+    found = menu("ubuntu2204-cloud", {"initrdfail": "1", "next_entry": path_of("5.15.0-88-generic")})
+    assert found.default_entry().release == "5.15.0-88-generic"
+
+
 def test_entries_from_boot_loader_specification_are_refused() -> None:
     assert menu("fedora-bls").boot_loader_spec
     with pytest.raises(MenuError, match="blscfg"):
