@@ -11,6 +11,7 @@
 #include <drm/drm_drv.h>
 #include <drm/drm_file.h>
 #include <drm/drm_gem.h>
+#include <drm/drm_ioctl.h>
 
 DEFINE_DRM_GEM_FOPS(fixture_fops);
 
