@@ -25,8 +25,8 @@ from rig.machine import Machine
 FLEET = "faults"
 NETWORK = "10.77.14"
 SCENARIO = Path(__file__).resolve().parents[1]
-#: The layers that concern the kernel; engine, Python and model take emulated processors too long.
-TAGS = ("--tags", "repository,kernel,driver,access")
+#: The layer that is a transaction, and where its packages come from; it brings the driver's modules along.
+TAGS = ("--tags", "repository,kernel")
 BOOT_TIMEOUT = 420.0
 #: Seconds that a machine without power waits for it.
 DARK = 3.0
@@ -224,7 +224,7 @@ class Bench:
                 time.sleep(0.2)
         if moment.until:
             found = self.root(
-                f"for i in $(seq 3000); do if {moment.until}; then echo REACHED; exit; fi; sleep 0.1; done"
+                f"for i in $(seq 3000); do if {moment.until}; then echo REACHED; exit; fi; sleep 0.4; done"
             )
             if "REACHED" not in found:
                 return False
@@ -254,7 +254,8 @@ class Bench:
 
     def rollback(self, outcome: Outcome) -> None:
         """The way back: the kernel, the packages and the settings that the machine had."""
-        run = self.play("rollback-1", playbook="playbooks/rollback.yml").finish()
+        layers = ("--tags", "repository,kernel,driver")
+        run = self.play("rollback-1", playbook="playbooks/rollback.yml", options=layers).finish()
         outcome.says = run.says
         outcome.runs.append(run.seconds)
         if not run.clean:

@@ -130,7 +130,7 @@ def bad(where: str, what: str, value: Any) -> dict[str, Any]:
 
 
 def test_a_converged_machine_has_no_problems() -> None:
-    assert unconverged(good()) == []
+    assert unconverged(good(), access=True) == []
     assert unproven(good(), ORIGIN) == []
 
 
@@ -158,10 +158,11 @@ def test_a_converged_machine_has_no_problems() -> None:
         ("gpu", "loaded", "B"),
         ("gpu", "magic", ORIGIN),
         ("gpu", "render", {}),
+        ("gpu", "render", {**good()["gpu"]["render"], "xpu_opens_it": False}),
     ],
 )
 def test_whatever_is_wrong_with_a_converged_machine_is_seen(where: str, what: str, value: Any) -> None:
-    assert unconverged(bad(where, what, value))
+    assert unconverged(bad(where, what, value), access=True)
 
 
 def test_a_machine_on_an_unproven_kernel_is_seen() -> None:

@@ -77,4 +77,4 @@ def test_a_person_of_the_render_group_opens_the_render_node(converged: State) ->
 
 
 def test_it_is_what_the_faults_have_to_end_with(converged: State) -> None:
-    assert unconverged(converged) == []
+    assert unconverged(converged, access=True) == []
