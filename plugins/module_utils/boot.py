@@ -44,6 +44,7 @@ READ_ONLY_FILE_SYSTEMS = frozenset(
 )
 READ_ONLY_LAYERS = frozenset(("diskfilter", "lvm"))
 
+_STAYS = "the settings of GRUB say panic=0, with which a node whose kernel fails would not return; remove it"
 _HEADING = "# Written by xpu.fleet; changes are overwritten.\n"
 _EXT4_CHECKPOINT = 0x4004662B  # EXT4_IOC_CHECKPOINT, _IOW('f', 43, __u32)
 _RETURN_TIMER = """\
@@ -120,7 +121,7 @@ class Boot:
         """Read everything; nothing that is missing or damaged is an error here."""
         self._root = root
         self._run = run
-        self.problems: list[str] = []
+        self._damage: list[str] = []
         self.running = self._text("proc/sys/kernel/osrelease").strip()
         self.boot_id = self._text("proc/sys/kernel/random/boot_id").strip()
         self.by_grub = any(word.startswith("BOOT_IMAGE=") for word in self._text("proc/cmdline").split())
@@ -172,7 +173,7 @@ class Boot:
             if not isinstance(record, dict) or (record and not {"release", "origin", "boot_id"} <= record.keys()):
                 raise ValueError("it has not what it must have")
         except ValueError as error:
-            self.problems.append(f"/{STATE}/trial.json is damaged: {error}")
+            self._damage.append(f"/{STATE}/trial.json is damaged: {error}")
             return {}
         return record
 
@@ -199,10 +200,8 @@ class Boot:
 
     def facts(self) -> dict[str, Any]:
         """Return what is known, with all that stands in the way of a change as ``problems``."""
-        menu = self.menu
-        entries = list(menu.all_entries()) if menu else []
+        entries = self.menu.all_entries() if self.menu else []
         default = self._default_entry()
-        trial = self._trial_facts()
         return {
             "running": self.running,
             "boot_id": self.boot_id,
@@ -217,8 +216,9 @@ class Boot:
             "block": {"writable": not self.unwritable, "reason": self.unwritable},
             "method": self.method(),
             "own": (self._root / DROP_IN).exists(),
-            "trial": trial,
+            "trial": self._trial_facts(),
             "problems": self._problems(),
+            "notes": self._notes(),
         }
 
     def method(self) -> str:
@@ -240,27 +240,50 @@ class Boot:
         return entry.release if entry else ""
 
     def _problems(self) -> list[str]:
-        problems = [*self.problems, *self._common_problems()]
-        menu = self.menu
-        if menu:
-            problems += self._default_problems(menu)
+        """Return what forbids any change of what is booted, or a boot for one time."""
+        problems = self._common_problems()
+        if self.menu is None and not self._can_make_menus():
+            problems.append(f"{self.menu_problem}, and there is no grub-mkconfig")
+        entry = self._default_entry()
+        if self.menu and entry:
+            problems += filter(None, [self.menu.asks_password(entry)])
+        if self._other_panic() == "0":
+            problems.append(_STAYS)
         if not self.method():
             problems.append(f"no kernel can be booted for one time only: {self.unwritable}, and there is no kexec")
         return list(dict.fromkeys(problems))
 
+    def _notes(self) -> list[str]:
+        """Return what is wrong and is mended where a default, or a trial, is set."""
+        menu = self.menu
+        if menu is None:
+            return self._damage + ([self.menu_problem] if self._can_make_menus() else [])
+        if menu.boot_loader_spec:
+            return self._damage
+        try:
+            entry = menu.default_entry()
+        except MenuError as error:
+            return [*self._damage, str(error)]
+        notes = list(self._damage)
+        if menu.default and not menu.has_named(menu.default):
+            notes.append(f"GRUB's default '{menu.default}' is not in its menu, so it boots the first entry, {entry}")
+        if entry.kind == "linux" and not entry.foreign:
+            notes += self._missing_files(entry)
+        return notes
+
+    def _can_make_menus(self) -> bool:
+        return self._run(["grub-mkconfig", "--version"])[0] == 0
+
     def _common_problems(self) -> list[str]:
-        """Return what forbids any change of what is booted."""
+        """Return what forbids any change of what is booted, but for a damaged menu."""
         problems = []
         if not self.by_grub:
             problems.append("GRUB did not boot this node: its kernel has no BOOT_IMAGE= on its command line")
-        if self.menu is None:
-            problems.append(self.menu_problem)
-        elif self.menu.boot_loader_spec:
+        if self.menu and self.menu.boot_loader_spec:
             problems.append(
                 "GRUB's menu takes its entries from /boot/loader/entries (blscfg), which are chosen by other means"
             )
-        problems += self._waits()
-        return problems
+        return problems + self._waits()
 
     def _waits(self) -> list[str]:
         """Return what would wait for a person before a kernel boots."""
@@ -274,19 +297,6 @@ class Boot:
             problems.append(f"{self.menu.waits()}; set GRUB_TIMEOUT in /etc/default/grub")
         if "cryptodisk" in self._layers:
             problems.append("GRUB asks for a passphrase before each boot: its directory is on an encrypted disk")
-        return problems
-
-    def _default_problems(self, menu: Menu) -> list[str]:
-        try:
-            entry = menu.default_entry()
-        except MenuError as error:
-            return [str(error)]
-        problems = []
-        if menu.default and not menu.has_named(menu.default):
-            problems.append(f"GRUB's default '{menu.default}' is not in its menu, so it boots the first entry, {entry}")
-        problems += filter(None, [menu.asks_password(entry)])
-        if entry.kind == "linux" and not entry.foreign:
-            problems += self._missing_files(entry)
         return problems
 
     def _missing_files(self, entry: Entry) -> list[str]:
@@ -348,7 +358,9 @@ class Boot:
             f"/{DROP_IN}": self._text(DROP_IN),
             **{f"/{path}": self._text(path) for path in _units("", 0)},
             **{f"/{path}": _link(self._root / path) for path in _links()},
-            "trial": json.dumps(self.trial, indent=2, sort_keys=True) if self.trial else "",
+            "trial": json.dumps(self.trial, indent=2, sort_keys=True)
+            if self.trial
+            else self._text(f"{STATE}/trial.json"),
             "kexec": self.trial.get("release", "") if self._loaded() else "",
         }
 
@@ -367,9 +379,7 @@ class Boot:
         entry = self._entry(release)
         others = self._other_panic()
         if panic and others == "0":
-            raise BootError(
-                "the settings of GRUB say panic=0, which keeps a kernel that failed from leaving; remove it"
-            )
+            raise BootError(_STAYS)
         wanted["GRUB's default"] = entry.path
         wanted["panic"] = others or (str(panic) if panic else "")
         wanted["next_entry"] = ""
@@ -381,7 +391,8 @@ class Boot:
         state = self.state()
         if release == self.running:
             return state
-        problems = [*self._common_problems(), *(self._trial_problems(self.menu, release) if self.menu else [])]
+        problems = self._common_problems()
+        problems += self._trial_problems(self.menu, release) if self.menu else [self.menu_problem]
         if not self.method():
             problems.append(f"{self.unwritable}, and kexec is not installed (package kexec-tools) or not possible")
         if problems:

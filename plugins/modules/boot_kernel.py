@@ -112,6 +112,10 @@ boot:
       description: What stands in the way of a change, a sentence each.
       type: list
       elements: str
+    notes:
+      description: What is wrong with the menu and is mended where a default is set, a sentence each.
+      type: list
+      elements: str
 method:
   description: As in RV(boot).
   type: str

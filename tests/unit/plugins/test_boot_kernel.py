@@ -193,7 +193,8 @@ def test_a_menu_older_than_its_settings_is_made_anew(node: Node) -> None:
 def test_a_damaged_menu_is_told_and_made_anew(node: Node, damage: str) -> None:
     node.write(MENU, damage)
     facts = node.facts()
-    assert facts["default"] == "" and facts["entries"] == [] and any(MENU in text for text in facts["problems"])
+    assert facts["default"] == "" and facts["entries"] == [] and facts["problems"] == []
+    assert [MENU in text for text in facts["notes"]] == [True]
     assert node.apply("default", check=True, release=OLD)["changed"] and node.menu() == damage
     assert node.apply("default", release=OLD)["changed"]
     assert node.facts()["default"] == OLD
@@ -474,7 +475,41 @@ def test_a_kernel_that_goes_from_the_menu_is_no_error_of_facts(node: Node) -> No
     node.generate()
     facts = node.facts()
     assert facts["default"] == OLD
-    assert any(f"'{path_of(NEW)}' is not in its menu" in problem for problem in facts["problems"])
+    assert facts["problems"] == [] and f"'{path_of(NEW)}' is not in its menu" in facts["notes"][0]
+    node.apply("default", release=OLD)
+    assert node.facts()["notes"] == []
+
+
+def test_a_menu_that_cannot_be_made_is_a_problem(node: Node) -> None:
+    (node.root / MENU).unlink()
+    (node.commands / "grub-mkconfig").unlink()
+    facts = node.facts()
+    assert facts["notes"] == [] and "is not there" in facts["problems"][0]
+
+
+def test_missing_files_of_the_default_are_told(node: Node) -> None:
+    (node.root / f"boot/initrd.img-{OLD}").unlink()
+    assert f"/boot/initrd.img-{OLD}, which the entry" in node.facts()["notes"][0]
+
+
+def test_passwords_and_settings_in_the_way_are_told(node: Node) -> None:
+    node.write("etc/default/grub", "GRUB_CMDLINE_LINUX_DEFAULT=panic=0\n")
+    assert "panic=0" in node.facts()["problems"][0]
+    node.write(MENU, "set superusers=root\n" + node.menu())
+    assert "passwords" in node.facts()["problems"][0]
+    with pytest.raises(BootError, match="passwords"):
+        node.apply("default", release=OLD)
+
+
+def test_a_damaged_record_is_told_and_written_anew(pinned: Node) -> None:
+    for text in ("{", "[]", '{"release": "x"}'):
+        pinned.write(f"{STATE}/trial.json", text)
+        facts = pinned.facts()
+        assert facts["trial"] == {} and facts["problems"] == [] and "trial.json is damaged" in facts["notes"][0]
+    pinned.apply("tried", release=NEW)
+    assert pinned.facts()["notes"] == [] and pinned.facts()["trial"]["attempt"] == 1
+    pinned.write(f"{STATE}/trial.json", "{")
+    assert pinned.apply("absent")["changed"] and pinned.facts()["notes"] == []
 
 
 # -------------------------------------------------------------------------- where GRUB cannot write its environment

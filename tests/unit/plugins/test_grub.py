@@ -197,6 +197,11 @@ def test_the_entry_for_one_boot_is_taken_away_by_the_menu() -> None:
     assert "next_entry" not in menu("ubuntu2204").saved
 
 
+def test_what_grub_may_or_may_not_save_is_unknown() -> None:
+    text = "set next_entry=\nif [ $grub_platform = efi ]; then\n save_env next_entry\nfi\n"
+    assert Menu(text).saved == {"next_entry": None}
+
+
 def test_a_default_that_is_not_there_is_told_from_one_that_is() -> None:
     found = menu("ubuntu2204")
     assert found.has_named(path_of(HWE[1])) and found.has_named("0") and found.has_named("1>2")
