@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import queue
 import threading
+from types import SimpleNamespace
 from typing import Any, Union
+from unittest.mock import patch
 
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, LIMITS, MODEL, FakeBackend, wait_for
@@ -412,6 +414,31 @@ def test_not_ready_before_it_is_warm(backend: FakeBackend) -> None:
     wait_for(lambda: client.get("/ready").status_code == 200)
     assert backend.seen == [("Hello", Sampling(max_tokens=8, temperature=0))]  # the warm-up
     engine.stop(5)
+
+
+def test_an_engine_that_hangs_is_not_healthy(engine: Engine, backend: FakeBackend) -> None:
+    client = TestClient(create_app(engine, MODEL, LIMITS, stall_seconds=0.2))
+    events = occupy(engine, backend)
+    for path in ("/health", "/ready"):
+        wait_for(lambda path=path: client.get(path).status_code == 503)  # type: ignore[misc]
+        assert client.get(path).json()["status"] == "the engine has work, and no step has ended for 0 s"
+    backend.may_answer.set()
+    while not isinstance(events.get(timeout=5), Finished):
+        pass
+    wait_for(lambda: client.get("/ready").status_code == 200)
+    assert engine.stalled_seconds == 0
+
+
+def test_an_engine_is_healthy_while_it_ends_steps_and_while_it_is_idle(engine: Engine, backend: FakeBackend) -> None:
+    ticks = iter(range(0, 10**6, 10))
+    with patch("xpuserve.engine.loop.time", SimpleNamespace(monotonic=lambda: next(ticks))):
+        assert engine.stalled_seconds == 0  # idle, however long
+        occupy(engine, backend)  # steps have ended
+        assert engine.stalled_seconds == 10
+        assert engine.stalled_seconds == 20
+        backend.may_answer.set()
+        wait_for(lambda: engine._running is None)
+        assert engine.stalled_seconds == 0
 
 
 def test_a_model_that_does_not_load_is_never_ready(backend: FakeBackend) -> None:

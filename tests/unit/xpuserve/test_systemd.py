@@ -15,6 +15,15 @@ def test_notify_reaches_the_service_manager(tmp_path: Path, monkeypatch: pytest.
         assert manager.recv(100) == b"READY=1"
 
 
+def test_a_manager_that_does_not_read_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        for _ in range(10000):
+            systemd.notify("WATCHDOG=1", wait=False)
+        assert manager.recv(100) == b"WATCHDOG=1"
+
+
 def test_without_a_service_manager_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     systemd.notify("READY=1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -28,11 +29,23 @@ log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which by itself would cut an answer's connection where the time to stop is over."""
+    """uvicorn, which by itself would cut an answer's connection where the time to stop is over.
 
-    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+    It tells systemd's watchdog that all is well, from the web server's loop and while the engine gets on: whichever of
+    the two hangs, systemd ends the process and starts it anew.
+    """
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, stall_seconds: float) -> None:
         super().__init__(config)
         self._engine = engine
+        self._stall_seconds = stall_seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn.Server."""
+        await super().startup(sockets)
+        interval = systemd.watchdog_seconds() / 2
+        if interval:
+            self._watch = asyncio.create_task(self._keep_watch(interval))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server."""
@@ -41,6 +54,16 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._engine.abort, stopped)
         await super().shutdown(sockets)
 
+    async def _keep_watch(self, interval: float) -> None:
+        hangs = False
+        while True:
+            before, hangs = hangs, self._engine.stalled_seconds > self._stall_seconds
+            if not hangs:
+                systemd.notify("WATCHDOG=1", wait=False)
+            elif not before:
+                log.error("the engine has work, and no step has ended for %g s", self._stall_seconds)
+            await asyncio.sleep(interval)
+
 
 def run(settings: Settings, instance: int, listener: socket.socket) -> int:
     """Serve on `listener` until SIGTERM or SIGINT; the result is the exit status, 1 if the engine failed.
@@ -48,6 +71,7 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
     SIGHUP reads the API keys again. Raises KeysError.
     """
     failed = False
+    faulthandler.enable()  # what the watchdog ends says where it hung
     keys = Keys(Path(settings.api_keys_file)) if settings.api_keys_file else None
 
     def on_ready() -> None:
@@ -71,10 +95,10 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
         on_failed=on_failed,
     )
     limits = Limits(settings.model.context_length, settings.max_tokens_default, settings.request_timeout)
-    app = create_app(engine, settings.model.name, limits, keys)
+    app = create_app(engine, settings.model.name, limits, keys, stall_seconds=settings.stall_timeout)
     close = DRAIN_SECONDS + CLOSE_SECONDS
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=close)
-    server = Server(config, engine)
+    server = Server(config, engine, settings.stall_timeout)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself the signal again when it has stopped; this handler then lets us go on.
         signal.signal(number, server.handle_exit)

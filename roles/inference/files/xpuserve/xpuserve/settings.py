@@ -65,6 +65,7 @@ class Settings(BaseModel):
     warm_up: bool = True
     request_timeout: int = Field(default=600, ge=0)  # seconds for a whole answer, waiting included; 0 is no limit
     queue_requests: int = Field(default=32, ge=1)  # that may wait; more are refused
+    stall_timeout: int = Field(default=300, ge=1)  # seconds without a step that ended, after which the engine hangs
     queue_tokens: int = Field(default=65536, ge=1)  # of prompts that may wait
 
     @model_validator(mode="after")

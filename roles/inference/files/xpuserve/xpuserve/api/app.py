@@ -21,7 +21,7 @@ from xpuserve.api.answer import Answer
 from xpuserve.api.auth import RequireKey
 from xpuserve.api.errors import SERVER_ERROR, APIError
 from xpuserve.api.schema import ChatReply, ChatRequest, CompletionBase, CompletionRequest, Reply
-from xpuserve.engine.loop import Engine
+from xpuserve.engine.loop import STALL_SECONDS, Engine
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Failed, Finished, Piece
 from xpuserve.keys import Keys
@@ -40,8 +40,13 @@ class Limits:
     seconds: float = 0  # for a whole answer, waiting included; 0 is no limit
 
 
-def create_app(engine: Engine, model: str, limits: Limits, keys: Optional[Keys] = None) -> FastAPI:
-    """The web application in front of `engine`. Without `keys`, everyone who reaches it is served."""
+def create_app(
+    engine: Engine, model: str, limits: Limits, keys: Optional[Keys] = None, *, stall_seconds: float = STALL_SECONDS
+) -> FastAPI:
+    """The web application in front of `engine`. Without `keys`, everyone who reaches it is served.
+
+    An engine that ends no step for `stall_seconds` though it has work is not healthy.
+    """
     handlers: dict[Any, Any] = {
         StarletteHTTPException: errors.on_http_error,
         RequestValidationError: errors.on_invalid,
@@ -53,15 +58,23 @@ def create_app(engine: Engine, model: str, limits: Limits, keys: Optional[Keys] 
     completer = Completer(engine, model, limits)
     card = {"id": model, "object": "model", "created": int(time.time()), "owned_by": "xpuserve"}
 
+    def trouble() -> str:
+        if not engine.alive:
+            return "the engine's thread has ended"
+        stalled = engine.stalled_seconds
+        return f"the engine has work, and no step has ended for {stalled:.0f} s" if stalled > stall_seconds else ""
+
     @app.get("/health")
     async def health() -> Response:
-        """Whether the process and its engine are alive."""
-        return _status("ok", 200) if engine.alive else _status("the engine's thread has ended", 503)
+        """Whether the process and its engine are alive, and the engine gets on with its work."""
+        problem = trouble()
+        return _status(problem or "ok", 503 if problem else 200)
 
     @app.get("/ready")
     async def ready() -> Response:
-        """Whether requests are answered: the model is loaded and warm."""
-        return _status("ready", 200) if engine.ready and engine.alive else _status("loading", 503)
+        """Whether requests are answered: the model is loaded and warm, and the engine healthy."""
+        problem = trouble() or ("" if engine.ready else "loading")
+        return _status(problem or "ready", 503 if problem else 200)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

@@ -18,6 +18,8 @@ from xpuserve.engine.request import Failed, Finished, Message, Piece, Request, S
 
 # What may wait, as requests and as tokens of their prompts; more are told to come back later.
 QUEUE_REQUESTS, QUEUE_TOKENS = 32, 65536
+# A step takes seconds at most, but for one that compiles a GPU's kernels.
+STALL_SECONDS = 300
 MAX_RETRY_SECONDS = 60
 WARM_UP_TOKENS = 8
 
@@ -57,6 +59,7 @@ class Engine:
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
         self._running: Optional[Request] = None
+        self._progress = 0.0  # when work began or a step ended last
         self._aborted: Optional[Failed] = None
         self._stopping = False
         self._tokenizer_lock = threading.Lock()  # the web side encodes while this thread decodes
@@ -71,6 +74,12 @@ class Engine:
     def alive(self) -> bool:
         """Whether the engine's thread runs, loading or serving."""
         return self._thread.is_alive()
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long there has been work without a step that ended."""
+        with self._changed:
+            return time.monotonic() - self._progress if self._running or self._waiting else 0.0
 
     @property
     def waiting(self) -> int:
@@ -112,6 +121,8 @@ class Engine:
             if not aborted:
                 if not self._room_for(len(requests), sum(len(request.prompt) for request in requests)):
                     raise QueueFullError
+                if not self._running and not self._waiting:
+                    self._progress = time.monotonic()
                 self._waiting.extend(requests)
                 self._changed.notify()
         if aborted:
@@ -160,6 +171,7 @@ class Engine:
         """The request whose turn it is; None when the engine is to stop and none is left."""
         with self._changed:
             self._running = None
+            self._progress = time.monotonic()
             self._changed.wait_for(lambda: self._waiting or self._stopping)
             self._running = self._waiting.popleft() if self._waiting else None
             return self._running
@@ -201,6 +213,7 @@ class Engine:
             return "cancelled", tokens
         with closing(self._backend.generate(request.prompt, request.sampling)) as stream:
             for token in stream:
+                self._progress = time.monotonic()
                 if request.cancelled.is_set():
                     return "cancelled", tokens
                 if token is None:
