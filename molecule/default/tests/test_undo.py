@@ -19,7 +19,7 @@ SNAPSHOT = Path(__file__).parents[1] / "files/snapshot.py"
 #: What differs all the same: the tools that change users keep the former files, Ansible its directory, systemd what it
 #: counts; and another test leaves files of its own.
 PASSING = re.compile(
-    r"/etc/(group|gshadow|passwd|shadow)-|/root/\.ansible(/.*)?|/srv/pickled(/.*)?|/var/lib/systemd/.*"
+    r"/etc/(group|gshadow|passwd|shadow)-|/(root|home/[^/]+)/\.ansible(/.*)?|/srv/pickled(/.*)?|/var/lib/systemd/.*"
 )
 
 
