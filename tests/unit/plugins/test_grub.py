@@ -500,7 +500,7 @@ def test_a_block_keeps_its_size_its_comments_and_its_order() -> None:
     assert EnvironmentBlock(block.content()).variables == {"saved_entry": "c"}
 
 
-def test_an_empty_block_is_as_grub_makes_it() -> None:
+def test_an_empty_block_is_one_that_grub_reads() -> None:
     assert EnvironmentBlock().content() == b"# GRUB Environment Block\n" + b"#" * 999
     assert EnvironmentBlock(EnvironmentBlock().content()).variables == {}
 
