@@ -31,9 +31,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_playbook_and_all_its_roles_load(folder: Path) -> None:
-    listed = ansible(["ansible-playbook", "xpu.fleet.site", "-i", "localhost,", "--syntax-check"], folder)
-    assert str(folder / "ansible_collections/xpu/fleet/playbooks/site.yml") in listed
+@pytest.mark.parametrize("playbook", ["site", "rollback"])
+def test_a_playbook_and_all_its_roles_load(folder: Path, playbook: str) -> None:
+    listed = ansible(["ansible-playbook", f"xpu.fleet.{playbook}", "-i", "localhost,", "--syntax-check"], folder)
+    assert str(folder / f"ansible_collections/xpu/fleet/playbooks/{playbook}.yml") in listed
 
 
 def test_every_module_has_its_documentation(folder: Path) -> None:
@@ -50,8 +51,9 @@ def test_every_module_has_its_documentation(folder: Path) -> None:
 
 def test_every_role_has_its_documentation(folder: Path) -> None:
     roles = {path.parents[1].name: {"main"} for path in ROOT.glob("roles/*/tasks/main.yml")}
-    for path in ROOT.glob("roles/*/tasks/preflight.yml"):
-        roles[path.parents[1].name].add("preflight")
+    for entry in ("preflight", "rollback"):
+        for path in ROOT.glob(f"roles/*/tasks/{entry}.yml"):
+            roles[path.parents[1].name].add(entry)
     names = [f"xpu.fleet.{name}" for name in sorted(roles)]
     documented = json.loads(ansible(["ansible-doc", "-t", "role", "--json", *names], folder))
     found = {name: set(documented.get(f"xpu.fleet.{name}", {}).get("entry_points", {})) for name in roles}
