@@ -25,6 +25,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         "--story", action="store_true", help="all on one machine, each run going on after the last fault"
     )
     parser.add_argument("--keep", action="store_true", help="leave the machines up")
+    parser.add_argument("--reuse", action="store_true", help="start from snapshots that a run with --keep left")
     options = parser.parse_args(arguments)
     if options.list:
         print("\n".join(f"{fault.name:16} {fault.title}" for fault in FAULTS))
@@ -40,7 +41,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         if options.story:
             outcomes = bench.run_story(faults, machines[0], tell)
         else:
-            outcomes = bench.run_all(faults, machines, tell)
+            outcomes = bench.run_all(faults, machines, tell, options.reuse)
     finally:
         if not options.keep:
             bench.down()

@@ -58,15 +58,20 @@ class Outcome:
 class Bench:
     """One machine and somebody who runs playbooks against it."""
 
-    def __init__(self, machine: str, folder: Path, say: Callable[[str], None]) -> None:
-        """Take the machine of that name; inventories and logs are kept in ``folder``."""
+    def __init__(self, machine: str, folder: Path, say: Callable[[str], None], reuse: bool = False) -> None:
+        """Take the machine of that name; inventories and logs are kept in ``folder``.
+
+        With ``reuse`` the snapshots that an earlier bench kept are taken as they are.
+        """
         self.name = machine
         self.machine = Machine.of(FLEET, machine)
         self.say = say
         self.operator = Operator(write_inventory(folder / machine, FLEET, machine), machine, folder / "logs")
-        self.saved: set[Stage] = set()
-        self.bare: dict[str, Any] = {}
-        self.origin = ""
+        self.kept = folder / machine / "stages.json"
+        kept = json.loads(self.kept.read_text()) if reuse and self.kept.exists() else {"bare": {}, "saved": []}
+        self.saved = {Stage(name) for name in kept["saved"]}
+        self.bare: dict[str, Any] = kept["bare"]
+        self.origin = self.bare["boot"]["kernel"] if self.bare else ""
 
     # -- the machine ------------------------------------------------------------------------------------------------
 
@@ -76,6 +81,7 @@ class Bench:
             self._bring(stage)
             self.machine.save(stage.value)
             self.saved.add(stage)
+            self.kept.write_text(json.dumps({"bare": self.bare, "saved": [stage.value for stage in self.saved]}))
         # What it is about to forget need not be written down.
         self.machine.cut_power()
         self.machine.start(snapshot=stage.value, lossy=lossy)
@@ -320,7 +326,9 @@ def _rig(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "rig", *words], env=environment, check=True)
 
 
-def run_all(faults: Sequence[Fault], machines: Sequence[str], tell: Callable[[str], None]) -> list[Outcome]:
+def run_all(
+    faults: Sequence[Fault], machines: Sequence[str], tell: Callable[[str], None], reuse: bool = False
+) -> list[Outcome]:
     """Let the faults happen, each machine taking the next one; return the outcomes in the faults' order."""
     waiting: queue.SimpleQueue[Fault] = queue.SimpleQueue()
     for fault in sorted(faults, key=lambda fault: list(Stage).index(fault.start)):
@@ -337,7 +345,7 @@ def run_all(faults: Sequence[Fault], machines: Sequence[str], tell: Callable[[st
             outcomes[fault.name] = bench.endure(fault)
             report(bench, outcomes[fault.name])
 
-    _with_benches(machines, tell, work)
+    _with_benches(machines, tell, work, reuse)
     return [outcomes[fault.name] for fault in faults if fault.name in outcomes]
 
 
@@ -370,9 +378,11 @@ def report(bench: Bench, outcome: Outcome) -> None:
         bench.say(f"  {problem}")
 
 
-def _with_benches(machines: Sequence[str], tell: Callable[[str], None], work: Callable[[Bench], None]) -> None:
+def _with_benches(
+    machines: Sequence[str], tell: Callable[[str], None], work: Callable[[Bench], None], reuse: bool = False
+) -> None:
     folder = cache.RUN / FLEET / "faults"
-    benches = [Bench(name, folder, lambda text, name=name: tell(f"{name} {text}")) for name in machines]  # type: ignore[misc]
+    benches = [Bench(name, folder, lambda text, name=name: tell(f"{name} {text}"), reuse) for name in machines]  # type: ignore[misc]
     threads = [threading.Thread(target=work, args=(bench,)) for bench in benches]
     for thread in threads:
         thread.start()
