@@ -17,9 +17,10 @@ from typing import Any, Optional
 CODE = """
     import json, socket, sys, time
     from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, FakeBackend
-    from xpuserve import backends, server
+    from xpuserve import backends, logs, server
     from xpuserve.settings import Settings
 
+    logs.use_json()
     server.DRAIN_SECONDS = 1
     backend = FakeBackend()
     if "load" in sys.argv:

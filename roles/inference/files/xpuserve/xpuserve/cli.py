@@ -174,8 +174,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     except (OSError, OverflowError) as error:
         return _error(f"cannot listen on {settings.host} port {port}: {getattr(error, 'strerror', '') or error}", 2)
     _prepare(settings)
-    from xpuserve import server  # noqa: PLC0415 - after the environment is set
+    from xpuserve import logs, server  # noqa: PLC0415 - after the environment is set
 
+    logs.use_json()
     return server.run(settings, arguments.instance, listener)
 
 

@@ -18,6 +18,7 @@ from xpuserve.api.app import Limits, create_app
 from xpuserve.engine.loop import Engine
 from xpuserve.engine.request import Failed
 from xpuserve.keys import Keys, KeysError
+from xpuserve.metrics import Metrics
 from xpuserve.settings import Settings
 
 # What follows SIGTERM; together less than the unit's TimeoutStopSec.
@@ -84,12 +85,14 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
         failed = True
         server.should_exit = True
 
+    metrics = Metrics(settings.model.name, settings.model.context_length)
     engine = Engine(
         backends.create(settings, instance),
         prompt_format=settings.model.prompt_format,
         warm_up=settings.warm_up,
         queue_requests=settings.queue_requests,
         queue_tokens=settings.queue_tokens,
+        metrics=metrics,
         on_status=lambda status: systemd.notify(f"STATUS={status}"),
         on_ready=on_ready,
         on_failed=on_failed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -35,7 +34,7 @@ class Answer:
         self._queue: asyncio.Queue[Optional[tuple[int, Event]]] = asyncio.Queue()
         self._first: list[Optional[tuple[int, Event]]] = []
         self._requests = [
-            Request(uuid.uuid4().hex, prompt, sampling, partial(self._deliver, n))
+            Request(f"{http.state.request_id}-{n}", prompt, sampling, partial(self._deliver, n))
             for n, (prompt, sampling) in enumerate(choices)
         ]
         try:

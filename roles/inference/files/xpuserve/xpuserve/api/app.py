@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -20,11 +19,13 @@ from xpuserve.api import errors, sse
 from xpuserve.api.answer import Answer
 from xpuserve.api.auth import RequireKey
 from xpuserve.api.errors import SERVER_ERROR, APIError
+from xpuserve.api.observe import CLIENT_LEFT, Observe
 from xpuserve.api.schema import ChatReply, ChatRequest, CompletionBase, CompletionRequest, Reply
 from xpuserve.engine.loop import STALL_SECONDS, Engine
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Failed, Finished, Piece
 from xpuserve.keys import Keys
+from xpuserve.metrics import CONTENT_TYPE
 
 # What a body may be long: far more than any text of as many tokens as the context has. Without a limit, one client
 # takes the memory, and the tokenizer's time, from all.
@@ -41,20 +42,28 @@ class Limits:
 
 
 def create_app(
-    engine: Engine, model: str, limits: Limits, keys: Optional[Keys] = None, *, stall_seconds: float = STALL_SECONDS
+    engine: Engine,
+    model: str,
+    limits: Limits,
+    keys: Optional[Keys] = None,
+    *,
+    stall_seconds: float = STALL_SECONDS,
 ) -> FastAPI:
-    """The web application in front of `engine`. Without `keys`, everyone who reaches it is served.
+    """The web application in front of `engine`.
 
-    An engine that ends no step for `stall_seconds` though it has work is not healthy.
+    Without `keys`, everyone who reaches it is served. An engine that ends no step for `stall_seconds` though it has
+    work is not healthy.
     """
     handlers: dict[Any, Any] = {
         StarletteHTTPException: errors.on_http_error,
         RequestValidationError: errors.on_invalid,
-        Exception: errors.on_bug,
     }
-    guards = [Middleware(RequireKey, keys=keys)] if keys else []
-    app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers, middleware=guards)
-    app.add_middleware(BodyLimit, limit=BODY_BYTES + BODY_BYTES_PER_TOKEN * limits.context_length)
+    layers = [
+        Middleware(Observe, metrics=engine.metrics),
+        *([Middleware(RequireKey, keys=keys)] if keys else []),
+        Middleware(BodyLimit, limit=BODY_BYTES + BODY_BYTES_PER_TOKEN * limits.context_length),
+    ]
+    app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers, middleware=layers)
     completer = Completer(engine, model, limits)
     card = {"id": model, "object": "model", "created": int(time.time()), "owned_by": "xpuserve"}
 
@@ -75,6 +84,11 @@ def create_app(
         """Whether requests are answered: the model is loaded and warm, and the engine healthy."""
         problem = trouble() or ("" if engine.ready else "loading")
         return _status(problem or "ready", 503 if problem else 200)
+
+    @app.get("/metrics")
+    async def counted() -> Response:
+        """What the service counted since it started, for Prometheus."""
+        return Response(engine.metrics.text(engine.running, engine.waiting), media_type=CONTENT_TYPE)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -137,7 +151,7 @@ class Completer:
         for prompt in prompts:
             limit = self._max_tokens(len(prompt), body.max_completion_tokens or body.max_tokens, field)
             choices += [(prompt, body.sampling(limit, n)) for n in range(body.answers)]
-        reply = reply_type(uuid.uuid4().hex, int(time.time()), self._model, include_usage=body.include_usage)
+        reply = reply_type(http.state.request_id, int(time.time()), self._model, include_usage=body.include_usage)
         answer = Answer(self._engine, http, choices, self._limits.seconds)
         # Nothing is sent before the engine has begun: until then an error can still be an HTTP status.
         first = await answer.first()
@@ -221,7 +235,7 @@ async def _whole(answer: Answer, choices: int, reply: Reply, usage: Usage) -> Re
             reasons[n] = event.reason
             usage.add(event.tokens)
     if not all(reasons):
-        return Response(status_code=499)  # the client has left: nobody reads this
+        return Response(status_code=CLIENT_LEFT)  # nobody reads this
     return JSONResponse(reply.whole(list(zip(texts, reasons)), usage.as_dict()))
 
 

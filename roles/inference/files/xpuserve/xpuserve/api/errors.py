@@ -69,11 +69,6 @@ async def on_invalid(http: Request, error: Exception) -> Response:
     return JSONResponse(error_body(message, CLIENT_ERROR, param=param), 400)
 
 
-async def on_bug(http: Request, error: Exception) -> Response:
-    """Answer what nobody thought of."""
-    return JSONResponse(error_body("internal error", SERVER_ERROR, code="internal_error"), 500)
-
-
 def _param(location: tuple[Any, ...], body: Any) -> Optional[str]:
     """Where in the body the problem is: `location` without the kinds that a field could also have been."""
     names = []

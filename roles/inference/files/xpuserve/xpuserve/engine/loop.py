@@ -8,13 +8,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Optional
 
 from xpuserve.backends.base import Backend
 from xpuserve.engine import prompts
 from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.request import Failed, Finished, Message, Piece, Request, Sampling
+from xpuserve.logs import fields
+from xpuserve.metrics import Metrics
 
 # What may wait, as requests and as tokens of their prompts; more are told to come back later.
 QUEUE_REQUESTS, QUEUE_TOKENS = 32, 65536
@@ -41,6 +43,7 @@ class Engine:
         warm_up: bool = True,
         queue_requests: int = QUEUE_REQUESTS,
         queue_tokens: int = QUEUE_TOKENS,
+        metrics: Optional[Metrics] = None,
         on_status: Callable[[str], None] = lambda status: None,
         on_ready: Callable[[], None] = lambda: None,
         on_failed: Callable[[], None] = lambda: None,
@@ -54,6 +57,7 @@ class Engine:
         self._on_failed = on_failed
         self._queue_requests = queue_requests
         self._queue_tokens = queue_tokens
+        self.metrics = metrics or Metrics()
         self._mean_seconds = 0.0  # that a request takes
         # What follows changes under this lock only, and its waiter is this thread.
         self._changed = threading.Condition()
@@ -87,6 +91,11 @@ class Engine:
         return len(self._waiting)
 
     @property
+    def running(self) -> int:
+        """How many requests are on the device."""
+        return int(self._running is not None)
+
+    @property
     def full(self) -> bool:
         """Whether no request can be queued now, however short."""
         with self._changed:
@@ -108,11 +117,13 @@ class Engine:
         """End every request that is not over, and every later one, with `event`."""
         with self._changed:
             self._aborted = event
-            requests = [*([self._running] if self._running else []), *self._waiting]
+            running, waiting = self._running, list(self._waiting)
             self._waiting.clear()
-        for request in requests:
+        for request in [*([running] if running else []), *waiting]:
             request.cancelled.set()
             request.deliver(event)
+        for request in waiting:
+            self.metrics.over(request, "abort")
 
     def submit(self, *requests: Request) -> None:
         """Queue all of these requests, or raise QueueFullError and queue none."""
@@ -132,8 +143,11 @@ class Engine:
     def cancel(self, request: Request) -> None:
         """Nobody wants this request's answer: it leaves the queue now, or the device after its next step."""
         request.cancelled.set()
-        with self._changed, suppress(ValueError):
+        with self._changed:
+            if request not in self._waiting:
+                return
             self._waiting.remove(request)
+        self.metrics.over(request, "abort")
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation; raises PromptError."""
@@ -191,40 +205,48 @@ class Engine:
             log.info("warmed up in %.1f s", time.monotonic() - started)
 
     def _serve(self, request: Request) -> None:
-        started = time.monotonic()
+        request.times.started = time.monotonic()
+        outcome = "error"
         try:
-            outcome, tokens = self._generate(request)
+            outcome = self._generate(request)
         except Exception as error:
-            log.exception("request %s failed", request.id)
+            log.exception("request failed", extra=fields(request_id=request.id))
             request.deliver(Failed(f"the engine failed: {type(error).__name__}"))
-            return
-        seconds = time.monotonic() - started
-        self._mean_seconds += (seconds - self._mean_seconds) / 8
-        log.info(
-            "request %s: %s, %d prompt and %d answer tokens, %.2f s",
-            *(request.id, outcome, len(request.prompt), tokens, seconds),
+        finally:
+            self.metrics.over(request, outcome)
+        times, now = request.times, time.monotonic()
+        self._mean_seconds += (now - times.started - self._mean_seconds) / 8
+        line = fields(
+            request_id=request.id,
+            outcome=outcome,
+            prompt_tokens=len(request.prompt),
+            answer_tokens=times.tokens,
+            queue_seconds=times.started - times.submitted,
+            first_token_seconds=times.first - times.submitted if times.tokens else None,
+            seconds=now - times.submitted,
         )
+        log.info("request over", extra=line)
 
-    def _generate(self, request: Request) -> tuple[str, int]:
-        """How the request ended (a finish reason, or cancelled) and how many tokens were generated."""
+    def _generate(self, request: Request) -> str:
+        """How the request ended: a finish reason, or abort."""
         text = Detokenizer(self._decode, request.sampling.stop)
-        tokens = 0
         if request.cancelled.is_set():
-            return "cancelled", tokens
+            return "abort"
         with closing(self._backend.generate(request.prompt, request.sampling)) as stream:
             for token in stream:
                 self._progress = time.monotonic()
                 if request.cancelled.is_set():
-                    return "cancelled", tokens
+                    return "abort"
                 if token is None:
                     continue
-                tokens += 1
+                self.metrics.token(request)
                 if piece := text.push(token):
                     request.deliver(Piece(piece))
                 if text.stopped:
                     break
         if rest := text.finish():
             request.deliver(Piece(rest))
+        tokens = request.times.tokens
         reason = "stop" if text.stopped or tokens < request.sampling.max_tokens else "length"
         request.deliver(Finished(reason, tokens))
-        return reason, tokens
+        return reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Optional, Union
@@ -61,6 +62,17 @@ class Failed:
 Event = Union[Piece, Finished, Failed]
 
 
+@dataclass
+class Times:
+    """A request's way through the engine, by the monotonic clock; 0 is not yet."""
+
+    submitted: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+    tokens: int = 0
+
+
 @dataclass(eq=False)
 class Request:
     """One prompt on its way through the engine; `deliver` is called on the engine's thread."""
@@ -70,3 +82,4 @@ class Request:
     sampling: Sampling
     deliver: Callable[[Event], None]
     cancelled: threading.Event = field(default_factory=threading.Event)
+    times: Times = field(default_factory=Times)

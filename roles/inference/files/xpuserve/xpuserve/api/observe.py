@@ -1,0 +1,60 @@
+"""What is known of an HTTP request from outside: its id, its status, the time it took."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from xpuserve.api.auth import OPEN_PATHS
+from xpuserve.api.errors import SERVER_ERROR, error_body
+from xpuserve.logs import fields
+from xpuserve.metrics import Metrics
+
+CLIENT_LEFT = 499
+
+log = logging.getLogger(__name__)
+
+
+class Observe:
+    """Gives every request an id, counts it, and writes a line of the log about it.
+
+    Routes are named and not paths, and methods only if they are common: clients may send any, and each would be kept.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        request_id = uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, status = time.monotonic(), 0
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        except Exception:
+            log.exception("a bug", extra=fields(request_id=request_id))
+            if status:
+                raise
+            body = error_body("internal error", SERVER_ERROR, code="internal_error")
+            await JSONResponse(body, 500)(scope, receive, observed)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"
+            self._metrics.http(route, method, status or CLIENT_LEFT)
+            if route not in OPEN_PATHS:
+                line = {"request_id": request_id, "method": method, "route": route, "status": status or CLIENT_LEFT}
+                log.info("answered", extra=fields(**line, seconds=time.monotonic() - started))

@@ -1,0 +1,188 @@
+"""What the service counts, under vLLM's names and in its buckets, in Prometheus' text format."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from xpuserve.engine.request import Request
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_FIRST_TOKEN = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+    *(160.0, 640.0, 2560.0),
+)
+_NEXT_TOKEN = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+)
+_REQUEST = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0),
+    *(1920.0, 7680.0),
+)
+Labels = tuple[tuple[str, str], ...]
+
+
+class Counter:
+    """A number that only grows, for each set of labels."""
+
+    kind = "counter"
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name, self.text = name, text
+        self._values: dict[Labels, float] = {}
+
+    def add(self, amount: float = 1, **labels: str) -> None:
+        """Count."""
+        key = tuple(labels.items())
+        self._values[key] = self._values.get(key, 0) + amount
+
+    def lines(self, common: Labels) -> Iterator[str]:
+        """The values as Prometheus reads them."""
+        for labels, value in self._values.items():
+            yield _line(self.name, common + labels, value)
+
+
+class Gauge(Counter):
+    """A number that is as it is now."""
+
+    kind = "gauge"
+
+    def set(self, value: float) -> None:
+        """Say what it is."""
+        self._values[()] = value
+
+
+class Histogram:
+    """How often values up to each bound were seen."""
+
+    kind = "histogram"
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self.name, self.text = name, text
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def see(self, value: float) -> None:
+        """Count one value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def lines(self, common: Labels) -> Iterator[str]:
+        """The counts as Prometheus reads them: each includes those before it."""
+        total = 0
+        for bound, count in zip((*map(float, self._bounds), "+Inf"), self._counts):
+            total += count
+            yield _line(f"{self.name}_bucket", (*common, ("le", str(bound))), total)
+        yield _line(f"{self.name}_sum", common, self._sum)
+        yield _line(f"{self.name}_count", common, total)
+
+
+class Metrics:
+    """Everything that is counted. The engine's thread and the web server's loop both call it."""
+
+    def __init__(self, model: str = "", context_length: int = 1) -> None:
+        self._lock = threading.Lock()
+        self._common: Labels = (("model_name", model), ("engine", "0"))
+        tokens = _one_two_five(context_length)
+        self._running = Gauge("vllm:num_requests_running", "Requests on the device.")
+        self._waiting = Gauge("vllm:num_requests_waiting", "Requests that wait.")
+        self._prompt_tokens = Counter("vllm:prompt_tokens_total", "Tokens of prompts that were read.")
+        self._generation_tokens = Counter("vllm:generation_tokens_total", "Tokens that were generated.")
+        self._success = Counter("vllm:request_success_total", "Requests that are over, by how they ended.")
+        self._first = Histogram("vllm:time_to_first_token_seconds", "Until an answer's first token.", _FIRST_TOKEN)
+        self._next = Histogram("vllm:inter_token_latency_seconds", "Between two tokens of an answer.", _NEXT_TOKEN)
+        self._per_token = Histogram(
+            "vllm:request_time_per_output_token_seconds", "Mean of an answer's times between tokens.", _NEXT_TOKEN
+        )
+        self._whole = Histogram("vllm:e2e_request_latency_seconds", "Until an answer's end.", _REQUEST)
+        self._queue = Histogram("vllm:request_queue_time_seconds", "That a request waited.", _REQUEST)
+        self._inference = Histogram("vllm:request_inference_time_seconds", "On the device.", _REQUEST)
+        self._prefill = Histogram("vllm:request_prefill_time_seconds", "On the device, to the first token.", _REQUEST)
+        self._decode = Histogram("vllm:request_decode_time_seconds", "From the first token to the last.", _REQUEST)
+        self._prompts = Histogram("vllm:request_prompt_tokens", "Tokens of a prompt.", tokens)
+        self._answers = Histogram("vllm:request_generation_tokens", "Tokens of an answer.", tokens)
+        self._wanted = Histogram("vllm:request_params_max_tokens", "Tokens that an answer may have.", tokens)
+        self._http = Counter("http_requests_total", "HTTP requests that were answered.")
+        self._memory = Gauge("process_resident_memory_bytes", "Memory that the process has.")
+        self._all: tuple[Counter | Histogram, ...] = (
+            *(self._running, self._waiting, self._prompt_tokens, self._generation_tokens, self._success, self._first),
+            *(self._next, self._per_token, self._whole, self._queue, self._inference, self._prefill, self._decode),
+            *(self._prompts, self._answers, self._wanted, self._http, self._memory),
+        )
+        # A rate needs a series that begins at 0.
+        for counter in (self._prompt_tokens, self._generation_tokens):
+            counter.add(0)
+        for reason in ("stop", "length", "abort", "error"):
+            self._success.add(0, finished_reason=reason)
+
+    def token(self, request: Request) -> None:
+        """A request has a new token; its times are as they were before it."""
+        times, now = request.times, time.monotonic()
+        with self._lock:
+            if times.tokens:
+                self._next.see(now - times.last)
+            else:
+                times.first = now
+                self._first.see(now - times.submitted)
+                self._prompt_tokens.add(len(request.prompt))
+            self._generation_tokens.add()
+        times.last = now
+        times.tokens += 1
+
+    def over(self, request: Request, reason: str) -> None:
+        """A request is over: stop, length, abort or error."""
+        times, now = request.times, time.monotonic()
+        with self._lock:
+            self._success.add(finished_reason=reason)
+            if reason not in ("stop", "length"):
+                return  # how long it took says nothing of the service
+            self._whole.see(now - times.submitted)
+            self._queue.see(times.started - times.submitted)
+            self._inference.see(now - times.started)
+            self._prompts.see(len(request.prompt))
+            self._answers.see(times.tokens)
+            self._wanted.see(request.sampling.max_tokens)
+            if times.tokens:
+                self._prefill.see(times.first - times.started)
+                self._decode.see(times.last - times.first)
+            if times.tokens > 1:
+                self._per_token.see((times.last - times.first) / (times.tokens - 1))
+
+    def http(self, handler: str, method: str, status: int) -> None:
+        """An HTTP request was answered; `handler` is its route, not what the client wrote."""
+        with self._lock:
+            self._http.add(handler=handler, method=method, status=str(status))
+
+    def text(self, running: int, waiting: int) -> str:
+        """All metrics; how many requests run and wait, the engine knows."""
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        with self._lock:
+            self._running.set(running)
+            self._waiting.set(waiting)
+            self._memory.set(pages * os.sysconf("SC_PAGE_SIZE"))
+            lines: list[str] = []
+            for metric in self._all:
+                lines += (f"# HELP {metric.name} {metric.text}", f"# TYPE {metric.name} {metric.kind}")
+                lines += metric.lines(self._common if metric.name.startswith("vllm:") else ())
+        return "\n".join(lines) + "\n"
+
+
+def _line(name: str, labels: Labels, value: float) -> str:
+    written = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels)
+    return f"{name}{{{written}}} {float(value)!r}" if written else f"{name} {float(value)!r}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _one_two_five(most: int) -> list[float]:
+    """1, 2, 5, 10, 20 and so on up to `most`."""
+    steps = (step * 10**power for power in range(len(str(most))) for step in (1, 2, 5))
+    return [step for step in steps if step <= most]
