@@ -18,10 +18,9 @@ from typing import Any, Optional
 
 import yaml
 
-from rig import cache, contents, golden, mirror, repository
+from rig import cache, contents, golden, machine, mirror, repository
 from rig.deb import File
 from rig.host import RigError, run, say, unmount, write
-from rig.machine import BOOT_TIMEOUT as MACHINE_TIMEOUT
 from rig.machine import Machine
 from rig.node import MIRROR_PORT, REBOOT, Node, cgroup_roots
 from rig.userland import USER
@@ -116,8 +115,8 @@ class Fleet:
             self._clear_leftovers()
             self._prepare()
             self._launch()
-            for machine in self.machines:
-                self._power_on(machine)
+            for host in self.machines:
+                self._power_on(host)
             self._wait()
 
     def refresh(self) -> None:
@@ -173,9 +172,8 @@ class Fleet:
             if not node.configured.exists():
                 node.configure(self._files(node))
             node.connect(self.bridge, index)
-        for machine in self.machines:
-            machine.connect(self.bridge)
-            self._files(machine.node)
+        for host in self.machines:
+            host.connect(self.bridge)
         known = "".join(f"{node.address} {node.public_host_key()}" for node in self.nodes)
         write(self.folder / "known_hosts", known)
 
@@ -183,12 +181,12 @@ class Fleet:
         keyring = (repository.sign_key() / "public.gpg").read_bytes()
         return node.files(contents.sources(node), keyring, ssh_key().with_suffix(".pub").read_text())
 
-    def _power_on(self, machine: Machine) -> None:
+    def _power_on(self, host: Machine) -> None:
         """Make a machine that is new; one that was there boots from its disk as an end left it."""
-        if machine.node.configured.exists():
-            machine.start()
+        if host.node.configured.exists():
+            host.start()
         else:
-            machine.create(self._files(machine.node))
+            host.create(self._files(host.node))
 
     def _launch(self) -> None:
         """Start the supervisor, detached from this process and its terminal."""
@@ -204,7 +202,7 @@ class Fleet:
             )
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + (MACHINE_TIMEOUT if self.has_machines else BOOT_TIMEOUT)
+        deadline = time.monotonic() + (machine.BOOT_TIMEOUT if self.has_machines else BOOT_TIMEOUT)
         for node in self.nodes:
             while not answers(node.address, 22):
                 if time.monotonic() > deadline:
@@ -269,9 +267,8 @@ class Fleet:
             deadline = time.monotonic() + STOP_TIMEOUT
             while process_start(pid) is not None and time.monotonic() < deadline:
                 time.sleep(0.05)
-        for machine in self.machines:
-            machine.end()
-            machine.disconnect()
+        for folder in (self.folder / "nodes").glob("*"):
+            machine.end(folder)
         for group in cgroup_roots():
             empty_cgroup(group / "xpu-fleet" / self.name)
         names = {node.name for node in self.nodes}
@@ -283,7 +280,9 @@ class Fleet:
             namespace = line.split()[0]
             if namespace.startswith(prefix) and namespace.removeprefix(prefix) in names:
                 run(["ip", "netns", "delete", namespace], check=False)
-        run(["ip", "link", "delete", self.bridge], check=False)
+        ports = [path.name for path in Path("/sys/class/net").glob(f"{self.bridge}{machine.TAP}[0-9]*")]
+        for link in (*ports, self.bridge):
+            run(["ip", "link", "delete", link], check=False)
 
 
 def fleets() -> Iterator[Fleet]:

@@ -21,10 +21,12 @@ from rig.userland import USER
 
 #: Snapshot of a machine that has its name and address and was never used.
 READY = "ready"
-BOOT_TIMEOUT = 240.0
-RESTORE_TIMEOUT = 60.0
+BOOT_TIMEOUT = 400.0  # on a machine that many share; 30 seconds on an idle one
+RESTORE_TIMEOUT = 180.0
 SHUTDOWN_TIMEOUT = 60.0
 NBDKIT = "nbdkit"
+#: What the names of machines' ports have between the bridge's name and a number.
+TAP = "t"
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,15 @@ class Machine:
     def hardware(self) -> qemu.Hardware:
         """What QEMU is told to put together."""
         folder = self.node.folder
-        accelerator = json.loads((self.image / "machine.json").read_text())["accelerator"]
-        return qemu.Hardware(self.node.machine, folder, folder / "disk.qcow2", self.tap, self.mac, accelerator)
+        made = json.loads((self.image / "machine.json").read_text())
+        choice = {key: made[key] for key in ("accelerator", "processor")}
+        return qemu.Hardware(self.node.machine, folder, folder / "disk.qcow2", self.tap, self.mac, **choice)
 
     @property
     def tap(self) -> str:
         """The machine's network interface on this side, a port of the fleet's bridge."""
         third, last = self.node.address.split(".")[2:]
-        return f"xpu{third}t{last}"
+        return f"xpu{third}{TAP}{last}"
 
     @property
     def mac(self) -> str:
@@ -110,11 +113,6 @@ class Machine:
         qemu.kill(self._block_pidfile, NBDKIT)
         self.hardware.kill()
 
-    def end(self) -> None:
-        """End everything that runs for this machine, whatever state it is in."""
-        qemu.kill(self.node.folder / "qemu.pid", "qemu-system")
-        qemu.kill(self._block_pidfile, NBDKIT)
-
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
     def save(self, name: str) -> None:
@@ -155,7 +153,7 @@ class Machine:
             raise RigError(f"{self.node.name}: {command}: status {result.returncode}\n{result.stdout}{result.stderr}")
         return result.stdout
 
-    def _try_ssh(self, command: str, timeout: float | None = 20.0) -> subprocess.CompletedProcess[str]:
+    def _try_ssh(self, command: str, timeout: float | None = 40.0) -> subprocess.CompletedProcess[str]:
         words = [*ssh_command(cache.RUN / self.node.fleet / "known_hosts"), f"{USER}@{self.node.address}", command]
         try:
             return subprocess.run(
@@ -177,10 +175,6 @@ class Machine:
         run(["ip", "link", "delete", self.tap], check=False)
         run(["ip", "tuntap", "add", "dev", self.tap, "mode", "tap"])
         run(["ip", "link", "set", self.tap, "master", bridge, "up"])
-
-    def disconnect(self) -> None:
-        """Remove the port."""
-        run(["ip", "link", "delete", self.tap], check=False)
 
     def create(self, files: Mapping[str, deb.File]) -> None:
         """Start a copy of the golden machine and make it this node; ``files`` are what an installer would write."""
@@ -214,16 +208,14 @@ class Machine:
 
     def _setup_script(self, files: Mapping[str, deb.File]) -> str:
         """Return what makes the golden machine this one: its files, name, clock, address and SSH key."""
-        network = f"[Match]\nName=eth0\n\n[Network]\nAddress={self.node.address}/24\nIPv6AcceptRA=no\n"
-        network += "LinkLocalAddressing=no\nDHCP=no\n"
-        own = {**files, "/etc/systemd/network/10-eth0.network": deb.File(network)}
+        own = {**files, "/etc/xpu-rig-address": deb.File(f"{self.node.address}\n")}
         archive = base64.encodebytes(deb.tarball(own)).decode()
         return (
             f"set -e\ndate --set=@{time.time():.0f} > /dev/null\n"
             f"base64 --decode << END | tar --extract --gzip --no-overwrite-dir --directory=/\n{archive}END\n"
             f"chown --recursive {USER}: /home/{USER}/.ssh\nchmod 700 /home/{USER}/.ssh\n"
             f"hostname {self.node.name}\nip link set eth0 address {self.mac}\n"
-            "networkctl reload\nnetworkctl reconfigure eth0\nsystemctl restart ssh.service\n"
+            "systemctl start xpu-rig-network.service\nsystemctl restart ssh.service\n"
             "touch /var/lib/xpu-rig/configured\nsync\n"
         )
 
@@ -275,10 +267,16 @@ class Machine:
         self._block_pidfile.unlink(missing_ok=True)
 
 
+def end(folder: Path) -> None:
+    """End what runs for the machine whose files are in a folder, whatever state it is in."""
+    qemu.kill(folder / "qemu.pid", "qemu-system")
+    qemu.kill(folder / "nbdkit.pid", NBDKIT)
+
+
 def ssh_command(known_hosts: Path) -> list[str]:
     """Return SSH as the rig calls it: a machine that went away is noticed in seconds."""
     return [
         "ssh", "-q", "-i", str(cache.KEYS / "id_ed25519"), "-o", f"UserKnownHostsFile={known_hosts}",
-        "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=3",
+        "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=3",
         "-o", "StrictHostKeyChecking=yes",
     ]  # fmt: skip

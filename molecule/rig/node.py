@@ -121,8 +121,7 @@ class Node:
 
     def files(self, sources: str, keyring: bytes, authorized_key: str) -> dict[str, File]:
         """Return what an installer leaves on a new machine: name, package sources, SSH keys of machine and person."""
-        if not self.host_key.exists():
-            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.machine, "-f", str(self.host_key)])
+        public = self.public_host_key()
         return {
             "/etc/hostname": File(f"{self.name}\n"),
             "/etc/hosts": File(f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n::1 localhost ip6-localhost\n"),
@@ -132,7 +131,7 @@ class Node:
             "/etc/pip.conf": File(f"[global]\ntrusted-host = {self.gateway}\n"),
             "/usr/share/keyrings/xpu-rig.gpg": File(keyring),
             "/etc/ssh/ssh_host_ed25519_key": File(self.host_key.read_text(), 0o600),
-            "/etc/ssh/ssh_host_ed25519_key.pub": File(self.public_host_key()),
+            "/etc/ssh/ssh_host_ed25519_key.pub": File(public),
             f"/home/{USER}/.ssh/authorized_keys": File(authorized_key, 0o600),
         }
 
@@ -154,7 +153,9 @@ class Node:
         self.configured.touch()
 
     def public_host_key(self) -> str:
-        """Return the public half of the SSH host key, one line."""
+        """Return the public half of the SSH host key, one line; makes the key where there is none."""
+        if not self.host_key.exists():
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.machine, "-f", str(self.host_key)])
         return self.host_key.with_name(f"{self.host_key.name}.pub").read_text()
 
     def connect(self, bridge: str, index: int) -> None:

@@ -21,7 +21,9 @@ PROCESSORS = 2
 #: The disk as the guest sees it. Its file is a little larger, so that a block server can offer all of it at once.
 DISK_SIZE = 12 << 30
 FILE_SIZE = 20 << 30
-ACCELERATORS = ("kvm", "tcg")
+#: Accelerator -> processor. Without acceleration an old one is the fast one: a new one's wide vectors, byte-wise copies
+#: and protections of the kernel cost more to imitate than they save.
+PROCESSOR_OF = {"kvm": "max", "tcg": "Westmere,+rdrand,+rdtscp"}
 #: Names one of the above for every machine; without it KVM is taken where it boots a guest, and TCG elsewhere.
 OVERRIDE = "XPU_FLEET_ACCEL"
 QUIT_TIMEOUT = 20.0
@@ -37,6 +39,7 @@ class Hardware:
     tap: str
     mac: str
     accelerator: str
+    processor: str
 
     @property
     def pidfile(self) -> Path:
@@ -69,7 +72,8 @@ class Hardware:
             disk["file"] = {"driver": "nbd", "server": {"type": "unix", "path": str(block)}}
         accelerator = "tcg,thread=multi" if self.accelerator == "tcg" else self.accelerator
         return [
-            "qemu-system-x86_64", "-name", self.name, "-machine", "q35", "-accel", accelerator, "-cpu", "max",
+            "qemu-system-x86_64", "-name", self.name, "-machine", "q35", "-accel", accelerator,
+            "-cpu", self.processor,
             "-smp", str(PROCESSORS), "-m", str(MEMORY), "-nodefaults", "-no-user-config", "-display", "none",
             # GRUB does not reach the kernel without a screen.
             "-vga", "std",
@@ -178,11 +182,16 @@ def version() -> str:
 def candidates(environment: Mapping[str, str], kvm: Path = Path("/dev/kvm")) -> list[str]:
     """Return the accelerators to try, best first; raises RigError for an override that is none of them."""
     wanted = environment.get(OVERRIDE, "")
-    if wanted and wanted not in ACCELERATORS:
-        raise RigError(f"{OVERRIDE}={wanted}: choose one of {', '.join(ACCELERATORS)}")
+    if wanted and wanted not in PROCESSOR_OF:
+        raise RigError(f"{OVERRIDE}={wanted}: choose one of {', '.join(PROCESSOR_OF)}")
     if wanted:
         return [wanted]
-    return [name for name in ACCELERATORS if name != "kvm" or os.access(kvm, os.R_OK | os.W_OK)]
+    return [name for name in PROCESSOR_OF if name != "kvm" or os.access(kvm, os.R_OK | os.W_OK)]
+
+
+def choice(accelerator: str) -> dict[str, str]:
+    """Return an accelerator and the processor it gets, as `Hardware` and a golden machine's description take them."""
+    return {"accelerator": accelerator, "processor": PROCESSOR_OF[accelerator]}
 
 
 def live(pidfile: Path, program: str) -> Optional[int]:
