@@ -39,7 +39,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     machines = bench.up(1 if options.story else options.machines)
     try:
         if options.story:
-            outcomes = bench.run_story(faults, machines[0], tell)
+            outcomes = bench.run_story(faults, machines[0], tell, options.reuse)
         else:
             outcomes = bench.run_all(faults, machines, tell, options.reuse)
     finally:

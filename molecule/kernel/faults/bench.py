@@ -20,7 +20,7 @@ from kernel.faults.catalogue import Act, After, Fault, Moment, Stage
 from kernel.faults.play import ROOT, Operator, Play, Run
 from kernel.faults.state import Patient, as_root, differences, look, unconverged, unfit, unproven, wanted
 from rig import cache
-from rig.machine import Machine
+from rig.machine import READY, Machine
 
 FLEET = "faults"
 NETWORK = "10.77.14"
@@ -89,6 +89,7 @@ class Bench:
 
     def _bring(self, stage: Stage) -> None:
         if stage is Stage.BARE:
+            self.machine.revert(READY)
             self.machine.wait(BOOT_TIMEOUT)
             self._must(self.play("prepare", playbook=str(SCENARIO / "prepare.yml"), options=()).finish())
             self.bare = look(self.machine, files=True)
@@ -145,7 +146,7 @@ class Bench:
 
     # -- the procedure ----------------------------------------------------------------------------------------------
 
-    def endure(self, fault: Fault, *, stage: Stage | None = None, begin: bool = True, last: bool = True) -> Outcome:
+    def endure(self, fault: Fault, *, begin: bool = True, last: bool = True) -> Outcome:
         """Let one fault happen and see what comes of it.
 
         In a story of several faults only the first begins with a snapshot, and only the last ends with a run that must
@@ -154,7 +155,7 @@ class Bench:
         outcome, started = Outcome(fault), time.monotonic()
         try:
             if begin:
-                self.begin(stage or fault.start, lossy=True)
+                self.begin(fault.start, lossy=True)
             if fault.procedure:
                 getattr(self, fault.procedure)(outcome)
             else:
@@ -349,7 +350,7 @@ def run_all(
     return [outcomes[fault.name] for fault in faults if fault.name in outcomes]
 
 
-def run_story(faults: Sequence[Fault], machine: str, tell: Callable[[str], None]) -> list[Outcome]:
+def run_story(faults: Sequence[Fault], machine: str, tell: Callable[[str], None], reuse: bool = False) -> list[Outcome]:
     """Let the faults happen to one machine, one after the other, in runs that each go on where the one before ended."""
     outcomes: list[Outcome] = []
 
@@ -357,15 +358,15 @@ def run_story(faults: Sequence[Fault], machine: str, tell: Callable[[str], None]
         for number, fault in enumerate(faults):
             bench.say(f"{fault.name}: {fault.title}")
             last = number == len(faults) - 1
-            outcome = bench.endure(fault, stage=Stage.BARE, begin=number == 0, last=last)
+            outcome = bench.endure(fault, begin=number == 0, last=last)
             if not last:
-                outcome.next_run = f"see {faults[number + 1].name}"
+                outcome.next_run = f"goes on to {faults[number + 1].name}"
                 if fault.mend:
                     bench.root(fault.mend)
             outcomes.append(outcome)
             report(bench, outcome)
 
-    _with_benches([machine], tell, work)
+    _with_benches([machine], tell, work, reuse)
     return outcomes
 
 
