@@ -25,8 +25,8 @@ from rig.machine import READY, Machine
 FLEET = "faults"
 NETWORK = "10.77.14"
 SCENARIO = Path(__file__).resolve().parents[1]
-#: The layer that is a transaction, and where its packages come from; it brings the driver's modules along.
-TAGS = ("--tags", "repository,kernel")
+#: The layer that is a transaction (it brings the driver's modules along), and where its packages come from at first.
+LAYERS = {Stage.BARE: "repository,kernel", Stage.INSTALLED: "kernel", Stage.CONVERGED: "kernel"}
 BOOT_TIMEOUT = 420.0
 #: Seconds that a machine without power waits for it.
 DARK = 3.0
@@ -72,6 +72,7 @@ class Bench:
         self.saved = {Stage(name) for name in kept["saved"]}
         self.bare: dict[str, Any] = kept["bare"]
         self.origin = self.bare["boot"]["kernel"] if self.bare else ""
+        self.layers = ""
 
     # -- the machine ------------------------------------------------------------------------------------------------
 
@@ -82,6 +83,7 @@ class Bench:
             self.machine.save(stage.value)
             self.saved.add(stage)
             self.kept.write_text(json.dumps({"bare": self.bare, "saved": [stage.value for stage in self.saved]}))
+        self.layers = LAYERS[stage]
         # What it is about to forget need not be written down.
         self.machine.cut_power()
         self.machine.start(snapshot=stage.value, lossy=lossy)
@@ -119,9 +121,10 @@ class Bench:
         log: str,
         variables: dict[str, Any] | None = None,
         playbook: str = "playbooks/site.yml",
-        options: Sequence[str] = TAGS,
+        options: Sequence[str] | None = None,
     ) -> Play:
-        """Start a run of a playbook."""
+        """Start a run of a playbook, with the layers that matter where no options are given."""
+        options = ("--tags", self.layers) if options is None else options
         return self.operator.start(playbook, f"{self.name}-{log}", variables, options)
 
     def root(self, script: str, check: bool = True) -> str:
