@@ -9,13 +9,13 @@ from typing import Any, Optional
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from xpuserve.api import errors, sse
+from xpuserve.api import document, errors, sse
 from xpuserve.api.answer import Answer
 from xpuserve.api.auth import RequireKey
 from xpuserve.api.errors import SERVER_ERROR, APIError
@@ -65,7 +65,8 @@ def create_app(
     ]
     app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers, middleware=layers)
     completer = Completer(engine, model, limits)
-    card = {"id": model, "object": "model", "created": int(time.time()), "owned_by": "xpuserve"}
+    card = document.Model(id=model, created=int(time.time()))
+    document.complete(app)
 
     def trouble() -> str:
         if not engine.alive:
@@ -73,41 +74,41 @@ def create_app(
         stalled = engine.stalled_seconds
         return f"the engine has work, and no step has ended for {stalled:.0f} s" if stalled > stall_seconds else ""
 
-    @app.get("/health")
+    @app.get("/health", responses=document.PROBE)
     async def health() -> Response:
         """Whether the process and its engine are alive, and the engine gets on with its work."""
         problem = trouble()
         return _status(problem or "ok", 503 if problem else 200)
 
-    @app.get("/ready")
+    @app.get("/ready", responses=document.PROBE)
     async def ready() -> Response:
         """Whether requests are answered: the model is loaded and warm, and the engine healthy."""
         problem = trouble() or ("" if engine.ready else "loading")
         return _status(problem or "ready", 503 if problem else 200)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def counted() -> Response:
         """What the service counted since it started, for Prometheus."""
         return Response(engine.metrics.text(engine.running, engine.waiting), media_type=CONTENT_TYPE)
 
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    @app.get("/v1/models", responses={**document.KEY_NEEDED, **document.FAILED})
+    async def models() -> document.Models:
         """The one model that is served."""
-        return {"object": "list", "data": [card]}
+        return document.Models(data=[card])
 
-    @app.get("/v1/models/{name:path}")
-    async def one_model(name: str) -> dict[str, Any]:
+    @app.get("/v1/models/{name:path}", responses={**document.KEY_NEEDED, **document.UNKNOWN_MODEL, **document.FAILED})
+    async def one_model(name: str) -> document.Model:
         """The model of that name."""
         completer.check_model(name)
         return card
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=document.completion(document.ChatCompletion))
     async def chat_completions(body: ChatRequest, http: Request) -> Response:
         """Continue a conversation."""
         messages = [message.as_message() for message in body.messages]
         return await completer.complete(body, http, ChatReply, lambda: [engine.encode_chat(messages)])
 
-    @app.post("/v1/completions")
+    @app.post("/v1/completions", responses=document.completion(document.Completion))
     async def completions(body: CompletionRequest, http: Request) -> Response:
         """Continue a text, or several."""
         return await completer.complete(body, http, Reply, lambda: [engine.encode_text(text) for text in body.prompts])
@@ -138,7 +139,7 @@ class Completer:
                 400, f"{refused}: this server does not offer it", param=refused, code="unsupported_parameter"
             )
         if not (self._engine.ready and self._engine.alive):
-            retry = {"Retry-After": "5"}
+            retry = {"Retry-After": errors.RETRY_SECONDS}
             raise APIError(503, "the model is not ready yet", SERVER_ERROR, code="not_ready", headers=retry)
         if self._engine.full:  # before the tokenizer has work with it
             raise errors.busy(self._engine.retry_after)

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from xpuserve.engine.request import Failed
 
+RETRY_SECONDS = "5"  # for a service that starts
 CLIENT_ERROR, SERVER_ERROR = "invalid_request_error", "server_error"
 
 
@@ -38,9 +39,11 @@ def error_body(message: str, kind: str, *, param: Optional[str] = None, code: Op
 
 def failure(event: Failed) -> APIError:
     """What the client is told where the engine gave no answer."""
-    status = {"shutting_down": 503, "deadline_exceeded": 504}.get(event.code, 500)
-    # OpenAI's client would try again, which makes a server that is too slow slower.
-    headers = {"x-should-retry": "false"} if status == 504 else None
+    status, headers = {
+        "shutting_down": (503, {"Retry-After": RETRY_SECONDS}),
+        # OpenAI's client would try again, which makes a server that is too slow slower.
+        "deadline_exceeded": (504, {"x-should-retry": "false"}),
+    }.get(event.code, (500, None))
     return APIError(status, event.message, SERVER_ERROR, code=event.code, headers=headers)
 
 

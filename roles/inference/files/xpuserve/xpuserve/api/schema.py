@@ -64,6 +64,11 @@ def _whole_characters(text: str) -> str:
     return text
 
 
+def _name_not_offered(schema: dict[str, Any]) -> None:
+    for name, values in NOT_OFFERED.items():
+        schema["properties"][name] = {"enum": [None, *values], "description": "Nothing else is offered."}
+
+
 _Text = Annotated[str, AfterValidator(_whole_characters)]
 _StopText = Annotated[_Text, Field(min_length=1)]
 _Stop = Union[_StopText, Annotated[list[_StopText], Field(max_length=4)]]
@@ -82,7 +87,7 @@ class CompletionBase(BaseModel):
     vLLM and llama.cpp do: clients send many that mean nothing to a server of one model.
     """
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra=_name_not_offered)
 
     model: _Text
     stream: Optional[bool] = None

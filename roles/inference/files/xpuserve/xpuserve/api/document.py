@@ -1,0 +1,153 @@
+"""The OpenAPI document: what each page answers, refusals included."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Optional
+
+from fastapi import FastAPI
+from pydantic import BaseModel, Field
+
+FinishReason = Literal["stop", "length"]
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: Optional[str] = Field(description="the field of the request that is wrong")
+    code: Optional[str]
+
+
+class Error(BaseModel):
+    """A refusal or a failure."""
+
+    error: ErrorDetail
+
+
+class Status(BaseModel):
+    """How the service is doing."""
+
+    status: str
+
+
+class Model(BaseModel):
+    """A model that is served."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "xpuserve"
+
+
+class Models(BaseModel):
+    """All models that are served."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Usage(BaseModel):
+    """Token counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatAnswer(BaseModel):
+    """The model's turn."""
+
+    role: Literal["assistant"]
+    content: str
+
+
+class ChatChoice(BaseModel):
+    """One of the answers."""
+
+    index: int
+    message: ChatAnswer
+    logprobs: None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(BaseModel):
+    """The reply to a conversation."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class TextChoice(BaseModel):
+    """One of the answers."""
+
+    index: int
+    text: str
+    logprobs: None
+    finish_reason: FinishReason
+
+
+class Completion(BaseModel):
+    """The reply to a text."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage
+
+
+Responses = dict[Any, dict[str, Any]]
+_RETRY = {"headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}}
+
+KEY_NEEDED: Responses = {401: {"model": Error, "description": "A known API key is needed, where the service has keys."}}
+UNKNOWN_MODEL: Responses = {404: {"model": Error, "description": "There is no such model."}}
+FAILED: Responses = {500: {"model": Error, "description": "The service has a bug, or its engine failed."}}
+PROBE: Responses = {200: {"model": Status}, 503: {"model": Status, "description": "It is not; the status says why."}}
+
+
+def completion(reply: type[BaseModel]) -> Responses:
+    """What a request for a completion can be answered with."""
+    stream = {"schema": {"type": "string"}, "example": 'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\n'}
+    return {
+        200: {
+            "model": reply,
+            "description": "The whole reply; or, with `stream`, events with its parts, the last of them `[DONE]`. A "
+            "failure after the first part is an event with `error`.",
+            "content": {"text/event-stream": stream},
+        },
+        400: {"model": Error, "description": "The request is wrong, or asks for what is not offered."},
+        413: {"model": Error, "description": "The body is longer than any prompt."},
+        429: {"model": Error, "description": "Too much waits.", **_RETRY},
+        503: {"model": Error, "description": "The model is not ready yet, or the service stops.", **_RETRY},
+        504: {"model": Error, "description": "Nothing of the answer was ready in time."},
+        **KEY_NEEDED,
+        **UNKNOWN_MODEL,
+        **FAILED,
+    }
+
+
+def complete(app: FastAPI) -> None:
+    """Have the application's document say what is so: wrong requests are 400 and not 422, and there are keys."""
+    written = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            document = written()
+            for path in document["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+                    if "401" in operation["responses"]:
+                        operation["security"] = [{"key": []}, {}]
+            components = document["components"]
+            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            for name in ("HTTPValidationError", "ValidationError"):
+                components["schemas"].pop(name, None)
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]
