@@ -179,7 +179,8 @@ class Operator:
         environment = {
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_FORCE_COLOR": "0",
-            "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "0",
+            # Otherwise the heading of a task comes with its result, and not when it begins.
+            "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "1",
             "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
             # A machine without power does not say goodbye.
             "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s"
