@@ -346,8 +346,14 @@ def empty_cgroup(group: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
     folders = [path for path in group.rglob("*") if path.is_dir()]
-    for path in sorted(folders, key=lambda path: -len(path.parts)):
-        path.rmdir()
-    group.rmdir()
+    for path in (*sorted(folders, key=lambda path: -len(path.parts)), group):
+        # A process with many threads is out of the list before the last of them has ended.
+        while path.exists():
+            try:
+                path.rmdir()
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
     with contextlib.suppress(OSError):
         group.parent.rmdir()

@@ -277,6 +277,6 @@ def ssh_command(known_hosts: Path) -> list[str]:
     """Return SSH as the rig calls it: a machine that went away is noticed in seconds."""
     return [
         "ssh", "-q", "-i", str(cache.KEYS / "id_ed25519"), "-o", f"UserKnownHostsFile={known_hosts}",
-        "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=3",
+        "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=10",
         "-o", "StrictHostKeyChecking=yes",
     ]  # fmt: skip
