@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.xpu.fleet.plugins.module_utils.files import write_atomically
+from ansible_collections.xpu.fleet.plugins.module_utils.files import flush, write_atomically
 
 DIRECTORY = "/var/lib/xpu-fleet/found"
 #: First words of the files that this collection writes; what an earlier run wrote was not found.
@@ -162,6 +162,8 @@ def remember_file(module: Any, path: Path, layer: str, directory: Path = Path(DI
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
         os.chown(copy, path.stat().st_uid, path.stat().st_gid)
+        flush(copy)
+        flush(copy.parent)
         kept = str(copy)
     files.setdefault(layer, {})[str(path)] = kept
     write_files(module, files, directory)
