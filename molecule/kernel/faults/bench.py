@@ -68,7 +68,11 @@ class Bench:
         self.say = say
         self.operator = Operator(write_inventory(folder / machine, FLEET, machine), machine, folder / "logs")
         self.kept = folder / machine / "stages.json"
-        kept = json.loads(self.kept.read_text()) if reuse and self.kept.exists() else {"bare": {}, "saved": []}
+        # A machine that was made anew has none of the snapshots of the one before.
+        self.made = self.machine.node.configured.stat().st_mtime_ns
+        kept = json.loads(self.kept.read_text()) if reuse and self.kept.exists() else {}
+        if kept.get("made") != self.made:
+            kept = {"bare": {}, "saved": []}
         self.saved = {Stage(name) for name in kept["saved"]}
         self.bare: dict[str, Any] = kept["bare"]
         self.origin = self.bare["boot"]["kernel"] if self.bare else ""
@@ -82,7 +86,8 @@ class Bench:
             self._bring(stage)
             self.machine.save(stage.value)
             self.saved.add(stage)
-            self.kept.write_text(json.dumps({"bare": self.bare, "saved": [stage.value for stage in self.saved]}))
+            saved = [stage.value for stage in self.saved]
+            self.kept.write_text(json.dumps({"made": self.made, "bare": self.bare, "saved": saved}))
         self.layers = LAYERS[stage]
         # What it is about to forget need not be written down.
         self.machine.cut_power()
