@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import struct
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -107,5 +108,9 @@ def test_every_way_of_sampling_reaches_the_library(backend: Any) -> None:
     assert {name: getattr(config, name) for name in options} == options
     assert (config.max_new_tokens, config.stop_token_ids, config.do_sample) == (9, set(), True)
     assert config.rng_seed == 2**32 - 1
+    config = engine._config(Sampling(9, temperature=5e-324, top_p=5e-324, min_p=1 - 1e-16))
+    narrow = [struct.unpack("f", struct.pack("f", number))[0] for number in (config.temperature, config.top_p)]
+    assert all(number > 0 for number in narrow)
+    assert struct.unpack("f", struct.pack("f", config.min_p))[0] < 1
     config = engine._config(Sampling(9, temperature=0))
     assert (config.do_sample, config.stop_token_ids) == (False, {2})

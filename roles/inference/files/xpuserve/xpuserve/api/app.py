@@ -66,7 +66,7 @@ def create_app(
     app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers, middleware=layers)
     completer = Completer(engine, model, limits)
     card = document.Model(id=model, created=int(time.time()))
-    document.complete(app)
+    document.complete(app, model)
 
     def trouble() -> str:
         if not engine.alive:

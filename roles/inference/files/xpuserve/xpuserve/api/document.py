@@ -113,7 +113,8 @@ PROBE: Responses = {200: {"model": Status}, 503: {"model": Status, "description"
 
 def completion(reply: type[BaseModel]) -> Responses:
     """What a request for a completion can be answered with."""
-    stream = {"schema": {"type": "string"}, "example": 'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\n'}
+    # Without a schema: that would be of each event, which only OpenAPI 3.2 can say.
+    stream = {"example": 'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\n'}
     return {
         200: {
             "model": reply,
@@ -132,8 +133,8 @@ def completion(reply: type[BaseModel]) -> Responses:
     }
 
 
-def complete(app: FastAPI) -> None:
-    """Have the application's document say what is so: wrong requests are 400 and not 422, and there are keys."""
+def complete(app: FastAPI, model: str) -> None:
+    """Have the application's document say what is so: the one model, keys, and 400 instead of 422."""
     written = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -148,6 +149,8 @@ def complete(app: FastAPI) -> None:
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for name in ("HTTPValidationError", "ValidationError"):
                 components["schemas"].pop(name, None)
+            for name in ("ChatRequest", "CompletionRequest"):
+                components["schemas"][name]["properties"]["model"]["enum"] = [model]
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -96,7 +96,7 @@ class CompletionBase(BaseModel):
     top_p: Optional[float] = Field(default=None, gt=0, le=1)
     top_k: Optional[int] = Field(default=None, ge=-1, le=2**31 - 1, description="0 or -1: of all tokens")
     min_p: Optional[float] = Field(default=None, ge=0, lt=1)
-    repetition_penalty: Optional[float] = Field(default=None, gt=0, le=10)
+    repetition_penalty: Optional[float] = Field(default=None, ge=0.01, le=10)
     presence_penalty: Optional[float] = Field(default=None, ge=-2, le=2)
     frequency_penalty: Optional[float] = Field(default=None, ge=-2, le=2)
     max_tokens: Optional[int] = Field(default=None, ge=1)

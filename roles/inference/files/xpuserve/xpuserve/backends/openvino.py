@@ -130,9 +130,10 @@ class OpenVINOBackend(Backend):
         config.frequency_penalty = sampling.frequency_penalty
         config.do_sample = sampling.temperature > 0
         if config.do_sample:
-            config.temperature = sampling.temperature
-            config.top_p = sampling.top_p
-            config.min_p = sampling.min_p
+            # In 32 bits the least would be 0 and the greatest 1, which the library refuses.
+            config.temperature = max(sampling.temperature, 1e-6)
+            config.top_p = max(sampling.top_p, 1e-6)
+            config.min_p = min(sampling.min_p, 1 - 1e-6)
             if sampling.top_k:
                 config.top_k = sampling.top_k
             config.rng_seed = secrets.randbits(32) if sampling.seed is None else sampling.seed % 2**32
