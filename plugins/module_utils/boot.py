@@ -35,6 +35,8 @@ DROP_IN = "etc/default/grub.d/60-xpu-fleet.cfg"
 MENU = "boot/grub/grub.cfg"
 BLOCK = "boot/grub/grubenv"
 STATE = "var/lib/xpu-fleet/kernel"
+#: The kernel that ran when something was changed here for the first time: where a rollback goes.
+ORIGIN = f"{STATE}/origin.json"
 UNITS = "etc/systemd/system"
 TIMER = "xpu-fleet-kernel-return.timer"
 #: File systems and layers below them that GRUB reads but does not write. It does write to LUKS (its cryptodisk encrypts
@@ -131,6 +133,7 @@ class Boot:
         self._menu_text = self._text(MENU)
         self.menu, self.menu_problem = self._read_menu()
         self.trial = self._read_trial()
+        self.origin = self._read_origin()
         self.unwritable, self._layers = self._unwritable()
 
     # ------------------------------------------------------------------------------------------------------- reading
@@ -177,6 +180,11 @@ class Boot:
             return {}
         return record
 
+    def _read_origin(self) -> str:
+        with suppress(ValueError, TypeError, KeyError):
+            return str(json.loads(self._text(ORIGIN))["release"])
+        return ""
+
     def _unwritable(self) -> tuple[str, set[str]]:
         """Return why GRUB cannot write its environment block, "" where it can, and the layers below its directory."""
         directory = str((self._root / BLOCK).parent)
@@ -216,6 +224,7 @@ class Boot:
             "block": {"writable": not self.unwritable, "reason": self.unwritable},
             "method": self.method(),
             "own": (self._root / DROP_IN).exists(),
+            "origin": self.origin,
             "trial": self._trial_facts(),
             "problems": self._problems(),
             "notes": self._notes(),
@@ -362,6 +371,7 @@ class Boot:
             if self.trial
             else self._text(f"{STATE}/trial.json"),
             "kexec": self.trial.get("release", "") if self._loaded() else "",
+            "origin": self.origin,
         }
 
     def _loaded(self) -> bool:
@@ -384,6 +394,7 @@ class Boot:
         wanted["panic"] = others or (str(panic) if panic else "")
         wanted["next_entry"] = ""
         wanted[f"/{DROP_IN}"] = self._drop_in(entry.path, 0 if others else panic)
+        wanted["origin"] = self.origin or self.running
         return {**wanted, **self._closed()} if confirm else wanted
 
     def want_tried(self, release: str, confirm_timeout: int) -> dict[str, str]:
@@ -421,7 +432,7 @@ class Boot:
 
     def want_absent(self) -> dict[str, str]:
         """Return the state without anything of this collection."""
-        wanted = {**self.state(), **self._closed(), "next_entry": ""}
+        wanted = {**self.state(), **self._closed(), "next_entry": "", "origin": ""}
         if (self._root / DROP_IN).exists():
             foreign = "as the other settings say"
             wanted.update({"GRUB's default": foreign, "panic": self._other_panic(), f"/{DROP_IN}": ""})
@@ -506,6 +517,8 @@ class Boot:
 
             with self._drop_in_written(text):
                 self._generate(check)
+        if found["origin"] != wanted["origin"]:
+            write_durably(self._root / ORIGIN, (json.dumps({"release": wanted["origin"]}) + "\n").encode())
         self._set_next_entry("")
         if confirm:
             self._close()
@@ -539,6 +552,7 @@ class Boot:
             (self._root / DROP_IN).unlink()
             _sync_directory((self._root / DROP_IN).parent)
         self._set_next_entry("")
+        (self._root / ORIGIN).unlink(missing_ok=True)
         self._close()
 
     def _close(self) -> None:

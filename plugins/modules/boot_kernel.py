@@ -62,7 +62,7 @@ EXAMPLES = r"""
 
 - name: Boot the new kernel once
   xpu.fleet.boot_kernel:
-    release: 5.19.0-41-generic
+    release: 6.8.0-31-generic
     state: tried
 """
 
@@ -103,6 +103,9 @@ boot:
     own:
       description: Whether the settings have a file of this module.
       type: bool
+    origin:
+      description: The kernel that ran when this module changed something for the first time, "" where it never did.
+      type: str
     trial:
       description:
         - Empty, or C(release), C(origin), C(attempt), C(outcome) and C(explanation) of the trial that is not closed.

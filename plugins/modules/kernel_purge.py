@@ -52,7 +52,7 @@ attributes:
 EXAMPLES = r"""
 - name: Remove kernels newer than the stack's
   xpu.fleet.kernel_purge:
-    newer_than: 5.19.0-41-generic
+    newer_than: 6.8.0-31-generic
     metapackages: [linux-generic-hwe-22.04, linux-image-generic-hwe-22.04]
 """
 

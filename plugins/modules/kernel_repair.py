@@ -37,9 +37,9 @@ attributes:
 EXAMPLES = r"""
 - name: Mend the kernel
   xpu.fleet.kernel_repair:
-    release: 5.19.0-41-generic
+    release: 6.8.0-31-generic
     packages:
-      linux-image-5.19.0-41-generic: 5.19.0-41.42~22.04.1
+      linux-image-6.8.0-31-generic: 5.19.0-41.42~22.04.1
 """
 
 RETURN = r"""

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils import boot
-from ansible_collections.xpu.fleet.plugins.module_utils.boot import BLOCK, DROP_IN, MENU, STATE, Boot, BootError
+from ansible_collections.xpu.fleet.plugins.module_utils.boot import (
+    BLOCK,
+    DROP_IN,
+    MENU,
+    ORIGIN,
+    STATE,
+    Boot,
+    BootError,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.grub_settings import EnvironmentBlock
 from ansible_collections.xpu.fleet.plugins.modules.boot_kernel import apply
 
@@ -227,6 +235,20 @@ def test_a_link_to_the_menu_is_followed_and_its_mode_stays(node: Node) -> None:
     assert real.stat().st_mode & 0o777 == 0o600
 
 
+def test_the_kernel_of_the_first_change_is_where_a_rollback_goes(node: Node) -> None:
+    assert node.facts()["origin"] == ""
+    node.apply("default", release=OLD, panic=30)
+    assert node.facts()["origin"] == OLD
+    node.apply("tried", release=NEW)
+    node.boots(NEW, "boot-2")
+    node.apply("default", release=NEW, confirm=True)
+    assert node.facts()["origin"] == OLD
+    node.write(ORIGIN, "")  # as a power cut may leave a file
+    assert node.apply("default", release=NEW)["changed"] and node.facts()["origin"] == NEW
+    node.apply("absent")
+    assert node.facts()["origin"] == "" and not (node.root / ORIGIN).exists()
+
+
 def test_an_unfinished_trial_does_not_outlive_a_new_default(pinned: Node) -> None:
     pinned.apply("tried", release=NEW)
     assert pinned.apply("default", release=OLD, panic=30)["changed"]
@@ -399,7 +421,8 @@ def test_a_trial_that_succeeds_is_closed(pinned: Node) -> None:
     assert pinned.facts()["trial"]["outcome"] == "running"
     assert not pinned.apply("tried", release=NEW)["changed"]
     done = pinned.apply("default", release=NEW, confirm=True)
-    assert done["changed"] and pinned.units() == [] and not (pinned.root / STATE).exists()
+    assert done["changed"] and pinned.units() == []
+    assert [path.name for path in (pinned.root / STATE).iterdir()] == ["origin.json"]
     calls = pinned.calls()
     assert calls[-2:] == ["systemctl stop xpu-fleet-kernel-return.timer", "systemctl daemon-reload"]
     facts = pinned.facts()
