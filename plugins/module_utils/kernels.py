@@ -68,7 +68,7 @@ def release_of(package: str) -> str:
 
 
 def abi_of(release: str) -> str:
-    """Return a release without its flavour: 5.19.0-41 of 6.8.0-31-generic."""
+    """Return a release without its flavour: 6.8.0-31 of 6.8.0-31-generic."""
     return re.sub(r"-[a-z].*$", "", release)
 
 

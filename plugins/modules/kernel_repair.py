@@ -39,7 +39,7 @@ EXAMPLES = r"""
   xpu.fleet.kernel_repair:
     release: 6.8.0-31-generic
     packages:
-      linux-image-6.8.0-31-generic: 5.19.0-41.42~22.04.1
+      linux-image-6.8.0-31-generic: 6.8.0-31.31
 """
 
 RETURN = r"""
