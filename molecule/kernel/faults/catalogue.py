@@ -188,7 +188,8 @@ FAULTS: tuple[Fault, ...] = (
 [ "$$" != 1 ] || case "$(uname -r)" in {KERNEL}) exit 1 ;; esac
 END
 [ ! -e /boot/initrd.img-{KERNEL} ] || update-initramfs -u -k {KERNEL}""",
-        mend=f"rm /etc/initramfs-tools/conf.d/panic; [ ! -e /boot/initrd.img-{KERNEL} ] || update-initramfs -u -k {KERNEL}",
+        mend="rm /etc/initramfs-tools/conf.d/panic;"
+        f" [ ! -e /boot/initrd.img-{KERNEL} ] || update-initramfs -u -k {KERNEL}",
         says=r"runs \S+ again\. .*never reached systemd",
         trials=1,
     ),
