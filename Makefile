@@ -11,8 +11,8 @@ rig = PYTHONPATH=molecule python3 -m rig
 collection := collections/ansible_collections/xpu/fleet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove test lint unit molecule machines downgrade story test-faults build docs lock
-.PHONY: clean venv-dev venv-demo
+.PHONY: help demo chat demo-shell demo-remove test lint unit molecule machines hosts test-faults build docs lock
+.PHONY: clean tools machine-tools venv-dev venv-demo
 
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,9 +31,9 @@ demo-shell: venv-demo ## Look inside the node of the demo
 demo-remove: venv-demo ## Remove the node of the demo
 	@$(rig) down --fleet demo
 
-test: lint unit molecule machines build ## Run all checks and tests, as CI does
+test: lint unit hosts build ## Run all checks and tests, as CI does
 
-lint unit molecule machines downgrade story test-faults build docs clean: export PATH := $(DEV)/bin:$(HOST_PATH)
+lint unit molecule machines hosts test-faults build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
 	yamllint --strict .
@@ -46,22 +46,21 @@ lint: venv-dev ## Check style, types, documents and the changelog
 	python3 tests/docs.py --check
 	antsibull-changelog lint
 
-unit: venv-dev ## Run the unit tests
+unit: tools ## Run the unit tests
 	python3 -m pytest tests/unit
 
-molecule: venv-dev ## Build test hosts, provision them twice, ask their services
+molecule: tools ## Build test hosts, provision them twice, ask their services
 	molecule test --scenario-name default
 
-machines: venv-dev ## Change the kernel of machines that really reboot, cut their power, let one panic, go back
-	@$(MAKE) --no-print-directory --jobs=2 downgrade story
-
-downgrade: venv-dev
+machines: machine-tools ## Change the kernel of a machine that really reboots, loses its power and panics; go back
 	molecule test --scenario-name kernel
 
-story: venv-dev
-	PYTHONPATH=molecule python3 -m kernel.faults --story cut-unpack panic
+# Containers leave a processor idle most of the time, and an emulated machine has no use for more than one.
+hosts: machine-tools
+	@echo "Two scenarios run at once, containers and a virtual machine; what each of them says is shown when it ends."
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target molecule machines
 
-test-faults: venv-dev ## Let everything go wrong that the kernel's change is made for (an hour or two)
+test-faults: machine-tools ## Let everything go wrong that the kernel's change is made for (an hour or two)
 	PYTHONPATH=molecule python3 -m kernel.faults
 
 build: venv-dev ## Build the collection, install it in an empty folder, load every part of it
@@ -76,6 +75,13 @@ lock: ## Lock the versions of the tools anew (needs uv)
 clean: venv-dev ## Remove test hosts and what tests left in the checkout
 	@for fleet in default demo dev kernel faults; do $(rig) down --fleet $$fleet; done
 	@rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache xpu-fleet-*.tar.gz
+
+# Debian packages of this machine, named before they are installed.
+tools: venv-dev
+	@$(rig) prepare
+
+machine-tools: tools
+	@$(rig) prepare --machines
 
 venv-dev venv-demo: venv-%:
 	@command -v python3 >/dev/null || { echo "Python 3.11 or newer is needed as python3 in PATH."; exit 1; }

@@ -58,15 +58,16 @@ class Outcome:
 class Bench:
     """One machine and somebody who runs playbooks against it."""
 
-    def __init__(self, machine: str, folder: Path, say: Callable[[str], None], reuse: bool = False) -> None:
-        """Take the machine of that name; inventories and logs are kept in ``folder``.
+    def __init__(self, fleet: str, machine: str, say: Callable[[str], None], reuse: bool = False) -> None:
+        """Take the machine of that name; inventories and logs are kept with its fleet.
 
         With ``reuse`` the snapshots that an earlier bench kept are taken as they are.
         """
         self.name = machine
-        self.machine = Machine.of(FLEET, machine)
+        folder = cache.RUN / fleet / "faults"
+        self.machine = Machine.of(fleet, machine)
         self.say = say
-        self.operator = Operator(write_inventory(folder / machine, FLEET, machine), machine, folder / "logs")
+        self.operator = Operator(write_inventory(folder / machine, fleet, machine), machine, folder / "logs")
         self.kept = folder / machine / "stages.json"
         # A machine that was made anew has none of the snapshots of the one before.
         self.made = self.machine.node.configured.stat().st_mtime_ns
@@ -278,7 +279,7 @@ class Bench:
         now = look(self.machine, files=True)
         outcome.machine = f"answers on {now['boot']['kernel']}"
         outcome.problems += unfit(now) + differences(self.bare, now)
-        self._again(outcome.fault, outcome)
+        outcome.next_run = "not needed"
 
     def _wait_for_boot(self, before: str) -> None:
         deadline = time.monotonic() + BOOT_TIMEOUT
@@ -354,27 +355,38 @@ def run_all(
             outcomes[fault.name] = bench.endure(fault)
             report(bench, outcomes[fault.name])
 
-    _with_benches(machines, tell, work, reuse)
+    _with_benches(FLEET, machines, tell, work, reuse)
     return [outcomes[fault.name] for fault in faults if fault.name in outcomes]
 
 
-def run_story(faults: Sequence[Fault], machine: str, tell: Callable[[str], None], reuse: bool = False) -> list[Outcome]:
-    """Let the faults happen to one machine, one after the other, in runs that each go on where the one before ended."""
+def run_story(
+    faults: Sequence[Fault],
+    fleet: str,
+    machine: str,
+    tell: Callable[[str], None],
+    *,
+    reuse: bool = False,
+    open_end: bool = False,
+) -> list[Outcome]:
+    """Let the faults happen to one machine, one after the other, in runs that each go on where the one before ended.
+
+    With an open end the last of them is not followed by a run that has to succeed: somebody else makes that.
+    """
     outcomes: list[Outcome] = []
 
     def work(bench: Bench) -> None:
         for number, fault in enumerate(faults):
             bench.say(f"{fault.name}: {fault.title}")
-            last = number == len(faults) - 1
+            last = number == len(faults) - 1 and not open_end
             outcome = bench.endure(fault, begin=number == 0, last=last)
             if not last:
-                outcome.next_run = f"goes on to {faults[number + 1].name}"
+                outcome.next_run = f"goes on to {[*(fault.name for fault in faults[number + 1 :]), 'the next run'][0]}"
                 if fault.mend:
                     bench.root(fault.mend)
             outcomes.append(outcome)
             report(bench, outcome)
 
-    _with_benches([machine], tell, work, reuse)
+    _with_benches(fleet, [machine], tell, work, reuse)
     return outcomes
 
 
@@ -388,10 +400,9 @@ def report(bench: Bench, outcome: Outcome) -> None:
 
 
 def _with_benches(
-    machines: Sequence[str], tell: Callable[[str], None], work: Callable[[Bench], None], reuse: bool = False
+    fleet: str, machines: Sequence[str], tell: Callable[[str], None], work: Callable[[Bench], None], reuse: bool
 ) -> None:
-    folder = cache.RUN / FLEET / "faults"
-    benches = [Bench(name, folder, lambda text, name=name: tell(f"{name} {text}"), reuse) for name in machines]  # type: ignore[misc]
+    benches = [Bench(fleet, name, lambda text, name=name: tell(f"{name} {text}"), reuse) for name in machines]  # type: ignore[misc]
     threads = [threading.Thread(target=work, args=(bench,)) for bench in benches]
     for thread in threads:
         thread.start()
