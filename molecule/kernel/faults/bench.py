@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,27 @@ class Bench:
 
     # -- the procedure ----------------------------------------------------------------------------------------------
 
+    def tell_story(self, faults: Sequence[Fault], open_end: bool = False) -> Iterator[Outcome]:
+        """Let faults happen one after the other, each run going on where the one before it ended.
+
+        With an open end the last of them is not followed by a run that has to succeed: somebody else makes that.
+        """
+        for number, fault in enumerate(faults):
+            self.say(f"{fault.name}: {fault.title}")
+            following = [fault.name for fault in faults[number + 1 :]] + ["the next run"] * open_end
+            outcome = self.endure(fault, begin=number == 0, last=not following)
+            if following and not outcome.next_run:
+                outcome.next_run = f"goes on to {following[0]}"
+            self._report(outcome)
+            yield outcome
+
+    def _report(self, outcome: Outcome) -> None:
+        runs = ", ".join(f"{seconds:.0f}" for seconds in outcome.runs)
+        verdict = "ok" if not outcome.problems else "FAILED"
+        self.say(f"{outcome.fault.name}: {verdict} after {outcome.seconds:.0f} s (runs {runs} s)")
+        for problem in outcome.problems:
+            self.say(f"  {problem}")
+
     def endure(self, fault: Fault, *, begin: bool = True, last: bool = True) -> Outcome:
         """Let one fault happen and see what comes of it.
 
@@ -169,8 +190,10 @@ class Bench:
                 getattr(self, fault.procedure)(outcome)
             else:
                 self._happen(fault, outcome)
-                if last and not fault.succeeds:
-                    self._again(fault, outcome)
+                if fault.mend:
+                    self.root(fault.mend)
+            if last and not outcome.next_run:
+                self._again(fault, outcome)
         except Exception as error:
             outcome.problems.append(f"{type(error).__name__}: {str(error)[-600:]}")
         outcome.seconds = time.monotonic() - started
@@ -220,8 +243,6 @@ class Bench:
             outcome.next_run = "not needed"
 
     def _again(self, fault: Fault, outcome: Outcome) -> None:
-        if fault.mend:
-            self.root(fault.mend)
         run = self.play(f"{fault.name}-2").finish()
         outcome.runs.append(run.seconds)
         outcome.next_run = f"converges, failed={run.recap('failed')}" if run.clean else f"fails: {run.says}"
@@ -266,7 +287,6 @@ class Bench:
         if not set(held) <= set(state["packages"]["held"]):
             outcome.problems.append("the upgrade lost holds")
         outcome.says = "(no run)"
-        self._again(outcome.fault, outcome)
 
     def rollback(self, outcome: Outcome) -> None:
         """The way back: the kernel, the packages and the settings that the machine had."""
@@ -337,74 +357,35 @@ def _rig(*words: str) -> None:
 
 
 def run_all(
-    faults: Sequence[Fault], machines: Sequence[str], tell: Callable[[str], None], reuse: bool = False
+    stories: Sequence[Sequence[Fault]], machines: Sequence[str], tell: Callable[[str], None], reuse: bool = False
 ) -> list[Outcome]:
-    """Let the faults happen, each machine taking the next one; return the outcomes in the faults' order."""
-    waiting: queue.SimpleQueue[Fault] = queue.SimpleQueue()
-    for fault in sorted(faults, key=lambda fault: list(Stage).index(fault.start)):
-        waiting.put(fault)
-    outcomes: dict[str, Outcome] = {}
+    """Let the stories happen, each machine taking the next one; return the outcomes in the stories' order."""
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in range(len(stories)):
+        waiting.put(number)
+    outcomes: dict[int, list[Outcome]] = {}
 
-    def work(bench: Bench) -> None:
+    def work(machine: str) -> None:
+        bench = Bench(FLEET, machine, lambda text: tell(f"{machine} {text}"), reuse)
         while True:
             try:
-                fault = waiting.get_nowait()
+                number = waiting.get_nowait()
             except queue.Empty:
                 return
-            bench.say(f"{fault.name}: {fault.title}")
-            outcomes[fault.name] = bench.endure(fault)
-            report(bench, outcomes[fault.name])
+            outcomes[number] = []
+            for outcome in bench.tell_story(stories[number]):
+                outcomes[number].append(outcome)
 
-    _with_benches(FLEET, machines, tell, work, reuse)
-    return [outcomes[fault.name] for fault in faults if fault.name in outcomes]
-
-
-def run_story(
-    faults: Sequence[Fault],
-    fleet: str,
-    machine: str,
-    tell: Callable[[str], None],
-    *,
-    reuse: bool = False,
-    open_end: bool = False,
-) -> list[Outcome]:
-    """Let the faults happen to one machine, one after the other, in runs that each go on where the one before ended.
-
-    With an open end the last of them is not followed by a run that has to succeed: somebody else makes that.
-    """
-    outcomes: list[Outcome] = []
-
-    def work(bench: Bench) -> None:
-        for number, fault in enumerate(faults):
-            bench.say(f"{fault.name}: {fault.title}")
-            last = number == len(faults) - 1 and not open_end
-            outcome = bench.endure(fault, begin=number == 0, last=last)
-            if not last:
-                outcome.next_run = f"goes on to {[*(fault.name for fault in faults[number + 1 :]), 'the next run'][0]}"
-                if fault.mend:
-                    bench.root(fault.mend)
-            outcomes.append(outcome)
-            report(bench, outcome)
-
-    _with_benches(fleet, [machine], tell, work, reuse)
-    return outcomes
-
-
-def report(bench: Bench, outcome: Outcome) -> None:
-    """Tell at once how a fault ended."""
-    runs = ", ".join(f"{seconds:.0f}" for seconds in outcome.runs)
-    verdict = "ok" if not outcome.problems else "FAILED"
-    bench.say(f"{outcome.fault.name}: {verdict} after {outcome.seconds:.0f} s (runs {runs} s)")
-    for problem in outcome.problems:
-        bench.say(f"  {problem}")
-
-
-def _with_benches(
-    fleet: str, machines: Sequence[str], tell: Callable[[str], None], work: Callable[[Bench], None], reuse: bool
-) -> None:
-    benches = [Bench(fleet, name, lambda text, name=name: tell(f"{name} {text}"), reuse) for name in machines]  # type: ignore[misc]
-    threads = [threading.Thread(target=work, args=(bench,)) for bench in benches]
+    threads = [threading.Thread(target=work, args=(machine,)) for machine in machines]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return [outcome for number in sorted(outcomes) for outcome in outcomes[number]]
+
+
+def run_on(place: str, stories: Sequence[Sequence[Fault]], tell: Callable[[str], None]) -> list[Outcome]:
+    """Let the stories happen to one machine of a fleet that is up; the run after the last fault is somebody else's."""
+    fleet, _, machine = place.partition("/")
+    bench = Bench(fleet, machine, lambda text: tell(f"{machine} {text}"))
+    return [outcome for story in stories for outcome in bench.tell_story(story, open_end=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Optional
@@ -262,11 +262,12 @@ chmod 755 /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}
     Fault(
         "apt-locked",
         "apt is locked by unattended-upgrades for a while",
-        Stage.BARE,
-        inject="systemd-run --quiet --unit=apt-locked python3 -c 'import fcntl, time\n"
+        Stage.INSTALLED,
+        moment=Moment("when newer kernels are to be removed", ("Remove newer kernels",)),
+        act=Act.SCRIPT,
+        script="systemd-run --quiet --unit=apt-locked python3 -c 'import fcntl, time\n"
         'locks = [open(f"/var/lib/dpkg/{name}", "w") for name in ("lock-frontend", "lock")]\n'
-        "[fcntl.lockf(lock, fcntl.LOCK_EX) for lock in locks]\ntime.sleep(150)'",
-        says="",
+        "[fcntl.lockf(lock, fcntl.LOCK_EX) for lock in locks]\ntime.sleep(60)'",
         succeeds=True,
         after=After.WANTED,
     ),
@@ -287,7 +288,17 @@ chmod 755 /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}
 )  # fmt: skip
 
 
-def choose(names: list[str]) -> list[Fault]:
-    """Return the faults of those names in that order, all where there are none; raises KeyError for an unknown name."""
+#: Faults that happen to one machine one after the other: what every run leaves, the next one finds.
+STORIES: dict[str, tuple[str, ...]] = {
+    "power": tuple(f"cut-{name}" for name, *_ in MOMENTS),
+    "controller": tuple(f"kill-{name}" for name, *_ in MOMENTS),
+    "kernel": ("boot-full", "boot-fills", "no-compiler", "panic", "no-root", "no-network", "damaged"),
+    "later": ("newer-kernel", "apt-locked", "rollback"),
+}
+
+
+def choose(words: Sequence[str]) -> list[list[Fault]]:
+    """Return stories: those named, those made of names with commas between, or all of them; raises KeyError."""
     known = {fault.name: fault for fault in FAULTS}
-    return [known[name] for name in names] if names else list(FAULTS)
+    chosen = [STORIES.get(word) or word.split(",") for word in words or STORIES]
+    return [[known[name] for name in names] for names in chosen]

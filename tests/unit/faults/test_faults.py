@@ -209,10 +209,19 @@ def test_the_catalogue_has_every_step_with_both_endings() -> None:
     assert len(names) == len(set(names))
     assert len(MOMENTS) >= 8
     for name, *_ in MOMENTS:
-        acts = {fault.act for fault in choose([f"cut-{name}", f"kill-{name}"])}
+        acts = {fault.act for [fault] in choose([f"cut-{name}", f"kill-{name}"])}
         assert acts == {Act.CUT, Act.KILL}
     with pytest.raises(KeyError):
         choose(["no-such-fault"])
+
+
+def test_stories_have_every_fault_once_and_can_be_made_of_any() -> None:
+    told = [fault.name for story in choose([]) for fault in story]
+    assert sorted(told) == sorted(fault.name for fault in FAULTS)
+    assert [[fault.name for fault in story] for story in choose(["cut-unpack,panic", "rollback"])] == [
+        ["cut-unpack", "panic"],
+        ["rollback"],
+    ]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -224,7 +233,7 @@ def test_what_is_run_on_machines_is_shell(fault: Any) -> None:
 
 def test_the_table_fits_a_terminal_and_a_document() -> None:
     outcome = SimpleNamespace(
-        fault=choose(["panic"])[0],
+        fault=choose(["panic"])[0][0],
         problems=[],
         machine=f"answers on {ORIGIN}",
         says="The node runs 6.1 again | and <more>. " * 3,
