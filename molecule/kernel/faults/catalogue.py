@@ -190,7 +190,7 @@ END
 [ ! -e /boot/initrd.img-{KERNEL} ] || update-initramfs -u -k {KERNEL}""",
         mend="rm /etc/initramfs-tools/conf.d/panic;"
         f" [ ! -e /boot/initrd.img-{KERNEL} ] || update-initramfs -u -k {KERNEL}",
-        says=r"runs \S+ again\. .*never reached systemd",
+        says=r"runs \S+ again: .*never reached systemd",
         trials=1,
     ),
     Fault(
@@ -204,7 +204,7 @@ END
 END
 chmod 755 /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}""",
         mend=f"rm /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}",
-        says=r"runs \S+ again\. .*never reached systemd",
+        says=r"runs \S+ again: .*never reached systemd",
         trials=1,
     ),
     Fault(
@@ -215,7 +215,7 @@ chmod 755 /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}
         f" update-initramfs -u -k {KERNEL}",
         mend=f"file=$(find {MODULES} -name 'virtio_net.ko*.away'); file=${{file%.away}};"
         f" dpkg-divert --quiet --local --rename --remove $file; depmod {KERNEL}; update-initramfs -u -k {KERNEL}",
-        says=r"runs \S+ again\. .*came up, and nothing confirmed it",
+        says=r"runs \S+ again: .*came up, and nothing confirmed it",
         trials=1,
     ),
     Fault(
