@@ -46,7 +46,9 @@ FIXED = {
     "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 machine\n::1 localhost ip6-localhost\n",
     "etc/resolv.conf": "# Test hosts have no name server.\n",
     "etc/apt/sources.list": "",
-    "etc/systemd/system.conf.d/xpu-rig.conf": "[Manager]\nDefaultTimeoutStopSec=15s\n",
+    # Services end fast or are ended; what starts may take as long as a busy host makes it.
+    "etc/systemd/system.conf.d/xpu-rig.conf": "[Manager]\nDefaultTimeoutStopSec=15s\nDefaultTimeoutStartSec=900s\n"
+    "DefaultDeviceTimeoutSec=900s\n",
 }
 #: The last two make a processor that is imitated in software less slow; its clocks agree, so none has to watch another.
 ARGUMENTS = "console=ttyS0 net.ifnames=0 mitigations=off tsc=reliable"
