@@ -11,7 +11,7 @@ rig = PYTHONPATH=molecule python3 -m rig
 collection := collections/ansible_collections/xpu/fleet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove test lint unit molecule machines hosts test-faults build docs lock
+.PHONY: help demo chat demo-shell demo-remove test lint unit molecule machines test-faults build docs lock
 .PHONY: clean tools machine-tools venv-dev venv-demo
 
 help: ## List what there is to make
@@ -31,9 +31,9 @@ demo-shell: venv-demo ## Look inside the node of the demo
 demo-remove: venv-demo ## Remove the node of the demo
 	@$(rig) down --fleet demo
 
-test: lint unit hosts build ## Run all checks and tests, as CI does
+test: lint unit molecule build ## Run all checks and tests, as CI does
 
-lint unit molecule machines hosts test-faults build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
+lint unit molecule machines test-faults build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
 	yamllint --strict .
@@ -52,13 +52,8 @@ unit: tools ## Run the unit tests
 molecule: tools ## Build test hosts, provision them twice, ask their services
 	molecule test --scenario-name default
 
-machines: machine-tools ## Change the kernel of a machine that really reboots, loses its power and panics; go back
+machines: machine-tools ## Change the kernel of a machine that really reboots, loses its power and panics; go back (not in make test)
 	molecule test --scenario-name kernel
-
-# Containers leave a processor idle most of the time, and an emulated machine has no use for more than one.
-hosts: machine-tools
-	@echo "Two scenarios run at once, containers and a virtual machine; what each of them says is shown when it ends."
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target molecule machines
 
 test-faults: machine-tools ## Let everything go wrong that the kernel's change is made for (an hour or two)
 	PYTHONPATH=molecule python3 -m kernel.faults
