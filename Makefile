@@ -4,14 +4,21 @@ CACHE := $(or $(XPU_FLEET_CACHE),$(HOME)/.cache/xpu-fleet)
 venv_of = $(CACHE)/venv/$(1)-$(shell sha256sum requirements/$(1).txt | cut -c1-16)
 DEV := $(call venv_of,dev)
 DEMO := $(call venv_of,demo)
+ENGINE := $(CACHE)/venv/bigdl-cpu-$(shell sha256sum roles/stack/vars/requirements/bigdl-cpu.txt | cut -c1-16)
+PAGE := $(call venv_of,page)
 
 HOST_PATH := $(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 rig = PYTHONPATH=molecule python3 -m rig
 collection := collections/ansible_collections/xpu/fleet
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+# Two that run at the same time say whose line it is.
+marked = $(if $(TOGETHER),2>&1 | sed --unbuffered 's/^/$@: /')
+
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove test lint unit molecule machines test-faults build docs lock
+.PHONY: help demo chat demo-shell demo-remove test lint unit hosts molecule machines test-faults test-engine build docs lock
 .PHONY: clean tools machine-tools venv-dev venv-demo
 
 help: ## List what there is to make
@@ -31,9 +38,9 @@ demo-shell: venv-demo ## Look inside the node of the demo
 demo-remove: venv-demo ## Remove the node of the demo
 	@$(rig) down --fleet demo
 
-test: lint unit molecule build ## Run all checks and tests, as CI does
+test: lint unit hosts build ## Run all checks and tests, as CI does
 
-lint unit molecule machines test-faults build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
+lint unit hosts molecule machines test-faults test-engine build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
 	yamllint --strict .
@@ -49,17 +56,32 @@ lint: venv-dev ## Check style, types, documents and the changelog
 unit: tools ## Run the unit tests
 	python3 -m pytest tests/unit
 
-molecule: tools ## Build test hosts, provision them twice, ask their services
-	molecule test --scenario-name default
+# A virtual machine keeps one processor busy and the containers another, most of the time.
+hosts: machine-tools ## Both of the following at the same time
+	@$(MAKE) --no-print-directory --jobs=2 TOGETHER=1 molecule machines
 
-machines: machine-tools ## Change the kernel of a machine that really reboots, loses its power and panics; go back (not in make test)
-	molecule test --scenario-name kernel
+molecule: tools ## Build test hosts, provision them twice, ask their services
+	molecule test --scenario-name default $(marked)
+
+machines: machine-tools ## Change the kernel of a machine that really reboots, loses its power and panics; go back
+	molecule test --scenario-name kernel $(marked)
 
 test-faults: machine-tools ## Let everything go wrong that the kernel's change is made for (an hour or two)
 	PYTHONPATH=molecule python3 -m kernel.faults
 
+test-engine: venv-dev ## Compare answers in batches with those alone, on the real libraries of engine bigdl (not in make test)
+	@PYTHONPATH=molecule python3 tests/engine/environment.py $(ENGINE)
+	$(ENGINE)/bin/python -m pytest tests/engine
+
 build: venv-dev ## Build the collection, install it in an empty folder, load every part of it
 	python3 -m pytest tests/build
+
+page: export PATH := $(PAGE)/bin:$(HOST_PATH)
+
+page: venv-page ## Use the chat page in a headless browser, and look for barriers (not in make test)
+	@command -v chromium >/dev/null || { echo "To be installed: the Debian package chromium" && apt-get update -q \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; }
+	python3 -m pytest tests/page
 
 docs: venv-dev ## Write the variable tables of the roles' READMEs anew
 	@python3 tests/docs.py
@@ -78,6 +100,6 @@ tools: venv-dev
 machine-tools: tools
 	@$(rig) prepare --machines
 
-venv-dev venv-demo: venv-%:
+venv-dev venv-demo venv-page: venv-%:
 	@command -v python3 >/dev/null || { echo "Python 3.11 or newer is needed as python3 in PATH."; exit 1; }
-	@PATH="$(HOST_PATH)" python3 requirements/venv.py requirements/$*.txt $(if $(filter dev,$*),$(DEV),$(DEMO))
+	@PATH="$(HOST_PATH)" python3 requirements/venv.py requirements/$*.txt $(call venv_of,$*)

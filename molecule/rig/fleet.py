@@ -105,6 +105,7 @@ class Fleet:
     def up(self) -> None:
         """Have every node running, reachable over SSH and served by the mirror; nothing to do is nothing done."""
         with cache.lock(f"fleet-{self.name}"):
+            self._refuse_shared_network()
             self.refresh()
             state = self.state()
             if state.get("definition") != self.definition or state.get("layers") != self._layers():
@@ -176,6 +177,15 @@ class Fleet:
             host.connect(self.bridge)
         known = "".join(f"{node.address} {node.public_host_key()}" for node in self.nodes)
         write(self.folder / "known_hosts", known)
+
+    def _refuse_shared_network(self) -> None:
+        """Raise RigError where another fleet has this network: taking its bridge would cut its nodes off."""
+        for other in fleets():
+            if other.name != self.name and other.gateway == self.gateway:
+                raise RigError(
+                    f"fleet {self.name}: fleet {other.name} is on network {self.gateway}/24; take it down "
+                    f"(python3 -m rig down --fleet {other.name}) or give one of them other addresses"
+                )
 
     def _files(self, node: Node) -> dict[str, File]:
         keyring = (repository.sign_key() / "public.gpg").read_bytes()

@@ -40,7 +40,41 @@ MASKED = [
     "systemd-random-seed.service", "systemd-hwdb-update.service", "user@.service",
 ]  # fmt: skip
 
+#: Ansible sends every module as source in a zip archive, and Python compiles it each time: half of a task where a
+#: processor is imitated in software. Python 3.11's importer keeps the outcome here, found by the source's hash.
+COMPILED = """\
+import _imp, marshal, os, zipimport
+
+FOLDER = "/var/cache/xpu-rig-compiled"
+compile_source = zipimport._compile_source
+
+
+def compile_once(pathname, source):
+    name = f"{FOLDER}/{_imp.source_hash(zipimport._bootstrap_external._RAW_MAGIC_NUMBER, source).hex()}-{len(source)}"
+    try:
+        with open(name, "rb") as file:
+            code = marshal.loads(file.read())
+        _imp._fix_co_filename(code, pathname)
+        return code
+    except (OSError, ValueError, EOFError, TypeError):
+        code = compile_source(pathname, source)
+    try:
+        with open(f"{name}.{os.getpid()}", "xb") as file:
+            file.write(marshal.dumps(code))
+        os.rename(f"{name}.{os.getpid()}", name)
+    except OSError:
+        pass
+    return code
+
+
+zipimport._compile_source = compile_once
+"""
+#: Where Debian's Python looks for what it imports by itself.
+PACKAGES_FOLDER = "usr/lib/python3/dist-packages"
+
 FIXED = {
+    f"{PACKAGES_FOLDER}/xpu_rig_compiled.py": COMPILED,
+    f"{PACKAGES_FOLDER}/xpu_rig_compiled.pth": "import xpu_rig_compiled\n",
     "etc/modules-load.d/xpu-rig-gpu.conf": "# The test fixture's GPU.\nxpu_rig_gpu\n",
     "etc/hostname": "machine\n",
     "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 machine\n::1 localhost ip6-localhost\n",
@@ -320,7 +354,7 @@ def _configure(root: Path) -> None:
     # It keeps a Python process that every boot and every shutdown waits for.
     (system / "multi-user.target.wants/unattended-upgrades.service").unlink(missing_ok=True)
     # The journal stays over boots, as on an installed server.
-    for folder in ("var/log/journal", "var/lib/xpu-rig"):
+    for folder in ("var/log/journal", "var/lib/xpu-rig", "var/cache/xpu-rig-compiled"):
         (root / folder).mkdir(exist_ok=True)
     run(["chroot", str(root), "chgrp", "systemd-journal", "/var/log/journal"])
     run(["chroot", str(root), "chmod", "2755", "/var/log/journal"])

@@ -352,7 +352,7 @@ class Boot:
                 f"kernel {release} was not booted: power was lost, or the node restarted, before GRUB took its entry"
             )
         return "fell_back", (
-            f"kernel {release} was booted once and never reached systemd (a panic, or no root file system)"
+            f"kernel {release} was booted once and never reached systemd (a panic, no root file system, or a power cut)"
         )
 
     # -------------------------------------------------------------------------------------------------------- states

@@ -180,7 +180,7 @@ def run(
 def interpreter_version(interpreter: Path) -> str:
     """The ``major.minor`` of an interpreter that can make virtual environments, or "" when it cannot run."""
     script = "import ensurepip, ssl, sys, venv; print('%d.%d' % sys.version_info[:2])"
-    status, output, _ = run([str(interpreter), "-I", "-c", script], seconds=_PROBE_SECONDS)
+    status, output, _ = run([str(interpreter), "-IB", "-c", script], seconds=_PROBE_SECONDS)
     return output.strip() if status == 0 else ""
 
 
@@ -190,7 +190,7 @@ def read_state(wanted: Wanted) -> State:
     if not wanted.path.exists():
         return State(False, "it does not exist")
     question = json.dumps({"requirements": wanted.pins(), "base": sorted(BASE_DISTRIBUTIONS)})
-    status, output, errors = run([str(python), "-I", "-c", _PROBE], stdin=question, seconds=_PROBE_SECONDS)
+    status, output, errors = run([str(python), "-IB", "-c", _PROBE], stdin=question, seconds=_PROBE_SECONDS)
     if status != 0:
         return State(False, f"its interpreter does not run ({last_line(errors) or f'exit status {status}'})")
     try:

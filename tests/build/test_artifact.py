@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("playbook", ["site", "rollback"])
+@pytest.mark.parametrize("playbook", ["site", "rollback", "audit", "gpus"])
 def test_a_playbook_and_all_its_roles_load(folder: Path, playbook: str) -> None:
     listed = ansible(["ansible-playbook", f"xpu.fleet.{playbook}", "-i", "localhost,", "--syntax-check"], folder)
     assert str(folder / f"ansible_collections/xpu/fleet/playbooks/{playbook}.yml") in listed

@@ -95,14 +95,14 @@ class Run:
 Play = Callable[..., Run]
 
 
-def play(playbook: str, node: str) -> Play:
-    """Return what runs a playbook on a node with more variables and options."""
+def play(playbook: str, node: str, inventory: str = "") -> Play:
+    """Return what runs a playbook on a node with more variables and options; "" is the scenario's inventory."""
 
     def run(variables: dict[str, Any] | None = None, *options: str) -> Run:
         command = [
             str(Path(sys.executable).with_name("ansible-playbook")),
             "--inventory",
-            os.environ["MOLECULE_INVENTORY_FILE"],
+            inventory or os.environ["MOLECULE_INVENTORY_FILE"],
             "--limit",
             node,
             "--extra-vars",
@@ -120,6 +120,12 @@ def play(playbook: str, node: str) -> Play:
 
 
 @pytest.fixture(scope="module")
+def site_with() -> Callable[[Path], Play]:
+    """Run site.yml on the hosts of another inventory."""
+    return lambda inventory: play("site.yml", "all", str(inventory))
+
+
+@pytest.fixture(scope="module")
 def site(node: str) -> Play:
     """Run site.yml on the node."""
     return play("site.yml", node)
@@ -129,3 +135,9 @@ def site(node: str) -> Play:
 def rollback(node: str) -> Play:
     """Run rollback.yml on the node."""
     return play("playbooks/rollback.yml", node)
+
+
+@pytest.fixture(scope="module")
+def audit_of(node: str) -> Play:
+    """Run audit.yml on the node."""
+    return play("playbooks/audit.yml", node)

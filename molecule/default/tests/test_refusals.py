@@ -1,18 +1,30 @@
-"""Bad input is refused with one clear error before anything changes."""
+"""Bad input is refused with one clear error before anything changes.
+
+One run of site.yml tries all cases: each is a host of its own in an inventory, with the node's address and variables,
+and with what is wrong in that case.
+"""
 
 from __future__ import annotations
 
 import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 testinfra_hosts = ["ansible://arc"]
 
+PICKLED = "/srv/pickled"
 MIRROR_THAT_IS_NOT = "http://127.0.0.1:9/graphics/ubuntu"
 
 
-def overrides(host: Any, changes: dict[str, Any]) -> dict[str, Any]:
+def overrides(variables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The node's own overrides with more laid over them; extra variables replace a mapping as a whole."""
 
     def lay_over(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
@@ -20,7 +32,7 @@ def overrides(host: Any, changes: dict[str, Any]) -> dict[str, Any]:
             base[key] = lay_over(base.get(key, {}), value) if isinstance(value, dict) else value
         return base
 
-    return lay_over(copy.deepcopy(host.ansible.get_variables()["xpu_stack_overrides"]), changes)
+    return lay_over(copy.deepcopy(variables["xpu_stack_overrides"]), changes)
 
 
 STACK_CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -62,39 +74,78 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"model_source": {"url": "{{ rig.mirror }}/models/SmolLM2-135M-Instruct.Q4_1.gguf", "sha256": "0" * 64}},
         ["0" * 64],
     ),
+    "pickle": ({"model_source": {"path": PICKLED}}, [PICKLED, "pickle", "safetensors"]),
 }
+#: Refused in the second play: what a download is worth is known once it is there.
+LATE = {"digest"}
 
 
-def refuse(site: Any, host: Any, variables: dict[str, Any], said: list[str], *, late: bool = False) -> None:
-    """Run site.yml and expect one failure that says all of ``said``, and no change.
+@dataclass(frozen=True)
+class Refusals:
+    """What one run said of every case."""
 
-    The checks of the first play refuse, not what would stumble ``late`` in the second.
-    """
-    run = site(variables)
+    output: str
+
+    def of(self, case: str, late: bool) -> str:
+        """All failures of a case, on one line; "" where it did not fail in that play."""
+        first, _, second = self.output.partition("PLAY [Provision the nodes]")
+        blocks = re.findall(
+            rf"^fatal: \[{re.escape(case)}\]: FAILED! => *\n((?:[ \t]+.*\n|\n(?=[ \t]))+)",
+            second if late else first,
+            re.M,
+        )
+        return " ".join(" ".join(blocks).split())
+
+    def counts(self, case: str) -> dict[str, int]:
+        """The recap of a case."""
+        recap = re.search(rf"^{re.escape(case)} +: (.*)$", self.output.rpartition("PLAY RECAP")[2], re.M)
+        assert recap, self.output
+        return {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", recap[1])}
+
+
+@pytest.fixture(scope="module")
+def refusals(host: Any, node: str, site_with: Any, tmp_path_factory: pytest.TempPathFactory) -> Refusals:
+    """A run of site.yml over all cases at once."""
+    host.check_output(f"mkdir -p {PICKLED} && echo '{{}}' > {PICKLED}/config.json && touch {PICKLED}/pytorch_model.bin")
+    inventory = tmp_path_factory.mktemp("refusals") / "hosts.json"
+    known = json.loads(
+        subprocess.run(
+            [str(Path(sys.executable).with_name("ansible-inventory")), "--host", node],
+            env={**os.environ, "ANSIBLE_INVENTORY": os.environ["MOLECULE_INVENTORY_FILE"]},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    )
+    cases = {case: {"xpu_stack_overrides": overrides(known, changes)} for case, (changes, _) in STACK_CASES.items()}
+    cases.update({case: changes for case, (changes, _) in CASES.items()})
+    hosts = {case: {**known, **wrong} for case, wrong in cases.items()}
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}), encoding="utf-8")
+    run = site_with(inventory)(None, "--forks", "6")
     assert run.status != 0, run.output
-    assert run.output.count("FAILED!") + run.output.count("[ERROR]: Task failed") >= 1, run.output
+    return Refusals(run.output)
+
+
+def refuse(refusals: Refusals, case: str, said: list[str]) -> None:
+    """Expect that a case failed once, with words that say why, and changed nothing."""
+    failure = refusals.of(case, case in LATE)
+    assert failure, refusals.output
     for words in said:
-        assert words in run.output, run.output
-    assert run.changed == 0, run.output
-    assert "PLAY [Check every node before anything changes]" in run.output
-    assert ("PLAY [Provision the nodes]" in run.output) is late, run.output
-    assert host.service("xpuserve@0").is_running
+        assert words in failure, failure
+    counts = refusals.counts(case)
+    assert (counts["failed"], counts["changed"]) == (1, 0), counts
 
 
 @pytest.mark.parametrize("case", sorted(STACK_CASES))
-def test_a_stack_that_cannot_work_is_refused(site: Any, host: Any, case: str) -> None:
-    changes, said = STACK_CASES[case]
-    refuse(site, host, {"xpu_stack_overrides": overrides(host, changes)}, said)
+def test_a_stack_that_cannot_work_is_refused(refusals: Refusals, case: str) -> None:
+    refuse(refusals, case, STACK_CASES[case][1])
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
-def test_a_wrong_variable_is_refused(site: Any, host: Any, case: str) -> None:
-    variables, said = CASES[case]
-    # What a download is worth is known once it is there.
-    refuse(site, host, variables, said, late=case == "digest")
+def test_a_wrong_variable_is_refused(refusals: Refusals, case: str) -> None:
+    refuse(refusals, case, CASES[case][1])
 
 
-def test_pickled_weights_are_refused(site: Any, host: Any) -> None:
-    model = "/srv/pickled"
-    host.check_output(f"mkdir -p {model} && echo '{{}}' > {model}/config.json && touch {model}/pytorch_model.bin")
-    refuse(site, host, {"model_source": {"path": model}}, [model, "pickle", "safetensors"])
+def test_the_service_ran_on(refusals: Refusals, host: Any) -> None:
+    assert refusals.output
+    assert host.service("xpuserve@0").is_running

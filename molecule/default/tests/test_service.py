@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -46,6 +48,23 @@ def test_an_answer_is_streamed(client: Any) -> None:
     assert "Paris" in "".join(pieces)
     assert len([piece for piece in pieces if piece]) > 3
     assert [event["choices"][0]["finish_reason"] for event in events if event["choices"]][-1] in ("stop", "length")
+
+
+def test_several_are_answered_together(client: Any) -> None:
+    assert client.get("/ready")[1]["batching"] == "on"
+    body = {"model": MODEL, "messages": QUESTION, "max_tokens": 24, "temperature": 0}
+    with ThreadPoolExecutor(4) as clients:
+        answers = list(clients.map(lambda _: client.post("/v1/chat/completions", body), range(4)))
+    assert [status for status, _ in answers] == [200] * 4
+    assert all("Paris" in answer["choices"][0]["message"]["content"] for _, answer in answers), answers
+
+
+def test_a_browser_gets_a_page_that_asks_nobody_else(client: Any) -> None:
+    with urllib.request.urlopen(client.url, timeout=60) as response:
+        page, policy = response.read().decode(), response.headers["content-security-policy"]
+    assert "<html" in page
+    assert "default-src 'none'" in policy or "default-src 'self'" in policy, policy
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
 
 
 def test_a_whole_answer_counts_its_tokens(client: Any) -> None:

@@ -443,7 +443,11 @@ def test_a_timer_that_cannot_be_stopped_is_an_error(pinned: Node) -> None:
 @pytest.mark.parametrize(
     ("seen", "taken", "explanation"),
     [
-        ("", True, f"kernel {NEW} was booted once and never reached systemd (a panic, or no root file system)"),
+        (
+            "",
+            True,
+            f"kernel {NEW} was booted once and never reached systemd (a panic, no root file system, or a power cut)",
+        ),
         (f"boot-2\n{NEW}\n", True, "came up, and nothing confirmed it within 600 s"),
         ("", False, "power was lost, or the node restarted, before GRUB took its entry"),
         (f"boot-2\n{NEW}\n", False, "came up, and nothing confirmed it"),

@@ -101,6 +101,16 @@ def test_a_wrong_definition_is_named(tmp_path: Path, text: str, said: str) -> No
         Fleet.load("x", path)
 
 
+def test_two_fleets_do_not_share_a_network(own_cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "fleet.yml"
+    path.write_text("platforms: [{name: a, userland: debian12, address: 10.77.9.11}]")
+    state = cache.RUN / "one" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"definition": Fleet.load("one", path).definition}))
+    with pytest.raises(RigError, match=r"fleet one is on network 10\.77\.9\.1/24; take it down"):
+        Fleet.load("two", path).up()
+
+
 def test_the_gpu_tree_is_read_as_sysfs_is(tmp_path: Path) -> None:
     card = gpu.Gpu.parse({"id": "56a0", "memory": 17179869184, "driver": "i915"})
     gpu.write_tree(tmp_path, [card, gpu.Gpu.parse({"id": "0bd5"})])
