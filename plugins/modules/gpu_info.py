@@ -1,18 +1,18 @@
 #!/usr/bin/python
-"""Ansible module: the Intel GPUs of a node."""
+"""Ansible module: the GPUs of a node."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_info
-short_description: Find the Intel GPUs of a node
+short_description: Find the GPUs of a node
 version_added: "0.1.0"
 description:
-  - Reads sysfs; needs neither lspci nor root. Integrated graphics and other vendors' cards are left out.
+  - Reads sysfs and needs neither lspci nor root. Of a GPU's own firmware only root learns.
 author: The xpu.fleet developers (@xpu-fleet)
 options:
   root:
-    description: Directory that holds C(sys), C(proc) and C(run); another than C(/) for a mounted system.
+    description: Directory that holds C(sys), C(proc), C(lib) and C(run); another than C(/) for a mounted system.
     type: path
     default: /
 attributes:
@@ -28,17 +28,108 @@ EXAMPLES = r"""
 - name: Find GPUs
   xpu.fleet.gpu_info:
   register: found
+
+- name: Group the nodes by family
+  ansible.builtin.group_by:
+    key: gpu_{{ item }}
+  loop: "{{ found.families or ['none'] }}"
 """
 
 RETURN = r"""
 gpus:
-  description: The discrete Intel GPUs in PCI order.
+  description: The GPUs that the roles use, in PCI order.
   type: list
   elements: dict
   returned: always
-  sample:
-    - {address: "0000:03:00.0", id: "8086:56a0", name: Intel Arc A770, family: arc, driver: i915,
-       render_node: /dev/dri/renderD128, memory_bytes: 17179869184}
+  contains:
+    address:
+      description: PCI address.
+      type: str
+      sample: "0000:03:00.0"
+    id:
+      description: PCI vendor and device.
+      type: str
+      sample: 8086:56a0
+    name:
+      description: Marketing name.
+      type: str
+      sample: Intel Arc A770
+    family:
+      description: C(arc), C(arc-b), C(flex) or C(max); in RV(others) also C(integrated) and C(other).
+      type: str
+      sample: arc
+    driver:
+      description: The bound kernel driver, or empty.
+      type: str
+      sample: i915
+    driver_version:
+      description: The driver's own version; the running kernel's where it came with that.
+      type: str
+    driver_out_of_tree:
+      description: Whether the driver did not come with the kernel (DKMS).
+      type: bool
+    render_node:
+      description: Path of the render node, or empty; by PCI address where udev makes that.
+      type: str
+      sample: /dev/dri/by-path/pci-0000:03:00.0-render
+    card_node:
+      description: Path of the card node, or empty.
+      type: str
+    memory_bytes:
+      description: Local memory; 0 where the kernel tells none.
+      type: int
+      sample: 17179869184
+    memory_bar_bytes:
+      description: How much local memory the CPU can address.
+      type: int
+    resizable_bar:
+      description: Whether that is more than the classic window of 256 MiB.
+      type: bool
+    numa_node:
+      description: NUMA node, -1 where there is none.
+      type: int
+    link:
+      description:
+        - The PCIe link that the device reports, null for a device without one; C(reduced) says whether it is narrower
+          or slower than it could be.
+      type: dict
+      sample: {address: "0000:03:00.0", width: 1, maximum_width: 1, speed: 2.5, maximum_speed: 2.5, reduced: false}
+    slot_link:
+      description: The link that reaches the mainboard; another than RV(gpus[].link) on cards with a switch inside.
+      type: dict
+      sample: {address: "0000:01:00.0", width: 8, maximum_width: 16, speed: 16.0, maximum_speed: 16.0, reduced: true}
+    firmware:
+      description: File, status and version of C(guc) and C(huc), as far as debugfs can be read.
+      type: dict
+      sample: {guc: {file: i915/dg2_guc_70.bin, status: RUNNING, version: 70.5.1}}
+    virtual_functions:
+      description: SR-IOV functions that are there.
+      type: int
+    maximum_virtual_functions:
+      description: SR-IOV functions that could be there.
+      type: int
+    virtual_function_of:
+      description: PCI address of the card that a virtual function belongs to, or empty.
+      type: str
+    kernel_modules:
+      description:
+        - Modules of the running kernel that claim the device; null where its modules are not to be seen, as in a
+          container.
+      type: list
+      elements: str
+      sample: [i915, xe]
+others:
+  description:
+    - GPUs that are reported and not used, in PCI order and the same form. They are integrated graphics, cards that no
+      stack is made for, other vendors' cards, and virtual functions, which belong to virtual machines.
+  type: list
+  elements: dict
+  returned: always
+families:
+  description: Families of RV(gpus), sorted.
+  type: list
+  elements: str
+  returned: always
 container:
   description: Whether the node is a container, whose kernel belongs to the host.
   type: bool
@@ -52,16 +143,19 @@ secure_boot:
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.gpus import find_gpus, is_container, secure_boot  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.gpus import all_gpus, is_container, secure_boot  # noqa: E402
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={"root": {"type": "path", "default": "/"}}, supports_check_mode=True)
     root = Path(module.params["root"])
+    gpus = all_gpus(root)
     module.exit_json(
         changed=False,
-        gpus=[gpu.as_dict() for gpu in find_gpus(root / "sys")],
+        gpus=[gpu.as_dict() for gpu in gpus if gpu.used],
+        others=[gpu.as_dict() for gpu in gpus if not gpu.used],
+        families=sorted({gpu.family for gpu in gpus if gpu.used}),
         container=is_container(root),
         secure_boot=secure_boot(root),
     )

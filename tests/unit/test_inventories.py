@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,17 @@ FLEET = {
 }
 
 
-def ansible(command: str, *arguments: str) -> str:
-    """Run one of Ansible's commands in the checkout and return its output."""
-    result = subprocess.run([command, "-i", EXAMPLE, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+def ansible(command: str, *arguments: str, facts: Path | None = None) -> str:
+    """Run one of Ansible's commands in the checkout, with a cache of facts where one is given; return its output."""
+    cache = {"CACHE_PLUGIN": "ansible.builtin.jsonfile", "CACHE_PLUGIN_CONNECTION": str(facts)} if facts else {}
+    result = subprocess.run(
+        [command, "-i", EXAMPLE, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **{f"ANSIBLE_{name}": value for name, value in cache.items()}},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "[WARNING]" not in result.stderr, result.stderr
     return result.stdout
@@ -74,6 +84,41 @@ def test_every_variable_is_one_that_a_role_reads(inventory: dict[str, Any]) -> N
     used = {name for machine in inventory["_meta"]["hostvars"].values() for name in machine}
     unknown = {name for name in used if not name.startswith(("ansible_", "vault_")) and name not in known}
     assert unknown == set()
+
+
+def test_machines_are_grouped_by_the_gpus_that_were_found(password: str, tmp_path: Path) -> None:
+    for machine, device, width in (("arc1", "56a0", 8), ("arc2", "56a0", 16), ("max1", "0bd5", 16)):
+        card = tmp_path / machine / "sys/bus/pci/devices/0000:03:00.0"
+        card.mkdir(parents=True)
+        memory = 0x4FFFFFFFFF if machine != "arc2" else 0x400FFFFFFF
+        files = {
+            **{"vendor": "0x8086", "device": f"0x{device}", "class": "0x030000"},
+            **{"current_link_width": str(width), "max_link_width": "16"},
+            "resource": f"0x0 0x0 0x0\n0x0 0x0 0x0\n0x4000000000 {memory:#x} 0x14220c\n",
+        }
+        for name, text in files.items():
+            (card / name).write_text(text)
+    here = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "stack_root": f"{tmp_path}/{{{{ inventory_hostname }}}}",
+    }
+    arguments = ("--vault-password-file", password, "--extra-vars", json.dumps(here), "--limit", "arc1,arc2,flex1,max1")
+    ansible("ansible-playbook", "playbooks/gpus.yml", *arguments, facts=tmp_path / "facts")
+
+    listed = json.loads(
+        ansible("ansible-inventory", "--list", "--vault-password-file", password, facts=tmp_path / "facts")
+    )
+    groups = {
+        name: listed[name]["hosts"] for name in listed if name.startswith(("gpu_", "small_", "slow_")) and listed[name]
+    }
+    assert groups == {
+        "gpu_arc": ["arc1", "arc2"],
+        "gpu_max": ["max1"],
+        "gpu_none": ["flex1"],
+        "small_bar": ["arc2"],
+        "slow_slot": ["arc1"],
+    }
 
 
 def test_the_playbook_takes_it(password: str) -> None:

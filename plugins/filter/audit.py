@@ -1,0 +1,50 @@
+"""What playbooks/audit.yml and the roles' expectations work out on the controller."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
+from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import requirement_lines
+from ansible_collections.xpu.fleet.plugins.module_utils.zip_tree import TreeError, build_archive
+
+
+def pins(requirements: str) -> str:
+    """Return the lines of a requirements file without their hashes, which say nothing about what is installed."""
+    return "".join(f"{line}\n" for line in requirement_lines(requirements))
+
+
+def zipapp_sha256(source: str, package: str = "") -> str:
+    """Return the checksum of the archive that module zipapp puts on a node."""
+    try:
+        return hashlib.sha256(build_archive(Path(source), package)).hexdigest()
+    except TreeError as error:
+        raise AnsibleFilterError(f"zipapp_sha256: {error}") from error
+
+
+def file_listing(place: str) -> dict[str, list[int]]:
+    """Return size and time of the files at a path of the controller, as module model_files notes them."""
+    root = Path(place)
+    files = [root] if root.is_file() else sorted(root.glob("*"))
+    return {
+        path.name: [path.stat().st_size, int(path.stat().st_mtime)]
+        for path in files
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+class FilterModule:
+    """The filters by name."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return them."""
+        return {
+            "pins": pins,
+            "zipapp_sha256": zipapp_sha256,
+            "file_listing": file_listing,
+            "audit_report": fleet_report,
+        }

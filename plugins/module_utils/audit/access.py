@@ -1,0 +1,102 @@
+"""Layer access: people and the service may use the GPUs, and the service's running process already may."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node, User
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.service import unit_names
+
+_OPENS = "opens for reading and writing"
+
+
+class Access(Layer):
+    """Groups, their members, and whether the devices open."""
+
+    name = "access"
+    keys = frozenset({"groups", "people", "service", "devices"})
+
+    def look(self, report: Report) -> None:
+        """Look at accounts, at the service's processes and at the devices."""
+        groups = self.expected.get("groups", ())
+        for group in groups:
+            report.compare(f"group {group}", "present", "present" if group in self.node.groups else "absent")
+        for person in self.expected.get("people", ()):
+            user = self.node.users.get(person)
+            # Accounts that are not in /etc/passwd come from a directory, whose groups are not in /etc/group.
+            listed = user.groups if user else {name for name, (_, who) in self.node.groups.items() if person in who}
+            for group in groups:
+                report.compare(f"{person} in group {group}", "member", "member" if group in listed else "not a member")
+        service = self.expected.get("service")
+        if service:
+            self._service(report, service)
+
+    def _service(self, report: Report, service: Mapping[str, Any]) -> None:
+        name = service["name"]
+        user = self.node.users.get(name)
+        if user is None:
+            report.absent(f"user {name}")
+            return
+        for attribute in ("home", "shell"):
+            if attribute in service:
+                report.compare(f"{attribute} of {name}", service[attribute], getattr(user, attribute))
+        for group in service.get("groups", ()):
+            there = group in user.groups
+            report.compare(f"{name} in group {group}", "member", "member" if there else "not a member")
+        for unit in unit_names(self.node.expected.get("service")):
+            with report.looking_at(f"groups of {unit}"):
+                self._process(report, unit, service.get("groups", ()))
+        for device in self.expected.get("devices", ()):
+            with report.looking_at(f"{device} as {name}"):
+                self._device(report, device, name, user)
+
+    def _process(self, report: Report, unit: str, groups: Any) -> None:
+        """Compare groups as the running process has them: it keeps those that its user had when it started."""
+        pid = self.node.units([unit])[unit].get("MainPID", "0")
+        status = self.node.text(f"/proc/{pid}/status") if pid != "0" else None
+        if status is None:
+            return  # layer service says that it does not run
+        lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        numbers = {int(number) for number in lines.get("Groups", "").split()}
+        for group in groups:
+            number = self.node.groups.get(group, (-1, frozenset()))[0]
+            found = "member" if number in numbers else "not a member"
+            report.compare(f"process of {unit} in group {group}", "member", found)
+
+    def _device(self, report: Report, device: str, name: str, user: User) -> None:
+        if not self.node.path(device).exists():
+            report.absent(device)
+        elif not self.node.by_root:
+            report.not_seen(f"{device} as {name}", "only root can try as another user")
+        else:
+            report.compare(f"{device} as {name}", _OPENS, _opens(self.node, device, user))
+
+
+def _opens(node: Node, device: str, user: User) -> str:
+    """Open a device as a user does, in a process of its own, and return what came of it."""
+    groups = [node.groups[group][0] for group in sorted(user.groups)]
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups(groups)
+            os.setgid(user.gid)
+            os.setuid(user.uid)
+            os.close(os.open(node.path(device), os.O_RDWR))
+            os.write(writing, _OPENS.encode())
+        except OSError as error:
+            # Who may open a device is asked before its driver is: one without a driver is for layer driver to find.
+            nobody_there = error.errno in (errno.ENXIO, errno.ENODEV)
+            os.write(writing, (_OPENS if nobody_there else str(error)).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        said = answer.read().decode("utf-8", "replace")
+    os.waitpid(child, 0)
+    return said

@@ -1,0 +1,78 @@
+"""The audit of a fleet: nodes by layers as a table, and one exit status for all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES, summary
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
+    DRIFT,
+    MISSING,
+    NOT_APPLICABLE,
+    NOT_LOOKED_AT,
+    OK,
+)
+
+#: What a layer is in the table; words, as colours do not reach logs.
+_WORDS = {OK: "ok", DRIFT: "DRIFT", MISSING: "MISSING", NOT_APPLICABLE: "-", NOT_LOOKED_AT: "?"}
+#: Exit statuses: all in order, something is not, something could not be looked at (and nothing is known to be wrong).
+EXIT = {OK: 0, DRIFT: 1, NOT_LOOKED_AT: 2}
+
+
+def fleet_report(audits: Mapping[str, Mapping[str, Any]], hosts: Iterable[str]) -> dict[str, Any]:
+    """Return the state of all hosts: ``status``, ``exit``, ``nodes`` as plain data, and the lines of a ``table``.
+
+    Hosts without an audit were not reached. Where one drifts and another was not reached, the status is that nothing is
+    known for sure: 2 is what an operator has to look at first.
+    """
+    nodes = {host: _node(audits.get(host)) for host in hosts}
+    states = {node["status"] for node in nodes.values()}
+    status = NOT_LOOKED_AT if NOT_LOOKED_AT in states or not states else DRIFT if DRIFT in states else OK
+    return {"status": status, "exit": EXIT[status], "nodes": nodes, "table": [*_table(nodes), *_details(nodes)]}
+
+
+def _node(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    if found is None:
+        return {"status": NOT_LOOKED_AT, "reason": "not reached", "stack": "", "gpus": [], "layers": {}}
+    layers = found.get("layers", {})
+    status = summary(layers)
+    return {
+        "status": status,
+        "reason": found.get("reason", ""),
+        "stack": found.get("stack", ""),
+        "gpus": found.get("gpus", []),
+        "layers": layers,
+    }
+
+
+def _table(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return nodes by layers, a column as wide as its longest word."""
+    rows = [["node", "stack", *NAMES]]
+    for host, node in nodes.items():
+        words = [_WORDS[node["layers"].get(layer, {"status": NOT_LOOKED_AT})["status"]] for layer in NAMES]
+        rows.append([host, node["stack"] or "?", *words])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def _details(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line for each thing that is not as expected, or was not looked at."""
+    lines = []
+    for host, node in nodes.items():
+        if node["reason"]:
+            lines.append(f"{host}: {node['reason']}")
+        for name, layer in node["layers"].items():
+            where = f"{host}: {name}: "
+            for finding in layer["findings"]:
+                what, expected, found = (_one_line(finding[key]) for key in ("what", "expected", "found"))
+                lines.append(f"{where}{what}: expected {expected}, found {found}")
+            lines += [f"{where}{entry['what']}: not looked at, {_one_line(entry['why'])}" for entry in layer["unseen"]]
+            if layer["status"] == NOT_LOOKED_AT and layer["reason"]:
+                lines.append(f"{where}not looked at, {layer['reason']}")
+    return lines
+
+
+def _one_line(text: str) -> str:
+    joined = " ".join(text.split())
+    return joined if len(joined) <= 200 else f"{joined[:197]}..."

@@ -1,0 +1,51 @@
+"""Layer kernel: the stack's kernel runs, boots by default, stays, and no newer one waits to take its place."""
+
+from __future__ import annotations
+
+import os
+
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.boot import BLOCK, MENU, Boot
+from ansible_collections.xpu.fleet.plugins.module_utils.kernels import superfluous
+
+
+class Kernel(Layer):
+    """What runs, what GRUB boots next and after that, and which packages would change it."""
+
+    name = "kernel"
+    keys = frozenset({"release", "metapackages", "purge"})
+
+    def look(self, report: Report) -> None:
+        """Look at the running kernel, its files, GRUB and the other kernels."""
+        release = self.expected["release"]
+        report.compare("running kernel", release, self.node.running_kernel)
+        for path in (f"/boot/vmlinuz-{release}", f"/boot/initrd.img-{release}"):
+            with report.looking_at(path):
+                there = self.node.path(path)
+                report.compare(path, "a file", "a file" if there.is_file() and there.stat().st_size else "absent")
+        with report.looking_at("GRUB"):
+            self._grub(report, release)
+        with report.looking_at("other kernels"):
+            self._others(report, release)
+
+    def _grub(self, report: Report, release: str) -> None:
+        for path in (MENU, BLOCK):
+            if self.node.path(path).exists() and not os.access(self.node.path(path), os.R_OK):
+                report.not_seen("GRUB's default", f"/{path} can only be read by root")
+                return
+        boot = Boot(self.node.root, self.node.run)
+        facts = boot.facts()
+        report.compare("GRUB's default", release, facts["default"] or boot.menu_problem or "not to be told")
+        report.compare("kernel for the next boot alone", "none", facts["next"] or "none")
+        report.compare("trial of a kernel", "none", facts["trial"].get("explanation", "none"))
+
+    def _others(self, report: Report, release: str) -> None:
+        packages, following = self.node.packages, self.expected.get("metapackages", [])
+        if self.expected.get("purge", True):
+            protected = [release, self.node.running_kernel]
+            newer = superfluous(packages, release, following, protected)
+            report.compare("newer kernels and what brings them", [], newer)
+        else:
+            loose = [name for name in following if name in packages and not packages[name].held]
+            report.compare("packages that would bring newer kernels", [], loose)

@@ -1,0 +1,71 @@
+"""The layers of a node, from the ground up, and the audit of them all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.access import Access
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.driver import Driver
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.kernel import Kernel
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.model import Model
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.oneapi import OneApi
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.platform import Platform
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.python import Python
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
+    DRIFT,
+    MISSING,
+    NOT_LOOKED_AT,
+    OK,
+    Report,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.repository import RepositoryLayer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.service import Service
+
+LAYERS: tuple[type[Layer], ...] = (
+    Platform,
+    RepositoryLayer,
+    Kernel,
+    Driver,
+    Access,
+    OneApi,
+    Python,
+    Model,
+    Service,
+)
+NAMES = tuple(layer.name for layer in LAYERS)
+
+
+def audit(node: Node, layers: Sequence[str] = NAMES) -> dict[str, dict[str, Any]]:
+    """Return what was found in the layers that are asked for, as plain data, with the time that it took."""
+    found = {}
+    for layer in LAYERS:
+        if layer.name in layers:
+            began = time.monotonic()
+            report = _look(layer, node, node.expected.get(layer.name))
+            found[layer.name] = {**report.as_dict(), "seconds": round(time.monotonic() - began, 3)}
+    return found
+
+
+def summary(layers: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the state of a node in one word: drift where something is wrong, ok only where all was looked at."""
+    states = {layer["status"] for layer in layers.values()}
+    if states & {DRIFT, MISSING}:
+        return DRIFT
+    return NOT_LOOKED_AT if NOT_LOOKED_AT in states or not states else OK
+
+
+def _look(layer: type[Layer], node: Node, expected: Optional[Mapping[str, Any]]) -> Report:
+    report = Report()
+    if expected is None:
+        report.reason = "nothing says what is expected"
+    elif not expected or "not_applicable" in expected:
+        report.applies = False
+        report.reason = str(expected.get("not_applicable", "the stack has none"))
+    else:
+        with report.looking_at(f"layer {layer.name}"):
+            layer(node, expected).look_at_all(report)
+    return report

@@ -1,0 +1,101 @@
+"""Layer model: the weights are those that were verified, and from the source that is wanted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.model_store import (
+    Request,
+    StoreError,
+    describe,
+    in_place,
+    read_stored,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model_weights import WeightsError
+
+_WHOLE = "as verified"
+
+
+class Model(Layer):
+    """The directory against its manifest; files are read only where size or time differ from what was verified."""
+
+    name = "model"
+    keys = frozenset({"name", "directory", "source", "formats", "code", "listing", "low_bit"})
+
+    def look(self, report: Report) -> None:
+        """Look at the weights, and at those that were converted from them."""
+        with report.looking_at("weights"):
+            request = _request(self.node, self.expected)
+            try:
+                weights = _weights(request)
+            except (StoreError, WeightsError) as error:
+                report.compare(f"weights of {self.expected['name']}", _WHOLE, str(error))
+                return
+            if not self._stored(report, request, self.expected["directory"]):
+                return
+            if self.expected.get("low_bit"):
+                converted = _converted(self.node, self.expected, weights["digest"])
+                self._stored(report, converted, self.expected["low_bit"]["directory"])
+
+    def _stored(self, report: Report, request: Request, directory: str) -> bool:
+        if request.kind == "path":
+            report.looked_at += 1
+            return True
+        if not request.directory.exists():
+            report.absent(directory, _WHOLE)
+            return False
+        return report.compare(f"weights in {directory}", _WHOLE, read_stored(request).reason or _WHOLE)
+
+
+def served_weights(node: Node, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Return path, format and revision of the weights that the service is to open, {} where they are not there."""
+    try:
+        weights = _weights(_request(node, expected))
+    except (StoreError, WeightsError):
+        return {}
+    if not weights["digest"]:
+        return {}
+    # Weights without a commit are known by their digest, as role model has it.
+    weights["revision"] = weights["revision"] or hashlib.sha256(str(weights["digest"]).encode()).hexdigest()
+    if expected.get("low_bit"):
+        return {**weights, "path": expected["low_bit"]["directory"], "format": "low_bit"}
+    return {**weights, "path": f"/{Path(weights['path']).relative_to(node.root)}"}
+
+
+def _request(node: Node, expected: Mapping[str, Any]) -> Request:
+    return Request(
+        directory=node.path(expected["directory"]),
+        source=expected["source"],
+        formats=expected["formats"],
+        code=bool(expected.get("code")),
+        listing=expected.get("listing", {}),
+    )
+
+
+def _weights(request: Request) -> dict[str, Any]:
+    """Return what module model_files says of weights that are there. Raises StoreError where they are not."""
+    if request.kind == "path":
+        return in_place(request)
+    stored = read_stored(request)
+    if stored.reason:
+        return {"digest": "", "path": "", "format": "", "revision": ""}
+    return describe(request, stored.manifest)
+
+
+def _converted(node: Node, expected: Mapping[str, Any], digest: str) -> Request:
+    """Return what module model_low_bit asks for."""
+    low_bit = expected["low_bit"]
+    made_from = {
+        "kind": "low_bit",
+        "location": expected["name"],
+        "low_bit": low_bit["format"],
+        "engine": low_bit["engine"],
+        "digest": digest,
+    }
+    return Request(directory=node.path(low_bit["directory"]), source=made_from, formats=["low_bit"])

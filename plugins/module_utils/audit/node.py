@@ -1,0 +1,151 @@
+"""What the layers of an audit read of a node: each thing once, and nothing is ever written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Optional
+
+from ansible_collections.xpu.fleet.plugins.module_utils.boot import Run, run_command
+from ansible_collections.xpu.fleet.plugins.module_utils.gpus import Gpu, all_gpus
+from ansible_collections.xpu.fleet.plugins.module_utils.kernels import Package
+
+_UNIT_PROPERTIES = (
+    "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NeedDaemonReload,ExecMainStartTimestampMonotonic"
+)
+
+
+@dataclass(frozen=True)
+class User:
+    """An account; ``groups`` are the names of all its groups."""
+
+    uid: int
+    gid: int
+    home: str
+    shell: str
+    groups: frozenset[str]
+
+
+class Node:
+    """A node whose files are below ``root``; ``expected`` has what each layer is compared with."""
+
+    def __init__(self, root: Path, expected: Mapping[str, Any], run: Run = run_command, api_key: str = "") -> None:
+        """Take a node without reading anything yet."""
+        self.root = root
+        self.expected = expected
+        self.run = run
+        self.api_key = api_key
+
+    def path(self, absolute: str) -> Path:
+        """Return where a path of the node is."""
+        return self.root / absolute.lstrip("/")
+
+    def text(self, absolute: str) -> Optional[str]:
+        """Return the text of a file, None where it is not there. Raises PermissionError."""
+        content = self.content(absolute)
+        return None if content is None else content.decode("utf-8", "replace")
+
+    def content(self, absolute: str) -> Optional[bytes]:
+        """Return what is in a file, None where it is not there. Raises PermissionError."""
+        try:
+            return self.path(absolute).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def sha256(self, absolute: str) -> str:
+        """Return the checksum of a file, "" where it is not there. Raises PermissionError."""
+        content = self.content(absolute)
+        return "" if content is None else hashlib.sha256(content).hexdigest()
+
+    def first_line(self, absolute: str) -> str:
+        """Return the first line of a file, "" where there is none."""
+        return (self.text(absolute) or "").partition("\n")[0].strip()
+
+    @cached_property
+    def running_kernel(self) -> str:
+        """The release of the running kernel."""
+        return self.first_line("/proc/sys/kernel/osrelease")
+
+    @cached_property
+    def gpus(self) -> list[Gpu]:
+        """The GPUs that the roles use."""
+        return [gpu for gpu in all_gpus(self.root) if gpu.used]
+
+    @cached_property
+    def packages(self) -> dict[str, Package]:
+        """Every package that dpkg has wholly or in part, by the name that apt gives it."""
+        packages = {}
+        for fields in self._stanzas:
+            want, _, status = fields.get("Status", "").partition(" ")
+            status = status.rpartition(" ")[2]
+            if not fields.get("Package") or status in ("", "not-installed", "config-files"):
+                continue
+            name, architecture = fields["Package"], fields.get("Architecture", "")
+            full = name if architecture in (self.architecture, "all", "") else f"{name}:{architecture}"
+            packages[full] = Package(full, fields.get("Version", ""), want == "hold", status)
+        return packages
+
+    @cached_property
+    def architecture(self) -> str:
+        """The architecture of the node's own packages, as Debian names it: that of dpkg itself."""
+        own = [fields for fields in self._stanzas if fields.get("Package") == "dpkg"]
+        return own[0].get("Architecture", "") if own else ""
+
+    @cached_property
+    def _stanzas(self) -> list[dict[str, str]]:
+        status = self.text("/var/lib/dpkg/status")
+        if status is None:
+            raise FileNotFoundError("there is no /var/lib/dpkg/status")
+        return [_fields(stanza) for stanza in status.split("\n\n")]
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[int, frozenset[str]]]:
+        """Every group of /etc/group: its number and its members."""
+        rows = [line.split(":") for line in (self.text("/etc/group") or "").splitlines()]
+        return {row[0]: (int(row[2]), frozenset(filter(None, row[3].split(",")))) for row in rows if len(row) > 3}
+
+    @cached_property
+    def users(self) -> dict[str, User]:
+        """Every account of /etc/passwd."""
+        rows = [line.split(":") for line in (self.text("/etc/passwd") or "").splitlines()]
+        return {row[0]: self._user(row) for row in rows if len(row) > 6}
+
+    def _user(self, row: Sequence[str]) -> User:
+        gid = int(row[3])
+        groups = {name for name, (number, members) in self.groups.items() if number == gid or row[0] in members}
+        return User(int(row[2]), gid, row[5], row[6], frozenset(groups))
+
+    def units(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return what systemd says about units, by name; asked once. Raises OSError where it does not answer."""
+        lacking = [name for name in names if name not in self._units]
+        if lacking:
+            status, output, error = self.run(["systemctl", "show", f"--property={_UNIT_PROPERTIES}", *lacking])
+            if status:
+                raise OSError(f"systemctl show failed: {(error or output).strip()}")
+            blocks = [block for block in output.strip().split("\n\n") if block.strip()]
+            for name, block in zip(lacking, blocks):
+                self._units[name] = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        return {name: self._units[name] for name in names}
+
+    @cached_property
+    def _units(self) -> dict[str, dict[str, str]]:
+        return {}
+
+    @property
+    def by_root(self) -> bool:
+        """Whether root is looking."""
+        return os.geteuid() == 0
+
+
+def _fields(stanza: str) -> dict[str, str]:
+    """Return the fields of a paragraph of dpkg's status that packages are known by."""
+    fields = {}
+    for line in stanza.splitlines():
+        name, colon, value = line.partition(": ")
+        if colon and name in ("Package", "Status", "Architecture", "Version"):
+            fields[name] = value.strip()
+    return fields

@@ -1,0 +1,56 @@
+"""Layer platform: the machine, its distribution and its GPUs are those that the stack was chosen for."""
+
+from __future__ import annotations
+
+import shlex
+
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.gpus import is_container, secure_boot
+
+
+class Platform(Layer):
+    """Distribution, GPUs, Secure Boot, and a dpkg that nothing has interrupted."""
+
+    name = "platform"
+    keys = frozenset({"distribution", "release", "container", "secure_boot", "gpus"})
+
+    def look(self, report: Report) -> None:
+        """Look at what the choice of the stack depends on."""
+        with report.looking_at("distribution"):
+            release = self._os_release()
+            for key, field in (("distribution", "NAME"), ("release", "VERSION_ID")):
+                if key in self.expected:
+                    report.compare(key, self.expected[key], release.get(field, "").split(" ", 1)[0])
+        if "container" in self.expected:
+            report.compare("container", bool(self.expected["container"]), is_container(self.node.root))
+        if "secure_boot" in self.expected:
+            report.compare("Secure Boot", bool(self.expected["secure_boot"]), secure_boot(self.node.root))
+        with report.looking_at("GPUs"):
+            self._gpus(report)
+        with report.looking_at("dpkg"):
+            self._dpkg(report)
+
+    def _os_release(self) -> dict[str, str]:
+        lines = (self.node.text("/etc/os-release") or "").splitlines()
+        pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+        return {name: " ".join(shlex.split(value)) for name, _, value in pairs}
+
+    def _gpus(self, report: Report) -> None:
+        there = {gpu.address: gpu.id for gpu in self.node.gpus}
+        wanted = {gpu["address"]: gpu["id"] for gpu in self.expected.get("gpus", ())}
+        for address in sorted({*there, *wanted}):
+            report.compare(f"GPU at {address}", wanted.get(address, "none"), there.get(address, "none"))
+
+    def _dpkg(self, report: Report) -> None:
+        half = [
+            f"{package.name} ({package.status})" for package in self.node.packages.values() if _half(package.status)
+        ]
+        report.compare("packages that dpkg has in part", [], half)
+        updates = self.node.path("/var/lib/dpkg/updates")
+        journal = sorted(path.name for path in updates.iterdir() if path.name.isdecimal()) if updates.is_dir() else []
+        report.compare("interrupted work of dpkg", [], journal)
+
+
+def _half(status: str) -> bool:
+    return status not in ("installed", "triggers-awaited", "triggers-pending")

@@ -1,0 +1,40 @@
+"""Layer python: the engine's environment holds exactly what the stack pins, and its interpreter runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import Wanted, read_state
+
+
+class Python(Layer):
+    """The environment as module python_environment compares it: every file of every distribution."""
+
+    name = "python"
+    keys = frozenset({"directory", "interpreter", "requirements", "unhashed"})
+
+    def look(self, report: Report) -> None:
+        """Look at the environment."""
+        directory = self.expected["directory"]
+        with report.looking_at(directory):
+            if not self.node.path(directory).exists():
+                report.absent(directory)
+                return
+            wanted = Wanted(
+                path=self.node.path(directory),
+                interpreter=Path(self.expected["interpreter"]),
+                requirements=self.expected["requirements"],
+                unhashed=self.expected.get("unhashed", []),
+            )
+            state = read_state(wanted)
+            if not report.compare(directory, "works", "works" if state.usable else state.reason):
+                return
+            for pin in state.missing:
+                name = pin.partition("==")[0]
+                report.compare(f"{directory}: {name}", pin, state.installed.get(name, "absent"))
+            for path in state.damaged:
+                report.compare(f"{directory}: {Path(path).name}", "whole", "damaged")
+            for name in state.extra:
+                report.compare(f"{directory}: {name}", "absent", state.installed.get(name, "installed"))

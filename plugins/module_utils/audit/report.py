@@ -1,0 +1,97 @@
+"""What an audit says about one layer of a node: what is not as expected, and what could not be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+OK = "ok"
+DRIFT = "drift"
+MISSING = "missing"
+NOT_APPLICABLE = "not_applicable"
+NOT_LOOKED_AT = "not_looked_at"
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as expected."""
+
+    what: str
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """One thing that could not be looked at."""
+
+    what: str
+    why: str
+
+
+@dataclass
+class Report:
+    """What was found in one layer. What was looked at counts, so that a layer with no check is never in order."""
+
+    findings: list[Finding] = field(default_factory=list)
+    unseen: list[Unseen] = field(default_factory=list)
+    looked_at: int = 0
+    reason: str = ""
+    applies: bool = True
+
+    def compare(self, what: str, expected: Any, found: Any) -> bool:
+        """Note a difference between two values; return whether there is none."""
+        self.looked_at += 1
+        same = bool(expected == found)
+        if not same:
+            self.findings.append(Finding(what, _shown(expected), _shown(found)))
+        return same
+
+    def absent(self, what: str, expected: Any = "present") -> None:
+        """Note that something is not there."""
+        self.compare(what, expected, ABSENT)
+
+    def not_seen(self, what: str, why: str) -> None:
+        """Note that something could not be looked at."""
+        self.unseen.append(Unseen(what, why))
+
+    @contextmanager
+    def looking_at(self, what: str) -> Iterator[None]:
+        """Look at something: whatever goes wrong is noted as not looked at, and other things are still looked at."""
+        try:
+            yield
+        except PermissionError as error:
+            self.not_seen(what, f"{error.filename or 'this'} can only be read by another user")
+        except Exception as error:
+            # Whatever it is: an audit that ended here would say nothing, and one that went on as if nothing had
+            # happened would call the layer sound.
+            self.not_seen(what, f"{type(error).__name__}: {error}")
+
+    @property
+    def status(self) -> str:
+        """The layer in one word. Nothing that was not looked at is ever ok."""
+        if not self.applies:
+            return NOT_APPLICABLE
+        if self.findings:
+            nothing_there = len(self.findings) == self.looked_at and not self.unseen
+            return MISSING if nothing_there and all(entry.found == ABSENT for entry in self.findings) else DRIFT
+        return OK if self.looked_at and not self.unseen else NOT_LOOKED_AT
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a module's result."""
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "findings": [asdict(finding) for finding in self.findings],
+            "unseen": [asdict(unseen) for unseen in self.unseen],
+            "looked_at": self.looked_at,
+        }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ", ".join(sorted(map(str, value))) or "none"
+    return str(value)

@@ -1,0 +1,78 @@
+"""Layer repository: apt reads the stack's repositories, each with its pinned keys, and nothing contradicts them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.apt import Repository, files_to_remove, source_files
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.download import hide_password
+from ansible_collections.xpu.fleet.plugins.module_utils.openpgp import keyring_fingerprints, normalize_fingerprint
+
+#: What module apt_source writes above a repository.
+HEADER = "# Managed by Ansible (xpu.fleet).\n"
+
+
+class RepositoryLayer(Layer):
+    """Sources and keyrings of the repositories that come before all packages."""
+
+    name = "repository"
+    keys = frozenset({"repositories", "foreign_architectures"})
+
+    def look(self, report: Report) -> None:
+        """Look at every repository, and at the architectures that apt takes packages of."""
+        look_at_repositories(self.node, self.expected.get("repositories", ()), report)
+        with report.looking_at("foreign architectures"):
+            known = (self.node.text("/var/lib/dpkg/arch") or "").split()
+            for architecture in self.expected.get("foreign_architectures", ()):
+                report.compare(
+                    f"architecture {architecture}", "added", "added" if architecture in known else "not added"
+                )
+
+
+def look_at_repositories(node: Node, repositories: Any, report: Report) -> None:
+    """Look at sources, keyrings and contradictions of repositories; layer oneapi has one of its own."""
+    for definition in repositories:
+        repository = Repository.from_mapping(definition)
+        with report.looking_at(repository.sources):
+            _sources(node, repository, report)
+        with report.looking_at(repository.keyring):
+            _keyring(node, repository, report)
+        with report.looking_at(f"what contradicts {repository.sources}"):
+            _contradictions(node, definition, repository, report)
+
+
+def _sources(node: Node, repository: Repository, report: Report) -> None:
+    text = node.text(repository.sources)
+    if text is None:
+        report.absent(repository.sources)
+    else:
+        wanted, found = (hide_password(one) for one in (HEADER + repository.stanza(), text))
+        report.compare(f"content of {repository.sources}", wanted, found)
+
+
+def _keyring(node: Node, repository: Repository, report: Report) -> None:
+    content = node.content(repository.keyring)
+    if content is None:
+        report.absent(repository.keyring)
+        return
+    wanted = {normalize_fingerprint(fingerprint) for fingerprint in repository.fingerprints}
+    report.compare(f"keys of {repository.keyring}", wanted, set(keyring_fingerprints(content)))
+    mode = f"{node.path(repository.keyring).stat().st_mode & 0o777:04o}"
+    report.compare(f"mode of {repository.keyring}", "0644", mode)
+
+
+def _contradictions(node: Node, definition: Mapping[str, Any], repository: Repository, report: Report) -> None:
+    # Below another root its own paths are there too.
+    moved = {
+        **definition,
+        "sources": str(node.path(repository.sources)),
+        "superseded": [str(node.path(path)) for path in repository.superseded],
+    }
+    files = source_files(node.path("/etc/apt"))
+    doomed = files_to_remove(Repository.from_mapping(moved), files)
+    shown = [f"/{path.relative_to(node.root)}" for path in doomed]
+    report.compare(f"sources files that contradict {repository.sources}", [], shown)

@@ -1,0 +1,178 @@
+"""Layer service: its instances run with what is installed now, and answer."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.model import served_weights
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.service_units import newest
+
+_UNITS = "/etc/systemd/system"
+#: Settings that follow from the weights that are on the node.
+_OF_WEIGHTS = ("path", "format", "revision")
+_ASSIGNMENT = re.compile(r'(?P<name>[A-Za-z_]\w*)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>.*))$')
+
+
+class Service(Layer):
+    """Units, their settings, the environment of their processes, and an answer with its speed."""
+
+    name = "service"
+    keys = frozenset({"template", "instances", "inputs", "environment_files", "settings", "prompt"})
+
+    def look(self, report: Report) -> None:
+        """Look at settings, units, processes and answers."""
+        settings = self.expected.get("settings")
+        if settings:
+            with report.looking_at(settings["path"]):
+                self._settings(report, settings)
+        with report.looking_at("instances"):
+            self._others(report)
+        for unit in unit_names(self.expected):
+            with report.looking_at(unit):
+                self._unit(report, unit)
+        for index, instance in enumerate(self.expected["instances"]):
+            prompt = self.expected.get("prompt")
+            if prompt:
+                with report.looking_at(f"answer of instance {instance}"):
+                    self._answer(report, instance, {**prompt, "url": prompt["urls"][index]})
+
+    def _settings(self, report: Report, wanted: Mapping[str, Any]) -> None:
+        """Compare the settings value by value; where the weights are is known from the weights."""
+        text = self.node.text(wanted["path"])
+        if text is None:
+            return  # a file that lacks is named among the files
+        found, values = json.loads(text), dict(wanted["values"])
+        if self.node.expected.get("model"):
+            weights = served_weights(self.node, self.node.expected["model"])
+            place = {key: weights[key] for key in _OF_WEIGHTS if weights.get(key)}
+            # Where the weights are not as verified, layer model says so.
+            values["model"] = {key: value for key, value in values["model"].items() if key not in _OF_WEIGHTS} | place
+        for name, value in _leaves(values).items():
+            report.compare(f"{wanted['path']}: {name}", json.dumps(value), json.dumps(_leaves(found).get(name)))
+
+    def _others(self, report: Report) -> None:
+        """Look for instances that start at boot, or run, and should not."""
+        template = self.expected["template"]
+        slice_of = f"/sys/fs/cgroup/system.slice/system-{template}.slice"
+        places = [*self.node.path(_UNITS).glob(f"*.wants/{template}@*.service")]
+        places += self.node.path(slice_of).glob(f"{template}@*.service")
+        strays = {path.name for path in places} - set(unit_names(self.expected))
+        report.compare("instances that should not be there", [], sorted(strays))
+
+    def _unit(self, report: Report, unit: str) -> None:
+        state = self.node.units([unit])[unit]
+        if state.get("LoadState") in ("not-found", "masked"):
+            report.compare(unit, "loaded", "absent" if state["LoadState"] == "not-found" else "masked")
+            return
+        report.compare(f"{unit} at boot", "enabled", state.get("UnitFileState") or "disabled")
+        report.compare(f"unit file of {unit}", "as loaded", self._loaded(state))
+        if not report.compare(unit, "active", state.get("ActiveState", "unknown")):
+            return
+        started = int(state.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+        since = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + started
+        changed = newest(str(self.node.path(path)) for path in self.expected.get("inputs", ()))
+        report.compare(f"{unit} with what is installed", "started after it", _order(since, changed))
+        with report.looking_at(f"environment of {unit}"):
+            self._environment(report, unit, state.get("MainPID", "0"))
+
+    def _loaded(self, state: Mapping[str, str]) -> str:
+        return "changed since it was loaded" if state.get("NeedDaemonReload") == "yes" else "as loaded"
+
+    def _environment(self, report: Report, unit: str, pid: str) -> None:
+        """Compare the variables of the running process with the files that it got them from, the last one first."""
+        wanted: dict[str, str] = {}
+        for path in self.expected.get("environment_files", ()):
+            wanted.update(_variables(self.node.text(path) or ""))
+        if not wanted:
+            return
+        content = self.node.content(f"/proc/{pid}/environ") or b""
+        pairs = (entry.partition("=") for entry in content.decode("utf-8", "surrogateescape").split("\0"))
+        found = {name: value for name, _, value in pairs}
+        for name, value in sorted(wanted.items()):
+            report.compare(f"{name} in the process of {unit}", value, found.get(name, "not set"))
+
+    def _answer(self, report: Report, instance: str, prompt: Mapping[str, Any]) -> None:
+        what = f"answer of instance {instance}"
+        body = {
+            "model": prompt["model"],
+            "messages": [{"role": "user", "content": prompt["text"]}],
+            "max_tokens": int(prompt.get("max_tokens", 24)),
+            "temperature": 0,
+        }
+        began = time.monotonic()
+        try:
+            answer = _ask(f"{prompt['url']}/v1/chat/completions", body, self.node.api_key, prompt.get("seconds", 30))
+        except urllib.error.HTTPError as error:
+            if error.code == 429:
+                report.not_seen(what, "it has more to do than it lets wait")
+            else:
+                report.compare(what, "an answer", f"HTTP status {error.code}")
+            return
+        except OSError as error:
+            report.compare(what, "an answer", f"none: {getattr(error, 'reason', error)}")
+            return
+        took = time.monotonic() - began
+        text = answer["choices"][0]["message"]["content"] or ""
+        wanted = prompt.get("contains", "")
+        report.compare(what, f"a text with {wanted!r}" if wanted else "a text", _judged(text, wanted))
+        least = float(prompt.get("tokens_per_second", 0))
+        speed = answer["usage"]["completion_tokens"] / took
+        if least:
+            enough = f"{least:g} tokens per second or more"
+            report.compare(f"speed of instance {instance}", enough, enough if speed >= least else f"{speed:.1f}")
+
+
+def unit_names(expected: Optional[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the units that are expected of this layer."""
+    template, instances = (expected or {}).get("template"), (expected or {}).get("instances", ())
+    return [f"{template}@{instance}.service" for instance in instances] if template else []
+
+
+def _judged(text: str, wanted: str) -> str:
+    if not text.strip():
+        return "an empty one"
+    if wanted.lower() in text.lower():
+        return f"a text with {wanted!r}" if wanted else "a text"
+    return repr(text[:200])
+
+
+def _ask(url: str, body: Mapping[str, Any], key: str, seconds: float) -> Any:
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - the service's own address
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=float(seconds)) as response:
+        return json.loads(response.read())
+
+
+def _order(since: float, changed: float) -> str:
+    # systemd writes down the start of a process a moment after files of the same second.
+    return "started after it" if since + 1 >= changed else f"started {changed - since:.0f} s before it"
+
+
+def _variables(text: str) -> dict[str, str]:
+    """Return the assignments of an environment file as systemd reads it."""
+    found = {}
+    for line in text.splitlines():
+        match = _ASSIGNMENT.match(line.strip())
+        if match:
+            quoted = match["quoted"]
+            found[match["name"]] = match["plain"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+    return found
+
+
+def _leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by their dotted names."""
+    if not isinstance(value, dict):
+        return {name: value}
+    leaves: dict[str, Any] = {}
+    for key, part in value.items():
+        leaves.update(_leaves(part, f"{name}.{key}" if name else str(key)))
+    return leaves

@@ -1,0 +1,117 @@
+#!/usr/bin/python
+"""Ansible module: compare a node with what it is to be, layer by layer."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: node_audit
+short_description: Compare a node with what it is to be
+version_added: "0.2.0"
+description:
+  - Reads the node's real state in one call (dpkg's own database, checksums of files, the running kernel, GRUB's menu,
+    DKMS's tree, the environment of running processes, an answered prompt) and changes nothing.
+  - A layer of which something could not be looked at is never C(ok). Without root, what only root can read is named.
+options:
+  expected:
+    description:
+      - What is expected, by layer. Every layer takes C(packages) (name to version, or empty for any), C(holds),
+        C(files) (path to C(sha256), C(mode), C(owner) and C(group)) and C(absent) (paths), beside keys of its own.
+      - A layer that is empty, or has a reason under C(not_applicable), is not looked at and needs nothing. One that
+        lacks is C(not_looked_at).
+    type: dict
+    required: true
+  layers:
+    description: The layers to look at; all by default.
+    type: list
+    elements: str
+    choices: [platform, repository, kernel, driver, access, oneapi, python, model, service]
+  api_key:
+    description: Key to ask the service with.
+    type: str
+    default: ""
+  root:
+    description: Directory that holds the node's files; another than C(/) for a mounted system.
+    type: path
+    default: /
+author: The xpu.fleet developers (@xpu-fleet)
+attributes:
+  check_mode:
+    description: Reads only.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Compare the node with its stack
+  xpu.fleet.node_audit:
+    expected:
+      kernel:
+        release: 6.8.0-45-generic
+        packages: {linux-image-6.8.0-45-generic: 6.8.0-45.45}
+        holds: [linux-image-6.8.0-45-generic]
+      oneapi: {}
+    layers: [kernel, oneapi]
+  register: found
+"""
+
+RETURN = r"""
+status:
+  description:
+    - C(drift) where a layer has drift or is missing, else C(not_looked_at) where one was not looked at, else C(ok).
+  type: str
+  returned: success
+layers:
+  description: What was found, by layer.
+  type: dict
+  returned: success
+  contains:
+    status:
+      description: C(ok), C(drift), C(missing), C(not_applicable) or C(not_looked_at).
+      type: str
+    reason:
+      description: Why the layer does not apply, or nothing is known of it.
+      type: str
+    findings:
+      description: What is not as expected, each with C(what), C(expected) and C(found).
+      type: list
+      elements: dict
+    unseen:
+      description: What could not be looked at, each with C(what) and C(why).
+      type: list
+      elements: dict
+    looked_at:
+      description: How many things were looked at.
+      type: int
+    seconds:
+      description: How long it took.
+      type: float
+"""
+
+from pathlib import Path  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES, audit, summary  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node  # noqa: E402
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "expected": {"type": "dict", "required": True},
+            "layers": {"type": "list", "elements": "str", "choices": list(NAMES)},
+            "api_key": {"type": "str", "default": "", "no_log": True},
+            "root": {"type": "path", "default": "/"},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    node = Node(Path(options["root"]), options["expected"], api_key=options["api_key"])
+    layers = audit(node, options["layers"] or NAMES)
+    module.exit_json(changed=False, status=summary(layers), layers=layers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""What roles say that a node is to have is what they write; the audit's table and exit status follow from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.xpu.fleet.plugins.filter.audit import file_listing
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
+from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import requirement_lines
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = (
+    *("stack", "graphics_repository", "kernel", "gpu_driver", "render_access", "oneapi", "python_runtime", "model"),
+    "inference",
+)
+#: What the roles say, layer by layer, as the audit puts it together.
+EXPECTED = next(
+    task["xpu.fleet.node_audit"]["expected"]
+    for task in yaml.safe_load((ROOT / "playbooks/tasks/audit.yml").read_text())
+    if "xpu.fleet.node_audit" in task
+)
+UNITS = "/etc/systemd/system"
+#: Where roles write what they render, and the template with what it needs beside the role's own variables.
+RENDERED: dict[str, tuple[str, dict[str, Any]]] = {
+    "/etc/apt/apt.conf.d/51xpu-fleet-proxy": ("graphics_repository/templates/proxy.conf.j2", {}),
+    "/etc/apt/preferences.d/xpu-fleet-kernel.pref": (
+        "pinned_packages/templates/preferences.j2",
+        {"pinned_packages_versions": "{{ stack_resolved.kernel.packages }}"},
+    ),
+    "/etc/apt/apt.conf.d/52xpu-fleet-kernel": (
+        "pinned_packages/templates/unattended-upgrades.conf.j2",
+        {
+            "pinned_packages_versions": "{{ stack_resolved.kernel.packages }}",
+            "pinned_packages_not_upgraded": "{{ stack_resolved.kernel.metapackages }}",
+        },
+    ),
+    "/etc/apt/preferences.d/xpu-fleet-modules.pref": (
+        "pinned_packages/templates/preferences.j2",
+        {"pinned_packages_versions": "{{ __gpu_driver_kernel_side }}"},
+    ),
+    "/etc/apt/preferences.d/xpu-fleet-driver.pref": (
+        "pinned_packages/templates/preferences.j2",
+        {"pinned_packages_versions": "{{ __gpu_driver_user_side }}"},
+    ),
+    "/etc/dkms/intel-i915-dkms.conf": ("gpu_driver/templates/dkms.conf.j2", {}),
+    "/etc/apt/preferences.d/xpu-fleet-oneapi.pref": (
+        "pinned_packages/templates/preferences.j2",
+        {"pinned_packages_versions": "{{ __oneapi_packages }}"},
+    ),
+    f"{UNITS}/xpuserve@.service": ("inference/templates/xpuserve@.service.j2", {}),
+    f"{UNITS}/xpuserve@0.service.d/gpu.conf": (
+        "inference/templates/gpu.conf.j2",
+        {"item": 0, "__inference_found": {"gpus": "{{ stack_resolved.gpus }}"}},
+    ),
+    "/etc/xpuserve/stack.env": ("inference/templates/stack.env.j2", {}),
+    "/etc/xpuserve/api_keys": ("inference/templates/api_keys.j2", {}),
+    "/usr/local/bin/xpuserve": ("inference/templates/xpuserve.sh.j2", {}),
+}
+
+
+def play(root: Path, out: Path) -> list[dict[str, Any]]:
+    """A play that asks every role for its expectation, and renders what roles render into files."""
+    facts = {
+        **{"distribution": "Ubuntu", "distribution_version": "22.04", "distribution_release": "jammy"},
+        **{"kernel": "5.15.0-91-generic", "architecture": "x86_64", "cacheable": True},
+    }
+    tasks: list[dict[str, Any]] = [{"name": "Facts", "ansible.builtin.set_fact": facts}]
+    tasks += [{"name": "Stack", "ansible.builtin.include_role": {"name": "xpu.fleet.stack", "public": True}}]
+    for role in ROLES:
+        asked = {"name": f"xpu.fleet.{role}", "tasks_from": "expect", "public": True}
+        tasks.append({"name": role, "ansible.builtin.include_role": asked})
+    for number, (template, variables) in enumerate(RENDERED.values()):
+        written = {"src": f"{ROOT}/roles/{template}", "dest": f"{out}/{number}", "mode": "0644"}
+        model = {"model_resolved": "{{ __model_plan }}"}
+        pins = {
+            "__pinned_packages_exact": "{{ pinned_packages_versions | dict2items | selectattr('value') | items2dict }}",
+            "pinned_packages_not_upgraded": [],
+        }
+        tasks.append({"name": template, "ansible.builtin.template": written, "vars": {**pins, **model, **variables}})
+    install = yaml.safe_load((ROOT / "roles/inference/tasks/install.yml").read_text())
+    (archive,) = [task["xpu.fleet.zipapp"] for task in install if "xpu.fleet.zipapp" in task]
+    moved = {"src": f"{ROOT}/roles/inference/files/xpuserve", "package": archive["package"], "dest": f"{out}/pyz"}
+    tasks.append({"name": "Archive", "xpu.fleet.zipapp": {**moved, "mode": "0644"}})
+    tasks.append(
+        {
+            "name": "Compare",
+            "xpu.fleet.node_audit": {"expected": EXPECTED, "root": f"{root}"},
+            "register": "found",
+        }
+    )
+    told = {"expected": EXPECTED, "found": "{{ found.layers }}"}
+    result = "{{ told | to_json }}"
+    tasks.append({"name": "Tell", "ansible.builtin.copy": {"content": result, "dest": f"{out}/result", "mode": "0644"}})
+    tasks[-1]["vars"] = {"told": told}
+    variables = {
+        **{"ansible_python_interpreter": sys.executable, "stack_root": f"{root}"},
+        **{"xpu_users": ["alice"], "xpu_proxy": "http://proxy.example.com:3128", "model_token": "hf_x"},
+        "inference_api_keys": ["a-key-of-sixteen-characters"],
+    }
+    return [{"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": tasks}]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the roles expect of a bare node with an Arc card, what they render, and what the audit says of the node."""
+    root, out = tmp_path_factory.mktemp("node"), tmp_path_factory.mktemp("out")
+    card = root / "sys/bus/pci/devices/0000:03:00.0"
+    (card / "drm/renderD128").mkdir(parents=True)
+    for name, text in {"vendor": "0x8086", "device": "0x56a0", "class": "0x030000"}.items():
+        (card / name).write_text(text)
+    (root / "var/lib/dpkg").mkdir(parents=True)
+    (root / "var/lib/dpkg/status").write_text(
+        "Package: dpkg\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n"
+    )
+    (out / "play.yml").write_text(yaml.safe_dump(play(root, out)))
+    run = subprocess.run(
+        ["ansible-playbook", "-i", "localhost,", str(out / "play.yml")],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr
+    rendered = {path: (out / str(number)).read_bytes() for number, path in enumerate(RENDERED)}
+    rendered["/opt/xpu/xpuserve.pyz"] = (out / "pyz").read_bytes()
+    return {"rendered": rendered, **json.loads((out / "result").read_text())}
+
+
+def test_every_layer_is_told_what_to_expect(asked: dict[str, Any]) -> None:
+    assert set(asked["expected"]) == set(NAMES)
+    assert all(asked["expected"].values())
+
+
+def test_expected_checksums_are_those_of_what_the_roles_render(asked: dict[str, Any]) -> None:
+    files = {path: wanted for layer in asked["expected"].values() for path, wanted in layer.get("files", {}).items()}
+    different = [
+        path
+        for path, content in asked["rendered"].items()
+        if files[path]["sha256"] != hashlib.sha256(content).hexdigest()
+    ]
+    assert different == []
+    # The service's settings are compared value by value.
+    others = {path for path in files if path not in asked["rendered"]}
+    assert {path for path in others if not path.startswith(("/etc/dkms/", "/etc/apt/"))} == {
+        "/etc/xpuserve/config.json"
+    }
+
+
+def test_files_of_the_controller_are_listed_as_the_model_was(tmp_path: Path) -> None:
+    (tmp_path / "tiny.gguf").write_text("weights")
+    (tmp_path / ".hidden").write_text("")
+    os.utime(tmp_path / "tiny.gguf", (1700000000, 1700000000))
+    listing = {"tiny.gguf": [7, 1700000000]}
+    assert file_listing(str(tmp_path)) == listing == file_listing(str(tmp_path / "tiny.gguf"))
+
+
+def test_the_engines_pins_are_told_without_their_hashes(asked: dict[str, Any]) -> None:
+    requirements = (ROOT / "roles/stack/vars/requirements/bigdl-gpu.txt").read_text()
+    told = asked["expected"]["python"]["requirements"]
+    assert requirement_lines(told) == requirement_lines(requirements)
+    assert "--hash" in requirements and "--hash" not in told
+
+
+def test_packages_and_holds_are_those_of_the_stack(asked: dict[str, Any]) -> None:
+    stack = yaml.safe_load((ROOT / "roles/stack/vars/arc-647.yml").read_text())["stack_definition"]
+    kernel, driver = asked["expected"]["kernel"], asked["expected"]["driver"]
+    assert kernel["packages"] == stack["kernel"]["packages"]
+    assert set(kernel["holds"]) == set(stack["kernel"]["packages"])
+    assert driver["packages"].items() >= stack["driver"]["packages"].items()
+    assert {entry["package"] for entry in stack["driver"]["dkms"]} < set(driver["holds"])
+    assert "udev" in driver["packages"] and "udev" not in driver["holds"]
+
+
+def test_the_audit_understands_all_of_it_and_misses_everything(asked: dict[str, Any]) -> None:
+    for name, layer in asked["found"].items():
+        assert not [entry for entry in layer["unseen"] if "ExpectationError" in entry["why"]], name
+        if name != "platform":
+            assert layer["findings"], name
+    assert asked["found"]["platform"]["findings"] == []
+
+
+def layers(**more: dict[str, Any]) -> dict[str, Any]:
+    sound = {"status": "ok", "reason": "", "findings": [], "unseen": []}
+    return {name: {**sound, **more.get(name, {})} for name in NAMES}
+
+
+DRIFTED = {"status": "drift", "findings": [{"what": "hold of x", "expected": "held", "found": "not held"}]}
+
+
+def test_the_table_has_a_row_for_each_node_and_says_what_is_wrong() -> None:
+    audits = {
+        "arc1": {"stack": "arc-647", "layers": layers()},
+        "arc2": {"stack": "arc-647", "layers": layers(kernel=DRIFTED, oneapi={"status": "not_applicable"})},
+    }
+    report = fleet_report(audits, ["arc1", "arc2"])
+    assert (report["status"], report["exit"]) == ("drift", 1)
+    assert report["table"].pop() == "arc2: kernel: hold of x: expected held, found not held"
+    assert [line.split() for line in report["table"]] == [
+        ["node", "stack", *NAMES],
+        ["arc1", "arc-647", *["ok"] * 9],
+        ["arc2", "arc-647", "ok", "ok", "DRIFT", "ok", "ok", "-", "ok", "ok", "ok"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("second", "status", "code"),
+    [
+        ({"stack": "cpu", "layers": layers()}, "ok", 0),
+        ({"stack": "cpu", "layers": layers(model=DRIFTED)}, "drift", 1),
+        ({"stack": "cpu", "layers": layers(model={"status": "not_looked_at"})}, "not_looked_at", 2),
+        ({"reason": "No stack fits this node."}, "not_looked_at", 2),
+        (None, "not_looked_at", 2),
+    ],
+)
+def test_the_exit_status_tells_drift_from_what_could_not_be_looked_at(
+    second: dict[str, Any] | None, status: str, code: int
+) -> None:
+    audits = {"a": {"stack": "cpu", "layers": layers()}, **({"b": second} if second else {})}
+    report = fleet_report(audits, ["a", "b"])
+    assert (report["status"], report["exit"]) == (status, code)
+    assert report["nodes"]["b"]["reason"] == ((second or {"reason": "not reached"}).get("reason") or "")
+
+
+def test_an_audit_of_no_node_is_not_in_order() -> None:
+    assert fleet_report({}, [])["exit"] == 2
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_ansible_playbook_ends_with_the_status_of_the_audit(tmp_path: Path, code: int) -> None:
+    (tmp_path / "play.yml").write_text(
+        yaml.safe_dump(
+            [
+                {
+                    **{"hosts": "localhost", "gather_facts": False},
+                    "tasks": [{"name": "Tell", "ansible.builtin.set_stats": {"data": {"xpu_audit_exit": code}}}],
+                }
+            ]
+        )
+    )
+    run = subprocess.run(
+        ["ansible-playbook", "-i", "localhost,", str(tmp_path / "play.yml")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == code, run.stdout + run.stderr
+    assert "PLAY RECAP" in run.stdout
