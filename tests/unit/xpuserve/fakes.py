@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 from xpuserve.api.app import Limits
 from xpuserve.backends.base import Backend, EngineError, Tokenizer
 from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Message, Sampling
+from xpuserve.engine.request import Message, Sampling, Token
+from xpuserve.engine.runner import Tokens
 
 MODEL = "fake-1b"
 CONTEXT = 64
@@ -70,7 +71,7 @@ class FakeBackend(Backend):
             raise self.load_error
         self.tokenizer = self.fake_tokenizer
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[Optional[int], None, None]:
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Tokens:
         self.threads.add(threading.current_thread().name)
         text = self.tokenizer.decode(prompt)
         self.seen.append((text, sampling))
@@ -89,6 +90,6 @@ class FakeBackend(Backend):
                     self.answering.set()
                     assert self.may_answer.wait(5)
                 self.tokens += 1
-                yield token
+                yield Token(token)
         finally:
             self.closed.set()

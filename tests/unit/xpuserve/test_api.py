@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import queue
 import threading
+from collections.abc import Generator
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any, Union
 from unittest.mock import patch
@@ -12,7 +14,7 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, LIM
 from fastapi.testclient import TestClient
 from xpuserve.api.app import Limits, create_app
 from xpuserve.api.schema import NOT_OFFERED
-from xpuserve.chat import Client
+from xpuserve.client import Client
 from xpuserve.engine.loop import Engine, QueueFullError
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, Sampling
 
@@ -437,7 +439,7 @@ def test_an_engine_is_healthy_while_it_ends_steps_and_while_it_is_idle(engine: E
         assert engine.stalled_seconds == 10
         assert engine.stalled_seconds == 20
         backend.may_answer.set()
-        wait_for(lambda: engine._running is None)
+        wait_for(lambda: engine.running == 0)
         assert engine.stalled_seconds == 0
 
 
@@ -453,19 +455,24 @@ def test_a_model_that_does_not_load_is_never_ready(backend: FakeBackend) -> None
 
 
 def cancelled(engine: Engine) -> bool:
-    return engine._running is not None and engine._running.cancelled.is_set()
+    return any(request.cancelled.is_set() for request in list(engine._answers))
+
+
+def pieces(url: str, body: dict[str, Any]) -> Generator[str, None, None]:
+    with closing(Client(url).events(body)) as events:
+        yield from (event.text for event in events if event.text)
 
 
 def test_a_client_that_leaves_a_stream_stops_the_engine(url: str, engine: Engine, backend: FakeBackend) -> None:
-    stream = Client(url).answer(chat("WAIT"))
+    stream = pieces(url, chat("WAIT"))
     assert next(stream) == "P"
     assert backend.answering.wait(5)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     wait_for(lambda: cancelled(engine))
     backend.may_answer.set()
     assert backend.closed.wait(5)
     assert backend.tokens == 3  # the two that had come and one that was under way
-    assert "".join(Client(url).answer(chat())) == ANSWER
+    assert "".join(pieces(url, chat())) == ANSWER
 
 
 def test_a_client_that_leaves_while_it_waits_is_never_served(url: str, engine: Engine, backend: FakeBackend) -> None:
@@ -476,5 +483,5 @@ def test_a_client_that_leaves_while_it_waits_is_never_served(url: str, engine: E
     connection.close()
     wait_for(lambda: engine.waiting == 0)  # at once, not when its turn comes
     backend.may_answer.set()
-    assert "".join(Client(url).answer(chat())) == ANSWER
+    assert "".join(pieces(url, chat())) == ANSWER
     assert "LEFT" not in [prompt for prompt, _ in backend.seen]

@@ -3,39 +3,32 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import wait_for
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.stubs import StubHandler, StubServer, running
 from xpuserve import cli
 
 SERVICE = Path(__file__).parents[3] / "roles/inference/files/xpuserve"
 
 
-class Server(ThreadingHTTPServer):
+class Server(StubServer):
     """Speaks just enough of the API, and keeps what it was asked."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[dict[str, Any]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        super().__init__(Handler)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(StubHandler):
     server: Server
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self._send(200, {"data": [{"id": "fake"}]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -47,10 +40,16 @@ class Handler(BaseHTTPRequestHandler):
         if question == "shorten" and len(body["messages"]) > 4:
             self._send(400, {"error": {"message": "too long", "code": "context_length_exceeded"}})
             return
+        if question in ("busy", "locked"):
+            self._send(429 if question == "busy" else 401, {"error": {"message": "no"}}, {"Retry-After": "7"})
+            return
         self.send_response(200)
         self.end_headers()
+        if question == "nothing":
+            self.rfile.read(1)  # until the client leaves
+            return
         for piece in ("Pa", "ris ", "é"):
-            self._event({"choices": [{"index": 0, "delta": {"content": piece}}]})
+            self._event({"choices": [{"index": 0, "delta": {"content": piece}}], "usage": None})
         if question == "hang":
             self.rfile.read(1)  # until the client leaves
         elif question == "fail":
@@ -60,25 +59,23 @@ class Handler(BaseHTTPRequestHandler):
         elif question == "text":
             self.wfile.write(b"data: x\n\n")
         elif question != "cut":
+            if "stream_options" in body:
+                self._event({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}})
             self.wfile.write(b"data: [DONE]\n\n")
-
-    def _send(self, status: int, body: dict[str, Any]) -> None:
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
-
-    def _event(self, data: dict[str, Any]) -> None:
-        self.wfile.write(b"data: " + json.dumps(data).encode() + b"\n\n")
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    server = Server()
+    with running(server):
         yield server
-        server.shutdown()
-        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where questions are kept."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
 
 
 def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
@@ -121,6 +118,67 @@ def test_the_model_sees_the_whole_conversation(
     # A question that was refused is forgotten.
     assert contents == [["Where?"], ["Where?", "Paris é", "refuse"], ["Where?", "Paris é", "And then?"]]
     assert "too long" in capsys.readouterr().out
+
+
+def test_an_answer_is_followed_by_its_speed(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    type_in(monkeypatch, "Where?")
+    assert cli.main(["chat", "--url", server.url]) == 0
+    shown = r"Model: Paris é\n\[4 tokens, [\d.]+ tok/s, first token after \d+\.\d\d s\]\n"
+    assert re.search(shown, capsys.readouterr().out)
+
+
+def test_a_new_conversation_keeps_the_system_message_only(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    type_in(monkeypatch, "1", "/new", "2", "/help")
+    assert cli.main(["chat", "--url", server.url, "--system", "S"]) == 0
+    assert [message["content"] for message in server.asked[-1]["messages"]] == ["S", "2"]
+    assert "begin a new conversation" in capsys.readouterr().out
+
+
+def test_a_question_of_several_lines(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_in(monkeypatch, "one\\", "two\\", "three", "four")
+    assert cli.main(["chat", "--url", server.url]) == 0
+    assert [body["messages"][-1]["content"] for body in server.asked] == ["one\ntwo\nthree", "four"]
+
+
+@pytest.mark.parametrize(("question", "advice"), [("busy", "try again in 7 s"), ("locked", "--api-key-file FILE")])
+def test_a_refusal_says_what_to_do(
+    server: Server, capsys: pytest.CaptureFixture[str], question: str, advice: str
+) -> None:
+    assert cli.main(["chat", "--url", server.url, "--once", question]) == 1
+    assert advice in capsys.readouterr().err
+
+
+def test_questions_are_kept_for_their_owner_alone(server: Server, state: Path) -> None:
+    """In a terminal of its own: without one, Python reads a line as it is."""
+    code = f"import sys; sys.path.insert(0, {str(SERVICE)!r}); from xpuserve.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "chat", "--url", server.url]
+    for typed in (b"Where?\nexit\n", b"\x1b[A\x1b[A\nexit\n"):  # Up, up: past "exit"
+        leader, terminal = os.openpty()
+        environment = {**os.environ, "TERM": "xterm"}
+        with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as process:
+            os.close(terminal)
+            os.write(leader, typed)
+            with suppress(OSError):  # the other end closes
+                while os.read(leader, 1000):
+                    pass
+        os.close(leader)
+        assert process.returncode == 0
+    assert [body["messages"][-1]["content"] for body in server.asked] == ["Where?"] * 2
+    path = state / "xpuserve/questions"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_home_that_cannot_be_written_is_no_reason_not_to_talk(
+    server: Server, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.write_text("a file, not a directory")
+    type_in(monkeypatch, "Where?")
+    assert cli.main(["chat", "--url", server.url]) == 0
+    assert len(server.asked) == 1
 
 
 def test_a_conversation_longer_than_the_context_loses_its_beginning(
@@ -173,7 +231,8 @@ def test_not_an_address(capsys: pytest.CaptureFixture[str], url: str) -> None:
     assert "is not a server's address" in capsys.readouterr().err
 
 
-def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(server: Server) -> None:
+@contextmanager
+def talking(server: Server) -> Iterator[subprocess.Popen[bytes]]:
     """In a process of its own, with no package but Python's: -I -S hides the others."""
     # A shell that starts a command in the background has it ignore Ctrl-C, and so its children.
     code = (
@@ -186,17 +245,44 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(server: Server) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:
-        assert process.stdin and process.stdout
-        process.stdin.write(b"hang\n")
-        process.stdin.flush()
+        yield process
+
+
+def type_to(process: subprocess.Popen[bytes], line: bytes) -> None:
+    assert process.stdin
+    process.stdin.write(line)
+    process.stdin.flush()
+
+
+def leave(process: subprocess.Popen[bytes]) -> str:
+    """Press Ctrl-D; the result is what was shown and not read yet."""
+    assert process.stdin and process.stdout
+    process.stdin.close()
+    return process.stdout.read().decode()
+
+
+def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(server: Server) -> None:
+    with talking(server) as process:
+        type_to(process, b"hang\n")
+        assert process.stdout
         seen = b""
         while not seen.endswith("é".encode()):
             seen += process.stdout.read(1)
         process.send_signal(signal.SIGINT)
-        process.stdin.write(b"Where?\n")
-        process.stdin.close()
-        rest = process.stdout.read().decode()
+        type_to(process, b"Where?\n")
+        rest = leave(process)
     assert process.returncode == 0
     assert "(stopped)" in rest
     assert rest.count("Paris é") == 1
     assert [m["content"] for m in server.asked[1]["messages"]] == ["hang", "Paris é", "Where?"]
+
+
+def test_a_question_that_is_stopped_before_its_answer_is_forgotten(server: Server) -> None:
+    with talking(server) as process:
+        type_to(process, b"nothing\n")
+        wait_for(lambda: len(server.asked) == 1)
+        process.send_signal(signal.SIGINT)
+        type_to(process, b"Where?\n")
+        assert "(stopped)" in leave(process)
+    assert process.returncode == 0
+    assert [m["content"] for m in server.asked[1]["messages"]] == ["Where?"]

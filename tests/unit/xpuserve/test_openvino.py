@@ -7,12 +7,14 @@ import struct
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Optional
 from unittest.mock import MagicMock, patch
 
 import pytest
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import request
 from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Sampling
+from xpuserve.engine.request import Sampling, Token
+from xpuserve.engine.runner import OutOfMemoryError, Output
 
 
 class Cutting:
@@ -35,36 +37,61 @@ class Cutting:
         return 2
 
 
+class Handle:
+    """A request in the pipeline: it takes two steps for a prompt, and then gives token 5 in each, four times."""
+
+    def __init__(self, status: str) -> None:
+        self.steps = 0
+        self.status = status
+        self.unread: list[int] = []
+        self.cancelled = False
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps > 2 and self.status != "IGNORED":
+            self.unread.append(2 if self.steps == 7 else 5)
+
+    def can_read(self) -> bool:
+        return bool(self.unread)
+
+    def read(self) -> dict[int, Any]:
+        ids, self.unread = self.unread, []
+        return {0: SimpleNamespace(generated_ids=ids, generated_log_probs=[-0.5] * len(ids))}
+
+    def get_status(self) -> str:
+        return self.status
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
 class Pipeline:
-    """Takes two steps for a prompt, and then gives token 5 in each."""
+    """Lets go of what is cancelled in its next step."""
 
     def __init__(self) -> None:
-        self.steps = 0
-        self.left = 0
-        self.cancelled = False
+        self.handles: list[Handle] = []
+        self.statuses: list[str] = []
+        self.error: Optional[Exception] = None
 
     def get_config(self) -> Any:
         return SimpleNamespace(stop_token_ids={2}, eos_token_id=2)
 
+    def get_metrics(self) -> Any:
+        return SimpleNamespace(cache_usage=12.5)
+
     def add_request(self, *_: Any) -> Any:
-        return self
+        self.handles.append(Handle(self.statuses.pop(0) if self.statuses else "RUNNING"))
+        return self.handles[-1]
 
     def has_non_finished_requests(self) -> bool:
-        return not self.cancelled
+        return bool(self.handles)
 
     def step(self) -> None:
-        self.steps += 1
-        self.left = int(self.steps > 2)
-
-    def can_read(self) -> bool:
-        return self.left > 0
-
-    def read(self) -> dict[int, Any]:
-        self.left = 0
-        return {0: SimpleNamespace(generated_ids=[5])}
-
-    def cancel(self) -> None:
-        self.cancelled = True
+        if self.error:
+            raise self.error
+        self.handles = [handle for handle in self.handles if not handle.cancelled]
+        for handle in self.handles:
+            handle.step()
 
 
 @pytest.fixture
@@ -86,20 +113,71 @@ def test_a_tokenizer_that_cuts_beyond_the_context_is_no_trouble(backend: Any) ->
     assert tokenizer.bos_id is None
 
 
+@pytest.fixture
+def pipeline() -> Pipeline:
+    return Pipeline()
+
+
+@pytest.fixture
+def runner(backend: Any, pipeline: Pipeline) -> Any:
+    backend.openvino_genai.GenerationStatus.IGNORED = "IGNORED"
+    return backend.PipelineRunner(pipeline, 2)
+
+
+def test_requests_share_the_pipelines_steps(runner: Any, pipeline: Pipeline) -> None:
+    first, second = request([1, 2]), request([3], logprobs=0)
+    runner.add(first)
+    assert runner.fits(second)
+    assert list(runner.step()) == []
+    runner.add(second)
+    assert not runner.fits(request([4]))
+    assert list(runner.step()) == []
+    assert list(runner.step()) == [Output(first, [Token(5)])]
+    assert list(runner.step()) == [Output(first, [Token(5)]), Output(second, [Token(5, -0.5)])]
+    list(runner.step())
+    list(runner.step())
+    assert next(runner.step()) == Output(first, [], ended=True)
+    assert runner.cache_usage == 0.125
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_a_request_can_be_cancelled_after_every_step(backend: Any, steps: int) -> None:
-    engine = backend.OpenVINOBackend(SimpleNamespace(), 0)
-    engine._pipeline = Pipeline()
-    stream = engine.generate([1, 2, 3], Sampling(9))
-    assert [next(stream) for _ in range(steps)] == [None, None, 5][:steps]
-    stream.close()
-    assert engine._pipeline.cancelled
-    assert engine._pipeline.steps == steps
+def test_a_request_can_be_cancelled_after_every_step(runner: Any, pipeline: Pipeline, steps: int) -> None:
+    gone = request([1, 2, 3])
+    runner.add(gone)
+    for _ in range(steps):
+        list(runner.step())
+    runner.drop(gone)
+    runner.drop(gone)
+    assert runner.fits(request([1]))
+    assert list(runner.step()) == []
+    assert not pipeline.has_non_finished_requests()
+
+
+def test_a_prompt_without_room_for_its_cache_fails_alone(runner: Any, pipeline: Pipeline) -> None:
+    pipeline.statuses = ["IGNORED"]
+    large, small = request([1]), request([2])
+    runner.add(large)
+    runner.add(small)
+    outputs = [output for _ in range(3) for output in runner.step()]
+    assert [output.request for output in outputs if isinstance(output.error, OutOfMemoryError)][:1] == [large]
+    assert outputs[-1] == Output(small, [Token(5)])
+
+
+def test_a_step_that_fails_ends_all_requests_and_the_next_is_served(runner: Any, pipeline: Pipeline) -> None:
+    requests = [request([1]), request([2])]
+    for each in requests:
+        runner.add(each)
+    pipeline.error = RuntimeError("device lost")
+    assert [output.request for output in runner.step() if output.error] == requests
+    pipeline.error = None
+    later = request([3])
+    runner.add(later)
+    outputs = [output for _ in range(3) for output in runner.step()]
+    assert outputs == [Output(later, [Token(5)])]
 
 
 def test_every_way_of_sampling_reaches_the_library(backend: Any) -> None:
-    engine = backend.OpenVINOBackend(SimpleNamespace(), 0)
-    engine._pipeline = Pipeline()
+    engine = backend.PipelineRunner(Pipeline(), 8)
     options: dict[str, Any] = {
         **{"temperature": 0.5, "top_p": 0.4, "top_k": 5, "min_p": 0.1, "ignore_eos": True},
         **{"repetition_penalty": 1.5, "presence_penalty": 1.0, "frequency_penalty": -1.0},
@@ -114,3 +192,12 @@ def test_every_way_of_sampling_reaches_the_library(backend: Any) -> None:
     assert struct.unpack("f", struct.pack("f", config.min_p))[0] < 1
     config = engine._config(Sampling(9, temperature=0))
     assert (config.do_sample, config.stop_token_ids) == (False, {2})
+
+
+def test_how_much_the_pipeline_takes(backend: Any) -> None:
+    settings = SimpleNamespace(batch_rows=0, cache_tokens=1001, prefill_tokens=100, device="gpu")
+    config = backend.OpenVINOBackend(settings, 0)._scheduler()
+    assert (config.max_num_seqs, config.max_num_batched_tokens, config.num_kv_blocks) == (32, 132, 63)
+    assert config.enable_prefix_caching is True
+    settings.batch_rows = 4
+    assert backend.OpenVINOBackend(settings, 0)._scheduler().max_num_seqs == 4

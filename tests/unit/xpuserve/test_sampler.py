@@ -14,14 +14,14 @@ LOGITS = numpy.array([1, 3, 2, -1, 0], numpy.float32)
 def draw(logits: Any = LOGITS, count: int = 400, **sampling: Any) -> Counter[int]:
     """How often each token is chosen as the first of an answer."""
     return Counter(
-        Sampler(Sampling(1, **{"seed": seed, **sampling}), prompt=[])(numpy.asarray(logits, numpy.float32))
+        Sampler(Sampling(1, **{"seed": seed, **sampling}), prompt=[])(numpy.asarray(logits, numpy.float32)).id
         for seed in range(count)
     )
 
 
 def answer(count: int, prompt: tuple[int, ...] = (), **sampling: Any) -> list[int]:
     sampler = Sampler(Sampling(count, **{"temperature": 0, **sampling}), prompt)
-    return [sampler(LOGITS) for _ in range(count)]
+    return [sampler(LOGITS).id for _ in range(count)]
 
 
 def test_temperature_0_is_the_likeliest() -> None:

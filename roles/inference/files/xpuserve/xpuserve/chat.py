@@ -2,91 +2,30 @@
 
 from __future__ import annotations
 
-import http.client
 import io
-import json
+import os
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import suppress
-from functools import partial
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-# A server that answers at all sends the first token within this; a long queue may take as long.
-TIMEOUT_SECONDS = 600
+from xpuserve.client import Client, ClientError
 
-
-class ChatError(Exception):
-    """The server cannot be talked to; the message is for the person at the terminal."""
-
-    def __init__(self, message: str, code: str | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class Client:
-    """An OpenAI-compatible server."""
-
-    def __init__(self, url: str, key: str = "") -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        try:
-            port = parts.port
-        except ValueError:
-            port = 0
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-            raise ChatError(f"{url} is not a server's address; an example: http://127.0.0.1:8000")
-        self.url = f"{parts.scheme}://{parts.netloc}"
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._path = parts.path.rstrip("/").removesuffix("/v1")
-        connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connect = partial(connect, parts.hostname, port, timeout=TIMEOUT_SECONDS)
-
-    def first_model(self) -> str:
-        """The name of the first model that the server has."""
-        with self._request("GET", "/v1/models") as response:
-            try:
-                return str(json.load(response)["data"][0]["id"])
-            except (ValueError, LookupError, TypeError, OSError, http.client.HTTPException):
-                raise ChatError(f"{self.url} does not speak OpenAI's API") from None
-
-    def answer(self, body: dict[str, Any]) -> Iterator[str]:
-        """Stream the answer to a chat request, piece by piece. Closing the iterator stops the server's work."""
-        with self._request("POST", "/v1/chat/completions", {**body, "stream": True}) as response:
-            for line in response:
-                if not line.startswith(b"data: "):
-                    continue
-                data = line[len(b"data: ") :].strip()
-                if data == b"[DONE]":
-                    return
-                try:
-                    event = json.loads(data)
-                    if "error" in event:
-                        raise ChatError(event["error"]["message"])
-                    text = "".join(choice["delta"].get("content") or "" for choice in event["choices"])
-                except (ValueError, LookupError, TypeError, AttributeError):
-                    raise ChatError(f"{self.url} does not speak OpenAI's API") from None
-                if text:
-                    yield text
-            raise ChatError("the server ended the answer before it was complete")
-
-    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> http.client.HTTPResponse:
-        connection = self._connect()
-        data = None if body is None else json.dumps(body)
-        headers = {"Content-Type": "application/json", "Connection": "close", **self._headers}
-        try:
-            connection.request(method, self._path + path, data, headers)
-            response = connection.getresponse()
-            text = "" if response.status == 200 else response.read().decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException) as error:
-            raise ChatError(f"nothing answers at {self.url}: {error}") from None
-        if response.status != 200:
-            try:
-                found = json.loads(text)["error"]
-                text, code = found["message"], found.get("code")
-            except (ValueError, LookupError, TypeError, AttributeError):
-                text, code = response.reason, None
-            raise ChatError(f"{self.url} says {response.status}: {text}", code)
-        return response
+HELP = """\
+/new     begin a new conversation
+/help    this
+exit     leave, as does Ctrl-D
+Ctrl-C   stop an answer; what came of it stays in the conversation
+\\        at the end of a line: the question goes on in the next one"""
+# What a person can do about a refusal.
+_ADVICE = {
+    401: "give an API key with --api-key-file FILE or in XPUSERVE_API_KEY",
+    429: "try again in {} s",
+    503: "try again in {} s",
+}
+_HISTORY_LINES = 1000
 
 
 def run(
@@ -102,68 +41,131 @@ def run(
         if once is not None:
             print_answer(client, {**body, "messages": [*history, {"role": "user", "content": once}]})
         else:
-            converse(client, body, history)
-    except ChatError as error:
-        print(f"xpuserve: error: {error}", file=sys.stderr)
+            with questions_kept():
+                converse(client, body, history)
+    except ClientError as error:
+        print(f"xpuserve: error: {advised(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def converse(client: Client, body: dict[str, Any], history: list[dict[str, str]]) -> None:
+def converse(client: Client, body: dict[str, Any], system: list[dict[str, str]]) -> None:
     """Ask and answer until Ctrl-D or 'exit'; the model sees the whole conversation each time."""
-    with suppress(ImportError):
-        import readline  # noqa: F401, PLC0415 - gives input() line editing
-    print(f"{body['model']} at {client.url}. Ctrl-C stops an answer; Ctrl-D or 'exit' leaves.")
+    print(f"{body['model']} at {client.url}. Ctrl-C stops an answer; Ctrl-D or 'exit' leaves; /help says more.")
+    history = system
     while True:
         try:
-            question = input("\nYou: ").strip()
+            question = read_question()
         except KeyboardInterrupt:  # too late to stop an answer
+            print("\n(Ctrl-D leaves)")
             continue
         except EOFError:
             print()
             return
-        if question in ("exit", "quit"):
+        if question in ("exit", "quit", "/exit", "/quit"):
             return
-        if not question:
-            continue
-        print("Model: ", end="", flush=True)
-        try:
-            history = ask(client, body, [*history, {"role": "user", "content": question}])
-        except ChatError as error:
-            print(f"\n({error})")
+        if question == "/new":
+            history = system
+            print("(a new conversation)")
+        elif question == "/help":
+            print(HELP)
+        elif question:
+            print("Model: ", end="", flush=True)
+            try:
+                history = ask(client, body, [*history, {"role": "user", "content": question}])
+            except ClientError as error:
+                print(f"\n({advised(error)})")
+
+
+def read_question() -> str:
+    """What the person types, without the backslash at the end of every line but the last."""
+    lines = [input("\nYou: ")]
+    while lines[-1].endswith("\\"):
+        lines[-1] = lines[-1][:-1]
+        lines.append(input("...  "))
+    return "\n".join(lines).strip()
+
+
+@contextmanager
+def questions_kept() -> Iterator[None]:
+    """Line editing, where Python has it; the arrow keys find questions of earlier days too."""
+    try:
+        import readline  # noqa: PLC0415 - Python can be built without
+    except ImportError:
+        yield
+        return
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    path = Path(state) / "xpuserve/questions"
+    with suppress(OSError):
+        readline.read_history_file(path)
+    readline.set_history_length(_HISTORY_LINES)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # a home that cannot be written
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(0o600)  # GNU's readline keeps others out by itself, libedit does not
+            readline.write_history_file(path)
 
 
 def ask(client: Client, body: dict[str, Any], messages: list[dict[str, str]]) -> list[dict[str, str]]:
     """Print the answer to a conversation, whose oldest turns are forgotten until the rest fits the model's context.
 
-    The result is the conversation with the answer.
+    The result is the conversation with the answer, without the question if nothing of an answer came.
     """
     oldest = 1 if messages[0]["role"] == "system" else 0
     while True:
         try:
-            answer = print_answer(client, {**body, "messages": messages})
-        except ChatError as error:
+            answer = print_answer(client, {**body, "messages": messages}, speed=True)
+        except ClientError as error:
             if error.code != "context_length_exceeded" or len(messages) <= oldest + 2:
                 raise
             messages = messages[:oldest] + messages[oldest + 2 :]
         else:
-            return [*messages, {"role": "assistant", "content": answer}]
+            return [*messages, {"role": "assistant", "content": answer}] if answer else messages[:-1]
 
 
-def print_answer(client: Client, body: dict[str, Any]) -> str:
-    """Print an answer as it comes; Ctrl-C ends it early. The result is the text that came."""
-    text = ""
-    stream = client.answer(body)
-    try:
-        for piece in stream:
-            text += piece
-            print(piece, end="", flush=True)
-    except KeyboardInterrupt:
-        stream.close()  # type: ignore[attr-defined]
-        print(" (stopped)", end="")
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ChatError(f"the connection broke: {error}") from None
+def print_answer(client: Client, body: dict[str, Any], *, speed: bool = False) -> str:
+    """Print an answer as it comes, and then how fast it was; Ctrl-C ends it early. The result is the text that came."""
+    text, tokens, times = "", 0, [time.monotonic()]
+    with closing(client.events(body)) as events:
+        try:
+            for event in events:
+                tokens = event.usage.get("completion_tokens", tokens)
+                if event.text:
+                    times.append(time.monotonic())
+                    text += event.text
+                    print(event.text, end="", flush=True)
+        except KeyboardInterrupt:
+            print(" (stopped)", end="")
     print()
+    if speed and text:
+        print(quiet(described(tokens, times)))
     return text
+
+
+def described(tokens: int, times: list[float]) -> str:
+    """How fast an answer was: `times` are when it was asked for and when its pieces came."""
+    parts = []
+    if tokens:
+        parts.append(f"{tokens} token{'s' * (tokens > 1)}")
+    if tokens > 1 and times[-1] > times[1]:
+        rate = (tokens - 1) / (times[-1] - times[1])
+        parts.append(f"{rate:.{0 if rate >= 10 else 1}f} tok/s")
+    parts.append(f"first token after {times[1] - times[0]:.2f} s")
+    return f"[{', '.join(parts)}]"
+
+
+def quiet(text: str) -> str:
+    """The text, less bright where that is possible and wanted."""
+    return f"\033[2m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
+
+
+def advised(error: ClientError) -> str:
+    """What went wrong, and what to do about it where that is known."""
+    advice = _ADVICE.get(error.status, "")
+    if not advice or ("{}" in advice and not error.retry_after):
+        return str(error)
+    return f"{error}; {advice.format(error.retry_after)}"

@@ -1,6 +1,6 @@
 """The command line. Exit status: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the weights are pickle files.
 
-`chat` and `inspect` need no library, so they run wherever there is a Python.
+`chat`, `bench` and `inspect` need no library, so they run wherever there is a Python.
 """
 
 from __future__ import annotations
@@ -37,16 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         "chat",
         help="talk to a model in the terminal",
         description="Talk to a model that xpuserve, or any server with OpenAI's API, serves. "
-        "Ctrl-C stops an answer; Ctrl-D or 'exit' leaves.",
+        "Ctrl-C stops an answer; /new begins a new conversation; Ctrl-D or 'exit' leaves.",
     )
-    chat.add_argument("--url", default="http://127.0.0.1:8000", help="where the server listens (default: %(default)s)")
-    chat.add_argument(
-        "--api-key-file",
-        type=Path,
-        metavar="FILE",
-        help=f"file whose first key is sent (default: the key in the environment variable {_KEY_VARIABLE}, if any)",
-    )
-    chat.add_argument("--model", help="the model's name (default: the first that the server has)")
+    _add_server(chat)
     chat.add_argument("--system", metavar="TEXT", help="a system message: how the model is to behave")
     chat.add_argument("--once", metavar="PROMPT", help="ask this one question, print the answer and leave")
     chat.add_argument(
@@ -57,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     chat.add_argument("--max-tokens", type=int, metavar="N", help="longest answer (default: the server's)")
     chat.set_defaults(run=_chat)
+
+    _add_bench(commands)
 
     serve = commands.add_parser("serve", help="serve a model over HTTP", description="Serve a model over HTTP.")
     _add_config(serve)
@@ -98,6 +93,47 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from xpuserve.bench import NOTES  # noqa: PLC0415
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure how fast a server answers",
+        description="Measure how fast a server with OpenAI's API answers clients that ask at the same time.",
+        epilog=NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_server(bench)
+    bench.add_argument(
+        "--clients",
+        type=_counts,
+        default=[1, 4, 8],
+        metavar="N,...",
+        help="how many clients ask at the same time; several numbers are a run each (default: 1,4,8)",
+    )
+    bench.add_argument("--requests", type=_count, metavar="N", help="requests of a run (default: 4 for each client)")
+    for name, what in (("prompt", "length of the prompts, with the chat template"), ("max", "length of the answers")):
+        text = f"{what}, in tokens (default: %(default)s)"
+        bench.add_argument(f"--{name}-tokens", type=_count, default=128, metavar="N", help=text)
+    bench.add_argument("--natural-end", action="store_true", help="let answers be shorter, where the model ends them")
+    bench.add_argument("--seed", type=int, metavar="N", help="the prompts of an earlier call again (default: new ones)")
+    bench.add_argument("--json", action="store_true", help="print all figures as JSON, in seconds")
+    bench.set_defaults(run=_bench)
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url", default="http://127.0.0.1:8000", help="where the server listens (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help=f"file whose first key is sent (default: the key in the environment variable {_KEY_VARIABLE}, if any)",
+    )
+    parser.add_argument("--model", help="the model's name (default: the first that the server has)")
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, default=_CONFIG, metavar="FILE", help="configuration (default: %(default)s)"
@@ -111,15 +147,61 @@ def _instance(text: str) -> int:
     return number
 
 
-def _chat(arguments: argparse.Namespace) -> int:
-    from xpuserve import chat, keys  # noqa: PLC0415
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
+
+
+def _key(arguments: argparse.Namespace) -> str | None:
+    """The key to send, "" for none; None after printing what is wrong."""
+    from xpuserve import keys  # noqa: PLC0415
 
     try:
         key = keys.read(arguments.api_key_file)[0] if arguments.api_key_file else os.environ.get(_KEY_VARIABLE, "")
     except keys.KeysError as error:
-        return _error(str(error), 2)
+        _error(str(error), 2)
+        return None
     if not all("!" <= character <= "~" for character in key):
-        return _error(f"{_KEY_VARIABLE} is no key: it has other characters than visible ASCII", 2)
+        _error(f"{_KEY_VARIABLE} is no key: it has other characters than visible ASCII", 2)
+        return None
+    return key
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from xpuserve import bench, client  # noqa: PLC0415
+
+    key = _key(arguments)
+    if key is None:
+        return 2
+    try:
+        server = client.Client(arguments.url, key)
+    except client.ClientError as error:
+        return _error(str(error), 2)
+    return bench.run(
+        server,
+        arguments.model,
+        arguments.clients,
+        prompt_tokens=arguments.prompt_tokens,
+        max_tokens=arguments.max_tokens,
+        requests=arguments.requests,
+        natural_end=arguments.natural_end,
+        seed=arguments.seed,
+        as_json=arguments.json,
+    )
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    from xpuserve import chat  # noqa: PLC0415
+
+    key = _key(arguments)
+    if key is None:
+        return 2
     options = {"temperature": arguments.temperature}
     if arguments.max_tokens is not None:
         options["max_tokens"] = arguments.max_tokens

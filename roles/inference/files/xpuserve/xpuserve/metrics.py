@@ -92,6 +92,9 @@ class Metrics:
         tokens = _one_two_five(context_length)
         self._running = Gauge("vllm:num_requests_running", "Requests on the device.")
         self._waiting = Gauge("vllm:num_requests_waiting", "Requests that wait.")
+        self._cache = Gauge("vllm:kv_cache_usage_perc", "Of the key-value cache, what is taken; 1 is all.")
+        self._looked_up = Counter("vllm:prefix_cache_queries_total", "Tokens of prompts that were looked for.")
+        self._found = Counter("vllm:prefix_cache_hits_total", "Tokens of prompts that were cached.")
         self._prompt_tokens = Counter("vllm:prompt_tokens_total", "Tokens of prompts that were read.")
         self._generation_tokens = Counter("vllm:generation_tokens_total", "Tokens that were generated.")
         self._success = Counter("vllm:request_success_total", "Requests that are over, by how they ended.")
@@ -111,12 +114,23 @@ class Metrics:
         self._http = Counter("http_requests_total", "HTTP requests that were answered.")
         self._memory = Gauge("process_resident_memory_bytes", "Memory that the process has.")
         self._all: tuple[Counter | Histogram, ...] = (
-            *(self._running, self._waiting, self._prompt_tokens, self._generation_tokens, self._success, self._first),
-            *(self._next, self._per_token, self._whole, self._queue, self._inference, self._prefill, self._decode),
-            *(self._prompts, self._answers, self._wanted, self._http, self._memory),
+            *(self._running, self._waiting, self._cache, self._looked_up, self._found),
+            *(self._prompt_tokens, self._generation_tokens, self._success, self._first, self._next, self._per_token),
+            *(
+                self._whole,
+                self._queue,
+                self._inference,
+                self._prefill,
+                self._decode,
+                self._prompts,
+                self._answers,
+                self._wanted,
+                self._http,
+                self._memory,
+            ),
         )
         # A rate needs a series that begins at 0.
-        for counter in (self._prompt_tokens, self._generation_tokens):
+        for counter in (self._looked_up, self._found, self._prompt_tokens, self._generation_tokens):
             counter.add(0)
         for reason in ("stop", "length", "abort", "error"):
             self._success.add(0, finished_reason=reason)
@@ -131,6 +145,9 @@ class Metrics:
                 times.first = now
                 self._first.see(now - times.submitted)
                 self._prompt_tokens.add(len(request.prompt))
+                if times.cached is not None:
+                    self._looked_up.add(len(request.prompt))
+                    self._found.add(times.cached)
             self._generation_tokens.add()
         times.last = now
         times.tokens += 1
@@ -159,12 +176,13 @@ class Metrics:
         with self._lock:
             self._http.add(handler=handler, method=method, status=str(status))
 
-    def text(self, running: int, waiting: int) -> str:
-        """All metrics; how many requests run and wait, the engine knows."""
+    def text(self, running: int, waiting: int, cache_usage: float = 0.0) -> str:
+        """All metrics; how many requests run and wait, and how full their cache is, the engine knows."""
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         with self._lock:
             self._running.set(running)
             self._waiting.set(waiting)
+            self._cache.set(cache_usage)
             self._memory.set(pages * os.sysconf("SC_PAGE_SIZE"))
             lines: list[str] = []
             for metric in self._all:

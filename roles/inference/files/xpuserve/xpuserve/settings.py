@@ -67,6 +67,9 @@ class Settings(BaseModel):
     queue_requests: int = Field(default=32, ge=1)  # that may wait; more are refused
     stall_timeout: int = Field(default=300, ge=1)  # seconds without a step that ended, after which the engine hangs
     queue_tokens: int = Field(default=65536, ge=1)  # of prompts that may wait
+    batch_rows: int = Field(default=0, ge=0)  # requests that are on the device together; 0 leaves it to the engine
+    cache_tokens: int = Field(default=0, ge=0)  # that their key-value caches hold together; 0 leaves it to the engine
+    prefill_tokens: int = Field(default=256, ge=1)  # of prompts that are read in one step beside running answers
 
     @model_validator(mode="after")
     def _engine_reads_the_format(self) -> Settings:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from xpuserve.api import document, errors, sse
+from xpuserve.api import document, errors, page, sse
 from xpuserve.api.answer import Answer
 from xpuserve.api.auth import RequireKey
 from xpuserve.api.errors import SERVER_ERROR, APIError
@@ -23,7 +23,7 @@ from xpuserve.api.observe import CLIENT_LEFT, Observe
 from xpuserve.api.schema import ChatReply, ChatRequest, CompletionBase, CompletionRequest, Reply
 from xpuserve.engine.loop import STALL_SECONDS, Engine
 from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Failed, Finished, Piece
+from xpuserve.engine.request import Failed, Finished, Piece, TokenText
 from xpuserve.keys import Keys
 from xpuserve.metrics import CONTENT_TYPE
 
@@ -67,6 +67,7 @@ def create_app(
     completer = Completer(engine, model, limits)
     card = document.Model(id=model, created=int(time.time()))
     document.complete(app, model)
+    page.add(app)
 
     def trouble() -> str:
         if not engine.alive:
@@ -80,16 +81,17 @@ def create_app(
         problem = trouble()
         return _status(problem or "ok", 503 if problem else 200)
 
-    @app.get("/ready", responses=document.PROBE)
+    @app.get("/ready", responses=document.READY)
     async def ready() -> Response:
         """Whether requests are answered: the model is loaded and warm, and the engine healthy."""
         problem = trouble() or ("" if engine.ready else "loading")
-        return _status(problem or "ready", 503 if problem else 200)
+        content = {"status": problem or "ready", "batching": engine.batching or None}
+        return JSONResponse(content, 503 if problem else 200)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def counted() -> Response:
         """What the service counted since it started, for Prometheus."""
-        return Response(engine.metrics.text(engine.running, engine.waiting), media_type=CONTENT_TYPE)
+        return Response(engine.counted(), media_type=CONTENT_TYPE)
 
     @app.get("/v1/models", responses={**document.KEY_NEEDED, **document.FAILED})
     async def models() -> document.Models:
@@ -138,6 +140,10 @@ class Completer:
             raise APIError(
                 400, f"{refused}: this server does not offer it", param=refused, code="unsupported_parameter"
             )
+        missing = sorted(body.wants - self._engine.offers)
+        if missing:
+            message = f"{missing[0]}: this server's engine does not offer it"
+            raise APIError(400, message, param=missing[0], code="unsupported_parameter")
         if not (self._engine.ready and self._engine.alive):
             retry = {"Retry-After": errors.RETRY_SECONDS}
             raise APIError(503, "the model is not ready yet", SERVER_ERROR, code="not_ready", headers=retry)
@@ -227,17 +233,19 @@ class Usage:
 
 async def _whole(answer: Answer, choices: int, reply: Reply, usage: Usage) -> Response:
     texts, reasons = [""] * choices, [""] * choices
+    tokens: list[list[TokenText]] = [[] for _ in range(choices)]
     async for n, event in answer.events():
         if isinstance(event, Failed):
             raise errors.failure(event)
         if isinstance(event, Piece):
             texts[n] += event.text
+            tokens[n] += event.tokens
         else:
             reasons[n] = event.reason
             usage.add(event.tokens)
     if not all(reasons):
         return Response(status_code=CLIENT_LEFT)  # nobody reads this
-    return JSONResponse(reply.whole(list(zip(texts, reasons)), usage.as_dict()))
+    return JSONResponse(reply.whole(list(zip(texts, tokens, reasons)), usage.as_dict()))
 
 
 async def _chunks(
@@ -253,7 +261,7 @@ async def _chunks(
             usage.add(event.tokens)
             yield reply.chunk(n, None, event.reason)
         else:
-            yield reply.chunk(n, event.text)
+            yield reply.chunk(n, event.text, tokens=event.tokens)
     if include_usage:
         yield reply.usage_chunk(usage.as_dict())
 

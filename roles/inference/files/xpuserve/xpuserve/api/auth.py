@@ -6,11 +6,12 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from xpuserve.api import page
 from xpuserve.api.errors import CLIENT_ERROR, error_body
 from xpuserve.keys import Keys
 
-# Probes and scrapers have no key, and these answers hold nothing of what people ask.
-OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
+# Probes, scrapers and a browser that opens the page have no key, and these answers hold nothing of what people ask.
+OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"}) | page.PATHS
 
 
 class RequireKey:

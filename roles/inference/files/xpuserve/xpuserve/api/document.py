@@ -31,6 +31,14 @@ class Status(BaseModel):
     status: str
 
 
+class Ready(Status):
+    """Whether it answers requests, and how: together (on), one at a time (off), or one at a time because they came out
+    otherwise together (degraded); null is not known yet.
+    """
+
+    batching: Optional[Literal["on", "off", "degraded"]]
+
+
 class Model(BaseModel):
     """A model that is served."""
 
@@ -62,12 +70,42 @@ class ChatAnswer(BaseModel):
     content: str
 
 
+class Logprob(BaseModel):
+    """A token that was chosen or could have been; `bytes` are not known of part of a character."""
+
+    token: str
+    logprob: float
+    bytes: Optional[list[int]]
+
+
+class ChosenLogprob(Logprob):
+    """A token of the answer."""
+
+    top_logprobs: list[Logprob]
+
+
+class ChatLogprobs(BaseModel):
+    """How likely the tokens of a turn were, before penalties, bias and temperature."""
+
+    content: list[ChosenLogprob]
+    refusal: None
+
+
+class TextLogprobs(BaseModel):
+    """The same for a text, each list with one item for each token."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: Optional[list[dict[str, float]]]
+    text_offset: list[int]
+
+
 class ChatChoice(BaseModel):
     """One of the answers."""
 
     index: int
     message: ChatAnswer
-    logprobs: None
+    logprobs: Optional[ChatLogprobs]
     finish_reason: FinishReason
 
 
@@ -87,7 +125,7 @@ class TextChoice(BaseModel):
 
     index: int
     text: str
-    logprobs: None
+    logprobs: Optional[TextLogprobs]
     finish_reason: FinishReason
 
 
@@ -109,6 +147,8 @@ KEY_NEEDED: Responses = {401: {"model": Error, "description": "A known API key i
 UNKNOWN_MODEL: Responses = {404: {"model": Error, "description": "There is no such model."}}
 FAILED: Responses = {500: {"model": Error, "description": "The service has a bug, or its engine failed."}}
 PROBE: Responses = {200: {"model": Status}, 503: {"model": Status, "description": "It is not; the status says why."}}
+
+READY: Responses = {200: {"model": Ready}, 503: {"model": Ready, "description": "It is not; the status says why."}}
 
 
 def completion(reply: type[BaseModel]) -> Responses:

@@ -41,6 +41,7 @@ def failure(event: Failed) -> APIError:
     """What the client is told where the engine gave no answer."""
     status, headers = {
         "shutting_down": (503, {"Retry-After": RETRY_SECONDS}),
+        "out_of_memory": (503, {"Retry-After": RETRY_SECONDS}),
         # OpenAI's client would try again, which makes a server that is too slow slower.
         "deadline_exceeded": (504, {"x-should-retry": "false"}),
     }.get(event.code, (500, None))

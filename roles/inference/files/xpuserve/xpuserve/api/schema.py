@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from xpuserve.engine.request import Message, Sampling
+from xpuserve.engine.request import Message, Sampling, TokenText
 
 MAX_ANSWERS = 8  # to one prompt
 MAX_PROMPTS = 16  # in one request for completions
+MAX_LOGPROBS = 20  # tokens that are told beside the chosen one
+MAX_BIASES = 300
 
 # Fields of OpenAI's API, and of other servers', that would change the answer and are not offered here: each with the
 # values that ask for what is done anyway. Null always does.
@@ -33,8 +36,6 @@ NOT_OFFERED: dict[str, tuple[Any, ...]] = {
     "include_stop_str_in_output": (False,),
     "json_schema": (),
     "length_penalty": (1, 1.0),
-    "logit_bias": ({}, []),
-    "logprobs": (False,),
     "min_tokens": (0,),
     "mirostat": (0,),
     "modalities": (["text"],),
@@ -66,11 +67,22 @@ def _whole_characters(text: str) -> str:
 
 def _name_not_offered(schema: dict[str, Any]) -> None:
     for name, values in NOT_OFFERED.items():
+        if name in schema["properties"]:  # what one kind of completion offers, and the other does not
+            continue
         schema["properties"][name] = {"enum": [None, *values], "description": "Nothing else is offered."}
+
+
+def _token_ids(bias: dict[str, float]) -> dict[str, float]:
+    if not all(key.isdecimal() and key.isascii() and len(key) < 10 for key in bias):
+        raise ValueError("its keys must be token ids")
+    return bias
 
 
 _Text = Annotated[str, AfterValidator(_whole_characters)]
 _StopText = Annotated[_Text, Field(min_length=1)]
+_Bias = Annotated[
+    dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES), AfterValidator(_token_ids)
+]
 _Stop = Union[_StopText, Annotated[list[_StopText], Field(max_length=4)]]
 
 
@@ -105,6 +117,7 @@ class CompletionBase(BaseModel):
     stop: Optional[_Stop] = None
     seed: Optional[int] = Field(default=None, ge=-(2**63), lt=2**63)
     n: Optional[int] = Field(default=None, ge=1, le=MAX_ANSWERS)
+    logit_bias: Optional[_Bias] = Field(default=None, description="by token id, as text; not every engine has it")
 
     @field_validator("stream_options")
     @classmethod
@@ -132,6 +145,19 @@ class CompletionBase(BaseModel):
         """How many answers to each prompt are asked for."""
         return self.n or 1
 
+    @property
+    def alternatives(self) -> Optional[int]:
+        """How many likely tokens are to be told beside each of the answer's; None if nothing is to be told of any."""
+        raise NotImplementedError
+
+    @property
+    def wants(self) -> set[str]:
+        """The fields that ask for what not every engine has."""
+        found = {"logit_bias"} if self.logit_bias else set()
+        if self.alternatives is not None:
+            found |= {"logprobs", "top_logprobs"} if self.alternatives else {"logprobs"}
+        return found
+
     def sampling(self, max_tokens: int, answer: int) -> Sampling:
         """How the tokens of the answer of that number are chosen; each answer has a seed of its own."""
         chosen = {name: getattr(self, name) for name in _SAMPLED if getattr(self, name) is not None}
@@ -139,7 +165,8 @@ class CompletionBase(BaseModel):
         if self.seed is not None:
             chosen["seed"] = self.seed + answer
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        return Sampling(max_tokens=max_tokens, stop=stop, **chosen)
+        bias = tuple((int(token), add) for token, add in (self.logit_bias or {}).items())
+        return Sampling(max_tokens, stop=stop, logit_bias=bias, logprobs=self.alternatives, **chosen)
 
 
 # The fields of a request that a Sampling has under the same name.
@@ -177,17 +204,40 @@ class ChatRequest(CompletionBase):
     """The body of /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1)
+    logprobs: Optional[bool] = Field(default=None, description="not every engine has it")
+    top_logprobs: Optional[int] = Field(default=None, ge=0, le=MAX_LOGPROBS, description="not every engine has it")
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _has_logprobs(cls, value: Optional[int], info: ValidationInfo) -> Optional[int]:
+        if value and not info.data.get("logprobs"):
+            raise ValueError("it goes with logprobs: set that to true")
+        return value
+
+    @property
+    def alternatives(self) -> Optional[int]:
+        """See CompletionBase."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class CompletionRequest(CompletionBase):
     """The body of /v1/completions."""
 
     prompt: Union[_Text, Annotated[list[_Text], Field(min_length=1, max_length=MAX_PROMPTS)]]
+    logprobs: Optional[int] = Field(default=None, ge=0, le=MAX_LOGPROBS, description="not every engine has it")
+
+    @property
+    def alternatives(self) -> Optional[int]:
+        """See CompletionBase."""
+        return self.logprobs
 
     @property
     def prompts(self) -> list[str]:
         """The texts to continue."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+Tokens = Sequence[TokenText]
 
 
 class Reply:
@@ -202,18 +252,22 @@ class Reply:
         # Who asks for usage finds the field in every chunk, and null in all but the last.
         self._usage: dict[str, Any] = {"usage": None} if include_usage else {}
 
-    def whole(self, choices: list[tuple[str, str]], usage: dict[str, int]) -> dict[str, Any]:
-        """The complete reply, of texts and their finish reasons."""
-        parts = [self._choice(n, self._whole_text(text), reason) for n, (text, reason) in enumerate(choices)]
+    def whole(self, choices: list[tuple[str, Tokens, str]], usage: dict[str, int]) -> dict[str, Any]:
+        """The complete reply, of texts, what is told of their tokens, and their finish reasons."""
+        parts = [
+            self._choice(n, self._whole_text(text), reason, tokens) for n, (text, tokens, reason) in enumerate(choices)
+        ]
         return {**self._common, "object": self.whole_object, "choices": parts, "usage": usage}
 
     def first_chunks(self, choices: int) -> list[dict[str, Any]]:
         """What a stream opens with."""
         return []
 
-    def chunk(self, choice: int, text: Optional[str], finish_reason: Optional[str] = None) -> dict[str, Any]:
+    def chunk(
+        self, choice: int, text: Optional[str], finish_reason: Optional[str] = None, tokens: Tokens = ()
+    ) -> dict[str, Any]:
         """Some more text of a choice, or its end."""
-        return self._chunk(self._choice(choice, self._chunk_text(text), finish_reason))
+        return self._chunk(self._choice(choice, self._chunk_text(text), finish_reason, tokens))
 
     def usage_chunk(self, usage: dict[str, int]) -> dict[str, Any]:
         """The token counts at the end of a stream that asked for them."""
@@ -222,9 +276,20 @@ class Reply:
     def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
         return {**self._common, "object": self.chunk_object, "choices": [choice], **self._usage}
 
-    @staticmethod
-    def _choice(index: int, text: dict[str, Any], finish_reason: Optional[str]) -> dict[str, Any]:
-        return {"index": index, **text, "logprobs": None, "finish_reason": finish_reason}
+    def _choice(
+        self, index: int, text: dict[str, Any], finish_reason: Optional[str], tokens: Tokens = ()
+    ) -> dict[str, Any]:
+        logprobs = self._logprobs(tokens) if tokens else None
+        return {"index": index, **text, "logprobs": logprobs, "finish_reason": finish_reason}
+
+    def _logprobs(self, tokens: Tokens) -> dict[str, Any]:
+        return {
+            "tokens": [token.text for token in tokens],
+            "token_logprobs": [token.logprob for token in tokens],
+            # Several tokens may have the same text; the likeliest counts.
+            "top_logprobs": [dict(reversed(token.top)) for token in tokens] if tokens[0].top else None,
+            "text_offset": [token.offset for token in tokens],
+        }
 
     def _whole_text(self, text: str) -> dict[str, Any]:
         return {"text": text}
@@ -245,8 +310,20 @@ class ChatReply(Reply):
         opening = {"delta": {"role": "assistant", "content": ""}}
         return [self._chunk(self._choice(n, opening, None)) for n in range(choices)]
 
+    def _logprobs(self, tokens: Tokens) -> dict[str, Any]:
+        content = [
+            {**_told(token.text, token.logprob), "top_logprobs": [_told(*other) for other in token.top]}
+            for token in tokens
+        ]
+        return {"content": content, "refusal": None}
+
     def _whole_text(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text}}
 
     def _chunk_text(self, text: Optional[str]) -> dict[str, Any]:
         return {"delta": {} if text is None else {"content": text}}
+
+
+def _told(text: str, logprob: float) -> dict[str, Any]:
+    # Part of a character is U+FFFD, and the tokenizers do not say what its bytes are.
+    return {"token": text, "logprob": logprob, "bytes": None if "\ufffd" in text else list(text.encode())}

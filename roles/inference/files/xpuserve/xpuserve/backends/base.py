@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
-from typing import Optional
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
 
 from xpuserve.engine.request import Message, Sampling
+from xpuserve.engine.runner import OneAtATime, Runner, Tokens
 
 
 class EngineError(Exception):
@@ -35,20 +37,69 @@ class Tokenizer(ABC):
         """
 
 
+@dataclass(frozen=True)
+class Part:
+    """Columns `start` to `end` of one row of a cache."""
+
+    cache: Any
+    row: int
+    start: int
+    end: int
+
+
+class Model(ABC):
+    """A causal language model that reads and writes its key-value cache in rows, which is what batching needs.
+
+    A cache has as many columns as tokens were read into it, those that pad a row included. Arrays are numpy's.
+    Both methods raise OutOfMemoryError, after which the caches they were given are as they were.
+    """
+
+    stop_ids: frozenset[int]
+
+    @abstractmethod
+    def forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> tuple[Any, Any]:
+        """Read some tokens of every row: the logits after each row's last, as 32-bit floats, and the longer cache.
+
+        `ids` and `positions` are [rows, tokens]; `mask` is [rows, columns + tokens], false where a row is padded. The
+        cache that is given, None for a new row, may share memory with the one that is returned, but holds what it held.
+        """
+
+    @abstractmethod
+    def gather(self, parts: Sequence[Part], *, grows: bool) -> Any:
+        """A cache with each part as a row, padded with zeros on the left to the longest.
+
+        It is a copy: it shares no memory with what it was made from. `grows` says that it will be decoded further.
+        """
+
+    @abstractmethod
+    def cache_tokens(self) -> int:
+        """How many tokens' cache the device's free memory holds, as it is now."""
+
+    @abstractmethod
+    def free(self) -> None:
+        """Give memory that is not in use back to the device."""
+
+
 class Backend(ABC):
-    """One loaded model on one device. Only the engine's thread calls load() and generate()."""
+    """One loaded model on one device. Only the engine's thread calls its methods."""
 
     tokenizer: Tokenizer
+    # What requests may ask for and not every engine has: logit_bias, logprobs, top_logprobs.
+    offers: frozenset[str] = frozenset()
 
     @abstractmethod
     def load(self) -> None:
         """Read the weights into the device's memory and set `tokenizer`."""
 
-    @abstractmethod
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[Optional[int], None, None]:
-        """Yield at most `sampling.max_tokens` token ids and end where the model ends its answer.
+    def runner(self) -> Runner:
+        """What steps requests through the loaded model; unless a backend has better, one request at a time."""
+        return OneAtATime(self.generate)
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Tokens:
+        """Yield tokens, at most `sampling.max_tokens`, and end where the model ends its answer.
 
         A step that gives no token, such as a part of a long prompt, yields None: after every step the engine looks
         whether anybody still waits. The end-of-answer token is not yielded. Closing the generator cancels the request
         and frees what it held.
         """
+        raise NotImplementedError

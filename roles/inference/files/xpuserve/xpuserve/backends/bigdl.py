@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
@@ -12,15 +13,28 @@ from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from xpuserve import weights
-from xpuserve.backends.base import Backend, EngineError, Tokenizer
+from xpuserve.backends import instructions
+from xpuserve.backends.base import Backend, EngineError, Model, Part, Tokenizer
+from xpuserve.engine import selftest
 from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Message, Sampling
+from xpuserve.engine.request import Message, Sampling, Token
+from xpuserve.engine.runner import OneAtATime, OutOfMemoryError, Runner, Tokens
 from xpuserve.engine.sampler import Sampler
+from xpuserve.engine.scheduler import Scheduler
 from xpuserve.settings import Settings
 
 WEIGHTS_FILE = "model.safetensors"
 # What a converted model takes over from its source as it is: the tokenizer, and a model's own code.
 _KEPT_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "chat_template.jinja", "*.py")
+# How PyTorch and its Intel extension say that memory does not suffice.
+_OUT_OF_MEMORY = (
+    *("out of memory", "out of device memory", "out_of_device_memory", "out_of_host_memory", "out_of_resources"),
+    *("can't allocate memory", "not enough memory", "failed to allocate"),
+)
+# Rows of a batch where the settings do not say how many; on Arc, some kernels hang at 16.
+ROWS = {"cpu": 16, "gpu": 8}
+# Columns that a batch's cache has behind its last: BigDL makes them itself otherwise, with one more copy.
+ROOM = 256
 
 
 class HFTokenizer(Tokenizer):
@@ -62,6 +76,8 @@ class HFTokenizer(Tokenizer):
 class BigDLBackend(Backend):
     """A Hugging Face model in one of BigDL-LLM's low-bit formats."""
 
+    offers = frozenset({"logit_bias", "logprobs", "top_logprobs"})
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._device = "xpu" if settings.device == "gpu" else "cpu"
@@ -75,6 +91,8 @@ class BigDLBackend(Backend):
                 raise EngineError("PyTorch sees no Intel GPU: check the driver, the render group and ZE_AFFINITY_MASK")
         if self._settings.threads:
             torch.set_num_threads(self._settings.threads)
+        if self._device == "cpu":
+            instructions.use_widest()
         model = self._load_low_bit() if self._settings.model.format == "low_bit" else self._quantise()
         _apply_rope_theta(model)
         self._model = model.eval().to(self._device)
@@ -95,20 +113,37 @@ class BigDLBackend(Backend):
             file.chmod(0o644)
         weights.publish(partial, output)
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[Optional[int], None, None]:
+    def runner(self) -> Runner:
+        """See Backend."""
+        rows = self._settings.batch_rows or ROWS[self._settings.device]
+        if rows == 1 or type(self._model).__name__ != "LlamaForCausalLM":
+            return OneAtATime(self.generate)
+        model = LlamaModel(self._model, self._stop_ids)
+        if not selftest.agrees(self.generate, model, self.tokenizer):
+            return OneAtATime(self.generate, "degraded")
+        most = rows * self._settings.model.context_length
+        return Scheduler(
+            model,
+            rows=rows,
+            cache_tokens=self._settings.cache_tokens or max(1, min(most, model.cache_tokens())),
+            prefill_tokens=self._settings.prefill_tokens,
+        )
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Tokens:
         """See Backend."""
         choose = Sampler(sampling, prompt)
         stop_ids = set() if sampling.ignore_eos else self._stop_ids
         ids = torch.tensor([list(prompt)], device=self._device)
         state: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "use_cache": True}
         for _ in range(sampling.max_tokens):
-            token, state = self._step(ids, state, choose)
-            if token in stop_ids:
+            with _memory():
+                token, state = self._step(ids, state, choose)
+            if token.id in stop_ids:
                 return
             yield token
-            ids = torch.cat([ids, torch.tensor([[token]], device=self._device)], dim=-1)
+            ids = torch.cat([ids, torch.tensor([[token.id]], device=self._device)], dim=-1)
 
-    def _step(self, ids: Any, state: dict[str, Any], choose: Sampler) -> tuple[int, dict[str, Any]]:
+    def _step(self, ids: Any, state: dict[str, Any], choose: Sampler) -> tuple[Token, dict[str, Any]]:
         # prepare_inputs_for_generation and _update_model_kwargs_for_generation are how every transformers model,
         # ChatGLM2's own code too, says what it wants as input for the next token.
         with torch.inference_mode():
@@ -148,6 +183,101 @@ class BigDLBackend(Backend):
         if isinstance(template, list):  # several, by name
             template = {item["name"]: item["template"] for item in template}.get("default")
         self.tokenizer = HFTokenizer(tokenizer, template)
+
+
+class LlamaModel(Model):
+    """The Llama of transformers 4.31, as it is or with the attention that BigDL puts in its place.
+
+    A cache is a pair of tensors [rows, heads, columns, width] for each layer. BigDL's attention writes new columns into
+    the memory behind a tensor's last where its strides say that there is room: no two caches may share memory there.
+    """
+
+    def __init__(self, model: Any, stop_ids: set[int]) -> None:
+        self._model = model
+        self._device = model.device
+        self.stop_ids = frozenset(stop_ids)
+
+    def forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> tuple[Any, Any]:
+        """See Model."""
+        tokens = ids.shape[1]
+        with _memory(), torch.inference_mode():
+            output = self._model.model(
+                input_ids=torch.from_numpy(ids).to(self._device),
+                position_ids=torch.from_numpy(positions).to(self._device),
+                attention_mask=torch.from_numpy(mask).to(self._device),
+                past_key_values=cache and [(_with_room(k, tokens), _with_room(v, tokens)) for k, v in cache],
+                use_cache=True,
+                return_dict=True,
+            )
+            # Of a prompt, only the last token's logits are wanted: the others cost as much as some layers.
+            logits = self._model.lm_head(output.last_hidden_state[:, -1:])[:, -1]
+            return logits.float().cpu().numpy(), output.past_key_values
+
+    def gather(self, parts: Sequence[Part], *, grows: bool) -> Any:
+        """See Model."""
+        with _memory(), torch.inference_mode():
+            return [
+                tuple(_gathered(parts, layer, kind, grows=grows) for kind in range(2))
+                for layer in range(len(parts[0].cache))
+            ]
+
+    def cache_tokens(self) -> int:
+        """See Model. Half of what is free: a change of the batch is a copy."""
+        config = self._model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = config.hidden_size // config.num_attention_heads
+        number = next(parameter for parameter in self._model.parameters() if parameter.is_floating_point())
+        token = 2 * config.num_hidden_layers * heads * width * int(number.element_size())
+        return int(_free_memory(self._device) // 2 // token)
+
+    def free(self) -> None:
+        """See Model."""
+        if self._device.type == "xpu":
+            torch.xpu.empty_cache()
+
+
+def _gathered(parts: Sequence[Part], layer: int, kind: int, *, grows: bool) -> Any:
+    columns = max(part.end - part.start for part in parts)
+    first = parts[0].cache[layer][kind]
+    _, heads, _, width = first.shape
+    room = columns + (ROOM if grows else 0)
+    rows = torch.empty((len(parts), heads, room, width), dtype=first.dtype, device=first.device)[:, :, :columns]
+    for n, part in enumerate(parts):
+        padding = columns - (part.end - part.start)
+        rows[n, :, :padding] = 0
+        rows[n, :, padding:] = part.cache[layer][kind][part.row, :, part.start : part.end]
+    return rows
+
+
+def _with_room(tensor: Any, tokens: int) -> Any:
+    """The tensor, or a copy without room where BigDL would write `tokens` more columns behind it and has no room.
+
+    It looks only whether there is room for one.
+    """
+    columns, width = tensor.shape[2:]
+    room = tensor.stride(1) // width - columns
+    return tensor.contiguous() if 0 < room < tokens else tensor
+
+
+def _free_memory(device: Any) -> int:
+    if device.type == "xpu":
+        return int(torch.xpu.get_device_properties(device).total_memory * 0.95) - int(torch.xpu.memory_reserved(device))
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        name, _, kib = line.partition(":")
+        if name == "MemAvailable":
+            return int(kib.split()[0]) * 1024
+    raise EngineError("/proc/meminfo does not say how much memory is available")
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Tell where memory does not suffice: PyTorch and its Intel extension say it in many ways."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+            raise OutOfMemoryError(str(error).partition("\n")[0]) from None
+        raise
 
 
 def _apply_rope_theta(model: Any) -> None:

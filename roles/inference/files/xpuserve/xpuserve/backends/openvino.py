@@ -6,7 +6,7 @@ import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
@@ -17,8 +17,14 @@ import openvino_genai
 
 from xpuserve.backends.base import Backend, EngineError, Tokenizer
 from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Message, Sampling
+from xpuserve.engine.request import Message, Request, Sampling, Token
+from xpuserve.engine.runner import OutOfMemoryError, Output, Runner
 from xpuserve.settings import Settings
+
+# Requests in the pipeline where the settings do not say how many.
+ROWS = 32
+# Tokens in a block of the library's key-value cache.
+BLOCK_TOKENS = {"cpu": 32, "gpu": 16}
 
 
 class OpenVINOTokenizer(Tokenizer):
@@ -59,10 +65,12 @@ class OpenVINOTokenizer(Tokenizer):
 class OpenVINOBackend(Backend):
     """A GGUF file or an OpenVINO model in OpenVINO GenAI."""
 
+    # The library tells the chosen token's probability and no other, and takes no bias.
+    offers = frozenset({"logprobs"})
+
     def __init__(self, settings: Settings, instance: int) -> None:
         self._settings = settings
         self._instance = instance
-        self._ids = itertools.count()
 
     def load(self) -> None:
         """See Backend."""
@@ -73,9 +81,18 @@ class OpenVINOBackend(Backend):
             properties["CACHE_DIR"] = str(Path(self._settings.cache_dir) / "openvino")
         with self._openable() as path:
             self._pipeline = openvino_genai.ContinuousBatchingPipeline(
-                path, openvino_genai.SchedulerConfig(), self._device(), properties
+                path, self._scheduler(), self._device(), properties
             )
         self.tokenizer = OpenVINOTokenizer(self._pipeline.get_tokenizer(), self._settings.model.context_length)
+
+    def _scheduler(self) -> Any:
+        config = openvino_genai.SchedulerConfig()
+        config.max_num_seqs = self._settings.batch_rows or ROWS
+        config.max_num_batched_tokens = self._settings.prefill_tokens + config.max_num_seqs
+        config.enable_prefix_caching = True
+        # Without a size, the cache grows with what runs at a time, and former conversations stay in what it has.
+        config.num_kv_blocks = -(-self._settings.cache_tokens // BLOCK_TOKENS[self._settings.device])
+        return config
 
     @contextmanager
     def _openable(self) -> Iterator[str]:
@@ -96,48 +113,9 @@ class OpenVINOBackend(Backend):
         finally:
             shutil.rmtree(copies, ignore_errors=True)
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Generator[Optional[int], None, None]:
+    def runner(self) -> Runner:
         """See Backend."""
-        config = self._config(sampling)
-        ids = openvino.Tensor(numpy.array([prompt], dtype=numpy.int64))
-        handle = self._pipeline.add_request(next(self._ids), ids, config)
-        try:
-            while self._pipeline.has_non_finished_requests():
-                self._pipeline.step()
-                if not handle.can_read():
-                    yield None
-                while handle.can_read():
-                    for output in handle.read().values():
-                        for token in output.generated_ids:
-                            if token in config.stop_token_ids:
-                                return
-                            yield token
-            if handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
-                raise EngineError("not enough memory for this prompt's cache")
-        finally:
-            # The pipeline drops a cancelled request in its next step.
-            handle.cancel()
-            while self._pipeline.has_non_finished_requests():
-                self._pipeline.step()
-
-    def _config(self, sampling: Sampling) -> Any:
-        config = self._pipeline.get_config()
-        config.max_new_tokens = sampling.max_tokens
-        config.stop_token_ids = set() if sampling.ignore_eos else config.stop_token_ids | {config.eos_token_id}
-        config.ignore_eos = sampling.ignore_eos
-        config.repetition_penalty = sampling.repetition_penalty
-        config.presence_penalty = sampling.presence_penalty
-        config.frequency_penalty = sampling.frequency_penalty
-        config.do_sample = sampling.temperature > 0
-        if config.do_sample:
-            # In 32 bits the least would be 0 and the greatest 1, which the library refuses.
-            config.temperature = max(sampling.temperature, 1e-6)
-            config.top_p = max(sampling.top_p, 1e-6)
-            config.min_p = min(sampling.min_p, 1 - 1e-6)
-            if sampling.top_k:
-                config.top_k = sampling.top_k
-            config.rng_seed = secrets.randbits(32) if sampling.seed is None else sampling.seed % 2**32
-        return config
+        return PipelineRunner(self._pipeline, self._settings.batch_rows or ROWS)
 
     def _device(self) -> str:
         if self._settings.device == "cpu":
@@ -156,3 +134,82 @@ class OpenVINOBackend(Backend):
 
 def _present(token_id: int) -> Optional[int]:
     return token_id if token_id >= 0 else None
+
+
+class PipelineRunner(Runner):
+    """The requests in a pipeline, which batches them itself."""
+
+    def __init__(self, pipeline: Any, rows: int) -> None:
+        self._pipeline = pipeline
+        self._most_rows = rows
+        self._ids = itertools.count()
+        self._handles: dict[Request, tuple[Any, Any]] = {}  # and how the library was told to sample
+        self.batching = "on" if rows > 1 else "off"
+
+    @property
+    def cache_usage(self) -> float:
+        """See Runner."""
+        return float(self._pipeline.get_metrics().cache_usage) / 100
+
+    def fits(self, request: Request) -> bool:
+        """See Runner."""
+        return len(self._handles) < self._most_rows
+
+    def add(self, request: Request) -> None:
+        """See Runner."""
+        config = self._config(request.sampling)
+        ids = openvino.Tensor(numpy.array([request.prompt], dtype=numpy.int64))
+        self._handles[request] = self._pipeline.add_request(next(self._ids), ids, config), config
+
+    def drop(self, request: Request) -> None:
+        """See Runner. The pipeline lets go of a cancelled request in its next step."""
+        if request in self._handles:
+            self._handles.pop(request)[0].cancel()
+
+    def step(self) -> Iterator[Output]:
+        """See Runner."""
+        try:
+            if self._pipeline.has_non_finished_requests():
+                self._pipeline.step()
+        except Exception as error:
+            for request in list(self._handles):
+                self.drop(request)
+                yield Output(request, error=error)
+        for request, (handle, config) in list(self._handles.items()):
+            tokens, ended = _read(handle, config)
+            if tokens or ended:
+                yield Output(request, tokens, ended)
+            elif handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
+                yield Output(request, error=OutOfMemoryError("the prompt's cache does not fit"))
+
+    def _config(self, sampling: Sampling) -> Any:
+        config = self._pipeline.get_config()
+        config.max_new_tokens = sampling.max_tokens
+        config.stop_token_ids = set() if sampling.ignore_eos else config.stop_token_ids | {config.eos_token_id}
+        config.ignore_eos = sampling.ignore_eos
+        config.logprobs = int(sampling.logprobs is not None)
+        config.repetition_penalty = sampling.repetition_penalty
+        config.presence_penalty = sampling.presence_penalty
+        config.frequency_penalty = sampling.frequency_penalty
+        config.do_sample = sampling.temperature > 0
+        if config.do_sample:
+            # In 32 bits the least would be 0 and the greatest 1, which the library refuses.
+            config.temperature = max(sampling.temperature, 1e-6)
+            config.top_p = max(sampling.top_p, 1e-6)
+            config.min_p = min(sampling.min_p, 1 - 1e-6)
+            if sampling.top_k:
+                config.top_k = sampling.top_k
+            config.rng_seed = secrets.randbits(32) if sampling.seed is None else sampling.seed % 2**32
+        return config
+
+
+def _read(handle: Any, config: Any) -> tuple[list[Token], bool]:
+    """The new tokens of an answer, and whether the model ended it."""
+    tokens: list[Token] = []
+    while handle.can_read():
+        for output in handle.read().values():
+            for token, logprob in zip(output.generated_ids, output.generated_log_probs):
+                if token in config.stop_token_ids:
+                    return tokens, True
+                tokens.append(Token(token, logprob if config.logprobs else None))
+    return tokens, False

@@ -30,6 +30,13 @@ class Detokenizer:
         self._start, self._read = self._read, len(self._ids)
         return self._until_stop(text)
 
+    def each(self, ids: Sequence[int]) -> list[str]:
+        """The text of each of these tokens, if it came next; U+FFFD where that ends within a character."""
+        context = self._ids[self._start :]
+        whole = self._decode(context).rstrip(_INCOMPLETE)
+        texts = [self._decode([*context, token]) for token in ids]
+        return [_INCOMPLETE if text.endswith(_INCOMPLETE) else text[len(whole) :] for text in texts]
+
     def finish(self) -> str:
         """What was held back, when no token follows."""
         if self.stopped:

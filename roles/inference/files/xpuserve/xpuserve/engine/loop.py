@@ -1,4 +1,4 @@
-"""The engine's thread: it alone owns the device, and serves one request at a time."""
+"""The engine's thread: it alone owns the device, and steps what runs there."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from typing import Optional
 
 from xpuserve.backends.base import Backend
 from xpuserve.engine import prompts
+from xpuserve.engine.answer import Answer
 from xpuserve.engine.detokenizer import Detokenizer
-from xpuserve.engine.request import Failed, Finished, Message, Piece, Request, Sampling
+from xpuserve.engine.request import Failed, Message, Request, Sampling
+from xpuserve.engine.runner import alone
 from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
 
@@ -33,7 +34,7 @@ class QueueFullError(Exception):
 
 
 class Engine:
-    """Loads a backend, warms it up, and then answers requests in the order in which they came."""
+    """Loads a backend, warms it up, and then takes requests in the order in which they came."""
 
     def __init__(
         self,
@@ -62,13 +63,15 @@ class Engine:
         # What follows changes under this lock only, and its waiter is this thread.
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
-        self._running: Optional[Request] = None
+        self._answers: dict[Request, Answer] = {}  # to the requests on the device
         self._progress = 0.0  # when work began or a step ended last
         self._aborted: Optional[Failed] = None
         self._stopping = False
         self._tokenizer_lock = threading.Lock()  # the web side encodes while this thread decodes
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._cache_usage = 0.0
         self.ready = False
+        self.batching = ""  # as a Runner says it, once the model is loaded
 
     def start(self) -> None:
         """Begin to load, in the engine's thread."""
@@ -83,7 +86,7 @@ class Engine:
     def stalled_seconds(self) -> float:
         """How long there has been work without a step that ended."""
         with self._changed:
-            return time.monotonic() - self._progress if self._running or self._waiting else 0.0
+            return time.monotonic() - self._progress if self._answers or self._waiting else 0.0
 
     @property
     def waiting(self) -> int:
@@ -93,7 +96,7 @@ class Engine:
     @property
     def running(self) -> int:
         """How many requests are on the device."""
-        return int(self._running is not None)
+        return len(self._answers)
 
     @property
     def full(self) -> bool:
@@ -104,7 +107,16 @@ class Engine:
     @property
     def retry_after(self) -> int:
         """Seconds in which a request is likely to leave the queue."""
-        return min(MAX_RETRY_SECONDS, max(1, math.ceil(self._mean_seconds)))
+        return min(MAX_RETRY_SECONDS, max(1, math.ceil(self._mean_seconds / max(1, self.running))))
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """Fields of a request that not every engine has, and this one has."""
+        return self._backend.offers
+
+    def counted(self) -> str:
+        """The metrics, for Prometheus."""
+        return self.metrics.text(self.running, self.waiting, self._cache_usage)
 
     def stop(self, timeout: float) -> None:
         """Let the thread finish what is queued and end, waiting at most `timeout` seconds."""
@@ -117,9 +129,9 @@ class Engine:
         """End every request that is not over, and every later one, with `event`."""
         with self._changed:
             self._aborted = event
-            running, waiting = self._running, list(self._waiting)
+            running, waiting = list(self._answers), list(self._waiting)
             self._waiting.clear()
-        for request in [*([running] if running else []), *waiting]:
+        for request in (*running, *waiting):
             request.cancelled.set()
             request.deliver(event)
         for request in waiting:
@@ -132,7 +144,7 @@ class Engine:
             if not aborted:
                 if not self._room_for(len(requests), sum(len(request.prompt) for request in requests)):
                     raise QueueFullError
-                if not self._running and not self._waiting:
+                if not self._answers and not self._waiting:
                     self._progress = time.monotonic()
                 self._waiting.extend(requests)
                 self._changed.notify()
@@ -168,8 +180,8 @@ class Engine:
             self._load()
             self.ready = True
             self._on_ready()
-            while (request := self._next()) is not None:
-                self._serve(request)
+            while self._wait():
+                self._step()
         except BaseException:  # a library may raise anything, and nobody else would notice that this thread is gone
             log.exception("the engine ended" if self.ready else "the model could not be loaded")
             self.abort(Failed("the engine ended"))
@@ -181,72 +193,79 @@ class Engine:
         fits = len(self._waiting) + requests <= self._queue_requests and waiting + tokens <= self._queue_tokens
         return fits or not self._waiting
 
-    def _next(self) -> Optional[Request]:
-        """The request whose turn it is; None when the engine is to stop and none is left."""
+    def _wait(self) -> bool:
+        """Wait for work; False when the engine is to stop and none is left."""
         with self._changed:
-            self._running = None
-            self._progress = time.monotonic()
-            self._changed.wait_for(lambda: self._waiting or self._stopping)
-            self._running = self._waiting.popleft() if self._waiting else None
-            return self._running
+            if not self._answers:
+                self._progress = time.monotonic()
+                self._changed.wait_for(lambda: self._waiting or self._stopping)
+            return bool(self._answers or self._waiting)
 
     def _load(self) -> None:
         started = time.monotonic()
         self._on_status("loading the model")
         self._backend.load()
         log.info("model loaded in %.1f s", time.monotonic() - started)
+        self._on_status("testing the model")
+        self._runner = self._backend.runner()
+        self.batching = self._runner.batching
         if self._warm_up:
             # A GPU compiles its kernels at the first prompt, which can take minutes.
             started = time.monotonic()
             self._on_status("warming up")
             prompt = self.encode_chat([Message("user", "Hello")])
-            for _ in self._backend.generate(prompt, Sampling(max_tokens=WARM_UP_TOKENS, temperature=0)):
-                pass
+            alone(self._runner, prompt, Sampling(max_tokens=WARM_UP_TOKENS, temperature=0))
             log.info("warmed up in %.1f s", time.monotonic() - started)
 
-    def _serve(self, request: Request) -> None:
-        request.times.started = time.monotonic()
-        outcome = "error"
-        try:
-            outcome = self._generate(request)
-        except Exception as error:
-            log.exception("request failed", extra=fields(request_id=request.id))
-            request.deliver(Failed(f"the engine failed: {type(error).__name__}"))
-        finally:
-            self.metrics.over(request, outcome)
-        times, now = request.times, time.monotonic()
+    def _step(self) -> None:
+        for gone in [each for each in self._answers.values() if each.request.cancelled.is_set()]:
+            self._over(gone, "abort")
+        self._admit()
+        for output in self._runner.step():
+            each = self._answers.get(output.request)
+            if each is None:  # it ended earlier in this step
+                continue
+            try:
+                outcome = "abort" if output.request.cancelled.is_set() else each.take(output)
+            except Exception as error:
+                outcome = each.fail(error)
+            if outcome:
+                self._over(each, outcome)
+        if not self._answers:  # what the last of them held is freed now, and not when the next comes
+            deque(self._runner.step(), maxlen=0)
+        self._cache_usage = self._runner.cache_usage
+        self._progress = time.monotonic()
+
+    def _admit(self) -> None:
+        while True:
+            with self._changed:
+                if not self._waiting or not self._runner.fits(self._waiting[0]):
+                    return
+                request = self._waiting.popleft()
+                each = Answer(request, Detokenizer(self._decode, request.sampling.stop), self.metrics)
+                self._answers[request] = each
+            request.times.started = time.monotonic()
+            try:
+                self._runner.add(request)
+            except Exception as error:
+                self._over(each, each.fail(error))
+
+    def _over(self, each: Answer, outcome: str) -> None:
+        """An answer is complete, or wanted no more, or failed."""
+        request, times, now = each.request, each.request.times, time.monotonic()
+        self._runner.drop(request)
+        with self._changed:
+            del self._answers[request]
+        self.metrics.over(request, outcome)
         self._mean_seconds += (now - times.started - self._mean_seconds) / 8
         line = fields(
             request_id=request.id,
             outcome=outcome,
             prompt_tokens=len(request.prompt),
+            cached_tokens=times.cached,
             answer_tokens=times.tokens,
             queue_seconds=times.started - times.submitted,
             first_token_seconds=times.first - times.submitted if times.tokens else None,
             seconds=now - times.submitted,
         )
         log.info("request over", extra=line)
-
-    def _generate(self, request: Request) -> str:
-        """How the request ended: a finish reason, or abort."""
-        text = Detokenizer(self._decode, request.sampling.stop)
-        if request.cancelled.is_set():
-            return "abort"
-        with closing(self._backend.generate(request.prompt, request.sampling)) as stream:
-            for token in stream:
-                self._progress = time.monotonic()
-                if request.cancelled.is_set():
-                    return "abort"
-                if token is None:
-                    continue
-                self.metrics.token(request)
-                if piece := text.push(token):
-                    request.deliver(Piece(piece))
-                if text.stopped:
-                    break
-        if rest := text.finish():
-            request.deliver(Piece(rest))
-        tokens = request.times.tokens
-        reason = "stop" if text.stopped or tokens < request.sampling.max_tokens else "length"
-        request.deliver(Finished(reason, tokens))
-        return reason

@@ -34,13 +34,39 @@ class Sampling:
     ignore_eos: bool = False
     seed: Optional[int] = None
     stop: tuple[str, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()  # token ids, and what is added to their logits
+    logprobs: Optional[int] = None  # how many likely tokens are told beside the chosen one; None: not even that one
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of an answer. Its log probability, and the likeliest tokens with theirs, where the request asks for them:
+    as the model has them, before penalties, bias and temperature.
+    """
+
+    id: int
+    logprob: Optional[float] = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenText:
+    """The same for the client. Bytes that are no whole character are U+FFFD; `offset` is where the token's text begins
+    in the answer.
+    """
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
+    offset: int
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some more text of the answer."""
+    """Some more text of the answer, and the tokens that it is of, where the request asks for log probabilities."""
 
     text: str
+    tokens: tuple[TokenText, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +97,7 @@ class Times:
     first: float = 0.0
     last: float = 0.0
     tokens: int = 0
+    cached: Optional[int] = None  # tokens of the prompt that an earlier request had left in the cache, if that is known
 
 
 @dataclass(eq=False)

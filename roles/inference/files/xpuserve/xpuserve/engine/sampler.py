@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from xpuserve.engine.request import Sampling
+from xpuserve.engine.request import Sampling, Token
 
 
 class Sampler:
@@ -20,12 +20,24 @@ class Sampler:
         self._seen = set(prompt)
         self._counts: dict[int, int] = {}
 
-    def __call__(self, logits: Any) -> int:
+    def __call__(self, logits: Any) -> Token:
         """The token chosen from one row of logits, an array of 32-bit floats."""
-        token = self._choose(self._penalised(logits))
+        token = self._choose(self._biased(self._penalised(logits)))
         self._seen.add(token)
         self._counts[token] = self._counts.get(token, 0) + 1
-        return token
+        if self._sampling.logprobs is None:
+            return Token(token)
+        return _with_logprobs(token, logits, self._sampling.logprobs)
+
+    def _biased(self, logits: Any) -> Any:
+        """The logits with the request's bias; a token that the model does not have has none."""
+        bias = [(token, add) for token, add in self._sampling.logit_bias if token < len(logits)]
+        if not bias:
+            return logits
+        biased = logits.copy()
+        for token, add in bias:
+            biased[token] += add
+        return biased
 
     def _penalised(self, logits: Any) -> Any:
         """The logits after the penalties: for repetition, of prompt and answer; the others, of the answer alone."""
@@ -62,3 +74,12 @@ class Sampler:
         ends = numpy.cumsum(weights)
         # side="right" passes over tokens of weight 0.
         return int(numpy.searchsorted(ends, self._random.random() * ends[-1], side="right"))
+
+
+def _with_logprobs(token: int, logits: Any, count: int) -> Token:
+    """The token with its log probability and those of the `count` likeliest."""
+    wide = logits.astype(numpy.float64)
+    wide -= wide.max()
+    wide -= numpy.log(numpy.exp(wide).sum())
+    likeliest = numpy.argsort(-wide, kind="stable")[:count] if count else ()
+    return Token(token, float(wide[token]), tuple((int(each), float(wide[each])) for each in likeliest))

@@ -1,0 +1,123 @@
+"""A client of OpenAI's API, for the terminal and for measuring. Only Python's own library is used."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any, NamedTuple, Optional
+from urllib.parse import urlsplit
+
+# A server that answers at all sends the first token within this; a long queue may take as long.
+TIMEOUT_SECONDS = 600
+_THOUGHT = "reasoning_content"
+
+
+class ClientError(Exception):
+    """The server did not answer as it should; the message is for people.
+
+    `status` is HTTP's, 0 where there was none.
+    """
+
+    def __init__(self, message: str, status: int = 0, code: Optional[str] = None, retry_after: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+
+
+class Event(NamedTuple):
+    """A piece of an answer, or what comes with it."""
+
+    text: str
+    thought: str  # what some servers send apart: a model that thinks aloud first
+    usage: dict[str, int]  # token counts; empty but in one of the last events
+
+
+class Client:
+    """An OpenAI-compatible server. Every request has a connection of its own, so threads may share a client."""
+
+    def __init__(self, url: str, key: str = "", timeout: float = TIMEOUT_SECONDS) -> None:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        try:
+            port = parts.port
+        except ValueError:
+            port = 0
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+            raise ClientError(f"{url} is not a server's address; an example: http://127.0.0.1:8000")
+        self.url = f"{parts.scheme}://{parts.netloc}"
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._path = parts.path.rstrip("/").removesuffix("/v1")
+        connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connect = partial(connect, parts.hostname, port, timeout=timeout)
+
+    def first_model(self) -> str:
+        """The name of the first model that the server has."""
+        with self._request("GET", "/v1/models") as response:
+            try:
+                return str(json.load(response)["data"][0]["id"])
+            except (ValueError, LookupError, TypeError, OSError, http.client.HTTPException):
+                raise self._stranger() from None
+
+    def events(self, body: dict[str, Any]) -> Generator[Event, None, None]:
+        """Stream the answer to a chat request. Closing the iterator stops the server's work."""
+        body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        with self._request("POST", "/v1/chat/completions", body) as response:
+            while line := _line(response):
+                if not line.startswith(b"data: "):
+                    continue
+                data = line[len(b"data: ") :].strip()
+                if data == b"[DONE]":
+                    return
+                yield self._event(data)
+            raise ClientError("the server ended the answer before it was complete")
+
+    def _event(self, data: bytes) -> Event:
+        try:
+            event = json.loads(data)
+            if "error" in event:
+                raise ClientError(event["error"]["message"], code=event["error"].get("code"))
+            deltas = [choice["delta"] for choice in event["choices"]]
+            said, thought = ("".join(delta.get(name) or "" for delta in deltas) for name in ("content", _THOUGHT))
+            return Event(said, thought, event.get("usage") or {})
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise self._stranger() from None
+
+    @contextmanager
+    def _request(
+        self, method: str, path: str, body: Optional[dict[str, Any]] = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        data = None if body is None else json.dumps(body)
+        headers = {"Content-Type": "application/json", "Connection": "close", **self._headers}
+        with closing(self._connect()) as connection:
+            try:
+                connection.request(method, self._path + path, data, headers)
+                response = connection.getresponse()
+                text = "" if response.status == 200 else response.read().decode("utf-8", "replace")
+            except (OSError, http.client.HTTPException) as error:
+                raise ClientError(f"nothing answers at {self.url}: {error}") from None
+            with response:
+                if response.status != 200:
+                    raise self._refusal(response, text)
+                yield response
+
+    def _refusal(self, response: http.client.HTTPResponse, text: str) -> ClientError:
+        try:
+            found = json.loads(text)["error"]
+            text, code = found["message"], found.get("code")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            text, code = response.reason, None
+        message = f"{self.url} says {response.status}: {text}"
+        return ClientError(message, response.status, code, response.headers.get("Retry-After", ""))
+
+    def _stranger(self) -> ClientError:
+        return ClientError(f"{self.url} does not speak OpenAI's API")
+
+
+def _line(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.readline()
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ClientError(f"the connection broke: {error}") from None

@@ -1,0 +1,77 @@
+"""One answer as it comes: tokens in, events for the client out."""
+
+from __future__ import annotations
+
+import logging
+from typing import Optional
+
+from xpuserve.engine.detokenizer import Detokenizer
+from xpuserve.engine.request import Failed, Finished, Piece, Request, Token, TokenText
+from xpuserve.engine.runner import OutOfMemoryError, Output
+from xpuserve.logs import fields
+from xpuserve.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Answer:
+    """The answer to a request that is on the device."""
+
+    def __init__(self, request: Request, text: Detokenizer, metrics: Metrics) -> None:
+        self.request = request
+        self._text = text
+        self._metrics = metrics
+        # Tokens whose text is not given out yet, and how long the text is with theirs and without.
+        self._held: list[TokenText] = []
+        self._offset = 0
+        self._given = 0
+
+    def take(self, output: Output) -> Optional[str]:
+        """Give out what a step gave; the result is how the answer ended, None if it goes on."""
+        if output.error:
+            return self.fail(output.error)
+        for token in output.tokens:
+            self._metrics.token(self.request)
+            if token.logprob is not None:
+                self._hold(token, token.logprob)
+            if piece := self._text.push(token.id):
+                self._deliver(piece)
+            if self._text.stopped:
+                return self._finish("stop")
+            if self.request.times.tokens >= self.request.sampling.max_tokens:
+                return self._finish("length")
+        return self._finish("stop") if output.ended else None
+
+    def fail(self, error: Exception) -> str:
+        """The answer will not be complete; the result is how it ended."""
+        if isinstance(error, OutOfMemoryError):
+            log.warning("out of memory: %s", error, extra=fields(request_id=self.request.id))
+            message = "the device has not enough memory for this request beside the others; try again later"
+            self.request.deliver(Failed(message, "out_of_memory"))
+        else:
+            log.error("request failed", exc_info=error, extra=fields(request_id=self.request.id))
+            self.request.deliver(Failed(f"the engine failed: {type(error).__name__}"))
+        return "error"
+
+    def _finish(self, reason: str) -> str:
+        rest = self._text.finish()
+        self._given += len(rest)
+        if self._text.stopped:
+            reason = "stop"
+            self._held = [token for token in self._held if token.offset < self._given]  # not of the stop sequence
+        if rest or self._held:
+            self.request.deliver(Piece(rest, tuple(self._held)))
+        self.request.deliver(Finished(reason, self.request.times.tokens))
+        return reason
+
+    def _hold(self, token: Token, logprob: float) -> None:
+        text, *others = self._text.each([token.id, *(each for each, _ in token.top)])
+        top = tuple((other, chance) for other, (_, chance) in zip(others, token.top))
+        self._held.append(TokenText(text, logprob, top, self._offset))
+        self._offset += len(text.rstrip("\ufffd"))
+
+    def _deliver(self, text: str) -> None:
+        self._given += len(text)
+        ready = [token for token in self._held if token.offset < self._given]
+        self._held = self._held[len(ready) :]
+        self.request.deliver(Piece(text, tuple(ready)))

@@ -1,0 +1,77 @@
+"""Rows of different length that are decoded together.
+
+The rows of a cache end in the same column; shorter ones are padded on the left. Padding is masked, and each row's
+tokens have the positions that they would have alone, so that a row's tokens are those of a run by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy
+
+from xpuserve.backends.base import Model, Part
+
+
+class Batch:
+    """The cache of the rows that are decoded together. After an OutOfMemoryError, nothing has changed."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._cache: Any = None
+        self.lengths: list[int] = []  # tokens of each row that are in the cache
+
+    @property
+    def width(self) -> int:
+        """Columns of the cache: no more than its longest row needs."""
+        return max(self.lengths, default=0)
+
+    def part(self, row: int) -> Part:
+        """A row without its padding."""
+        return Part(self._cache, row, self.width - self.lengths[row], self.width)
+
+    def change(self, keep: Sequence[int], new: Sequence[Part]) -> None:
+        """Leave the rows `keep`, in that order, and put `new` behind them.
+
+        One copy does both, and trims what padding the rows have in common then.
+        """
+        parts = [*map(self.part, keep), *new]
+        self._cache = self._model.gather(parts, grows=True) if parts else None
+        self.lengths = [part.end - part.start for part in parts]
+
+    def decode(self, tokens: Sequence[int]) -> Any:
+        """Read one more token of each row; the result is the logits of the next, a row each."""
+        lengths = numpy.array(self.lengths)[:, None]
+        mask = numpy.arange(self.width + 1) >= self.width - lengths
+        logits, self._cache = self._model.forward(numpy.array(tokens)[:, None], lengths, mask, self._cache)
+        self.lengths = [length + 1 for length in self.lengths]
+        return logits
+
+
+class Prefill:
+    """A prompt that is read by itself, in chunks; `part` may hold its beginning already."""
+
+    def __init__(self, model: Model, prompt: Sequence[int], part: Optional[Part] = None) -> None:
+        self._model = model
+        self._prompt = prompt
+        self._cache = model.gather([part], grows=False) if part else None
+        self.done = part.end - part.start if part else 0
+
+    @property
+    def left(self) -> int:
+        """Tokens that are still to be read."""
+        return len(self._prompt) - self.done
+
+    def read(self, tokens: int) -> Any:
+        """Read some more of them; the result is the logits after the last, [vocabulary]."""
+        end = min(self.done + tokens, len(self._prompt))
+        ids = numpy.array([self._prompt[self.done : end]])
+        positions = numpy.arange(self.done, end)[None]
+        logits, self._cache = self._model.forward(ids, positions, numpy.ones((1, end), bool), self._cache)
+        self.done = end
+        return logits[0]
+
+    def part(self) -> Part:
+        """What was read, as a row for a batch."""
+        return Part(self._cache, 0, 0, self.done)

@@ -1,0 +1,234 @@
+"""The service in front of an engine that batches."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy
+import pytest
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import LIMITS, MODEL, FakeBackend, wait_for
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_api import CHAT, TEXT, chat, error, sse, text
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_document import check
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_metrics import read, scrape
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyBackend, TinyTokenizer, expected, logits
+from fastapi.testclient import TestClient
+from xpuserve.api.app import create_app
+from xpuserve.engine.loop import Engine
+from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, Sampling
+
+TOKENIZER = TinyTokenizer()
+PROMPT = next(
+    prompt
+    for prompt in (chr(n) * 6 for n in range(65, 105))
+    if len(expected(TOKENIZER.encode(prompt, special=False), 30)) > 20
+)
+
+
+def answer(prompt: str, most: int) -> str:
+    return TOKENIZER.decode(expected(TOKENIZER.encode(prompt, special=False), most))
+
+
+@pytest.fixture
+def tiny() -> TinyBackend:
+    return TinyBackend()
+
+
+@pytest.fixture
+def engine(tiny: TinyBackend) -> Iterator[Engine]:
+    ready = threading.Event()
+    engine = Engine(tiny, prompt_format="tokenizer", warm_up=False, on_ready=ready.set, on_failed=ready.set)
+    engine.start()
+    assert ready.wait(5)
+    yield engine
+    engine.stop(5)
+    assert not engine.alive
+
+
+@pytest.fixture
+def client(engine: Engine) -> TestClient:
+    return TestClient(create_app(engine, MODEL, LIMITS), raise_server_exceptions=False)
+
+
+class Asked(Request):
+    """A request that keeps its events."""
+
+    def __init__(self, prompt: str, most: int = 20, **sampling: Any) -> None:
+        self.events: queue.Queue[Event] = queue.Queue()
+        ids = TOKENIZER.encode(prompt, special=False)
+        super().__init__(prompt, ids, Sampling(most, temperature=0, **sampling), self.events.put)
+
+    def outcome(self) -> tuple[str, Event]:
+        """The whole text, and what ended it."""
+        text = ""
+        while isinstance(event := self.events.get(timeout=5), Piece):
+            text += event.text
+        return text, event
+
+
+def test_requests_are_answered_together(engine: Engine, tiny: TinyBackend) -> None:
+    together = [Asked(PROMPT + letter) for letter in "ABC"]
+    engine.submit(*together)
+    assert [each.outcome()[0] for each in together] == [answer(PROMPT + letter, 20) for letter in "ABC"]
+    assert max(rows for rows, _ in tiny.model.steps) > 1
+
+
+def test_more_requests_than_rows_wait_for_their_turn(engine: Engine, tiny: TinyBackend) -> None:
+    many = [Asked(PROMPT + letter) for letter in "ABCDEFGHI"]
+    engine.submit(*many)
+    assert [each.outcome()[0] for each in many] == [answer(each.id, 20) for each in many]
+    assert max(rows for rows, _ in tiny.model.steps) <= 4
+
+
+def test_one_that_leaves_does_not_disturb_the_others(engine: Engine) -> None:
+    stays, leaves = Asked(PROMPT, ignore_eos=True, most=200), Asked(PROMPT + "A", ignore_eos=True, most=200)
+    reference = Asked(PROMPT, ignore_eos=True, most=200)
+    engine.submit(stays, leaves)
+    assert isinstance(leaves.events.get(timeout=5), Piece)
+    engine.cancel(leaves)
+    whole = stays.outcome()
+    engine.submit(reference)
+    assert whole == reference.outcome()
+    wait_for(lambda: engine.running == 0)
+    text = engine.counted()
+    assert read(text, "vllm:request_success_total", finished_reason="abort") == 1
+    assert read(text, "vllm:request_success_total", finished_reason="length") == 2
+
+
+def test_without_memory_for_all_the_newest_is_told_to_come_back(client: TestClient, tiny: TinyBackend) -> None:
+    tiny.model.most_cells = 20
+    response = client.post(TEXT, json=text("x" * 30, temperature=0))
+    assert response.status_code == 503
+    assert response.headers["retry-after"]
+    assert error(response)["code"] == "out_of_memory"
+    assert client.post(TEXT, json=text(PROMPT, max_tokens=5)).status_code == 200
+
+
+@pytest.mark.parametrize(("fake", "batching"), [(FakeBackend, "off"), (TinyBackend, "on")])
+def test_whether_requests_are_answered_together_is_told(fake: Any, batching: str) -> None:
+    backend = fake()
+    may_load = threading.Event()
+    load, backend.load = backend.load, lambda: may_load.wait(5) and load()
+    engine = Engine(backend, prompt_format="tokenizer", warm_up=False)
+    engine.start()
+    client = TestClient(create_app(engine, MODEL, LIMITS))
+    assert client.get("/ready").json() == {"status": "loading", "batching": None}
+    may_load.set()
+    wait_for(lambda: client.get("/ready").status_code == 200)
+    assert client.get("/ready").json() == {"status": "ready", "batching": batching}
+    engine.stop(5)
+
+
+def test_what_was_read_before_is_counted(client: TestClient) -> None:
+    first = client.post(TEXT, json=text(PROMPT * 4, temperature=0, max_tokens=8, ignore_eos=True)).json()
+    client.post(TEXT, json=text(PROMPT * 4 + first["choices"][0]["text"] + "AB", max_tokens=1))
+    prompt = len(PROMPT) * 4
+    wait_for(lambda: read(scrape(client), "vllm:prefix_cache_queries_total") == prompt + prompt + 8 + 2)
+    assert read(scrape(client), "vllm:prefix_cache_hits_total") == prompt + 7
+    wait_for(lambda: read(scrape(client), "vllm:num_requests_running") == 0)
+    wait_for(lambda: 0 < read(scrape(client), "vllm:kv_cache_usage_perc") < 0.1)  # what is kept
+
+
+def logprobs(prompt: str, count: int) -> list[dict[str, Any]]:
+    """For each token of the likeliest answer, the likeliest tokens with their log probabilities."""
+    ids = TOKENIZER.encode(prompt, special=False)
+    found = []
+    for token in expected(ids, 5):
+        row = logits(numpy.array([*zip(ids, range(len(ids)))])).astype(numpy.float64)
+        row -= numpy.log(numpy.exp(row).sum())
+        found.append({TOKENIZER.decode([int(n)]): pytest.approx(float(row[n])) for n in (-row).argsort()[:count]})
+        ids.append(token)
+    return found
+
+
+def test_how_likely_the_tokens_of_a_chat_are(client: TestClient) -> None:
+    body = chat(PROMPT, temperature=0, max_tokens=5, logprobs=True, top_logprobs=3, repetition_penalty=1.0)
+    document = client.get("/openapi.json").json()
+    response = client.post(CHAT, json=body)
+    assert check(document, response, CHAT) == 200
+    content = response.json()["choices"][0]["logprobs"]["content"]
+    told = [{other["token"]: other["logprob"] for other in token["top_logprobs"]} for token in content]
+    assert told == logprobs(PROMPT, 3)
+    assert "".join(token["token"] for token in content) == response.json()["choices"][0]["message"]["content"]
+    for token in content:
+        assert token["logprob"] == token["top_logprobs"][0]["logprob"]
+        assert bytes(token["bytes"]).decode() == token["token"]
+    events = sse(client.post(CHAT, json={**body, "stream": True}).text)
+    streamed = [choice["logprobs"]["content"] for event in events for choice in event["choices"] if choice["logprobs"]]
+    assert [token for part in streamed for token in part] == content
+    plain = client.post(CHAT, json=chat(PROMPT, temperature=0, max_tokens=5, logprobs=True)).json()
+    assert [token["top_logprobs"] for token in plain["choices"][0]["logprobs"]["content"]] == [[]] * 5
+    assert client.post(CHAT, json=chat(PROMPT)).json()["choices"][0]["logprobs"] is None
+
+
+def test_how_likely_the_tokens_of_a_text_are(client: TestClient) -> None:
+    response = client.post(TEXT, json=text(PROMPT, temperature=0, max_tokens=5, logprobs=2))
+    assert check(client.get("/openapi.json").json(), response, TEXT) == 200
+    choice = response.json()["choices"][0]
+    assert choice["logprobs"]["tokens"] == list(choice["text"])
+    assert choice["logprobs"]["top_logprobs"] == logprobs(PROMPT, 2)
+    assert choice["logprobs"]["token_logprobs"] == [
+        max(top.values(), key=lambda chance: chance.expected) for top in logprobs(PROMPT, 2)
+    ]
+    assert choice["logprobs"]["text_offset"] == [0, 1, 2, 3, 4]
+    choice = client.post(TEXT, json=text(PROMPT, temperature=0, max_tokens=5, logprobs=0)).json()["choices"][0]
+    assert choice["logprobs"]["top_logprobs"] is None
+
+
+def test_tokens_of_a_stop_sequence_are_not_told(client: TestClient) -> None:
+    whole = answer(PROMPT, 5)
+    body = text(PROMPT, temperature=0, max_tokens=5, logprobs=0, stop=whole[2:4])
+    choice = client.post(TEXT, json=body).json()["choices"][0]
+    assert choice["text"] == "".join(choice["logprobs"]["tokens"]) == whole[:2]
+
+
+def test_what_is_held_back_is_told_when_it_comes(client: TestClient) -> None:
+    whole = answer(PROMPT, 5)
+    body = text(PROMPT, temperature=0, max_tokens=5, logprobs=0, stop=whole[2:] + "~", stream=True)
+    choices = [event["choices"][0] for event in sse(client.post(TEXT, json=body).text)]
+    assert [(choice["text"], (choice["logprobs"] or {}).get("tokens")) for choice in choices] == [
+        (whole[0], [whole[0]]),
+        (whole[1], [whole[1]]),
+        (whole[2:], list(whole[2:])),
+        ("", None),
+    ]
+
+
+def test_a_bias_decides(client: TestClient) -> None:
+    choice = client.post(TEXT, json=text(PROMPT, max_tokens=4, logit_bias={"7": 100, "999999999": 1})).json()
+    assert choice["choices"][0]["text"] == TOKENIZER.decode([7] * 4)
+    likeliest = answer(PROMPT, 1)
+    ids = TOKENIZER.encode(likeliest, special=False)
+    choice = client.post(TEXT, json=text(PROMPT, max_tokens=1, temperature=0, logit_bias={str(ids[0]): -100})).json()
+    assert choice["choices"][0]["text"] != likeliest
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"logit_bias": {"x": 1}},
+        {"logit_bias": {"-1": 1}},
+        {"logit_bias": {"5": 101}},
+        {"logit_bias": {str(n): 1 for n in range(301)}},
+        {"logprobs": 1},
+        {"top_logprobs": 2},
+        {"logprobs": True, "top_logprobs": 21},
+    ],
+)
+def test_what_a_bias_and_probabilities_must_be(client: TestClient, field: dict[str, Any]) -> None:
+    response = client.post(CHAT, json=chat(PROMPT, **field))
+    assert response.status_code == 400
+    assert error(response)["param"].split(".")[0] in field
+
+
+def test_an_engine_that_ends_answers_everyone_on_the_device(engine: Engine, tiny: TinyBackend) -> None:
+    together = [Asked(PROMPT + letter, ignore_eos=True, most=10**6) for letter in "AB"]
+    engine.submit(*together)
+    for each in together:
+        assert isinstance(each.events.get(timeout=5), Piece)
+    engine.abort(Failed("it stops"))
+    assert [each.outcome()[1] for each in together] == [Failed("it stops")] * 2
+    wait_for(lambda: engine.running == 0)
+    assert Finished not in map(type, list(together[0].events.queue))

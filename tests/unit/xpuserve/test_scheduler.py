@@ -1,0 +1,384 @@
+"""Batching: whoever else is on the device, an answer is the one that its prompt gets alone."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Optional
+
+import numpy
+import pytest
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import (
+    VOCABULARY,
+    TinyModel,
+    TinyTokenizer,
+    expected,
+    request,
+)
+from xpuserve.engine import selftest
+from xpuserve.engine.batch import Batch, Prefill
+from xpuserve.engine.prefix import CONVERSATIONS, LEAST_TOKENS, PrefixCache
+from xpuserve.engine.request import Request, Sampling, Token
+from xpuserve.engine.runner import OutOfMemoryError
+from xpuserve.engine.scheduler import Scheduler
+
+# Two prompts whose answers are long.
+LONG, OTHER = [
+    next(
+        prompt
+        for length in range(20, 40)
+        if len(expected(prompt := [n * step % 40 for n in range(1, length)], 30)) == 30
+    )
+    for step in (1, 3)
+]
+
+
+class Run:
+    """Requests in a scheduler, and what they got."""
+
+    def __init__(self, model: Optional[TinyModel] = None, **limits: int) -> None:
+        self.model = model or TinyModel()
+        self.scheduler = Scheduler(self.model, **{"rows": 8, "cache_tokens": 10000, "prefill_tokens": 16, **limits})
+        self.answers: dict[Request, list[int]] = {}
+        self.errors: dict[Request, Exception] = {}
+        self.running: list[Request] = []
+
+    def add(self, *requests: Request) -> None:
+        for each in requests:
+            assert self.scheduler.fits(each)
+            self.scheduler.add(each)
+            self.answers[each] = []
+            self.running.append(each)
+
+    def drop(self, each: Request) -> None:
+        self.running.remove(each)
+        self.scheduler.drop(each)
+
+    def step(self) -> dict[Request, int]:
+        """How many tokens each request got."""
+        got = {}
+        for output in self.scheduler.step():
+            each = output.request
+            assert each in self.running
+            got[each] = len(output.tokens)
+            self.answers[each] += [token.id for token in output.tokens]
+            if output.error:
+                self.errors[each] = output.error
+            if output.error or output.ended or len(self.answers[each]) == each.sampling.max_tokens:
+                self.drop(each)
+        return got
+
+    def finish(self) -> None:
+        while self.running:
+            self.step()
+        self.step()
+
+    def answer(self, each: Request) -> list[int]:
+        self.add(each)
+        self.finish()
+        return self.answers[each]
+
+
+def is_right(run: Run, each: Request) -> bool:
+    return run.answers[each] == expected(each.prompt, each.sampling.max_tokens)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_whatever_comes_and_goes_every_answer_is_that_of_its_prompt_alone(seed: int) -> None:
+    dice = random.Random(seed)  # noqa: S311
+    run = Run(rows=dice.randint(2, 8), cache_tokens=dice.choice([200, 10000]), prefill_tokens=dice.choice([1, 5, 64]))
+    begun = [[dice.randrange(VOCABULARY) for _ in range(30)] for _ in range(2)]  # that several prompts share
+    left = [
+        request(
+            dice.choice(begun)[: dice.choice([0, 20, 30])]
+            + [dice.randrange(VOCABULARY) for _ in range(dice.randint(1, 30))],
+            dice.randint(1, 20),
+        )
+        for _ in range(12)
+    ]
+    gone = set()
+    while left or run.running:
+        while left and dice.random() < 0.5 and run.scheduler.fits(left[0]):
+            run.add(left.pop(0))
+        run.step()
+        if run.running and dice.random() < 0.1:
+            gone.add(dice.choice(run.running))
+            run.drop(next(each for each in run.running if each in gone))
+    for each, answer in run.answers.items():
+        whole = expected(each.prompt, each.sampling.max_tokens)
+        assert answer == (whole[: len(answer)] if each in gone else whole)
+    run.step()
+    assert run.scheduler._batch.lengths == []
+    assert run.errors == {}
+
+
+def test_each_row_has_its_own_generator() -> None:
+    sampling: dict[str, Any] = {"temperature": 1.5, "ignore_eos": True}
+    alone = [Run().answer(request(LONG, seed=seed, **sampling)) for seed in (1, 2)]
+    run = Run()
+    together = [request(LONG, seed=seed, **sampling) for seed in (1, 2)]
+    run.add(*together)
+    run.finish()
+    assert [run.answers[each] for each in together] == alone
+    assert alone[0] != alone[1]
+
+
+def test_no_more_rows_than_may() -> None:
+    run = Run(rows=2)
+    run.add(request(LONG), request(OTHER))
+    assert not run.scheduler.fits(request([1]))
+    run.drop(run.running[0])
+    assert run.scheduler.fits(request([1]))
+
+
+def test_no_more_rows_than_the_cache_holds_with_their_padding_when_all_are_as_long_as_they_may_get() -> None:
+    run = Run(cache_tokens=400)  # of which former conversations have 100
+    run.add(request([1] * 50, 50), request([1], 1))
+    assert run.scheduler.fits(request([1], 1))  # 3 rows of 100
+    run.add(request([1], 1))
+    assert not run.scheduler.fits(request([1], 1))
+
+
+def test_a_request_that_is_larger_than_the_cache_is_served_alone() -> None:
+    run = Run(cache_tokens=20)
+    large = request(LONG, 30)
+    run.answer(large)
+    assert is_right(run, large)
+    run.add(request([1], 1))
+    assert not run.scheduler.fits(large)
+
+
+def test_a_long_prompt_does_not_hold_up_the_answers_under_way() -> None:
+    run = Run(prefill_tokens=4)
+    quick, slow = request(LONG, 30), request(OTHER * 2, 5)
+    run.add(quick)
+    while not run.answers[quick]:
+        run.step()
+    run.model.steps.clear()
+    run.add(slow)
+    steps = 0
+    while not run.answers[slow]:
+        assert run.step()[quick] == 1
+        steps += 1
+    assert steps == -(-len(slow.prompt) // 4)
+    assert max(tokens for _, tokens in run.model.steps) == 4
+    run.finish()
+    assert is_right(run, quick)
+    assert is_right(run, slow)
+
+
+def test_short_prompts_that_come_together_are_read_in_one_step() -> None:
+    run = Run(prefill_tokens=16)
+    together = [request([n, n + 1, n + 2]) for n in range(1, 6)]
+    run.add(*together)
+    assert list(run.step()) == together
+
+
+def test_padding_goes_with_the_row_that_needed_it() -> None:
+    run = Run(prefill_tokens=100)
+    short, long = request(LONG, 30), request(OTHER * 2, 3)
+    run.add(short, long)
+    while long in run.running:
+        run.step()
+    run.step()
+    assert run.scheduler._batch.width == len(LONG) + len(run.answers[short]) - 1
+    run.finish()
+    assert is_right(run, short)
+
+
+def test_the_next_turn_of_a_conversation_reads_only_what_is_new() -> None:
+    run = Run()
+    first = request(LONG, 30)
+    answer = run.answer(first)
+    assert first.times.cached == 0
+    second = request([*LONG, *answer, 5, 6, 7])
+    run.model.steps.clear()
+    run.answer(second)
+    # The answer's last token was chosen, but never read.
+    assert second.times.cached == len(LONG) + len(answer) - 1
+    assert run.model.steps[0] == (1, 4)
+    assert is_right(run, second)
+
+
+def test_a_prompt_that_leaves_a_conversation_half_way_has_the_part_before() -> None:
+    run = Run()
+    run.answer(request(LONG * 3))
+    branch = request([*(LONG * 3)[:20], 1, 2, 3])
+    run.answer(branch)
+    assert is_right(run, branch)
+    assert branch.times.cached == 20
+
+
+def test_the_same_prompt_again_reads_its_last_token() -> None:
+    run = Run()
+    run.answer(request(LONG * 2))
+    again = request(LONG * 2)
+    run.answer(again)
+    assert again.times.cached == len(LONG * 2) - 1
+    assert is_right(run, again)
+
+
+def test_several_answers_to_one_prompt_read_it_once() -> None:
+    run = Run(prefill_tokens=200)
+    together = [request(LONG * 2, seed=n, temperature=1.0) for n in range(3)]
+    run.add(*together[:2])
+    run.step()
+    run.step()
+    run.add(together[2])
+    run.step()
+    assert [each.times.cached for each in together] == [0, len(LONG * 2) - 1, len(LONG * 2) - 1]
+
+
+def test_what_is_kept_is_limited() -> None:
+    kept = PrefixCache(100)
+    kept.keep(range(60), "a")
+    assert not kept.wants(range(50))
+    assert not kept.wants(range(101))
+    assert not kept.wants(range(100, 100 + LEAST_TOKENS - 1))
+    kept.keep(range(61), "b")  # in place of "a"
+    assert kept.tokens == 61
+    kept.keep(range(200, 220), "c")
+    assert kept.find(range(40)).cache == "b"  # type: ignore[union-attr]
+    kept.keep(range(300, 330), "d")  # 111 together: what was used longest ago goes
+    assert kept.tokens == 91
+    assert kept.find(range(200, 220)) is None
+    kept = PrefixCache(10000)
+    for n in range(CONVERSATIONS + 1):
+        kept.keep(range(n * 100, n * 100 + 20), n)
+    assert kept.tokens == CONVERSATIONS * 20
+
+
+def test_without_memory_for_all_the_newest_goes_and_the_others_go_on() -> None:
+    run = Run()
+    rows = [request([n, *LONG], 20, ignore_eos=True) for n in range(1, 5)]
+    run.add(*rows)
+    for _ in range(4):
+        run.step()
+    run.model.most_cells = 3 * (len(LONG) + 21)
+    run.finish()
+    assert list(run.errors) == rows[3:]
+    assert isinstance(run.errors[rows[3]], OutOfMemoryError)
+    assert run.model.freed
+    run.model.most_cells = None
+    reference = [Run().answer(request(row.prompt, 20, ignore_eos=True)) for row in rows[:3]]
+    assert [run.answers[row] for row in rows[:3]] == reference
+
+
+def test_without_memory_for_a_prompt_it_goes_and_later_ones_do_not() -> None:
+    run = Run(prefill_tokens=8)
+    large, small = request(OTHER * 3), request(LONG[:4])
+    run.model.most_cells = len(OTHER) * 2
+    run.add(large, small)
+    run.finish()
+    assert list(run.errors) == [large]
+    assert is_right(run, small)
+
+
+def test_former_conversations_go_before_any_request() -> None:
+    run = Run()
+    run.answer(request(OTHER))
+    assert run.scheduler._kept.tokens
+    row = request(LONG, 20)
+    run.add(row)
+    run.step()
+    run.model.most_cells = 0
+    run.step()
+    assert run.scheduler._kept.tokens == 0
+    run.model.most_cells = None
+    run.finish()
+    assert run.errors == {}
+    assert is_right(run, row)
+
+
+def test_a_prompt_that_the_model_cannot_read_fails_alone() -> None:
+    run = Run()
+    good, bad = request(LONG, 20), request(OTHER)
+    run.add(good)
+    run.step()
+    run.model.fails_after = 3
+    run.add(bad)
+    run.finish()
+    assert list(run.errors) == [bad]
+    assert is_right(run, good)
+
+
+def test_a_batch_that_the_model_cannot_decode_fails_and_the_next_is_served() -> None:
+    run = Run()
+    rows = [request(LONG), request(OTHER)]
+    run.add(*rows)
+    run.step()
+    run.model.decodes = False
+    run.finish()
+    assert list(run.errors) == rows
+    run.model.decodes = True
+    run.answer(rows[0])
+    assert is_right(run, rows[0])
+
+
+def test_how_full_the_cache_is() -> None:
+    run = Run(cache_tokens=1000, prefill_tokens=100)
+    assert run.scheduler.cache_usage == 0
+    run.add(request(LONG), request(OTHER))
+    run.step()
+    run.step()
+    batch = run.scheduler._batch
+    assert run.scheduler.cache_usage == 2 * batch.width / 1000 > 0
+    run.finish()
+    assert run.scheduler.cache_usage == run.scheduler._kept.tokens / 1000 > 0
+
+
+def generate(prompt: Any, sampling: Sampling) -> Any:
+    model = TinyModel()
+    batch = Batch(model)
+    prefill = Prefill(model, prompt)
+    logits = prefill.read(1000)
+    batch.change([], [prefill.part()])
+    for _ in range(sampling.max_tokens):
+        token = int(logits.argmax())
+        yield Token(token)
+        logits = batch.decode([token])[0]
+
+
+class Noisy(TinyModel):
+    """Sums in another order."""
+
+    def forward(self, *arguments: Any) -> Any:
+        logits, cache = super().forward(*arguments)
+        return logits + numpy.random.default_rng(len(self.steps)).normal(0, 0.02, logits.shape), cache
+
+
+class Unmasked(TinyModel):
+    """Sees the padding."""
+
+    def forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> Any:
+        return super().forward(ids, positions, numpy.ones_like(mask), cache)
+
+
+class Misplaced(TinyModel):
+    """Counts positions from the batch's first column, as BigDL's model does by itself."""
+
+    def forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> Any:
+        return super().forward(ids, numpy.zeros_like(positions) + positions.max(0), mask, cache)
+
+
+class Crossed(TinyModel):
+    """Right in a batch of one alone."""
+
+    def forward(self, *arguments: Any) -> Any:
+        logits, cache = super().forward(*arguments)
+        return logits[::-1], cache
+
+
+class Broken(TinyModel):
+    def forward(self, *arguments: Any) -> Any:
+        raise RuntimeError("no kernel image")
+
+
+@pytest.mark.parametrize(
+    ("model", "right"),
+    [(TinyModel, True), (Noisy, True), (Unmasked, False), (Misplaced, False), (Crossed, False), (Broken, False)],
+)
+def test_a_model_that_answers_otherwise_in_a_batch_is_found(
+    model: type[TinyModel], right: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert selftest.agrees(generate, model(), TinyTokenizer()) is right
+    assert ("one at a time" in caplog.text) is not right
