@@ -92,7 +92,8 @@ class Hardware:
         """Start QEMU in the background, before others on the processors; ``enter`` runs in the new process first."""
 
         def first() -> None:
-            os.nice(-NICE)
+            with contextlib.suppress(OSError):
+                os.nice(-NICE)
             if enter:
                 enter()
 
