@@ -14,11 +14,12 @@ collection := collections/ansible_collections/xpu/fleet
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-# Two that run at the same time say whose line it is.
-marked = $(if $(TOGETHER),2>&1 | sed --unbuffered 's/^/$@: /')
+# What runs at the same time says whose line it is, and is kept: the end of the output is not where it failed.
+LOGS := $(CACHE)/run/logs
+marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: /')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove test lint unit hosts molecule machines test-faults test-engine build docs lock
+.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-engine build docs lock
 .PHONY: clean tools machine-tools venv-dev venv-demo
 
 help: ## List what there is to make
@@ -38,9 +39,13 @@ demo-shell: venv-demo ## Look inside the node of the demo
 demo-remove: venv-demo ## Remove the node of the demo
 	@$(rig) down --fleet demo
 
-test: lint unit hosts build ## Run all checks and tests, as CI does
+test: lint machine-tools ## Run all checks and tests, as CI does
+	@mkdir -p $(LOGS) && rm -f $(LOGS)/*.log
+	@$(MAKE) --no-print-directory --jobs=2 TOGETHER=1 machines containers || { \
+	  echo "What failed first (whole output: $(LOGS)):"; \
+	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; exit 1; }
 
-lint unit hosts molecule machines test-faults test-engine build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
+lint unit containers molecule machines test-faults test-engine build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
 	yamllint --strict .
@@ -53,12 +58,13 @@ lint: venv-dev ## Check style, types, documents and the changelog
 	python3 tests/docs.py --check
 	antsibull-changelog lint
 
-unit: tools ## Run the unit tests
-	python3 -m pytest tests/unit
+# A virtual machine keeps one processor busy, and everything else another, most of the time.
+containers: unit
+	@$(MAKE) --no-print-directory molecule
+	@$(MAKE) --no-print-directory build
 
-# A virtual machine keeps one processor busy and the containers another, most of the time.
-hosts: machine-tools ## Both of the following at the same time
-	@$(MAKE) --no-print-directory --jobs=2 TOGETHER=1 molecule machines
+unit: tools ## Run the unit tests
+	python3 -m pytest tests/unit $(marked)
 
 molecule: tools ## Build test hosts, provision them twice, ask their services
 	molecule test --scenario-name default $(marked)
@@ -74,7 +80,7 @@ test-engine: venv-dev ## Compare answers in batches with those alone, on the rea
 	$(ENGINE)/bin/python -m pytest tests/engine
 
 build: venv-dev ## Build the collection, install it in an empty folder, load every part of it
-	python3 -m pytest tests/build
+	python3 -m pytest tests/build $(marked)
 
 page: export PATH := $(PAGE)/bin:$(HOST_PATH)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.due import chosen_layers, due_layers, reasons
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
 from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import requirement_lines
 from ansible_collections.xpu.fleet.plugins.module_utils.zip_tree import TreeError, build_archive
@@ -47,4 +48,7 @@ class FilterModule:
             "zipapp_sha256": zipapp_sha256,
             "file_listing": file_listing,
             "audit_report": fleet_report,
+            "audit_chosen": chosen_layers,
+            "audit_due": due_layers,
+            "audit_reasons": reasons,
         }

@@ -1,8 +1,9 @@
-"""The audit of converged nodes: everything is in order; what is then changed by hand is found, and nothing else."""
+"""The audit of converged nodes: everything is in order; what is then changed by hand is found and put right, nothing else."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,31 @@ def test_a_converged_node_is_in_order(audit: Any) -> None:
     assert layers["service"]["status"] == layers["python"]["status"] == "ok"
 
 
-def test_a_masked_unit_is_found_under_the_service(host: Any, audit: Any, unmasked: str) -> None:
+def test_a_node_in_order_costs_three_modules_and_no_role(host: Any, site: Any) -> None:
+    cursor = host.check_output("journalctl --lines 0 --show-cursor").rpartition("-- cursor: ")[2].strip()
+    run = site()
+    assert (run.status, run.changed) == (0, 0), run.output
+    # What Ansible's modules write down of themselves is what was executed on the node.
+    said = host.check_output("journalctl --output cat --after-cursor %s", cursor)
+    executed = re.findall(r"^ansible-(\S+) Invoked", said, re.M)
+    assert executed == ["ansible.legacy.setup", "xpu.fleet.gpu_info", "xpu.fleet.node_audit"], said
+
+
+def test_every_role_by_itself_changes_nothing_on_a_converged_node(site: Any) -> None:
+    run = site({"xpu_force": True})
+    assert (run.status, run.changed) == (0, 0), run.output
+    assert "TASK [xpu.fleet.inference : " in run.output
+
+
+def test_a_masked_unit_is_found_under_the_service_and_put_right(host: Any, audit: Any, site: Any, unmasked: str) -> None:
     host.check_output(f"systemctl mask {unmasked}")
     said, layers = audit()
     assert said.status == 1, said.output
     others = {name for name, layer in layers.items() if layer["status"] not in ("ok", "not_applicable")}
     assert others == {"service"}, said.output
     assert "xpuserve@0" in json.dumps(layers["service"]["findings"])
+    mended = site()
+    assert mended.status == 0, mended.output
+    assert audit()[0].status == 0
+    roles = set(re.findall(r"^TASK \[xpu\.fleet\.(\w+) : (?!Say |Check the types|Choose)", mended.output, re.M))
+    assert roles <= {"stack", "model", "inference"}, roles

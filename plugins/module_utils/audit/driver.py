@@ -12,6 +12,7 @@ class Driver(Layer):
     """DKMS, the loaded module, and what drives the GPUs."""
 
     name = "driver"
+    builds_on = ("platform", "repository", "kernel")
     keys = frozenset({"module", "dkms", "kernel", "bound"})
 
     def look(self, report: Report) -> None:

@@ -12,6 +12,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     NOT_APPLICABLE,
     NOT_LOOKED_AT,
     OK,
+    lines,
 )
 
 #: What a layer is in the table; words, as colours do not reach logs.
@@ -58,21 +59,12 @@ def _table(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _details(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a line for each thing that is not as expected, or was not looked at."""
-    lines = []
+    details = []
     for host, node in nodes.items():
         if node["reason"]:
-            lines.append(f"{host}: {node['reason']}")
+            details.append(f"{host}: {node['reason']}")
         for name, layer in node["layers"].items():
-            where = f"{host}: {name}: "
-            for finding in layer["findings"]:
-                what, expected, found = (_one_line(finding[key]) for key in ("what", "expected", "found"))
-                lines.append(f"{where}{what}: expected {expected}, found {found}")
-            lines += [f"{where}{entry['what']}: not looked at, {_one_line(entry['why'])}" for entry in layer["unseen"]]
+            details += [f"{host}: {name}: {line}" for line in lines(layer)]
             if layer["status"] == NOT_LOOKED_AT and layer["reason"]:
-                lines.append(f"{where}not looked at, {layer['reason']}")
-    return lines
-
-
-def _one_line(text: str) -> str:
-    joined = " ".join(text.split())
-    return joined if len(joined) <= 200 else f"{joined[:197]}..."
+                details.append(f"{host}: {name}: not looked at, {layer['reason']}")
+    return details

@@ -14,6 +14,7 @@ class Kernel(Layer):
     """What runs, what GRUB boots next and after that, and which packages would change it."""
 
     name = "kernel"
+    builds_on = ("platform", "repository")
     keys = frozenset({"release", "metapackages", "purge"})
 
     def look(self, report: Report) -> None:

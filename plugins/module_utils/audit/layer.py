@@ -22,6 +22,10 @@ class Layer:
     name: ClassVar[str]
     #: What can be expected of it beside the keys that every layer has.
     keys: ClassVar[frozenset[str]] = frozenset()
+    #: Layers whose change this one has to follow: its role runs again where theirs does.
+    builds_on: ClassVar[tuple[str, ...]] = ()
+    #: Layers without whose roles its own does not run: they work out what it needs.
+    runs_with: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, node: Node, expected: Mapping[str, Any]) -> None:
         """Take a node, and what is expected of its layer."""

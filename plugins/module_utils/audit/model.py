@@ -26,6 +26,7 @@ class Model(Layer):
     """The directory against its manifest; files are read only where size or time differ from what was verified."""
 
     name = "model"
+    builds_on = ("python",)
     keys = frozenset({"name", "directory", "source", "formats", "code", "listing", "low_bit"})
 
     def look(self, report: Report) -> None:

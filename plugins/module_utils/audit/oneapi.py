@@ -16,6 +16,7 @@ class OneApi(Layer):
     """The environment file is compared with what the script exports now, as the role writes it."""
 
     name = "oneapi"
+    builds_on = ("platform",)
     keys = frozenset({"repositories", "script", "environment_file"})
 
     def look(self, report: Report) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -89,6 +89,20 @@ class Report:
             "unseen": [asdict(unseen) for unseen in self.unseen],
             "looked_at": self.looked_at,
         }
+
+
+def lines(layer: Mapping[str, Any]) -> list[str]:
+    """Return a line for each thing in a layer's plain data that is not as expected, or was not looked at."""
+    said = []
+    for finding in layer.get("findings", ()):
+        what, expected, found = (_one_line(finding[key]) for key in ("what", "expected", "found"))
+        said.append(f"{what}: expected {expected}, found {found}")
+    return said + [f"{entry['what']}: not looked at, {_one_line(entry['why'])}" for entry in layer.get("unseen", ())]
+
+
+def _one_line(text: str) -> str:
+    joined = " ".join(text.split())
+    return joined if len(joined) <= 200 else f"{joined[:197]}..."
 
 
 def _shown(value: Any) -> str:

@@ -25,6 +25,8 @@ class Service(Layer):
     """Units, their settings, the environment of their processes, and an answer with its speed."""
 
     name = "service"
+    builds_on = ("driver", "access", "oneapi", "python", "model")
+    runs_with = ("model",)
     keys = frozenset({"template", "instances", "inputs", "environment_files", "settings", "prompt"})
 
     def look(self, report: Report) -> None:

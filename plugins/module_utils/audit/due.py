@@ -1,0 +1,55 @@
+"""Which roles a run of site.yml needs: the layers that are chosen and not in order, and those that build on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import LAYERS, NAMES
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.platform import Platform
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import NOT_APPLICABLE, OK, lines
+
+#: How many findings of a layer are shown; the audit shows all.
+SHOWN = 2
+
+
+def chosen_layers(run_tags: Iterable[str], skip_tags: Iterable[str] = ()) -> list[str]:
+    """Return the layers that ``--tags`` and ``--skip-tags`` leave, with those that they do not run without.
+
+    What the node itself is has no role and belongs to every choice.
+    """
+    run, skip = set(run_tags), set(skip_tags)
+    chosen = {name for name in NAMES if run & {name, "all", "tagged"} and not skip & {name, "all", "tagged"}}
+    for layer in LAYERS:
+        if layer.name in chosen:
+            chosen.update(layer.runs_with)
+    return [name for name in NAMES if name in chosen or name == Platform.name]
+
+
+def due_layers(layers: Mapping[str, Mapping[str, Any]], chosen: Iterable[str]) -> list[str]:
+    """Return the chosen layers whose roles have to run.
+
+    A layer that was not looked at, or of which nothing is known, is one of them.
+    """
+    chosen, due = list(chosen), set[str]()
+    for layer in LAYERS:
+        status = layers.get(layer.name, {}).get("status")
+        if status != NOT_APPLICABLE and (status != OK or due.intersection(layer.builds_on)):
+            due.add(layer.name)
+    for layer in LAYERS:
+        if layer.name in due:
+            due.update(layer.runs_with)
+    return [name for name in chosen if name in due and name != Platform.name]
+
+
+def reasons(layers: Mapping[str, Mapping[str, Any]], due: Iterable[str]) -> list[str]:
+    """Return a line for each of these layers: what is not in order there, or that it follows another."""
+    return [f"{name}: {_reason(layers.get(name, {}))}" for name in due]
+
+
+def _reason(layer: Mapping[str, Any]) -> str:
+    said = lines(layer)
+    if not said:
+        return layer.get("reason") or "builds on what is changed"
+    more = f" (and {len(said) - SHOWN} more)" if len(said) > SHOWN else ""
+    return "; ".join(said[:SHOWN]) + more
