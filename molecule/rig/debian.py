@@ -91,6 +91,7 @@ def workroom(suite: str, folder: Path) -> Iterator[Path]:
         write(root / "etc/resolv.conf", Path("/etc/resolv.conf").read_text())
         write(root / "etc/hosts", Path("/etc/hosts").read_text())
         write(root / "etc/apt/sources.list", f"deb {DEBIAN} {suite} main\n")
+        write(root / "etc/apt/apt.conf.d/99xpu-rig", 'Acquire::Retries "5";\n')
         yield root
     finally:
         run(["umount", str(root)])

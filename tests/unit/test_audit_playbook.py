@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -256,3 +257,12 @@ def test_ansible_playbook_ends_with_the_status_of_the_audit(tmp_path: Path, code
     )
     assert run.returncode == code, run.stdout + run.stderr
     assert "PLAY RECAP" in run.stdout
+
+
+def test_expectations_have_names_of_their_own() -> None:
+    # What a task of the role has registered would stand before a variable of the same name.
+    for role in ROLES:
+        folder = ROOT / "roles" / role / "tasks"
+        kept = set(re.findall(r"register: (\w+)", "".join(path.read_text() for path in folder.glob("*.yml"))))
+        own = {name for task in yaml.safe_load((folder / "expect.yml").read_text()) for name in task.get("vars", {})}
+        assert own & kept <= {"__inference_found"}, role
