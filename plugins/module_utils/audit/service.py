@@ -16,6 +16,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Repo
 from ansible_collections.xpu.fleet.plugins.module_utils.service_units import newest
 
 _UNITS = "/etc/systemd/system"
+#: Seconds that a service that is well takes at most to say so; it does while its engine works, too.
+READY_TIMEOUT = 10.0
 #: Settings that follow from the weights that are on the node.
 _OF_WEIGHTS = ("path", "format", "revision")
 _ASSIGNMENT = re.compile(r'(?P<name>[A-Za-z_]\w*)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>.*))$')
@@ -27,7 +29,7 @@ class Service(Layer):
     name = "service"
     builds_on = ("driver", "access", "oneapi", "python", "model")
     runs_with = ("model",)
-    keys = frozenset({"template", "instances", "inputs", "environment_files", "settings", "prompt"})
+    keys = frozenset({"template", "instances", "inputs", "environment_files", "settings", "urls", "prompt"})
 
     def look(self, report: Report) -> None:
         """Look at settings, units, processes and answers."""
@@ -40,11 +42,10 @@ class Service(Layer):
         for unit in unit_names(self.expected):
             with report.looking_at(unit):
                 self._unit(report, unit)
-        for index, instance in enumerate(self.expected["instances"]):
-            prompt = self.expected.get("prompt")
-            if prompt:
-                with report.looking_at(f"answer of instance {instance}"):
-                    self._answer(report, instance, {**prompt, "url": prompt["urls"][index]})
+        for instance, url in zip(self.expected["instances"], self.expected.get("urls", ())):
+            with report.looking_at(f"answer of instance {instance}"):
+                if self._ready(report, instance, url) and self.expected.get("prompt"):
+                    self._answer(report, instance, {**self.expected["prompt"], "url": url})
 
     def _settings(self, report: Report, wanted: Mapping[str, Any]) -> None:
         """Compare the settings value by value; where the weights are is known from the weights."""
@@ -101,6 +102,16 @@ class Service(Layer):
         for name, value in sorted(wanted.items()):
             report.compare(f"{name} in the process of {unit}", value, found.get(name, "not set"))
 
+    def _ready(self, report: Report, instance: str, url: str) -> bool:
+        found = "ready"
+        try:
+            _opener().open(f"{url}/ready", timeout=READY_TIMEOUT).close()
+        except urllib.error.HTTPError as error:
+            found = f"HTTP status {error.code}"
+        except OSError as error:
+            found = f"no answer: {getattr(error, 'reason', error)}"
+        return report.compare(f"state of instance {instance}", "ready", found)
+
     def _answer(self, report: Report, instance: str, prompt: Mapping[str, Any]) -> None:
         what = f"answer of instance {instance}"
         body = {
@@ -149,9 +160,13 @@ def _judged(text: str, wanted: str) -> str:
 def _ask(url: str, body: Mapping[str, Any], key: str, seconds: float) -> Any:
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - the service's own address
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=float(seconds)) as response:
+    with _opener().open(request, timeout=float(seconds)) as response:
         return json.loads(response.read())
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Return what opens an address of the node itself, whatever proxy its environment names."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _order(since: float, changed: float) -> str:

@@ -40,7 +40,7 @@ class Answers:
     """What the service answers: a text and a status, in its own time."""
 
     def __init__(self) -> None:
-        self.status, self.text, self.tokens = 200, "The capital of France is Paris.", 8
+        self.ready, self.status, self.text, self.tokens = 200, 200, "The capital of France is Paris.", 8
         self.asked: list[dict[str, Any]] = []
         self.url = ""
 
@@ -51,6 +51,11 @@ def service() -> Iterator[Answers]:
     answers = Answers()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(answers.ready if self.path == "/ready" else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             answers.asked.append({**body, "key": self.headers.get("Authorization", "")})
@@ -284,8 +289,9 @@ class Audited:
             **{"template": "xpuserve", "instances": ["0"], "inputs": [SETTINGS, "/etc/xpuserve/*.env"]},
             "environment_files": ["/etc/xpuserve/oneapi.env", "/etc/xpuserve/stack.env"],
             "settings": {"path": SETTINGS, "values": values},
+            "urls": [self.answers.url],
             "prompt": {
-                **{"urls": [self.answers.url], "model": "tiny", "text": "What is the capital of France?"},
+                **{"model": "tiny", "text": "What is the capital of France?"},
                 **{"contains": "Paris", "seconds": 5, "tokens_per_second": 0.5},
             },
             "files": {

@@ -204,6 +204,7 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
         edit(f"/proc/{PID}/environ", "SYCL_CACHE_PERSISTENT=1", "SYCL_CACHE_PERSISTENT=0"),
         "service", f"SYCL_CACHE_PERSISTENT in the process of {UNIT}", "0",
     ),
+    "wedged": (answers(ready=503), "service", "state of instance 0", "HTTP status 503"),
     "nonsense": (answers(text="#### ####"), "service", "answer of instance 0", "####"),
     "an error": (answers(status=500), "service", "answer of instance 0", "HTTP status 500"),
     "slow": (answers(tokens=0), "service", "speed of instance 0", "0.0"),
@@ -258,9 +259,9 @@ def test_foreign_keys_in_a_keyring_are_found(node: Audited, stranger: SigningKey
 
 
 def test_a_service_that_is_gone_gives_no_answer(node: Audited) -> None:
-    node.expected["service"]["prompt"]["urls"] = ["http://127.0.0.1:9"]
+    node.expected["service"]["urls"] = ["http://127.0.0.1:9"]
     (finding,) = node.audit()["service"]["findings"]
-    assert (finding["what"], finding["found"][:5]) == ("answer of instance 0", "none:")
+    assert (finding["what"], finding["found"][:5]) == ("state of instance 0", "no an")
 
 
 def test_a_service_that_has_enough_to_do_is_not_called_broken(node: Audited) -> None:
