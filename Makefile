@@ -19,7 +19,7 @@ LOGS := $(CACHE)/run/logs
 marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: /')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-engine build docs lock
+.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine build docs lock
 .PHONY: clean tools machine-tools venv-dev venv-demo
 
 help: ## List what there is to make
@@ -46,7 +46,7 @@ test: lint $(if $(filter no,$(MACHINES)),,machine-tools) ## Run all checks and t
 	  echo "What failed first (whole output: $(LOGS)):"; \
 	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; exit 1; }
 
-lint unit containers molecule machines test-faults test-engine build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
+lint unit containers molecule machines test-faults test-drift test-engine build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
 	yamllint --strict .
@@ -75,6 +75,11 @@ machines: machine-tools ## Change the kernel of a machine that really reboots, l
 
 test-faults: machine-tools ## Let everything go wrong that the kernel's change is made for (an hour or two)
 	PYTHONPATH=molecule python3 -m kernel.faults
+
+test-drift: tools ## Change single things on nodes by hand and have site.yml put them right (half an hour; not in make test)
+	molecule converge --scenario-name default
+	XPU_FLEET_TESTS=drift molecule verify --scenario-name default
+	molecule destroy --scenario-name default
 
 test-engine: venv-dev ## Compare answers in batches with those alone, on the real libraries of engine bigdl (not in make test)
 	@PYTHONPATH=molecule python3 tests/engine/environment.py $(ENGINE)

@@ -141,3 +141,22 @@ def rollback(node: str) -> Play:
 def audit_of(node: str) -> Play:
     """Run audit.yml on the node."""
     return play("playbooks/audit.yml", node)
+
+
+@pytest.fixture
+def audited(audit_of: Play, tmp_path: Path) -> Callable[[], tuple[Run, dict[str, Any]]]:
+    """Run audit.yml on the node; what the run said, and the node's layers."""
+
+    def run() -> tuple[Run, dict[str, Any]]:
+        said = audit_of({"xpu_audit_json": str(tmp_path / "audit.json")})
+        report = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))
+        (node,) = report["nodes"].values()
+        return said, node["layers"]
+
+    return run
+
+
+@pytest.fixture
+def layers(audited: Callable[[], tuple[Run, dict[str, Any]]]) -> Callable[[], dict[str, Any]]:
+    """Audit the node; its layers."""
+    return lambda: audited()[1]

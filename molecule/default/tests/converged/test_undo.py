@@ -15,7 +15,7 @@ import pytest
 
 testinfra_hosts = ["ansible://arc"]
 
-SNAPSHOT = Path(__file__).parents[1] / "files/snapshot.py"
+SNAPSHOT = Path(__file__).parents[2] / "files/snapshot.py"
 #: What differs all the same: the tools that change users keep the former files, Ansible its directory, systemd what it
 #: counts; and another test leaves files of its own.
 PASSING = re.compile(

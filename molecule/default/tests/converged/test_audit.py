@@ -1,29 +1,15 @@
-"""The audit of converged nodes: everything is in order; what is then changed by hand is found and put right, nothing else."""
+"""The audit of converged nodes: all is in order; what is changed by hand is found and put right, nothing else."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 testinfra_hosts = ["ansible://arc", "ansible://native", "ansible://cpu"]
-
-
-@pytest.fixture
-def audit(audit_of: Any, tmp_path: Path) -> Any:
-    """Run audit.yml on the node; what the run said, and the node's layers."""
-
-    def run() -> tuple[Any, dict[str, Any]]:
-        said = audit_of({"xpu_audit_json": str(tmp_path / "audit.json")})
-        report = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))
-        (node,) = report["nodes"].values()
-        return said, node["layers"]
-
-    return run
 
 
 @pytest.fixture
@@ -33,8 +19,8 @@ def unmasked(host: Any) -> Iterator[str]:
     host.check_output("rm -f /etc/systemd/system/xpuserve@0.service && systemctl daemon-reload")
 
 
-def test_a_converged_node_is_in_order(audit: Any) -> None:
-    said, layers = audit()
+def test_a_converged_node_is_in_order(audited: Any) -> None:
+    said, layers = audited()
     assert said.status == 0, said.output
     assert {layer["status"] for layer in layers.values()} <= {"ok", "not_applicable"}
     assert layers["service"]["status"] == layers["python"]["status"] == "ok"
@@ -56,15 +42,17 @@ def test_every_role_by_itself_changes_nothing_on_a_converged_node(site: Any) -> 
     assert "TASK [xpu.fleet.inference : " in run.output
 
 
-def test_a_masked_unit_is_found_under_the_service_and_put_right(host: Any, audit: Any, site: Any, unmasked: str) -> None:
+def test_a_masked_unit_is_found_under_the_service_and_put_right(
+    host: Any, audited: Any, site: Any, unmasked: str
+) -> None:
     host.check_output(f"systemctl mask {unmasked}")
-    said, layers = audit()
+    said, layers = audited()
     assert said.status == 1, said.output
     others = {name for name, layer in layers.items() if layer["status"] not in ("ok", "not_applicable")}
     assert others == {"service"}, said.output
     assert "xpuserve@0" in json.dumps(layers["service"]["findings"])
     mended = site()
     assert mended.status == 0, mended.output
-    assert audit()[0].status == 0
+    assert audited()[0].status == 0
     roles = set(re.findall(r"^TASK \[xpu\.fleet\.(\w+) : (?!Say |Check the types|Choose)", mended.output, re.M))
     assert roles <= {"stack", "model", "inference"}, roles

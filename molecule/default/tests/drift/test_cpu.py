@@ -1,0 +1,64 @@
+"""What may drift on the node of stack cpu."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from drifts import Drift, edited, endure
+
+testinfra_hosts = ["ansible://cpu"]
+
+UNIT = "/etc/systemd/system/xpuserve@.service"
+CONFIG = "/etc/xpuserve/config.json"
+DRIFTS = {
+    "group-left": Drift("gpasswd --delete xpu render", "access", "xpu in group render"),
+    "shell": Drift("usermod --shell /bin/bash xpuserve", "access", "shell of xpuserve"),
+    "engine-file-edited": Drift(
+        "echo '# by hand' >> $(find /opt/xpu/engines/openvino/lib -path '*site-packages/fastapi/__init__.py')",
+        "python",
+        "fastapi",
+        frozenset({"service"}),
+    ),
+    "engine-package-lost": Drift(
+        "rm -r /opt/xpu/engines/openvino/lib/python3*/site-packages/uvicorn*",
+        "python",
+        "uvicorn",
+        frozenset({"service"}),
+    ),
+    "interpreter-lost": Drift(
+        "rm /opt/xpu/engines/openvino/bin/python", "python", "/opt/xpu/engines/openvino", frozenset({"service"})
+    ),
+    "weights-corrupted": Drift(
+        "printf x | dd of=$(find /var/lib/xpu/models -name '*.gguf' | head -1) bs=1 seek=5000 conv=notrunc",
+        "model",
+        "weights in",
+        frozenset({"service"}),
+    ),
+    "weights-cut": Drift(
+        "truncate --size 1000000 $(find /var/lib/xpu/models -name '*.gguf' | head -1)",
+        "model",
+        "weights in",
+        frozenset({"service"}),
+    ),
+    "manifest-lost": Drift(
+        "rm /var/lib/xpu/models/*/.xpu-manifest.json", "model", "weights in", frozenset({"service"})
+    ),
+    "unit-masked": Drift("systemctl mask --now xpuserve@0", "service", "xpuserve@0.service"),
+    "unit-stopped": Drift("systemctl stop xpuserve@0", "service", "xpuserve@0.service"),
+    "unit-disabled": Drift("systemctl disable xpuserve@0", "service", "xpuserve@0.service at boot"),
+    "unit-edited": Drift(edited(UNIT), "service", UNIT),
+    "unit-for-a-gpu-that-is-not": Drift("systemctl enable xpuserve@7", "service", "instances that should not be there"),
+    "settings-edited": Drift(f"sed -i 's/8000/8001/' {CONFIG}", "service", CONFIG),
+    "stack-environment-lost": Drift("rm /etc/xpuserve/stack.env", "service", "/etc/xpuserve/stack.env"),
+    "code-replaced": Drift("echo x >> /opt/xpu/xpuserve.pyz", "service", "/opt/xpu/xpuserve.pyz"),
+    "command-replaced": Drift("echo '#!/bin/sh' > /usr/local/bin/xpuserve", "service", "/usr/local/bin/xpuserve"),
+    "service-wedged": Drift(
+        "kill -STOP $(systemctl show --property MainPID --value xpuserve@0)", "service", "state of instance 0"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DRIFTS)
+def test_it_is_named_and_put_right_and_nothing_else_moves(case: str, host: Any, layers: Any, site: Any) -> None:
+    endure(DRIFTS[case], host, layers, site)
