@@ -18,7 +18,17 @@ from typing import Any
 import yaml
 from kernel.faults.catalogue import Act, After, Fault, Moment, Stage
 from kernel.faults.play import ROOT, Operator, Play, Run
-from kernel.faults.state import Patient, as_root, differences, look, unconverged, unfit, unproven, wanted
+from kernel.faults.state import (
+    Patient,
+    ShellError,
+    as_root,
+    differences,
+    look,
+    unconverged,
+    unfit,
+    unproven,
+    wanted,
+)
 from rig import cache
 from rig.machine import READY, Machine
 
@@ -147,9 +157,15 @@ class Bench:
         deadline = time.monotonic() + BOOT_TIMEOUT * 2
         while True:
             self.machine.wait(BOOT_TIMEOUT)
-            state = look(self.machine)
-            armed = state["boot"]["timer"] == "active" and state["boot"]["kernel"] == wanted()
-            if not armed or time.monotonic() > deadline:
+            try:
+                state = look(self.machine)
+            except ShellError:
+                # It went down again while it was looked at.
+                if time.monotonic() > deadline:
+                    raise
+                continue
+            # The timer's units stay until somebody confirms the kernel, or another one has booted.
+            if not state["boot"]["armed"] or state["boot"]["kernel"] != wanted() or time.monotonic() > deadline:
                 return state
             time.sleep(5.0)
 

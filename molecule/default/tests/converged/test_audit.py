@@ -31,9 +31,10 @@ def test_a_node_in_order_costs_three_modules_and_no_role(host: Any, site: Any) -
     run = site()
     assert (run.status, run.changed) == (0, 0), run.output
     # What Ansible's modules write down of themselves is what was executed on the node.
-    said = host.check_output("journalctl --output cat --after-cursor %s", cursor)
-    executed = re.findall(r"^ansible-(\S+) Invoked", said, re.M)
-    assert executed == ["ansible.legacy.setup", "xpu.fleet.gpu_info", "xpu.fleet.node_audit"], said
+    said = host.check_output("journalctl --output short --after-cursor %s", cursor)
+    executed = re.findall(r" ansible-(\S+)\[\d+\]: Invoked", said)
+    looking = "ansible.legacy.command"
+    assert executed == ["ansible.legacy.setup", "xpu.fleet.gpu_info", "xpu.fleet.node_audit", looking], said
 
 
 def test_every_role_by_itself_changes_nothing_on_a_converged_node(site: Any) -> None:
