@@ -26,12 +26,14 @@ class Instance:
     enabled: bool
     active: str
     started: float
+    masked: bool = False
 
 
 @dataclass(frozen=True)
 class Steps:
     """What has to be done, by instance."""
 
+    unmask: list[str] = field(default_factory=list)
     enable: list[str] = field(default_factory=list)
     start: list[str] = field(default_factory=list)
     restart: list[str] = field(default_factory=list)
@@ -40,7 +42,7 @@ class Steps:
     @property
     def any(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.enable or self.start or self.restart or self.stop)
+        return bool(self.unmask or self.enable or self.start or self.restart or self.stop)
 
 
 def run(command: Sequence[str]) -> tuple[int, str]:
@@ -71,7 +73,9 @@ def read(runner: Runner, name: str, *, now: float, monotonic: float) -> Instance
     active = values.get("ActiveState", "inactive")
     waiting = values.get("SubState") == "auto-restart"  # it ended and will be tried again
     running = active in ("active", "activating", "reloading") and began > 0 and not waiting
-    return Instance(name, values.get("UnitFileState") == "enabled", active, now - monotonic + began if running else 0.0)
+    state = values.get("UnitFileState")
+    started = now - monotonic + began if running else 0.0
+    return Instance(name, state == "enabled", active, started, (state or "").startswith("masked"))
 
 
 def present(runner: Runner, template: str, directory: str = _WANTS) -> set[str]:
@@ -87,6 +91,7 @@ def present(runner: Runner, template: str, directory: str = _WANTS) -> set[str]:
 def decide(wanted: Sequence[Instance], others: Iterable[str], changed_at: float) -> Steps:
     """What to do so that WANTED run with everything as it has been since CHANGED_AT, and no OTHERS do."""
     return Steps(
+        unmask=[unit.name for unit in wanted if unit.masked],
         enable=[unit.name for unit in wanted if not unit.enabled],
         # Starting one that is still loading waits for it.
         start=[u.name for u in wanted if not u.started or (u.active == "activating" and u.started >= changed_at)],
@@ -105,6 +110,10 @@ def plan(runner: Runner, template: str, instances: Sequence[str], inputs: Sequen
 
 def carry_out(runner: Runner, steps: Steps) -> None:
     """Do it; starting waits until the service says that it is ready. Raises ServiceError with the journal's end."""
+    if steps.unmask:
+        # Hidden at runtime only, or for good: both go.
+        for options in ([], ["--runtime"]):
+            _must(runner, ["systemctl", *options, "unmask", *steps.unmask])
     _must(runner, ["systemctl", "daemon-reload"])
     if steps.stop:
         _must(runner, ["systemctl", "disable", "--now", *steps.stop])

@@ -84,7 +84,13 @@ def main() -> None:
             carry_out(run, steps)
     except ServiceError as error:
         module.fail_json(msg=str(error))
-    done = {"enable": steps.enable, "start": steps.start, "restart": steps.restart, "stop and disable": steps.stop}
+    done = {
+        "unmask": steps.unmask,
+        "enable": steps.enable,
+        "start": steps.start,
+        "restart": steps.restart,
+        "stop and disable": steps.stop,
+    }
     module.exit_json(
         changed=steps.any,
         started=list(steps.start),

@@ -98,3 +98,14 @@ def test_what_does_not_fit_is_disabled_and_stopped() -> None:
     systemd = Systemd({})
     carry_out(systemd, Steps(stop=["xpuserve@1.service"]))
     assert "systemctl disable --now xpuserve@1.service" in systemd.asked
+
+
+@pytest.mark.parametrize("state", ["masked", "masked-runtime"])
+def test_a_masked_unit_is_unmasked_before_it_is_enabled(state: str) -> None:
+    systemd = Systemd({"systemctl show": (0, f"ActiveState=inactive\nUnitFileState={state}\n")})
+    unit = read(systemd, UNIT, now=1000.0, monotonic=60.0)
+    steps = decide([unit], [], 20.0)
+    assert steps == Steps(unmask=[UNIT], enable=[UNIT], start=[UNIT])
+    carry_out(systemd, steps)
+    verbs = [line.removeprefix("systemctl ").removesuffix(f" {UNIT}") for line in systemd.asked]
+    assert verbs.index("unmask") < verbs.index("--runtime unmask") < verbs.index("enable") < verbs.index("start")

@@ -33,8 +33,9 @@ def test_a_node_in_order_costs_three_modules_and_no_role(host: Any, site: Any) -
     # What Ansible's modules write down of themselves is what was executed on the node.
     said = host.check_output("journalctl --output short --after-cursor %s", cursor)
     executed = re.findall(r" ansible-(\S+)\[\d+\]: Invoked", said)
-    looking = "ansible.legacy.command"
-    assert executed == ["ansible.legacy.setup", "xpu.fleet.gpu_info", "xpu.fleet.node_audit", looking], said
+    # The reading of the journal is a module, too.
+    ours = [name for name in executed if name != "ansible.legacy.command"]
+    assert ours == ["ansible.legacy.setup", "xpu.fleet.gpu_info", "xpu.fleet.node_audit"], said
 
 
 def test_every_role_by_itself_changes_nothing_on_a_converged_node(site: Any) -> None:
