@@ -45,7 +45,7 @@ class Patient:
     """A machine whose connections may fail now and then, as those of a busy one do."""
 
     machine: Shell
-    patience: float = 90.0
+    patience: float = 300.0
 
     def ssh(self, command: str, check: bool = True) -> str:
         """Run a command; where SSH says that it came to nothing (255), do so again for a while."""
