@@ -71,10 +71,9 @@ def _node(number: int, host: str, node: Mapping[str, Any], changes: Mapping[str,
         **node,
         "id": f"node-{number + 1}",
         "name": host,
+        "seen": bool(node["layers"]),
         "state": node["status"] if node["reached"] else "not_reached",
-        "layers": [
-            _layer(name, node["layers"].get(name, {"status": absent}), changes.get(name, {})) for name in NAMES
-        ],
+        "layers": [_layer(name, node["layers"].get(name, {"status": absent}), changes.get(name, {})) for name in NAMES],
         "cards": [{**card, "memory": _memory(card.get("memory_bytes", 0))} for card in node["cards"]],
     }
 
@@ -110,6 +109,10 @@ def _trend(nodes: list[dict[str, Any]], changed: Mapping[str, Any]) -> dict[str,
     """Return what the page says about earlier audits, with the bars of the history in pixels."""
     lists: dict[str, list[dict[str, Any]]] = {DRIFTED: [], REPAIRED: [], UNSEEN: []}
     for node in nodes:
+        if not node["seen"]:
+            if any(layer["change"].get("change") == UNSEEN for layer in node["layers"]):
+                lists[UNSEEN].append({"node": node, "layer": None})
+            continue
         for layer in node["layers"]:
             if layer["change"].get("change") in lists:
                 lists[layer["change"]["change"]].append({"node": node, "layer": layer})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.before import read_earlier, trend
@@ -62,7 +62,9 @@ def test_the_page_says_every_state_in_words() -> None:
 
 
 def test_the_page_needs_nothing_else_and_its_links_lead_somewhere() -> None:
-    seen = Seen(page(every_state(), trend(every_state(), [])))
+    before = {"time": "2026-11-01T00:00:00Z", "nodes": {"arc2": dict.fromkeys(NAMES, "ok"), "arc6": {"kernel": "ok"}}}
+    seen = Seen(page(every_state(), trend(every_state(), [before])))
+    assert "No longer looked at: 1 arc6 : not reached" in seen.text
     links = seen.values("href", "src", "srcset", "action")
     assert [link for link in links if not link.startswith("#") and link != "data:,"] == []
     assert {link[1:] for link in links if link.startswith("#")} <= set(seen.ids)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from typing import Any
+from xml.etree import ElementTree
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
