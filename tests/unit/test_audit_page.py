@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_files import audit
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_page import page
 from ansible_collections.xpu.fleet.tests.unit.audit_fleet import drift, every_state, layer, node, report, save
 
+ROOT = Path(__file__).resolve().parents[2]
 EVIL = "<script>alert('&')</script>"
 
 
@@ -217,3 +220,39 @@ def luminance(colour: str) -> float:
     parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def run_audit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the playbook from a folder on two nodes, of which --limit leaves one; it is not reached."""
+    ssh = folder / "ssh"
+    ssh.write_text("#!/bin/sh\necho away >&2\nexit 255\n")
+    ssh.chmod(0o755)
+    (folder / "hosts.ini").write_text(f"[all]\na\nb\n[all:vars]\nansible_ssh_executable={ssh}\n")
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    command = ["ansible-playbook", "-i", "hosts.ini", str(ROOT / "playbooks/audit.yml"), "--limit", "a", *options]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_playbook_writes_all_of_it_where_the_operator_stands_and_in_check_mode(tmp_path: Path) -> None:
+    earlier = save(tmp_path, "2026-11-22T00:00:00Z", {"a": node()})
+    files = ["xpu_audit_json=now.json", "xpu_audit_html=now.html", "xpu_audit_junit=now.xml"]
+    files.append("xpu_audit_before=*.json")
+    run = run_audit(tmp_path, "--check", *(option for file in files for option in ("-e", file)))
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert "left out by --limit: b" in run.stdout
+    found = json.loads((tmp_path / "now.json").read_text())
+    assert (found["nodes"]["a"]["reached"], found["left_out"]) == (False, ["b"])
+    assert found["nodes"]["a"]["reason"].startswith("not reached: ")
+    seen = Seen((tmp_path / "now.html").read_text()).text
+    assert "Since 2026-11-22 00:00 UTC" in seen and "a unknown not reached" in seen and "not looked at: b" in seen
+    assert ElementTree.parse(tmp_path / "now.xml").getroot().get("errors") == "9"  # noqa: S314
+    assert earlier.is_file()
+
+
+def test_files_that_cannot_be_had_end_the_run_before_a_node_is_looked_at(tmp_path: Path) -> None:
+    run = run_audit(tmp_path, "-e", "xpu_audit_html=no/page.html", "-e", "xpu_audit_before=none.json")
+    assert run.returncode == 2
+    assert f"{tmp_path}/no/page.html can't be written: No such file or directory. There is no earlier" in run.stdout + (
+        run.stderr
+    )
+    assert "Reach it" not in run.stdout

@@ -40,7 +40,7 @@ def earlier_paths(wanted: Iterable[str]) -> list[Path]:
     for name in wanted:
         place = str(Path(name).expanduser().absolute())
         if glob.has_magic(place) and not Path(place).exists():
-            paths.update(Path(found) for found in glob.glob(place, recursive=True))
+            paths.update(Path("/").glob(place.lstrip("/")))
         elif not Path(place).exists():
             raise EarlierError(f"There is no earlier report {place}.")
         else:
