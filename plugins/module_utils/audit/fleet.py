@@ -29,8 +29,8 @@ def fleet_report(
     """Return the state of all hosts: ``status``, ``exit``, ``nodes`` as plain data, and the lines of a ``table``.
 
     Hosts without an audit were not reached. Those that ``--limit`` left out are named, and count for nothing else.
-    Where one drifts and another was not reached, the status is that nothing is known for sure: 2 is what an operator has
-    to look at first.
+    Where one drifts and another was not reached, the status is that nothing is known for sure: 2 is what an operator
+    has to look at first.
     """
     nodes = {host: _node(audits.get(host)) for host in hosts}
     states = {node["status"] for node in nodes.values()}

@@ -71,8 +71,8 @@ def _suite(
     for name, (element, message, text, seconds) in outcomes.items():
         case = ElementTree.SubElement(suite, "testcase", classname=_clean(host), name=name, time=f"{seconds:.3f}")
         if element:
-            kind = {} if element == "skipped" else {"type": element}
-            ElementTree.SubElement(case, element, message=_clean(message), **kind).text = _clean(text) or None
+            told = {"message": _clean(message), **({} if element == "skipped" else {"type": element})}
+            ElementTree.SubElement(case, element, told).text = _clean(text) or None
 
 
 def _clean(text: str) -> str:
