@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.before import trend
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.due import chosen_layers, due_layers, reasons
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.junit import junit
 from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import requirement_lines
 from ansible_collections.xpu.fleet.plugins.module_utils.zip_tree import TreeError, build_archive
+from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_files import audit_files
+from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_page import page
 
 
 def pins(requirements: str) -> str:
@@ -47,7 +51,11 @@ class FilterModule:
             "pins": pins,
             "zipapp_sha256": zipapp_sha256,
             "file_listing": file_listing,
+            "audit_files": audit_files,
             "audit_report": fleet_report,
+            "audit_trend": trend,
+            "audit_page": page,
+            "audit_junit": junit,
             "audit_chosen": chosen_layers,
             "audit_due": due_layers,
             "audit_reasons": reasons,

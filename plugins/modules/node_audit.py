@@ -84,6 +84,9 @@ layers:
     looked_at:
       description: How many things were looked at.
       type: int
+    versions:
+      description: Versions that are there, by package (dpkg's, or those of the engine's environment).
+      type: dict
     seconds:
       description: How long it took.
       type: float

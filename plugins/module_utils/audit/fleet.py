@@ -19,30 +19,38 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
 _WORDS = {OK: "ok", DRIFT: "DRIFT", MISSING: "MISSING", NOT_APPLICABLE: "-", NOT_LOOKED_AT: "?"}
 #: Exit statuses: all in order, something is not, something could not be looked at (and nothing is known to be wrong).
 EXIT = {OK: 0, DRIFT: 1, NOT_LOOKED_AT: 2}
+#: What is told of a GPU.
+_CARD = ("name", "id", "address", "driver", "driver_version", "memory_bytes")
 
 
-def fleet_report(audits: Mapping[str, Mapping[str, Any]], hosts: Iterable[str]) -> dict[str, Any]:
+def fleet_report(
+    audits: Mapping[str, Mapping[str, Any]], hosts: Iterable[str], left_out: Iterable[str] = ()
+) -> dict[str, Any]:
     """Return the state of all hosts: ``status``, ``exit``, ``nodes`` as plain data, and the lines of a ``table``.
 
-    Hosts without an audit were not reached. Where one drifts and another was not reached, the status is that nothing is
-    known for sure: 2 is what an operator has to look at first.
+    Hosts without an audit were not reached. Those that ``--limit`` left out are named, and count for nothing else.
+    Where one drifts and another was not reached, the status is that nothing is known for sure: 2 is what an operator
+    has to look at first.
     """
     nodes = {host: _node(audits.get(host)) for host in hosts}
     states = {node["status"] for node in nodes.values()}
     status = NOT_LOOKED_AT if NOT_LOOKED_AT in states or not states else DRIFT if DRIFT in states else OK
-    return {"status": status, "exit": EXIT[status], "nodes": nodes, "table": [*_table(nodes), *_details(nodes)]}
+    others = list(left_out)
+    table = [*_table(nodes), *_details(nodes), *([f"left out by --limit: {', '.join(others)}"] if others else [])]
+    return {"status": status, "exit": EXIT[status], "nodes": nodes, "left_out": others, "table": table}
 
 
 def _node(found: Mapping[str, Any] | None) -> dict[str, Any]:
     if found is None:
-        return {"status": NOT_LOOKED_AT, "reason": "not reached", "stack": "", "gpus": [], "layers": {}}
+        found = {"reached": False, "reason": "not reached"}
     layers = found.get("layers", {})
-    status = summary(layers)
     return {
-        "status": status,
+        "status": summary(layers),
+        "reached": bool(found.get("reached", True)),
         "reason": found.get("reason", ""),
-        "stack": found.get("stack", ""),
+        **{key: found.get(key, "") for key in ("stack", "engine", "system", "kernel")},
         "gpus": found.get("gpus", []),
+        "cards": [{key: card[key] for key in _CARD if key in card} for card in found.get("cards", ())],
         "layers": layers,
     }
 

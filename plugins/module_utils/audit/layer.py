@@ -55,7 +55,9 @@ class Layer:
                 package = self.node.packages.get(name)
                 if package is None:
                     report.absent(f"package {name}", version or "installed")
-                elif report.compare(f"package {name}", version or package.version, package.version):
+                    continue
+                report.versions[name] = package.version
+                if report.compare(f"package {name}", version or package.version, package.version):
                     report.compare(f"package {name}", "installed", package.status)
 
     def _holds(self, report: Report) -> None:

@@ -31,6 +31,7 @@ class Python(Layer):
             state = read_state(wanted)
             if not report.compare(directory, "works", "works" if state.usable else state.reason):
                 return
+            report.versions.update(state.installed)
             for pin in state.missing:
                 name = pin.partition("==")[0]
                 report.compare(f"{directory}: {name}", pin, state.installed.get(name, "absent"))

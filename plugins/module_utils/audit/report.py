@@ -38,6 +38,8 @@ class Report:
 
     findings: list[Finding] = field(default_factory=list)
     unseen: list[Unseen] = field(default_factory=list)
+    #: What is there, by name, also where it is as expected.
+    versions: dict[str, str] = field(default_factory=dict)
     looked_at: int = 0
     reason: str = ""
     applies: bool = True
@@ -88,6 +90,7 @@ class Report:
             "findings": [asdict(finding) for finding in self.findings],
             "unseen": [asdict(unseen) for unseen in self.unseen],
             "looked_at": self.looked_at,
+            "versions": self.versions,
         }
 
 

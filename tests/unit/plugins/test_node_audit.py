@@ -248,6 +248,16 @@ def test_the_environment_of_the_engine_is_compared_file_by_file(
     assert (what, says) in [(finding["what"], finding["found"]) for finding in found["findings"]]
 
 
+def test_versions_are_those_that_are_there_also_where_others_are_expected(node: Audited, tmp_path: Path) -> None:
+    node.add_python(tmp_path / "wheels")
+    node.packages["intel-opencl-icd"] = "99"
+    del node.packages["intel-oneapi-mkl"]
+    found = node.audit()
+    assert found["driver"]["versions"] == {"intel-opencl-icd": "99"}
+    assert found["oneapi"]["versions"] == {}
+    assert found["python"]["versions"]["alpha"] == "1.0"
+
+
 def test_foreign_keys_in_a_keyring_are_found(node: Audited, stranger: SigningKey) -> None:
     node.write(KEYRING, stranger.binary)
     (finding,) = node.audit()["repository"]["findings"]
