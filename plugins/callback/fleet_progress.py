@@ -100,7 +100,7 @@ STYLES = {
     progress.UNREACHABLE: "bold red",
 }
 #: Seconds between two looks at whether there is something to draw, and the longest between two drawings.
-LOOK, TICK = 0.25, 1.0
+LOOK, TICK = 0.5, 1.0
 REBOOTS = ("reboot", "ansible.builtin.reboot", "ansible.legacy.reboot")
 #: What ansible.builtin.reboot waits where nothing else is said.
 REBOOT_TIMEOUT = 600.0
@@ -389,6 +389,8 @@ class CallbackModule(DefaultCallback):
         with self._lock:
             self._fleet.begin_play(name, batch, [host for host in every if host not in earlier], time.monotonic())
             batch, every = (self._fleet.left_of(hosts) for hosts in (batch, every))
+        if not batch and every:  # a batch of which every node has failed before
+            return
         nodes = f"{len(batch)} node{'s' if len(batch) != 1 else ''}"
         self._say(f"play: {name} ({nodes}{f' of {len(every)}' if len(every) > len(batch) else ''})")
         if play.strategy in ("debug", "ansible.builtin.debug"):
@@ -463,6 +465,15 @@ class CallbackModule(DefaultCallback):
     def v2_runner_item_on_skipped(self, result: Any) -> None:
         """Show only what is warned of."""
         self._warn(result)
+
+    def v2_on_file_diff(self, result: Any) -> None:
+        """Show differences below the node and the task that they are of."""
+        results = result._result.get("results") if result._task.loop else None
+        parts = results if isinstance(results, list) else [result._result]
+        if any(part.get("changed") and part.get("diff") for part in parts if isinstance(part, dict)):
+            self._say(f"{result._host.get_name()}: {self._steps.get(result._task._uuid) or result._task.get_name()}")
+            self._last_task_banner = result._task._uuid
+        super().v2_on_file_diff(result)
 
     def v2_playbook_on_include(self, included_file: Any) -> None:
         """Show includes only where results are wanted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Optional
 
 #: The layer that a role of the collection builds.
@@ -101,7 +102,7 @@ class Node:
     def doing(self, now: float) -> str:
         """What it does, in words."""
         if self.state == RUNNING and self.back_by is not None:
-            left = int(self.back_by - now)
+            left = ceil(self.back_by - now)
             return f"rebooting, back within {left}s" if left >= 0 else f"rebooting, {-left}s over its time"
         if self.state == RUNNING:
             return f"{self.step} ({self.attempt})" if self.attempt else self.step
@@ -203,23 +204,31 @@ def frame(
     """Return the lines of a terminal of this width and height: the play, a node each, and how many have no line."""
     width, height = size
     counts = fleet.counts()
-    head: list[Span] = [(cut(f"{fleet.play}{note}", width), "title")]
-    tail = f"  {clock(now - fleet.began)}  {spoken(counts)}"
-    head.append((cut(tail, max(0, width - len(head[0][0]))), "quiet"))
+    head = [(f"{fleet.play}{note}", "title"), (f"  {clock(now - fleet.began)}  {spoken(counts)}", "quiet")]
     room = height - 1
     nodes = list(fleet.nodes.values())
     if len(nodes) > room:
         room -= 1
     shown = chosen(nodes, max(0, room))
     names = min(NAME_WIDTH, max((len(node.name) for node in nodes), default=0))
-    lines = [head, *(_line(node, now, names, width, marks) for node in shown)]
+    lines = [head, *(_line(node, now, names, marks) for node in shown)]
     if len(shown) < len(nodes):
         hidden = counts - Counter(node.seen_as for node in shown)
-        lines.append([(cut(f"  {len(nodes) - len(shown)} more: {spoken(hidden)}", width), "quiet")])
-    return lines[: max(0, height)]
+        lines.append([(f"  {len(nodes) - len(shown)} more: {spoken(hidden)}", "quiet")])
+    return [_fitted(line, width) for line in lines[: max(0, height)]]
 
 
-def _line(node: Node, now: float, names: int, width: int, marks: Mapping[str, str]) -> list[Span]:
+def _fitted(line: Sequence[Span], width: int) -> list[Span]:
+    """Return a line that is no longer than a width."""
+    fitted = []
+    for text, style in line:
+        if width > 0:
+            fitted.append((cut(text, width), style))
+        width -= len(text)
+    return fitted
+
+
+def _line(node: Node, now: float, names: int, marks: Mapping[str, str]) -> list[Span]:
     """Return the line of one node."""
     seen = node.seen_as
     ended = seen in (WAITING, DONE)
@@ -227,9 +236,8 @@ def _line(node: Node, now: float, names: int, width: int, marks: Mapping[str, st
     since = clock(now - node.since) if node.state == RUNNING else ""
     start = f"{marks[seen]} {cut(node.name, names):<{names}}  "
     middle = f"{cut(layer, LAYER_WIDTH):<{LAYER_WIDTH}}  {since:>7}  "
-    text = cut(node.doing(now), max(0, width - len(start) - len(middle)))
     style = node.state if node.state in (*BAD, CHANGED) else seen
-    return [(start, "quiet" if ended else seen), (middle, "quiet" if ended else ""), (text, style)]
+    return [(start, "quiet" if ended else seen), (middle, "quiet" if ended else ""), (node.doing(now), style)]
 
 
 def times(fleet: Fleet, now: float, per_host: int, width: int) -> list[str]:
