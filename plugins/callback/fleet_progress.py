@@ -169,8 +169,15 @@ class LiveLines:
             return
         with self._display_lock:
             self._console = Console(file=sys.stdout, force_terminal=True, highlight=False, markup=False, emoji=False)
-            kept = {"redirect_stdout": False, "redirect_stderr": False, "vertical_overflow": "crop"}
-            self._live = Live(self, console=self._console, auto_refresh=False, transient=True, **kept)
+            self._live = Live(
+                self,
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                vertical_overflow="crop",
+            )
             for name in ("stdout", "stderr"):
                 stream = getattr(sys, name)
                 if stream.isatty():
@@ -342,6 +349,22 @@ class CallbackModule(DefaultCallback):
             self._handle_warnings_and_exception(result)
         else:  # ansible-core before 2.19
             self._handle_warnings(result._result)
+
+    def _handle_exception(self, result: Any, use_stderr: bool = False) -> None:
+        """Show what went wrong, but not of a task with no_log: ansible-core would tell its message here."""
+        if "censored" in result:
+            result.pop("exception", None)
+        else:
+            super()._handle_exception(result, use_stderr)
+
+    def _handle_warnings(self, res: Any) -> None:
+        """Show warnings and deprecations; of a task with no_log only that there are some."""
+        if "censored" in res:
+            hidden = [res.pop(key, None) for key in ("warnings", "deprecations")]
+            if any(hidden):
+                self._display.warning("Warnings of a task with no_log are not shown.")
+        else:
+            super()._handle_warnings(res)
 
     def _verbose(self) -> bool:
         """Whether results are wanted too."""
