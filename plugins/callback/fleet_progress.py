@@ -100,7 +100,8 @@ STYLES = {
     progress.UNREACHABLE: "bold red",
 }
 #: Seconds between two looks at whether there is something to draw, and the longest between two drawings.
-LOOK, TICK = 0.5, 1.0
+LOOK = 0.5
+TICK = 1.0
 REBOOTS = ("reboot", "ansible.builtin.reboot", "ansible.legacy.reboot")
 #: What ansible.builtin.reboot waits where nothing else is said.
 REBOOT_TIMEOUT = 600.0

@@ -89,7 +89,6 @@ class Node:
     #: When a reboot has to be over.
     back_by: Optional[float] = None
     announced: str = ""
-    changes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -142,7 +141,7 @@ class Fleet:
         """Note that a node begins a task; ``reboot`` is the time that it may take where the task is a reboot."""
         node = self.node(host)
         node.state, node.layer, node.step, node.since = RUNNING, layer, one_line(step), now
-        node.attempt, node.back_by = "", None if reboot is None else now + reboot
+        node.back_by = None if reboot is None else now + reboot
         news = []
         if layer in LAYERS and layer != node.announced:
             node.announced = layer
@@ -164,7 +163,6 @@ class Fleet:
         node.state, node.since, node.back_by, node.attempt = state, now, None, ""
         if state != CHANGED:
             return []
-        node.changes += 1
         return [f"back after {int(took)}s"] if rebooted else [f"changed: {node.step} ({clock(took)})"]
 
     def counts(self) -> Counter[str]:

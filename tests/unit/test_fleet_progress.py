@@ -122,8 +122,15 @@ def on_a_terminal(folder: Path, *arguments: str, interrupt_at: bytes = b"") -> t
     keyboard, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     command = ["ansible-playbook", "-i", "hosts", "play.yml", *arguments]
-    on_it = {"stdin": terminal, "stdout": terminal, "stderr": terminal, "start_new_session": True}
-    run = subprocess.Popen(command, cwd=folder, env=environment(folder), **on_it)
+    run = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(folder),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
     os.close(terminal)
     output, interrupted = b"", not interrupt_at
     while True:

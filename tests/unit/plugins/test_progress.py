@@ -181,7 +181,7 @@ def worked(number: int) -> Fleet:
     """A fleet whose nodes took 60 s and more for the kernel, 5 s for the driver, and no time for access."""
     fleet = fleet_of(number)
     for index in range(number):
-        for layer, seconds in (("driver", 5.0), ("kernel", 60.0 + index), ("access", 0.2)):
+        for layer, seconds in (("driver", 5.0), ("kernel", 50.0), ("kernel", 10.0 + index), ("access", 0.2)):
             fleet.start(f"arc{index}", layer, "Work", 100.0)
             fleet.finish(f"arc{index}", OK, 100.0 + seconds)
     return fleet
