@@ -1,0 +1,521 @@
+"""Shows one live line per node on a terminal, plain lines elsewhere, and at the end the time that each layer took."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
+
+from ansible import constants as C
+from ansible import context
+from ansible.errors import AnsibleError
+from ansible.playbook.task_include import TaskInclude
+from ansible.plugins.callback.default import CallbackModule as DefaultCallback
+from ansible.template import Templar
+from ansible_collections.xpu.fleet.plugins.module_utils import progress
+
+try:
+    from rich.console import Console, ConsoleOptions
+    from rich.live import Live
+    from rich.segment import Segment
+    from rich.style import Style
+except ImportError as error:
+    MISSING: ImportError | None = error
+else:
+    MISSING = None
+
+DOCUMENTATION = r"""
+name: fleet_progress
+type: stdout
+short_description: One live line per node, and the time per layer
+version_added: "0.2.0"
+description:
+  - On a terminal every node has one line that stays in its place. It shows layer, step, time, and while the node
+    reboots how long it may still take. Where nodes outnumber lines, those that are busy, failed or last heard of are
+    shown and the rest is counted.
+  - Elsewhere, in a pipe or a log, a line is written when a node begins a layer, changes something, reboots or fails.
+  - Failures, warnings, differences and messages of M(ansible.builtin.debug) are shown in full either way, as
+    P(ansible.builtin.default#callback) shows them. What O(ignore:no_log) hides is hidden here too.
+  - At the end stand the usual recap and the time that each layer took, without the time that nodes waited for each
+    other.
+extends_documentation_fragment:
+  - default_callback
+  - result_format_callback
+options:
+  live:
+    description: Whether to show live lines on a terminal; V(false) writes plain lines there too.
+    type: bool
+    default: true
+    env:
+      - name: FLEET_PROGRESS_LIVE
+    ini:
+      - section: fleet_progress
+        key: live
+  lines:
+    description: The most lines to take of the terminal; V(0) takes all that it has.
+    type: int
+    default: 0
+    env:
+      - name: FLEET_PROGRESS_LINES
+    ini:
+      - section: fleet_progress
+        key: lines
+  per_host:
+    description:
+      - Up to this number of nodes the table of times has a column for each of them, where that fits.
+      - With more of them it shows the longest time, the node that took it, and the sum.
+    type: int
+    default: 6
+    env:
+      - name: FLEET_PROGRESS_PER_HOST
+    ini:
+      - section: fleet_progress
+        key: per_host
+notes:
+  - Tasks that changed nothing are not written, whatever O(display_ok_hosts) and O(display_skipped_hosts) say; with
+    C(-v) their results are.
+  - With C(--step), a task debugger or strategy P(ansible.builtin.debug#strategy), which ask questions, there are no
+    live lines. They give way to prompts of the play and of M(ansible.builtin.pause), not to SSH's question about an
+    unknown host key.
+requirements:
+  - C(stdout_callback = xpu.fleet.fleet_progress) in C(ansible.cfg), or E(ANSIBLE_STDOUT_CALLBACK)
+  - Python package C(rich) where C(ansible-playbook) runs
+"""
+
+#: Colours of states on a terminal.
+STYLES = {
+    "title": "bold",
+    "quiet": "dim",
+    progress.RUNNING: "cyan",
+    progress.WAITING: "dim",
+    progress.DONE: "dim",
+    progress.CHANGED: "yellow",
+    progress.REBOOTING: "bold magenta",
+    progress.FAILED: "bold red",
+    progress.UNREACHABLE: "bold red",
+}
+#: Seconds between two looks at whether there is something to draw, and the longest between two drawings.
+LOOK = 0.5
+TICK = 1.0
+REBOOTS = ("reboot", "ansible.builtin.reboot", "ansible.legacy.reboot")
+#: What ansible.builtin.reboot waits where nothing else is said.
+REBOOT_TIMEOUT = 600.0
+PAUSES = ("pause", "ansible.builtin.pause", "ansible.legacy.pause")
+
+
+class Raw:
+    """Text that rich writes as it is, above the live lines."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        """Yield the text."""
+        yield Segment(self.text)
+
+
+class Above:
+    """Stands in for sys.stdout and sys.stderr while lines are live: what is written goes above them, line by line."""
+
+    def __init__(self, stream: TextIO, show: Callable[[str], None]) -> None:
+        self._stream, self._show, self._rest = stream, show, ""
+
+    def write(self, text: str) -> int:
+        """Show every line that is complete."""
+        lines, newline, self._rest = (self._rest + text).rpartition("\n")
+        if newline:
+            self._show(lines + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        """Keep an incomplete line: the live ones would follow it."""
+
+    def close(self) -> None:
+        """Write what is left where it would have gone."""
+        if self._rest:
+            self._stream.write(self._rest)
+            self._rest = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class LiveLines:
+    """The live part of a terminal.
+
+    Ansible forks its workers while it holds the display's lock. All drawing is done under that lock: no worker inherits
+    a drawing that is half done, or a lock of rich's that nobody would ever release.
+    """
+
+    def __init__(self, lock: Any, lines: Callable[[int, int], list[list[progress.Span]]], most: int) -> None:
+        self._display_lock, self._lines, self._most = lock, lines, most
+        self._segments: list[Segment] = []
+        self._styles = {state: Style.parse(style) for state, style in STYLES.items()}
+        self._replaced: list[tuple[str, TextIO, Above]] = []
+        self._console: Console | None = None
+        self._live: Live | None = None
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+        self._pid = os.getpid()
+        self.news = False
+
+    def start(self) -> None:
+        """Take the bottom of the terminal. The cursor stays visible, so that nothing has to bring it back."""
+        if self._live:
+            return
+        with self._display_lock:
+            self._console = Console(file=sys.stdout, force_terminal=True, highlight=False, markup=False, emoji=False)
+            self._live = Live(
+                self,
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                vertical_overflow="crop",
+            )
+            for name in ("stdout", "stderr"):
+                stream = getattr(sys, name)
+                if stream.isatty():
+                    above = Above(stream, self.show)
+                    self._replaced.append((name, stream, above))
+                    setattr(sys, name, above)
+            self._live.start()
+            self._console.show_cursor(True)
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._draw_on, name="fleet_progress", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give the terminal back as it was."""
+        if not self._live or os.getpid() != self._pid:
+            return
+        self._ended.set()
+        if self._thread and self._thread is not threading.current_thread():
+            self._thread.join(timeout=2)
+        with self._display_lock:
+            live, self._live = self._live, None
+            for name, stream, _above in self._replaced:
+                setattr(sys, name, stream)
+            try:
+                live.stop()
+                for _name, _stream, above in self._replaced:
+                    above.close()
+            except OSError:
+                pass  # the terminal has gone
+            self._replaced = []
+
+    def show(self, text: str) -> None:
+        """Write complete lines above the live ones."""
+        with self._display_lock:
+            if self._live and self._console:
+                self._console.print(Raw(text), soft_wrap=True, end="")
+            else:
+                sys.stdout.write(text)
+
+    def _draw_on(self) -> None:
+        """Draw where there is news, and once a second for the clocks."""
+        drawn = 0.0
+        while not self._ended.wait(LOOK):
+            if not self.news and time.monotonic() - drawn < TICK:
+                continue
+            self.news, drawn = False, time.monotonic()
+            try:
+                with self._display_lock:
+                    if self._live and not self._ended.is_set():
+                        self._draw()
+            except OSError:
+                return  # the terminal has gone
+
+    def _draw(self) -> None:
+        """Draw all lines once."""
+        live, console = cast("Live", self._live), cast("Console", self._console)
+        width, height = console.size
+        height = min(height - 1, self._most or height)
+        segments: list[Segment] = []
+        for line in self._lines(width, height):
+            segments += [Segment(text, self._styles.get(style)) for text, style in line]
+            segments.append(Segment.line())
+        self._segments = segments
+        live.refresh()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        """Yield the lines as they were drawn last."""
+        yield from self._segments
+
+
+class CallbackModule(DefaultCallback):
+    """Shows what the default callback shows of failures, and a line per node instead of the rest."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "xpu.fleet.fleet_progress"
+
+    def __init__(self) -> None:
+        if MISSING:
+            raise AnsibleError(
+                "Callback xpu.fleet.fleet_progress needs the Python package rich where ansible-playbook runs. "
+                f"Install it (pip install rich; Python here is {sys.executable}), or choose another stdout_callback. "
+                f"({MISSING})"
+            )
+        super().__init__()
+        self._lock = threading.Lock()
+        self._fleet = progress.Fleet(time.monotonic())
+        self._live: LiveLines | None = None
+        self._steps: dict[str, str] = {}
+        self._layers: dict[str, str] = {}
+        self._batches: dict[str, set[str]] = {}
+        self._marks = progress.MARKS
+        atexit.register(self._hide)
+
+    # The terminal
+
+    def _show(self) -> None:
+        """Show live lines, where there is a terminal for them."""
+        asks = C.config.get_config_value("ENABLE_TASK_DEBUGGER") or context.CLIARGS.get("step")
+        terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+        if not self._live and terminal and not asks and self.get_option("live"):
+            if "utf" not in (sys.stdout.encoding or "").lower():
+                self._marks = progress.PLAIN_MARKS
+            self._live = LiveLines(self._display._lock, self._frame, int(self.get_option("lines")))
+        if self._live:
+            self._live.start()
+
+    def _hide(self) -> None:
+        """Take the live lines away: for a question, and for good."""
+        if self._live:
+            self._live.stop()
+
+    def _frame(self, width: int, height: int) -> list[list[progress.Span]]:
+        """Return the live lines as they are now."""
+        note = " (check mode)" if context.CLIARGS.get("check") else ""
+        with self._lock:
+            lines = progress.frame(self._fleet, time.monotonic(), (width, height), self._marks, note)
+        if self._marks is progress.PLAIN_MARKS:
+            return [[(text.replace("…", "~"), style) for text, style in line] for line in lines]
+        return lines
+
+    def _say(self, text: str, color: str | None = None) -> None:
+        """Write a line that stays. The next failure names its task again, which would else be too far above."""
+        self._last_task_banner = None
+        self._display.display(f"{progress.clock(time.monotonic() - self._fleet.began)} {text}", color=color)
+
+    def _news(self, host: str, layer: str, news: list[str]) -> None:
+        """Let the lines be drawn anew, or write what is new of a node where there are none."""
+        if self._live:
+            self._live.news = True
+            return
+        for text in news:
+            known = f"{layer}: " if layer and layer != progress.OTHER else ""
+            self._say(f"{host}: {known}{text}", C.COLOR_CHANGED if text.startswith("changed") else None)
+
+    # Nodes
+
+    def _layer(self, task: Any) -> str:
+        """Return the layer that a task works on, by the roles that it is in."""
+        if task._uuid not in self._layers:
+            roles = [(role.get_name(), role._from_files.get("tasks") or "") for role in task.get_dep_chain() or []]
+            # What includes a role is skipped where there is nothing to do: it begins no layer.
+            tags = [] if isinstance(task, TaskInclude) else task.tags
+            self._layers[task._uuid] = progress.layer_of(roles, tags, task.action)
+        return self._layers[task._uuid]
+
+    def _reboot_seconds(self, host: Any, task: Any) -> float | None:
+        """Return how long a reboot may take, None where the task is none. Nothing here may break a run."""
+        if task.action not in REBOOTS or task.check_mode:
+            return None
+        given = task.args.get("reboot_timeout", task.args.get("reboot_timeout_sec", REBOOT_TIMEOUT))
+        try:
+            variables = self._play.get_variable_manager().get_vars(play=self._play, host=host, task=task)
+            return float(Templar(loader=self._play.get_loader(), variables=variables).template(given))
+        except Exception:
+            return REBOOT_TIMEOUT
+
+    def _finish(self, result: Any, state: str) -> None:
+        """Note what a node's task came to."""
+        host = result._host.get_name()
+        with self._lock:
+            news = self._fleet.finish(host, state, time.monotonic())
+            layer = self._fleet.node(host).layer
+        self._news(host, layer, news)
+
+    def _warn(self, result: Any) -> None:
+        """Show warnings and deprecations of a result."""
+        if hasattr(self, "_handle_warnings_and_exception"):
+            self._handle_warnings_and_exception(result)
+        else:  # ansible-core before 2.19
+            self._handle_warnings(result._result)
+
+    def _handle_exception(self, result: Any, use_stderr: bool = False) -> None:
+        """Show what went wrong, but not of a task with no_log: ansible-core would tell its message here."""
+        if "censored" in result:
+            result.pop("exception", None)
+        else:
+            super()._handle_exception(result, use_stderr)
+
+    def _handle_warnings(self, res: Any) -> None:
+        """Show warnings and deprecations; of a task with no_log only that there are some."""
+        if "censored" in res:
+            hidden = [res.pop(key, None) for key in ("warnings", "deprecations")]
+            if any(hidden):
+                self._display.warning("Warnings of a task with no_log are not shown.")
+        else:
+            super()._handle_warnings(res)
+
+    def _verbose(self) -> bool:
+        """Whether results are wanted too."""
+        return bool(self._display.verbosity > 0)
+
+    def _tell(self, result: Any) -> None:
+        """Show the message of a debug task."""
+        self._clean_results(result._result, result._task.action)
+        told = result._result.get("msg")
+        if isinstance(told, list) and all(isinstance(line, str) for line in told):
+            told = "\n".join(told)
+        if not isinstance(told, str):
+            told = self._dump_results(result._result).strip("\n")
+        if "\n" in told:
+            told = textwrap.indent(told.rstrip("\n"), "    ")
+            self._say(f"{result._host.get_name()}:\n{told}")
+        else:
+            self._say(f"{result._host.get_name()}: {told}")
+
+    # What Ansible calls
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        """Begin to count time."""
+        super().v2_playbook_on_start(playbook)
+        self._fleet = progress.Fleet(time.monotonic())
+        if context.CLIARGS.get("check"):
+            self._say("Check mode: nothing is changed.")
+
+    def v2_playbook_on_vars_prompt(self, *args: Any, **kwargs: Any) -> None:
+        """Give way to a question."""
+        self._hide()
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """Begin a play, or the next batch of one."""
+        self._play = play
+        name = play.get_name().strip()
+        try:
+            inventory = play.get_variable_manager()._inventory
+            batch = [host.name for host in inventory.get_hosts(play.hosts, order=play.order)]
+            every = [host.name for host in inventory.get_hosts(play.hosts, ignore_restrictions=True)]
+        except Exception:
+            batch, every = [], []  # nodes then appear with their first task
+        earlier = self._batches.setdefault(play._uuid, set())
+        earlier.update(batch)
+        with self._lock:
+            self._fleet.begin_play(name, batch, [host for host in every if host not in earlier], time.monotonic())
+            batch, every = (self._fleet.left_of(hosts) for hosts in (batch, every))
+        if not batch and every:  # a batch of which every node has failed before
+            return
+        nodes = f"{len(batch)} node{'s' if len(batch) != 1 else ''}"
+        self._say(f"play: {name} ({nodes}{f' of {len(every)}' if len(every) > len(batch) else ''})")
+        if play.strategy in ("debug", "ansible.builtin.debug"):
+            self._hide()
+        else:
+            self._show()
+
+    def _task_start(self, task: Any, prefix: str | None = None) -> None:
+        """Keep a task's name, which may be a template later; failures show it."""
+        if prefix is not None:
+            self._task_type_cache[task._uuid] = prefix
+        free = self._play.strategy.rsplit(".", 1)[-1] in ("free", "host_pinned")
+        self._last_task_name = None if free else task.get_name().strip()
+        self._steps[task._uuid] = task.name or task.action
+        if task.action in PAUSES:
+            self._hide()
+        elif self._live:
+            self._live.start()
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        """Note that a node begins a task."""
+        layer, reboot = self._layer(task), self._reboot_seconds(host, task)
+        step = self._steps.get(task._uuid) or task.name or task.action
+        with self._lock:
+            news = self._fleet.start(host.get_name(), layer, step, time.monotonic(), reboot)
+        self._news(host.get_name(), layer, news)
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """Note a task that went well; what a debug task tells is shown."""
+        changed = bool(result._result.get("changed", False)) and not isinstance(result._task, TaskInclude)
+        self._finish(result, progress.CHANGED if changed else progress.OK)
+        if self._verbose():
+            super().v2_runner_on_ok(result)
+            return
+        self._warn(result)
+        if result._task.action in C._ACTION_DEBUG and not result._task.loop:
+            self._tell(result)
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        """Note a task that was not for this node."""
+        self._finish(result, progress.OK)
+        self._warn(result)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        """Note a failure and show it as the default callback does."""
+        self._finish(result, progress.OK if ignore_errors else progress.FAILED)
+        super().v2_runner_on_failed(result, ignore_errors)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        """Note that a node is not reached and show why."""
+        self._finish(result, progress.OK if result._task.ignore_unreachable else progress.UNREACHABLE)
+        super().v2_runner_on_unreachable(result)
+
+    def v2_runner_retry(self, result: Any) -> None:
+        """Note that a node tries once more."""
+        tried, of = result._result.get("attempts", 0), result._result.get("retries", 0)
+        with self._lock:
+            self._fleet.attempt(result._host.get_name(), tried + 1, of)
+        self._news(result._host.get_name(), "", [])
+        if self._verbose():
+            super().v2_runner_retry(result)
+
+    def v2_runner_item_on_ok(self, result: Any) -> None:
+        """Show what a debug task tells of an item."""
+        if self._verbose():
+            super().v2_runner_item_on_ok(result)
+            return
+        self._warn(result)
+        if result._task.action in C._ACTION_DEBUG:
+            self._tell(result)
+
+    def v2_runner_item_on_skipped(self, result: Any) -> None:
+        """Show only what is warned of."""
+        self._warn(result)
+
+    def v2_on_file_diff(self, result: Any) -> None:
+        """Show differences below the node and the task that they are of."""
+        results = result._result.get("results") if result._task.loop else None
+        parts = results if isinstance(results, list) else [result._result]
+        if any(part.get("changed") and part.get("diff") for part in parts if isinstance(part, dict)):
+            self._say(f"{result._host.get_name()}: {self._steps.get(result._task._uuid) or result._task.get_name()}")
+            self._last_task_banner = result._task._uuid
+        super().v2_on_file_diff(result)
+
+    def v2_playbook_on_include(self, included_file: Any) -> None:
+        """Show includes only where results are wanted."""
+        if self._verbose():
+            super().v2_playbook_on_include(included_file)
+
+    def v2_runner_on_async_poll(self, result: Any) -> None:
+        """Show polls only where results are wanted."""
+        if self._verbose():
+            super().v2_runner_on_async_poll(result)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """Give the terminal back, and sum up."""
+        self._hide()
+        super().v2_playbook_on_stats(stats)
+        width = os.get_terminal_size().columns if self._live and sys.stdout.isatty() else 120
+        with self._lock:
+            lines = progress.times(self._fleet, time.monotonic(), int(self.get_option("per_host")), width)
+        self._display.display("TIME PER LAYER ".ljust(79, "*"))
+        for line in lines:
+            self._display.display(line)
