@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from drifts import Drift, edited, endure
+from default.tests.drift.drifts import Drift, edited, endure
 
 testinfra_hosts = ["ansible://arc"]
 
