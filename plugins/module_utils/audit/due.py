@@ -29,10 +29,10 @@ def chosen_layers(run_tags: Iterable[str], skip_tags: Iterable[str] = ()) -> lis
 def due_layers(layers: Mapping[str, Mapping[str, Any]], chosen: Iterable[str]) -> list[str]:
     """Return the chosen layers whose roles have to run.
 
-    A layer that was not looked at, or of which nothing is known, is one of them.
+    A chosen layer that was not looked at, or of which nothing is known, is one of them; of others nothing is asked.
     """
     chosen, due = list(chosen), set[str]()
-    for layer in LAYERS:
+    for layer in (layer for layer in LAYERS if layer.name in chosen):
         status = layers.get(layer.name, {}).get("status")
         if status != NOT_APPLICABLE and (status != OK or due.intersection(layer.builds_on)):
             due.add(layer.name)
