@@ -46,7 +46,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     from kernel.faults import bench  # noqa: PLC0415 - the list needs no machines
 
     if options.on:
-        outcomes = bench.run_on(options.on, stories, tell)
+        outcomes = bench.run_on(options.on, stories, tell, options.reuse)
     else:
         machines = bench.up(min(options.machines, len(stories)))
         try:

@@ -401,8 +401,10 @@ def run_all(
     return [outcome for number in sorted(outcomes) for outcome in outcomes[number]]
 
 
-def run_on(place: str, stories: Sequence[Sequence[Fault]], tell: Callable[[str], None]) -> list[Outcome]:
+def run_on(
+    place: str, stories: Sequence[Sequence[Fault]], tell: Callable[[str], None], reuse: bool = False
+) -> list[Outcome]:
     """Let the stories happen to one machine of a fleet that is up; the run after the last fault is somebody else's."""
     fleet, _, machine = place.partition("/")
-    bench = Bench(fleet, machine, lambda text: tell(f"{machine} {text}"))
+    bench = Bench(fleet, machine, lambda text: tell(f"{machine} {text}"), reuse)
     return [outcome for story in stories for outcome in bench.tell_story(story, open_end=True)]
