@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +157,7 @@ TEMPLATE = (
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with its tokenizer, of words w0 to w255, as people download it."""
     path = tmp_path_factory.mktemp("model")
     made(FAMILY["llama, grouped queries"]).save_pretrained(path, safe_serialization=True)
@@ -239,7 +238,7 @@ def test_a_model_that_answers_otherwise_in_a_batch_is_served_one_at_a_time(
 ) -> None:
     # Its words are not those of the test's own prompts.
     monkeypatch.setattr(selftest, "TEXTS", ("w9 w8 w7", "w40", "w5 w6 w7 w8 w9 w10 w11 w12", "w100 w101"))
-    monkeypatch.setattr(backends.torch, "TorchLlama", Unmasked)  # type: ignore[attr-defined]
+    monkeypatch.setattr(backends.torch, "TorchLlama", Unmasked)
     runner = loaded(directory).runner()
     assert isinstance(runner, OneAtATime)
     assert runner.batching == "degraded"
