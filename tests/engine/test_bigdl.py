@@ -5,19 +5,16 @@ The models are tiny and have random weights, so that every token hangs by little
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
 import torch
 from bigdl.llm.transformers import AutoModelForCausalLM
 from transformers import LlamaConfig, LlamaForCausalLM
-from xpuserve.backends.bigdl import ROOM, BigDLBackend, LlamaModel
-from xpuserve.engine.request import Request, Sampling
-from xpuserve.engine.scheduler import Scheduler
+from xpuserve.backends.bigdl import BigDLBackend, BigDLLlama
 
-SCHEDULES = 200
-VOCABULARY = 256
+from tests.engine.schedules import SCHEDULES, VOCABULARY, Alone, check
+
 MODELS = {
     "transformers": ("", False),
     "transformers, grouped queries": ("", True),
@@ -53,68 +50,13 @@ def llama(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return model.eval()
 
 
-class Alone:
-    """What each prompt gets by the model's own way to generate."""
-
-    def __init__(self, model: Any) -> None:
-        self._backend = BigDLBackend.__new__(BigDLBackend)
-        self._backend._model, self._backend._device, self._backend._stop_ids = model, "cpu", {0}
-        self._known: dict[tuple[int, ...], list[int]] = {}
-
-    def __call__(self, prompt: tuple[int, ...], most: int) -> list[int]:
-        if prompt not in self._known:
-            tokens = self._backend.generate(prompt, Sampling(most, temperature=0))
-            self._known[prompt] = [token.id for token in tokens if token]
-        return self._known[prompt]
-
-
 @pytest.fixture(scope="module")
 def alone(llama: Any) -> Alone:
-    return Alone(llama)
-
-
-# Some longer than the room that BigDL leaves behind a cache, and begun like others.
-DICE = random.Random(0)  # noqa: S311
-BEGUN = [DICE.randrange(1, VOCABULARY) for _ in range(3 * ROOM)]
-PROMPTS = [
-    (*BEGUN[: DICE.choice([0, 0, 0, 20, 40])], *(DICE.randrange(1, VOCABULARY) for _ in range(DICE.randint(1, 40))))
-    for _ in range(40)
-] + [(*BEGUN, 5), (*BEGUN[: 2 * ROOM + 100], 6, 7)]
-TOKENS = 12
+    backend = BigDLBackend.__new__(BigDLBackend)
+    backend._model, backend._device, backend._stop_ids = llama, "cpu", {0}
+    return Alone(backend.generate)
 
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
 def test_answers_are_those_of_the_prompts_alone(llama: Any, alone: Alone, seed: int) -> None:
-    dice = random.Random(seed)  # noqa: S311
-    scheduler = Scheduler(
-        LlamaModel(llama, {0}),
-        rows=dice.randint(2, 6),
-        cache_tokens=4096,
-        prefill_tokens=dice.choice([7, 50, ROOM + 44]),
-    )
-    left = [
-        Request("", list(prompt), Sampling(TOKENS, temperature=0), lambda event: None)
-        for prompt in dice.sample(PROMPTS, 6)
-    ]
-    answers: dict[Request, list[int]] = {}
-    running: list[Request] = []
-    gone: set[Request] = set()
-    while left or running:
-        while left and dice.random() < 0.5 and scheduler.fits(left[0]):
-            running.append(left.pop(0))
-            answers[running[-1]] = []
-            scheduler.add(running[-1])
-        for output in scheduler.step():
-            assert output.error is None
-            answer = answers[output.request]
-            answer += [token.id for token in output.tokens]
-            if output.ended or len(answer) == TOKENS:
-                running.remove(output.request)
-                scheduler.drop(output.request)
-        if running and dice.random() < 0.1:
-            left_early = running.pop(dice.randrange(len(running)))
-            scheduler.drop(left_early)
-            gone.add(left_early)
-    for request, answer in answers.items():
-        whole = alone(tuple(request.prompt), TOKENS)
-        assert answer == (whole[: len(answer)] if request in gone else whole)
+    check(BigDLLlama(llama, {0}), alone, seed)

@@ -165,6 +165,40 @@ def test_openvino_takes_no_low_bit_format(tmp_path: Path, config: dict[str, Any]
     assert check(tmp_path, config) == 0
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(("cpu", name, "") for name in ("", "bf16", "fp16", "fp32", "sym_int8")),
+        *(("gpu", name, "") for name in ("", "fp16", "sym_int4", "fp8")),
+        ("cpu", "fp8", "device cpu cannot run model.low_bit fp8; it runs: bf16, fp16, fp32, sym_int4"),
+        ("gpu", "mixed_4bit", "'mixed_4bit' is unknown; known: bf16, fp16, fp32, sym_int4"),
+    ],
+)
+def test_torch_takes_a_model_as_wide_as_is_said_or_in_low_bit(
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str], case: tuple[str, str, str]
+) -> None:
+    device, low_bit, said = case
+    wide = str(model_directory(tmp_path / "wide", hidden_size=4096))  # which bigdl has no fp16 for on a CPU
+    config.update(engine="torch", device=device)
+    config["model"].update(low_bit=low_bit, path=wide)
+    assert check(tmp_path, config) == (2 if said else 0)
+    assert said in capsys.readouterr().err
+
+
+def test_torch_reads_no_converted_model_and_makes_none(
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config["engine"] = "torch"
+    assert check(tmp_path, config) == 0
+    file, output = tmp_path / "config.json", tmp_path / "converted"
+    assert cli.main(["convert", "--config", str(file), "--output", str(output)]) == 2
+    assert "only engine bigdl converts models" in capsys.readouterr().err
+    assert not output.exists()
+    config["model"]["format"] = "low_bit"
+    assert check(tmp_path, config) == 2
+    assert "engine torch reads safetensors models" in capsys.readouterr().err
+
+
 def test_a_taken_port_is_a_clear_error(
     tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

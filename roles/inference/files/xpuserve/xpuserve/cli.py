@@ -230,6 +230,8 @@ def _convert(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     if settings is None:
         return 2
+    if settings.engine != "bigdl":
+        return _error(f"only engine bigdl converts models; engine {settings.engine} serves them as they are", 2)
     if settings.model.format != "safetensors":
         return _error(f"only a safetensors model can be converted, not {settings.model.format}", 2)
     if arguments.output.exists():

@@ -20,7 +20,23 @@ BIGDL_FORMATS = {
 }
 # Layers of these widths get BigDL's fp16 kernel, which exists for GPUs only.
 BIGDL_FP16_GPU_WIDTHS = {4096, 11008}
-WEIGHT_FORMATS = {"openvino": ("gguf", "openvino"), "bigdl": ("safetensors", "low_bit")}
+# What engine torch computes in, by model.low_bit; without a word, in what current models were trained in.
+TORCH_NUMBERS = {"": "bfloat16", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+# What ipex-llm 2.2.0 adds to that.
+IPEX_LLM_FORMATS = {
+    "cpu": ["sym_int4", "asym_int4", "sym_int5", "asym_int5", "sym_int8"],
+    "gpu": [*("sym_int4", "asym_int4", "sym_int5", "asym_int5", "sym_int8"), *("nf3", "nf4", "fp4", "fp6", "fp8")],
+}
+# model.low_bit by engine and device; engine openvino takes a model as it is.
+LOW_BIT_FORMATS = {
+    "bigdl": BIGDL_FORMATS,
+    "torch": {device: [*TORCH_NUMBERS, *formats] for device, formats in IPEX_LLM_FORMATS.items()},
+}
+WEIGHT_FORMATS = {
+    "openvino": ("gguf", "openvino"),
+    "bigdl": ("safetensors", "low_bit"),
+    "torch": ("safetensors",),
+}
 
 
 class SettingsError(Exception):
@@ -53,7 +69,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    engine: Literal["openvino", "bigdl"]
+    engine: Literal["openvino", "bigdl", "torch"]
     device: Literal["cpu", "gpu"]
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
@@ -79,13 +95,14 @@ class Settings(BaseModel):
         low_bit = self.model.low_bit
         if self.engine == "openvino":
             if low_bit:
-                raise ValueError("model.low_bit is for engine bigdl; engine openvino takes the model as it is")
-        elif low_bit not in BIGDL_FORMATS["gpu"]:
-            raise ValueError(f"model.low_bit {low_bit!r} is unknown; known: {', '.join(BIGDL_FORMATS['gpu'])}")
-        elif low_bit not in BIGDL_FORMATS[self.device]:
+                raise ValueError("model.low_bit is for engines bigdl and torch; openvino takes the model as it is")
+            return self
+        known = LOW_BIT_FORMATS[self.engine]
+        if low_bit not in known["gpu"]:
+            raise ValueError(f"model.low_bit {low_bit!r} is unknown; known: {_names(known['gpu'])}")
+        if low_bit not in known[self.device]:
             raise ValueError(
-                f"device {self.device} cannot run model.low_bit {low_bit}; "
-                f"it runs: {', '.join(BIGDL_FORMATS[self.device])}"
+                f"device {self.device} cannot run model.low_bit {low_bit}; it runs: {_names(known[self.device])}"
             )
         return self
 
@@ -120,9 +137,14 @@ def check_model(settings: Settings) -> weights.Weights:
         raise SettingsError(
             f"model.context_length is {model.context_length}, but the model was trained for {found.context_length}"
         )
-    if model.low_bit == "fp16" and settings.device == "cpu" and found.widths & BIGDL_FP16_GPU_WIDTHS:
+    fp16_on_cpu = (settings.engine, settings.device, model.low_bit) == ("bigdl", "cpu", "fp16")
+    if fp16_on_cpu and found.widths & BIGDL_FP16_GPU_WIDTHS:
         raise SettingsError("device cpu cannot run model.low_bit fp16 for this model: BigDL has it for GPUs only")
     return found
+
+
+def _names(formats: list[str]) -> str:
+    return ", ".join(filter(None, formats))
 
 
 def _problem(item: Any) -> str:

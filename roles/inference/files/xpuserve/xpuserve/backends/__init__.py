@@ -15,6 +15,10 @@ def create(settings: Settings, instance: int) -> Backend:
         from xpuserve.backends.openvino import OpenVINOBackend  # noqa: PLC0415
 
         return OpenVINOBackend(settings, instance)
+    if settings.engine == "torch":
+        from xpuserve.backends.torch import TorchBackend  # noqa: PLC0415
+
+        return TorchBackend(settings)
     from xpuserve.backends.bigdl import BigDLBackend  # noqa: PLC0415
 
     return BigDLBackend(settings)

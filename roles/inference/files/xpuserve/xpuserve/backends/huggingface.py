@@ -1,0 +1,231 @@
+"""What the engines on Hugging Face transformers share, whichever of its versions an engine has."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from jinja2.exceptions import TemplateError
+
+from xpuserve.backends.base import Backend, EngineError, Model, Part, Tokenizer
+from xpuserve.engine import selftest
+from xpuserve.engine.prompts import PromptError
+from xpuserve.engine.request import Message, Sampling
+from xpuserve.engine.runner import OneAtATime, OutOfMemoryError, Runner, Tokens
+from xpuserve.engine.sampler import Sampler
+from xpuserve.engine.scheduler import Scheduler
+from xpuserve.settings import Settings
+
+# How PyTorch and its Intel extension say that memory does not suffice.
+_OUT_OF_MEMORY = (
+    *("out of memory", "out of device memory", "out_of_device_memory", "out_of_host_memory", "out_of_resources"),
+    *("can't allocate memory", "not enough memory", "failed to allocate"),
+)
+# Rows of a batch where the settings do not say how many; on Arc, some kernels hang at 16.
+ROWS = {"cpu": 16, "gpu": 8}
+# Columns that a batch's cache has behind its last, so that not every step copies it to make it longer.
+ROOM = 256
+
+
+class HFTokenizer(Tokenizer):
+    """A transformers tokenizer. `template` writes a conversation in the chat template, if there is one."""
+
+    def __init__(self, tokenizer: Any, template: Optional[Callable[[list[dict[str, str]]], str]]) -> None:
+        self._tokenizer = tokenizer
+        self.bos_id = tokenizer.bos_token_id
+        self.eos_id = tokenizer.eos_token_id
+        self._template = template
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """See Tokenizer."""
+        return list(self._tokenizer.encode(text, add_special_tokens=special))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See Tokenizer."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def render(self, messages: Sequence[Message]) -> Optional[str]:
+        """See Tokenizer."""
+        if self._template is None:
+            return None
+        try:
+            return self._template([{"role": message.role, "content": message.content} for message in messages])
+        except TemplateError as error:
+            raise PromptError(f"the model's chat template refuses these messages: {error}") from None
+
+
+class HFBackend(Backend):
+    """A causal language model of transformers, read token by token and sampled here."""
+
+    offers = frozenset({"logit_bias", "logprobs", "top_logprobs"})
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._device = "xpu" if settings.device == "gpu" else "cpu"
+
+    def load(self) -> None:
+        """See Backend."""
+        if self._device == "xpu":
+            self._find_gpu()
+        if self._settings.threads:
+            torch.set_num_threads(self._settings.threads)
+        self._model = self._load_model().eval().to(self._device)
+        self.tokenizer = self._load_tokenizer()
+        self._stop_ids = _stop_ids(self._model.generation_config.eos_token_id, self.tokenizer.eos_id)
+
+    def _find_gpu(self) -> None:
+        if not torch.xpu.is_available():
+            raise EngineError("PyTorch sees no Intel GPU: check the driver, the render group and ZE_AFFINITY_MASK")
+
+    @abstractmethod
+    def _load_model(self) -> Any:
+        """The model, in the CPU's memory."""
+
+    @abstractmethod
+    def _load_tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+
+    @abstractmethod
+    def _rows(self) -> Optional[Model]:
+        """The loaded model as batches need it, or None where its requests must be served one at a time."""
+
+    @abstractmethod
+    def _read(self, ids: Any, state: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Read what of `ids`, [1, tokens], was not read yet: the logits after the last, and the state after it.
+
+        The first state has an attention mask alone; what else is in it is this function's.
+        """
+
+    def runner(self) -> Runner:
+        """See Backend."""
+        rows = self._settings.batch_rows or ROWS[self._settings.device]
+        model = self._rows() if rows > 1 else None
+        if model is None:
+            return OneAtATime(self.generate)
+        if not selftest.agrees(self.generate, model, self.tokenizer):
+            return OneAtATime(self.generate, "degraded")
+        most = rows * self._settings.model.context_length
+        return Scheduler(
+            model,
+            rows=rows,
+            cache_tokens=self._settings.cache_tokens or max(1, min(most, model.cache_tokens())),
+            prefill_tokens=self._settings.prefill_tokens,
+        )
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Tokens:
+        """See Backend."""
+        choose = Sampler(sampling, prompt)
+        stop_ids = set() if sampling.ignore_eos else self._stop_ids
+        ids = torch.tensor([list(prompt)], device=self._device)
+        state: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "use_cache": True}
+        for _ in range(sampling.max_tokens):
+            with _memory(), torch.inference_mode():
+                logits, state = self._read(ids, state)
+                token = choose(logits.float().cpu().numpy())
+            if token.id in stop_ids:
+                return
+            yield token
+            ids = torch.cat([ids, torch.tensor([[token.id]], device=self._device)], dim=-1)
+
+
+class LlamaModel(Model):
+    """A model of the Llama family: its layers in `model`, their way to the vocabulary in `lm_head`.
+
+    A cache is a pair of tensors [rows, heads, columns, width] for each layer. New columns may be written into the
+    memory behind a tensor's last where its strides say that there is room: no two caches may share memory there.
+    """
+
+    def __init__(self, model: Any, stop_ids: set[int]) -> None:
+        self._model = model
+        self._device = model.device
+        self.stop_ids = frozenset(stop_ids)
+
+    def forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> tuple[Any, Any]:
+        """See Model."""
+        with _memory(), torch.inference_mode():
+            output = self._model.model(
+                input_ids=torch.from_numpy(ids).to(self._device),
+                position_ids=torch.from_numpy(positions).to(self._device),
+                attention_mask=torch.from_numpy(mask).to(self._device),
+                past_key_values=self._given(cache, ids.shape[1]),
+                use_cache=True,
+                return_dict=True,
+            )
+            # Of a prompt, only the last token's logits are wanted: the others cost as much as some layers.
+            logits = self._model.lm_head(output.last_hidden_state[:, -1:])[:, -1]
+            return logits.float().cpu().numpy(), self._returned(output.past_key_values)
+
+    @abstractmethod
+    def _given(self, cache: Any, tokens: int) -> Any:
+        """A cache, or None for new rows, as the library wants it to read `tokens` more of each row."""
+
+    @abstractmethod
+    def _returned(self, past: Any) -> Any:
+        """The cache in what the library returns."""
+
+    def gather(self, parts: Sequence[Part], *, grows: bool) -> Any:
+        """See Model."""
+        with _memory(), torch.inference_mode():
+            return [
+                tuple(_gathered(parts, layer, kind, grows=grows) for kind in range(2))
+                for layer in range(len(parts[0].cache))
+            ]
+
+    def cache_tokens(self) -> int:
+        """See Model. Half of what is free: a change of the batch is a copy."""
+        config = self._model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        number = next(parameter for parameter in self._model.parameters() if parameter.is_floating_point())
+        token = 2 * config.num_hidden_layers * heads * width * int(number.element_size())
+        return int(_free_memory(self._device) // 2 // token)
+
+    def free(self) -> None:
+        """See Model."""
+        if self._device.type == "xpu":
+            torch.xpu.empty_cache()
+
+
+def _gathered(parts: Sequence[Part], layer: int, kind: int, *, grows: bool) -> Any:
+    columns = max(part.end - part.start for part in parts)
+    first = parts[0].cache[layer][kind]
+    _, heads, _, width = first.shape
+    room = columns + (ROOM if grows else 0)
+    rows = torch.empty((len(parts), heads, room, width), dtype=first.dtype, device=first.device)[:, :, :columns]
+    for n, part in enumerate(parts):
+        padding = columns - (part.end - part.start)
+        rows[n, :, :padding] = 0
+        rows[n, :, padding:] = part.cache[layer][kind][part.row, :, part.start : part.end]
+    return rows
+
+
+def _free_memory(device: Any) -> int:
+    if device.type == "xpu":
+        return int(torch.xpu.get_device_properties(device).total_memory * 0.95) - int(torch.xpu.memory_reserved(device))
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        name, _, kib = line.partition(":")
+        if name == "MemAvailable":
+            return int(kib.split()[0]) * 1024
+    raise EngineError("/proc/meminfo does not say how much memory is available")
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Tell where memory does not suffice: PyTorch and its Intel extension say it in many ways."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+            raise OutOfMemoryError(str(error).partition("\n")[0]) from None
+        raise
+
+
+def _stop_ids(*found: Any) -> set[int]:
+    ids: set[int] = set()
+    for item in found:
+        ids.update(item if isinstance(item, list) else [] if item is None else [item])
+    return ids

@@ -1,0 +1,71 @@
+"""What a model's own way to generate gives each prompt alone, and a batch in which rows come and go."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from xpuserve.backends.base import Model
+from xpuserve.backends.huggingface import ROOM
+from xpuserve.engine.request import Request, Sampling
+from xpuserve.engine.runner import Tokens
+from xpuserve.engine.scheduler import Scheduler
+
+SCHEDULES = 200
+VOCABULARY = 256
+TOKENS = 12
+# Some longer than the room behind a cache, and begun like others.
+DICE = random.Random(0)  # noqa: S311
+BEGUN = [DICE.randrange(1, VOCABULARY) for _ in range(3 * ROOM)]
+PROMPTS = [
+    (*BEGUN[: DICE.choice([0, 0, 0, 20, 40])], *(DICE.randrange(1, VOCABULARY) for _ in range(DICE.randint(1, 40))))
+    for _ in range(40)
+] + [(*BEGUN, 5), (*BEGUN[: 2 * ROOM + 100], 6, 7)]
+
+
+class Alone:
+    """What each prompt gets by itself."""
+
+    def __init__(self, generate: Callable[[Sequence[int], Sampling], Tokens]) -> None:
+        self._generate = generate
+        self._known: dict[tuple[int, ...], list[int]] = {}
+
+    def __call__(self, prompt: tuple[int, ...], most: int) -> list[int]:
+        if prompt not in self._known:
+            tokens = self._generate(prompt, Sampling(most, temperature=0))
+            self._known[prompt] = [token.id for token in tokens if token]
+        return self._known[prompt]
+
+
+def check(model: Model, alone: Alone, seed: int) -> None:
+    """Run one random schedule, and compare every answer, complete or left early, with the one alone."""
+    dice = random.Random(seed)  # noqa: S311
+    scheduler = Scheduler(
+        model, rows=dice.randint(2, 6), cache_tokens=4096, prefill_tokens=dice.choice([7, 50, ROOM + 44])
+    )
+    left = [
+        Request("", list(prompt), Sampling(TOKENS, temperature=0), lambda event: None)
+        for prompt in dice.sample(PROMPTS, 6)
+    ]
+    answers: dict[Request, list[int]] = {}
+    running: list[Request] = []
+    gone: set[Request] = set()
+    while left or running:
+        while left and dice.random() < 0.5 and scheduler.fits(left[0]):
+            running.append(left.pop(0))
+            answers[running[-1]] = []
+            scheduler.add(running[-1])
+        for output in scheduler.step():
+            assert output.error is None
+            answer = answers[output.request]
+            answer += [token.id for token in output.tokens]
+            if output.ended or len(answer) == TOKENS:
+                running.remove(output.request)
+                scheduler.drop(output.request)
+        if running and dice.random() < 0.1:
+            left_early = running.pop(dice.randrange(len(running)))
+            scheduler.drop(left_early)
+            gone.add(left_early)
+    for request, answer in answers.items():
+        whole = alone(tuple(request.prompt), TOKENS)
+        assert answer == (whole[: len(answer)] if request in gone else whole)
