@@ -60,6 +60,13 @@ def test_every_role_has_its_documentation(folder: Path) -> None:
     assert {name: entries - found[name] for name, entries in roles.items() if entries - found[name]} == {}
 
 
+def test_every_callback_has_its_documentation(folder: Path) -> None:
+    names = [f"xpu.fleet.{path.stem}" for path in sorted((ROOT / "plugins/callback").glob("*.py"))]
+    documented = json.loads(ansible(["ansible-doc", "-t", "callback", "--json", *names], folder))
+    assert names
+    assert [name for name in names if not documented.get(name, {}).get("doc", {}).get("short_description")] == []
+
+
 def test_only_what_an_operator_needs_is_in_it(folder: Path) -> None:
     installed = folder / "ansible_collections/xpu/fleet"
     top = {path.name for path in installed.iterdir()}
