@@ -7,57 +7,33 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from default.tests.snapshots import differences, settled, snapshot
 
 testinfra_hosts = ["ansible://arc"]
 
-SNAPSHOT = Path(__file__).parents[2] / "files/snapshot.py"
-#: What differs all the same: the tools that change users keep the former files, Ansible its directory, systemd what it
-#: counts; and another test leaves files of its own.
-PASSING = re.compile(
-    r"/etc/(group|gshadow|passwd|shadow)-|/(root|home/[^/]+)/\.ansible(/.*)?|/srv/pickled(/.*)?|/var/lib/systemd/.*"
-)
-
-
-def snapshot(host: Any) -> dict[str, Any]:
-    """Everything that the node consists of, but for what passes."""
-    program = SNAPSHOT.read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(host.check_output("python3 -c %s", program))
-    found["files"] = {name: words for name, words in found["files"].items() if not PASSING.fullmatch(name)}
-    return found
-
-
-def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """One line for everything that is not as it was."""
-    lines = []
-    for kind, was in before.items():
-        one, other = (side if isinstance(side, dict) else dict.fromkeys(side, "there") for side in (was, after[kind]))
-        names = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
-        lines += [f"{kind} {name}: {one.get(name)} -> {other.get(name)}" for name in names]
-    return lines
+#: What another test leaves.
+PASSING = "/srv/pickled(/.*)?"
 
 
 @pytest.fixture(scope="module")
 def found(node: str) -> dict[str, Any]:
     """The node before the collection saw it, as prepare.yml took it down."""
     path = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / f"{node}.json"
-    state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    state["files"] = {name: words for name, words in state["files"].items() if not PASSING.fullmatch(name)}
-    return state
+    return settled(json.loads(path.read_text(encoding="utf-8")), PASSING)
 
 
 def test_check_mode_shows_and_changes_nothing(host: Any, rollback: Any) -> None:
-    before = snapshot(host)
+    before = snapshot(host, PASSING)
     run = rollback(None, "--check", "--diff")
     assert run.status == 0, run.output
     assert run.changed > 0
     for words in ("intel-opencl-icd", "intel-oneapi-mkl", "mesa-va-drivers=22"):
         assert words in run.output, run.output
-    assert differences(before, snapshot(host)) == []
+    assert differences(before, snapshot(host, PASSING)) == []
     assert host.service("xpuserve@0").is_running
 
 
@@ -77,11 +53,11 @@ def test_it_is_refused_where_something_else_would_go(host: Any, rollback: Any) -
     tree = "/root/player"
     host.check_output("mkdir -p %s/DEBIAN && printf %s > %s/DEBIAN/control", tree, control, tree)
     host.check_output(f"dpkg-deb --build {tree} {tree}.deb && dpkg -i {tree}.deb")
-    before = snapshot(host)
+    before = snapshot(host, PASSING)
     run = rollback()
     assert run.status != 0, run.output
     assert "would also remove player" in run.output, run.output
-    assert differences(before, snapshot(host)) == []
+    assert differences(before, snapshot(host, PASSING)) == []
     host.check_output(f"dpkg --purge player && rm -r {tree} {tree}.deb")
 
 
@@ -95,7 +71,7 @@ def test_a_run_that_is_cut_off_is_finished_by_the_next(host: Any, rollback: Any,
     # A node whose GPU is gone has no stack: what is to go is in its records.
     run = rollback({"xpu_stack": "no-such-stack"})
     assert run.status == 0, run.output
-    assert differences(found, snapshot(host)) == []
+    assert differences(found, snapshot(host, PASSING)) == []
 
 
 def test_a_second_run_changes_nothing(rollback: Any) -> None:
