@@ -50,6 +50,6 @@ def reasons(layers: Mapping[str, Mapping[str, Any]], due: Iterable[str]) -> list
 def _reason(layer: Mapping[str, Any]) -> str:
     said = lines(layer)
     if not said:
-        return layer.get("reason") or "builds on what is changed"
+        return layer.get("reason") or "goes with a layer that is changed"
     more = f" (and {len(said) - SHOWN} more)" if len(said) > SHOWN else ""
     return "; ".join(said[:SHOWN]) + more
