@@ -34,12 +34,14 @@ except ImportError:
     print(json.dumps({"error": "pip is missing"})); sys.exit(0)
 def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()
-def whole(distribution):
+def whole(distribution, name):
     record = distribution.read_text("RECORD")
     if not record or distribution.read_text("METADATA") is None:
         return False
+    if canonical(name) in base:
+        return True
     for file in distribution.files or []:
-        if file.suffix == ".pyc" or canonical(distribution.metadata["Name"]) in base:
+        if file.suffix == ".pyc":
             continue
         try:
             size = Path(str(file.locate())).stat().st_size
@@ -54,7 +56,7 @@ base = set(wanted["base"])
 installed, damaged = {}, []
 for distribution in metadata.distributions(path=[p for p in sys.path if p.startswith(sys.prefix)]):
     name = distribution.metadata["Name"] if distribution.metadata else None
-    if not name or not whole(distribution):
+    if not name or not whole(distribution, name):
         damaged.append(str(distribution._path))
         continue
     installed[canonical(name)] = distribution.version
