@@ -73,9 +73,9 @@ def read(runner: Runner, name: str, *, now: float, monotonic: float) -> Instance
     active = values.get("ActiveState", "inactive")
     waiting = values.get("SubState") == "auto-restart"  # it ended and will be tried again
     running = active in ("active", "activating", "reloading") and began > 0 and not waiting
-    state = values.get("UnitFileState")
+    state = values.get("UnitFileState", "")
     started = now - monotonic + began if running else 0.0
-    return Instance(name, state == "enabled", active, started, (state or "").startswith("masked"))
+    return Instance(name, state == "enabled", active, started, state.startswith("masked"))
 
 
 def present(runner: Runner, template: str, directory: str = _WANTS) -> set[str]:
