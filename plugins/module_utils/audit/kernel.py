@@ -6,8 +6,15 @@ import os
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
-from ansible_collections.xpu.fleet.plugins.module_utils.boot import BLOCK, MENU, Boot
+from ansible_collections.xpu.fleet.plugins.module_utils.boot import BLOCK, DROP_IN, MENU, Boot
 from ansible_collections.xpu.fleet.plugins.module_utils.kernels import superfluous
+
+#: What holds the kernel as GRUB's default, and how a Boot's state calls it.
+SETTLED = {
+    "GRUB's default entry": "GRUB's default",
+    "panic= of GRUB's default": "panic",
+    f"content of /{DROP_IN}": f"/{DROP_IN}",
+}
 
 
 class Kernel(Layer):
@@ -37,7 +44,11 @@ class Kernel(Layer):
                 return
         boot = Boot(self.node.root, self.node.run)
         facts = boot.facts()
-        report.compare("GRUB's default", release, facts["default"] or boot.menu_problem or "not to be told")
+        if report.compare("GRUB's default", release, facts["default"] or boot.menu_problem or "not to be told"):
+            # The right kernel is not all: its recovery entry starts no service, and the first entry is soon another.
+            found, wanted = boot.state(), boot.want_default(release, 0, confirm=False)
+            for what, name in SETTLED.items():
+                report.compare(what, wanted[name] or "none", found[name] or "none")
         report.compare("kernel for the next boot alone", "none", facts["next"] or "none")
         report.compare("trial of a kernel", "none", facts["trial"].get("explanation", "none"))
 

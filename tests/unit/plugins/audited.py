@@ -31,6 +31,7 @@ PID = "4242"
 SOURCES = "/etc/apt/sources.list.d/intel-graphics.sources"
 KEYRING = "/usr/share/keyrings/intel-graphics.gpg"
 PIN = "/etc/apt/preferences.d/xpu-fleet-driver.pref"
+GRUB_SETTING = "/etc/default/grub.d/60-xpu-fleet.cfg"
 MODEL = "/var/lib/xpu/models/tiny"
 ENVIRONMENT = "/opt/xpu/engines/openvino"
 SETTINGS = "/etc/xpuserve/config.json"
@@ -215,6 +216,7 @@ class Audited:
         entry = f"gnulinux-advanced-{UUID}>gnulinux-{KERNEL}-advanced-{UUID}"
         self.write("/boot/grub/grub.cfg", MENU.read_text().replace('set default="0"', f'set default="{entry}"'))
         self.write("/etc/default/grub", "GRUB_TIMEOUT=0\n")
+        self.write(GRUB_SETTING, f'# Written by xpu.fleet; changes are overwritten.\nGRUB_DEFAULT="{entry}"\n')
         self.expected["kernel"] = {
             "release": KERNEL,
             "packages": {"linux-image-5.19.0-41-generic": "5.19.0-41.42~22.04.1"},

@@ -15,6 +15,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Repo
 from ansible_collections.xpu.fleet.tests.unit.plugins.aptrepo import SigningKey
 from ansible_collections.xpu.fleet.tests.unit.plugins.audited import (
     ENVIRONMENT,
+    GRUB_SETTING,
     KERNEL,
     KEYRING,
     MODEL,
@@ -113,6 +114,11 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
     "default moved": (
         grub_takes(f"gnulinux-advanced-{UUID}>gnulinux-{NEWER}-advanced-{UUID}"), "kernel", "GRUB's default", NEWER,
     ),
+    "default in recovery": (
+        grub_takes(f"gnulinux-advanced-{UUID}>gnulinux-{KERNEL}-recovery-{UUID}"),
+        "kernel", "GRUB's default entry", "-recovery-",
+    ),
+    "default by position": (remove(GRUB_SETTING), "kernel", f"content of {GRUB_SETTING}", "none"),
     "kernel package changed": (
         package("linux-image-5.19.0-41-generic", "5.19.0-41.99"),
         "kernel", "package linux-image-5.19.0-41-generic", "5.19.0-41.99",
