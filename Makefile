@@ -76,10 +76,12 @@ machines: machine-tools ## Change the kernel of a machine that really reboots, l
 test-faults: machine-tools ## Let everything go wrong that the kernel's change is made for (an hour or two)
 	PYTHONPATH=molecule python3 -m kernel.faults
 
-test-drift: tools ## Change single things on nodes by hand and have site.yml put them right (half an hour; not in make test)
-	molecule converge --scenario-name default
-	XPU_FLEET_TESTS=drift molecule verify --scenario-name default
-	molecule destroy --scenario-name default
+test-drift: machine-tools ## Change single things on nodes by hand and have site.yml put them right (an hour; not in make test)
+	for scenario in default kernel; do \
+	  molecule converge --scenario-name $$scenario && \
+	  XPU_FLEET_TESTS=drift molecule verify --scenario-name $$scenario && \
+	  molecule destroy --scenario-name $$scenario || exit; \
+	done
 
 test-engine: venv-dev ## Compare answers in batches with those alone, on the real libraries of engine bigdl (not in make test)
 	@PYTHONPATH=molecule python3 tests/engine/environment.py $(ENGINE)

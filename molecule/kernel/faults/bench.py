@@ -275,11 +275,10 @@ class Bench:
                 if play.ended:
                     return False
                 time.sleep(0.2)
-        if moment.until:
-            found = self.root(
-                f"for i in $(seq 3000); do if {moment.until}; then echo REACHED; exit; fi; sleep 0.4; done"
-            )
-            if "REACHED" not in found:
+        # Not for as long as it takes: the run may have passed the moment by.
+        ask = f"for i in $(seq 50); do if {moment.until}; then echo REACHED; exit; fi; sleep 0.4; done"
+        while moment.until and "REACHED" not in self.root(ask):
+            if play.ended:
                 return False
         time.sleep(moment.delay)
         return not play.ended

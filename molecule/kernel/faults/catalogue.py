@@ -87,6 +87,9 @@ def _started(words: str) -> str:
     return f"pgrep -f '[{words[0]}]{words[1:]}'"
 
 
+#: Between the two, apt tells dpkg what it was told of settings' files.
+_APT_AT_WORK = _started("/usr/bin/dpkg .*--status-fd")
+
 #: The transaction, step by step, with the kernel that a power cut and a killed controller lead to.
 MOMENTS: tuple[tuple[str, Moment, Stage, After, After], ...] = (
     (
@@ -143,7 +146,7 @@ MOMENTS: tuple[tuple[str, Moment, Stage, After, After], ...] = (
     ),
     (
         "purge",
-        Moment("while newer kernels are removed", ("Remove newer kernels",), _started("dpkg --status-fd"), delay=2.0),
+        Moment("while newer kernels are removed", ("Remove newer kernels",), _APT_AT_WORK, delay=2.0),
         Stage.INSTALLED, After.WANTED, After.WANTED,
     ),
     (
@@ -252,7 +255,7 @@ chmod 755 /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}
         "boot-fills",
         "/boot fills up while the kernel is installed",
         Stage.BARE,
-        moment=Moment("when apt begins to install", ("Install the kernel's packages",), _started("dpkg --status-fd")),
+        moment=Moment("when apt begins to install", ("Install the kernel's packages",), _APT_AT_WORK),
         act=Act.SCRIPT,
         script=FILL,
         mend="rm /boot/full.*",
