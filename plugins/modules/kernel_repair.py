@@ -75,6 +75,7 @@ class Kernel:
         self._release = release
         #: With the versions that are installed: others are not this module's business.
         self._packages = {name: installed[name].version for name in packages if name in installed}
+        self._held = [name for name in self._packages if installed[name].held]
         self._modules = root / "lib/modules" / release
         self._initramfs = root / "boot" / f"initrd.img-{release}"
 
@@ -90,6 +91,10 @@ class Kernel:
                 ["install", "--reinstall", "--no-install-recommends", "--allow-change-held-packages", *again],
                 lock_timeout,
             )
+            # apt lets a held package go that it installs by name.
+            held = [name for name in self._held if name in files]
+            if held:
+                run(["apt-mark", "hold", *held])
             self._expect_nothing(
                 [f"{name}: {', '.join(paths[:5])}" for name, paths in self._damaged_packages().items()]
             )

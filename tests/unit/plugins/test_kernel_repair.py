@@ -22,7 +22,8 @@ COMMANDS = {
   --print-architecture) echo amd64 ;;
   --verify) [ ! -e {at}/damage-$2 ] || cat {at}/damage-$2 ;;
 esac""",
-    "dpkg-query": """printf '%s\\tamd64\\tinstall\\tinstalled\\t5.19.0-41.42\\n' """ + f"{IMAGE} {MODULES}",
+    "dpkg-query": """printf '%s\\tamd64\\t%s\\tinstalled\\t5.19.0-41.42\\n' """ + f"{IMAGE} hold {MODULES} install",
+    "apt-mark": "",
     "apt-get": "[ -e {at}/stuck ] || rm -f {at}/damage-*",
     "depmod": "echo deps >{at}/root/lib/modules/$1/modules.dep",
     "update-initramfs": "[ -e {at}/stuck ] || echo usr/lib/modules/$3/kernel/x.ko >{at}/root/boot/initrd.img-$3",
@@ -82,10 +83,18 @@ def test_damaged_packages_are_installed_again_at_their_version(node: Node) -> No
     foreseen = node.repair(check=True)
     assert foreseen == [f"{IMAGE} has damaged files: /boot/vmlinuz-{RELEASE}"] and node.changes() == []
     assert node.repair() == foreseen
-    (call,) = node.changes()
+    call, kept = node.changes()
     assert "DPkg::Lock::Timeout=600" in call and "install --reinstall" in call
     assert call.endswith(f" {IMAGE}=5.19.0-41.42") and MODULES not in call
+    assert kept == f"apt-mark hold {IMAGE}"
     assert node.repair() == []
+
+
+def test_a_package_that_is_not_held_is_not_held_then(node: Node) -> None:
+    (node.at / f"damage-{MODULES}").write_text("missing     /lib/modules/x\n")
+    node.repair()
+    (call,) = node.changes()
+    assert call.endswith(f" {MODULES}=5.19.0-41.42")
 
 
 def test_packages_that_cannot_be_had_are_an_error(node: Node) -> None:
