@@ -130,8 +130,9 @@ def document(found: Report, rows: Sequence[Row], options: argparse.Namespace) ->
     absent = [CONTESTANTS[name].title for name in options.servers if name not in [row.name for row in rows]]
     intro = (
         f"{date}, `{command}`, {os.cpu_count()} processors ({processor()}), SmolLM2-135M-Instruct, prompts of"
-        f" {options.prompt_tokens} tokens, answers of {options.max_tokens}; {versions()}. Ratios to the first row, measured"
-        " just before and after each: of tokens a second more is better, of the time to the first token (p50) less."
+        f" {options.prompt_tokens} tokens, answers of {options.max_tokens}; {versions()}. Ratios to the first row,"
+        " measured just before and after each: of tokens a second more is better, of the time to the first token (p50)"
+        " less."
     )
     remarks = report.notes(found, rows, options.clients, options.max_tokens)
     remarks += [f"{title}: not measured, its build is not in the cache (`make bench-llama-cpp`)." for title in absent]

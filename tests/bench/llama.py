@@ -1,6 +1,6 @@
-"""llama-cpp-python, built from its source for this processor: ``python3 -m tests.bench.llama`` puts the wheel into the cache.
+"""llama-cpp-python, built from its source for this processor.
 
-The build takes minutes, so the benchmark takes it where it is there, and never makes it.
+``python3 -m tests.bench.llama`` puts the wheel into the cache. That takes minutes, so the benchmark never does it.
 """
 
 from __future__ import annotations

@@ -34,9 +34,12 @@ def free_port() -> int:
 @contextmanager
 def running(start: Start, port: int, log: Path) -> Iterator[None]:
     """Have a server ready until the block ends."""
-    with log.open("w") as output, subprocess.Popen(
-        start.command, env={**os.environ, **start.environment}, stdout=output, stderr=output
-    ) as process:
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            start.command, env={**os.environ, **start.environment}, stdout=output, stderr=output
+        ) as process,
+    ):
         try:
             await_ready(process, start.ready, port, log)
             yield

@@ -102,10 +102,7 @@ def table(report: Report, rows: Sequence[Row], clients: Sequence[int]) -> list[s
         failed = str(report.failures(row.name)) if report.runs(row.name) else "-"
         cells.append([row.title, *map(figure, [*ratios, first]), failed])
     widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = [
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths))} |"
-        for line in cells
-    ]
+    lines = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths))} |" for line in cells]
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
@@ -120,7 +117,7 @@ def notes(report: Report, rows: Sequence[Row], clients: Sequence[int], tokens: i
         runs = [run for run in report.runs(row.name) if run["answer_tokens_mean"]]
         shortest = min((run["answer_tokens_mean"] for run in runs), default=tokens)
         if shortest < tokens:
-            lines.append(f"{row.title}: its answers end where the model ends them; they had {shortest:.0f} tokens or more.")
+            lines.append(f"{row.title}: its answers end where the model ends them, here after {shortest:.0f} tokens.")
         if not all(run.get("counted", True) for run in runs):
             lines.append(f"{row.title}: it counts no tokens in a stream; each piece of text counts as one.")
     return lines

@@ -163,7 +163,7 @@ CONTESTANTS = {
     "transformers-cb": Contestant(
         "`transformers serve --continuous-batching`, bfloat16",
         transformers,
-        transformers_serve("--continuous-batching"),
+        transformers_serve("--continuous-batching", "--cb-max-memory-percent", "0.2"),  # it would take most of it
         peer=True,
     ),
     "llama-cpp": Contestant("llama-cpp-python's server, Q4_1", llama.peer, llama_cpp, peer=True),

@@ -35,7 +35,8 @@ def main() -> int:
 
 def engine(name: str) -> Path:
     """Return the environment that a node has for an engine; makes it if it is not there."""
-    return made(Path(wheels.REQUIREMENTS) / f"{name}.txt", python(name), ["--no-index", "--find-links", str(house(name))])
+    options = ["--no-index", "--find-links", str(house(name))]
+    return made(Path(wheels.REQUIREMENTS) / f"{name}.txt", python(name), options)
 
 
 def house(name: str) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rig.host import RigError
+
 from tests.bench import __main__ as command
 from tests.bench import llama, loop, process, servers
 
