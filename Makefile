@@ -4,7 +4,6 @@ CACHE := $(or $(XPU_FLEET_CACHE),$(HOME)/.cache/xpu-fleet)
 venv_of = $(CACHE)/venv/$(1)-$(shell sha256sum requirements/$(1).txt | cut -c1-16)
 DEV := $(call venv_of,dev)
 DEMO := $(call venv_of,demo)
-ENGINE := $(CACHE)/venv/bigdl-cpu-$(shell sha256sum roles/stack/vars/requirements/bigdl-cpu.txt | cut -c1-16)
 PAGE := $(call venv_of,page)
 
 HOST_PATH := $(PATH)
@@ -19,11 +18,11 @@ LOGS := $(CACHE)/run/logs
 marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: /')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine build docs lock
-.PHONY: clean tools machine-tools venv-dev venv-demo
+.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine
+.PHONY: bench-inference bench-llama-cpp build docs lock clean tools machine-tools venv-dev venv-demo
 
 help: ## List what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 demo demo-shell demo-remove: export PATH := $(DEMO)/bin:$(HOST_PATH)
 
@@ -46,7 +45,8 @@ test: lint $(if $(filter no,$(MACHINES)),,machine-tools) ## Run all checks and t
 	  echo "What failed first (whole output: $(LOGS)):"; \
 	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; exit 1; }
 
-lint unit containers molecule machines test-faults test-drift test-engine build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
+lint unit containers molecule machines test-faults test-drift test-engine build docs clean tools machine-tools \
+  bench-inference bench-llama-cpp: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
 	yamllint --strict .
@@ -84,8 +84,13 @@ test-drift: machine-tools ## Change single things on nodes by hand and have site
 	done
 
 test-engine: venv-dev ## Compare answers in batches with those alone, on the real libraries of engine bigdl (not in make test)
-	@PYTHONPATH=molecule python3 tests/engine/environment.py $(ENGINE)
-	$(ENGINE)/bin/python -m pytest tests/engine
+	engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py bigdl-cpu) && $$engine/bin/python -m pytest tests/engine
+
+bench-inference: venv-dev ## Compare the service with its peers, as ratios (a quarter of an hour; BENCH=--help lists options)
+	@PYTHONPATH=molecule:roles/inference/files/xpuserve python3 -m tests.bench $(BENCH)
+
+bench-llama-cpp: venv-dev ## Build the peer that comes as source alone, for bench-inference (minutes of compiling)
+	@PYTHONPATH=molecule python3 -m tests.bench.llama
 
 build: venv-dev ## Build the collection, install it in an empty folder, load every part of it
 	python3 -m pytest tests/build $(marked)

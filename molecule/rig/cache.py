@@ -51,12 +51,17 @@ def lock(name: str) -> Iterator[None]:
         yield
 
 
+def place(name: str, recipe: Any) -> Path:
+    """Return the folder of an artifact, which need not be there."""
+    return ARTIFACTS / f"{name}-{digest(recipe)}"
+
+
 def artifact(name: str, recipe: Any, build: Callable[[Path], None]) -> Path:
     """Return the folder that ``build`` fills, made now or taken from the cache.
 
     ``recipe`` is all that decides the content. A build that fails leaves nothing behind under the final name.
     """
-    path = ARTIFACTS / f"{name}-{digest(recipe)}"
+    path = place(name, recipe)
     if path.is_dir():
         return path
     with lock(f"artifact-{name}"):

@@ -31,7 +31,9 @@ class Server(StubServer):
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
         self.together: Optional[threading.Barrier] = None  # of all requests but the first three
-        self.usage = True
+        self.usage = True  # in a stream
+        self.counts = True  # in an answer in one piece
+        self.done = True
         self.knows_ignore_eos = True
         self.refused: set[int] = set()  # by the number of the request
 
@@ -62,16 +64,22 @@ class Handler(StubHandler):
                 server.at_once -= 1
 
     def _answer(self, body: dict[str, Any]) -> None:
+        pieces = max(1, body["max_tokens"] // 2)
+        words = len(body["messages"][0]["content"].split())
+        usage = {"prompt_tokens": 20 + words, "completion_tokens": min(body["max_tokens"], 2 * pieces)}
+        if not body.get("stream"):
+            self._send(200, {"usage": usage} if self.server.counts else {})
+            return
         self.send_response(200)
         self.end_headers()
-        pieces = max(1, body["max_tokens"] // 2)
         for _ in range(pieces):
             self._event({"choices": [{"index": 0, "delta": {"content": "xx"}}]})
         if self.server.usage:
-            words = len(body["messages"][0]["content"].split())
-            usage = {"prompt_tokens": 20 + words, "completion_tokens": min(body["max_tokens"], 2 * pieces)}
             self._event({"choices": [], "usage": usage})
-        self.wfile.write(b"data: [DONE]\n\n")
+        if self.server.done:
+            self.wfile.write(b"data: [DONE]\n\n")
+        else:
+            self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]})
 
 
 @pytest.fixture
@@ -171,10 +179,24 @@ def test_prompts_are_new_ones_unless_an_earlier_call_is_repeated(
     assert set(prompts()[2:]).isdisjoint(prompts()[2:])
 
 
-def test_a_server_without_token_counts_is_not_measured(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_a_stream_has_no_token_counts_pieces_count(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.usage = False
+    report = measure(capsys, server.url, "--clients", "2", "--prompt-tokens", "100", "--max-tokens", "8")
+    assert not report["counted"]
+    assert (report["runs"][0]["failed"], report["runs"][0]["answer_tokens_mean"]) == (0, 4)
+    assert len(server.asked[-1]["messages"][0]["content"].split()) == 80
+    assert "each piece of an answer counts as one" in bench.table(report)
+
+
+def test_a_server_without_token_counts_is_not_measured(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.usage = server.counts = False
     assert cli.main(["bench", "--url", server.url]) == 1
-    assert "the server sends no token counts" in capsys.readouterr().err
+    assert "the server counts no tokens" in capsys.readouterr().err
+
+
+def test_an_answer_may_end_with_its_finish_reason(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.done = False
+    assert measure(capsys, server.url, "--clients", "1")["runs"][0]["failed"] == 0
 
 
 def test_a_load_that_does_not_fit_the_model_is_said_at_once(url: str, capsys: pytest.CaptureFixture[str]) -> None:

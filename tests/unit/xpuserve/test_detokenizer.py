@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import ByteTokenizer
 from xpuserve.engine.detokenizer import Detokenizer
 
@@ -29,6 +31,19 @@ def test_a_space_before_a_word_is_kept() -> None:
     words = ["\u2581Paris", "\u2581is", "\u2581big"]
     detokenizer = Detokenizer(lambda ids: "".join(words[n] for n in ids).replace("\u2581", " ").lstrip())
     assert [detokenizer.push(n) for n in range(3)] == ["Paris", " is", " big"]
+
+
+def test_a_long_answer_is_decoded_little_by_little() -> None:
+    decoded: list[int] = []
+
+    def decode(ids: Sequence[int]) -> str:
+        decoded.append(len(ids))
+        return "".join(f"\u2581{n}" for n in ids).replace("\u2581", " ").lstrip()
+
+    detokenizer = Detokenizer(decode)
+    assert "".join(map(detokenizer.push, range(100))) == " ".join(map(str, range(100)))
+    assert max(decoded) <= 8
+    assert len(decoded) < 120  # a call of a tokenizer takes its time
 
 
 def test_a_stop_sequence_ends_the_text_and_never_shows() -> None:

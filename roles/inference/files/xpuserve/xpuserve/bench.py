@@ -27,7 +27,7 @@ what is measured:
   its CPU.
   tok/s          answer tokens of all clients, as the server counts them (usage), by the seconds from the first
                  question to the end of the last answer; with few requests, the end, where clients have nothing more
-                 to ask, weighs in
+                 to ask, weighs in. Where a server counts none in a stream, each piece of text counts as one
   client tok/s   the same of one request, its time to the first token included; p5: 95 % were faster
   first token    from the question to the first text of its answer
   inter-token    between two pieces of an answer's text; a line below the table says if they hold more tokens than one
@@ -38,13 +38,13 @@ that (ignore_eos), and are greedy (temperature 0). Prompts are random words, and
 keeps what it computed for prompts gains nothing."""
 
 # Words that most tokenizers have as one token; how many make a prompt of a length is found out by asking.
-_WORDS = """
+WORDS = """
     time year people way day man thing woman life child world school state family student group country problem hand
     part place case week company system program question work government number night point home water room mother
     area money story fact month lot right study book eye job word business issue side kind head house service friend
     father power hour game line end member law car city community name
 """
-_WARM_UP_TOKENS = 16
+WARM_UP_TOKENS = 16
 _HEADS = [
     *(("", "clients"), ("", "requests"), ("", "failed"), ("", "tok/s")),
     *(("client", "tok/s p50"), ("", "p5")),
@@ -62,6 +62,7 @@ class Load:
     prompt_tokens: int
     max_tokens: int
     ignore_eos: bool
+    counted: bool = True  # the server counts tokens in a stream
 
 
 @dataclass
@@ -73,6 +74,10 @@ class Sample:
     gaps: list[float]
     prompt_tokens: int
     tokens: int
+
+
+class _UncountedError(ClientError):
+    """A stream without token counts."""
 
 
 @dataclass
@@ -118,14 +123,14 @@ class Bench:
     def prepare(self) -> None:
         """Ask until it is known what the server takes and how many words a prompt needs; raises ClientError."""
         try:
-            one = self._ask(self._prompt(1), 1).prompt_tokens
+            one = self._length(1)
         except ClientError as error:
             if error.status not in (400, 422) or not self.load.ignore_eos:
                 raise
             self.load = replace(self.load, ignore_eos=False)  # OpenAI's own servers, for one, do not know it
-            one = self._ask(self._prompt(1), 1).prompt_tokens
+            one = self._length(1)
         few = max(2, self.load.prompt_tokens // 4)
-        some = self._ask(self._prompt(few), 1).prompt_tokens
+        some = self._length(few)
         if some <= one:
             raise ClientError("the server counts no tokens of prompts")
         self._words = max(1, round(1 + (self.load.prompt_tokens - one) * (few - 1) / (some - one)))
@@ -142,7 +147,7 @@ class Bench:
 
         def work(first_prompt: str) -> None:
             with suppress(ClientError):  # what is wrong will be wrong again, and counted
-                self._ask(first_prompt, min(_WARM_UP_TOKENS, self.load.max_tokens))
+                self._ask(first_prompt, min(WARM_UP_TOKENS, self.load.max_tokens))
             warm.wait()
             while True:
                 try:
@@ -168,9 +173,19 @@ class Bench:
         return run
 
     def _prompt(self, words: int) -> str:
-        return " ".join(self._random.choices(_WORDS.split(), k=words))
+        return " ".join(self._random.choices(WORDS.split(), k=words))
 
-    def _ask(self, prompt: str, max_tokens: int) -> Sample:
+    def _length(self, words: int) -> int:
+        """How many tokens the server counts in a prompt of so many words."""
+        prompt = self._prompt(words)
+        if self.load.counted:
+            try:
+                return self._ask(prompt, 1).prompt_tokens
+            except _UncountedError:
+                self.load = replace(self.load, counted=False)
+        return self._client.usage(self._body(prompt, 1)).get("prompt_tokens", 0)
+
+    def _body(self, prompt: str, max_tokens: int) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.load.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -179,6 +194,10 @@ class Bench:
         }
         if self.load.ignore_eos:
             body["ignore_eos"] = True
+        return body
+
+    def _ask(self, prompt: str, max_tokens: int) -> Sample:
+        body = self._body(prompt, max_tokens)
         began = time.monotonic()
         times: list[float] = []
         usage: dict[str, int] = {}
@@ -188,7 +207,9 @@ class Bench:
                 times.append(time.monotonic())
         whole = time.monotonic() - began
         if "completion_tokens" not in usage or "prompt_tokens" not in usage:
-            raise ClientError("the server sends no token counts with stream_options.include_usage")
+            if self.load.counted:
+                raise _UncountedError("the server sends no token counts with stream_options.include_usage")
+            usage = {"prompt_tokens": self.load.prompt_tokens, "completion_tokens": len(times)}
         gaps = [after - before for before, after in zip(times, times[1:])]
         first = times[0] - began if times else whole
         return Sample(first, whole, gaps, usage["prompt_tokens"], usage["completion_tokens"])
@@ -252,6 +273,8 @@ def _notes(report: dict[str, Any]) -> list[str]:
         return []
     prompts, answers = (_range([run[f"{kind}_tokens_mean"] for run in answered]) for kind in ("prompt", "answer"))
     lines = [f"tokens on average: prompts {prompts}, answers {answers}"]
+    if not report["counted"]:
+        lines.append("the server counts no tokens in a stream: each piece of an answer counts as one")
     if not report["ignore_eos"]:
         lines.append("answers end where the model ends them")
     pieces = [run["tokens_per_piece"] for run in answered]

@@ -34,6 +34,7 @@ class Event(NamedTuple):
     text: str
     thought: str  # what some servers send apart: a model that thinks aloud first
     usage: dict[str, int]  # token counts; empty but in one of the last events
+    finished: bool = False  # nothing but token counts follows
 
 
 class Client:
@@ -65,14 +66,26 @@ class Client:
         """Stream the answer to a chat request. Closing the iterator stops the server's work."""
         body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         with self._request("POST", "/v1/chat/completions", body) as response:
+            finished = False
             while line := _line(response):
                 if not line.startswith(b"data: "):
                     continue
                 data = line[len(b"data: ") :].strip()
                 if data == b"[DONE]":
                     return
-                yield self._event(data)
-            raise ClientError("the server ended the answer before it was complete")
+                event = self._event(data)
+                finished = finished or event.finished
+                yield event
+            if not finished:  # not every server sends [DONE]
+                raise ClientError("the server ended the answer before it was complete")
+
+    def usage(self, body: dict[str, Any]) -> dict[str, int]:
+        """Ask for an answer in one piece, and return the token counts that come with it."""
+        with self._request("POST", "/v1/chat/completions", body) as response:
+            try:
+                return dict(json.load(response).get("usage") or {})
+            except (ValueError, TypeError, AttributeError, OSError, http.client.HTTPException):
+                raise self._stranger() from None
 
     def _event(self, data: bytes) -> Event:
         try:
@@ -81,7 +94,8 @@ class Client:
                 raise ClientError(event["error"]["message"], code=event["error"].get("code"))
             deltas = [choice["delta"] for choice in event["choices"]]
             said, thought = ("".join(delta.get(name) or "" for delta in deltas) for name in ("content", _THOUGHT))
-            return Event(said, thought, event.get("usage") or {})
+            finished = any(choice.get("finish_reason") for choice in event["choices"])
+            return Event(said, thought, event.get("usage") or {}, finished)
         except (ValueError, LookupError, TypeError, AttributeError):
             raise self._stranger() from None
 

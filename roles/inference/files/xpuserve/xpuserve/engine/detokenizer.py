@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 _INCOMPLETE = "\ufffd"
+# Tokens that are decoded together at most, unless a character has more: each call of a tokenizer costs far more than a
+# few tokens more in it.
+_TOGETHER = 8
 
 
 class Detokenizer:
@@ -15,19 +18,25 @@ class Detokenizer:
         self._stop = stop
         self._ids: list[int] = []
         # Tokens are decoded together with a few before them, because tokenizers treat a text's first token
-        # differently. [_start:_read] is that context, already given out; [_read:] is not given out yet.
+        # differently. [_start:_read] is that context, already given out, and _before its text; [_read:] is not given
+        # out yet.
         self._start = 0
         self._read = 0
+        self._before = ""
         self._held = ""
         self.stopped = False
 
     def push(self, token: int) -> str:
         """The text that may be given out now that `token` has come (often none)."""
         self._ids.append(token)
-        text = self._new_text()
+        whole = self._decode(self._ids[self._start :])
+        text = whole[len(self._before) :]
         if text.endswith(_INCOMPLETE):
             return ""
-        self._start, self._read = self._read, len(self._ids)
+        last, self._read, self._before = self._read, len(self._ids), whole
+        if self._read - self._start >= _TOGETHER:
+            self._start = last
+            self._before = self._decode(self._ids[last:])
         return self._until_stop(text)
 
     def each(self, ids: Sequence[int]) -> list[str]:
@@ -41,13 +50,10 @@ class Detokenizer:
         """What was held back, when no token follows."""
         if self.stopped:
             return ""
-        rest = self._until_stop(self._new_text()) + self._held
+        text = self._decode(self._ids[self._start :])[len(self._before) :]
+        rest = self._until_stop(text) + self._held
         self._held = ""
         return rest
-
-    def _new_text(self) -> str:
-        before = self._decode(self._ids[self._start : self._read])
-        return self._decode(self._ids[self._start :])[len(before) :]
 
     def _until_stop(self, text: str) -> str:
         text = self._held + text

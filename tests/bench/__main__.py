@@ -1,0 +1,150 @@
+"""Compare the service with its peers: the same weights, one after the other on this machine, asked by `xpuserve bench`.
+
+Figures of a CPU that others may use say little by themselves: between any two contestants the raw loop of OpenVINO
+GenAI is measured, and the table has ratios to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import shlex
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rig import cache
+from rig.host import RigError, say
+
+from tests.bench import process, report
+from tests.bench.report import Measured, Report, Row
+from tests.bench.servers import CONTESTANTS, RAW, versions
+
+README = Path(__file__).resolve().parents[2] / "roles/inference/README.md"
+LEAST_REQUESTS = 8
+
+
+def main() -> int:
+    """Return 0 where everybody was measured, 1 where somebody was not."""
+    options = parsed(sys.argv[1:])
+    try:
+        environments = {name: CONTESTANTS[name].python() for name in (RAW, *options.servers)}
+    except RigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    present = [name for name in options.servers if environments[name]]
+    bench = Bench(options, {name: path for name, path in environments.items() if path})
+    turns = []
+    for number in range(options.rounds):
+        for name in present:
+            turns += [bench.turn(RAW, number), bench.turn(name, number)]
+    turns.append(bench.turn(RAW, options.rounds))
+    found = Report(turns, RAW)
+    rows = [Row(name, CONTESTANTS[name].title, CONTESTANTS[name].peer) for name in (RAW, *present)]
+    lines = document(found, rows, options)
+    print("\n".join(["", *lines, "", *report.promises(found, rows, options.clients)]))
+    if options.write:
+        report.write(README, lines)
+    return 1 if any(found.errors(row.name) or found.failures(row.name) for row in rows) else 0
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="make bench-inference", description=__doc__)
+    others = [name for name in CONTESTANTS if name != RAW]
+    parser.add_argument("--clients", type=numbers, default=[1, 4, 8, 16], metavar="N,...", help="(default: 1,4,8,16)")
+    parser.add_argument(
+        "--servers", type=chosen, default=others, metavar="NAME,...", help=f"of {', '.join(others)} (default: all)"
+    )
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="measure all so often (default: 1)")
+    parser.add_argument("--requests", type=int, default=2, metavar="N", help="of each client (default: 2)")
+    parser.add_argument("--prompt-tokens", type=int, default=64, metavar="N", help="(default: 64)")
+    parser.add_argument("--max-tokens", type=int, default=64, metavar="N", help="length of an answer (default: 64)")
+    parser.add_argument("--write", action="store_true", help="put the table into roles/inference/README.md")
+    return parser.parse_args(arguments)
+
+
+def numbers(text: str) -> list[int]:
+    """Numbers of clients."""
+    return [int(part) for part in text.split(",")]
+
+
+def chosen(text: str) -> list[str]:
+    """Names of contestants, in the order in which they are measured."""
+    names = text.split(",")
+    unknown = sorted(set(names) - set(CONTESTANTS))
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}")
+    return [name for name in CONTESTANTS if name in names and name != RAW]
+
+
+class Bench:
+    """Measures contestants, one at a time."""
+
+    def __init__(self, options: argparse.Namespace, environments: dict[str, Path]) -> None:
+        self._options = options
+        self._environments = environments
+        self._requests = {count: max(LEAST_REQUESTS, options.requests * count) for count in options.clients}
+        self._logs = cache.RUN / "logs"
+        self._logs.mkdir(parents=True, exist_ok=True)
+
+    def turn(self, name: str, number: int) -> Measured:
+        """Measure one contestant with every number of clients; the number of the round decides what it is asked."""
+        say(f"{name} ...")
+        runs: dict[int, dict[str, Any]] = {}
+        error = ""
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            try:
+                for clients, run in self._runs(name, number, Path(folder)):
+                    runs[clients] = run
+                    say(f"{name}: {clients} clients, {run['tokens_per_second']:.0f} tok/s, {run['failed']} failed")
+            except process.BenchError as problem:
+                error = str(problem)
+                say(f"{name}: {error}")
+        return Measured(name, runs, error)
+
+    def _runs(self, name: str, number: int, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        contestant, log, port = CONTESTANTS[name], self._logs / f"bench-{name}.log", process.free_port()
+        start = contestant.start(self._environments[name], folder, port)
+        lengths = {"prompt_tokens": self._options.prompt_tokens, "max_tokens": self._options.max_tokens}
+        if contestant.loop:
+            work = {**lengths, "runs": list(self._requests.items()), "seed": number}
+            yield from process.loop(start, work, folder, log).items()
+            return
+        given = [f"--{key.replace('_', '-')}={value}" for key, value in lengths.items()]
+        with process.running(start, port, log):
+            for clients, requests in self._requests.items():
+                seed = f"--seed={1000 * number + clients}"
+                yield clients, process.ask(port, start.model, clients, requests, [*given, seed])
+
+
+def document(found: Report, rows: Sequence[Row], options: argparse.Namespace) -> list[str]:
+    """What goes into the documents."""
+    date = datetime.datetime.now(tz=datetime.timezone.utc).date()
+    arguments = shlex.join(argument for argument in sys.argv[1:] if argument != "--write")
+    command = f"make bench-inference BENCH='{arguments}'" if arguments else "make bench-inference"
+    absent = [CONTESTANTS[name].title for name in options.servers if name not in [row.name for row in rows]]
+    intro = (
+        f"{date}, `{command}`, {os.cpu_count()} processors ({processor()}), SmolLM2-135M-Instruct, prompts of"
+        f" {options.prompt_tokens} tokens, answers of {options.max_tokens}; {versions()}. Ratios to the first row,"
+        " measured just before and after each: of tokens a second more is better, of the time to the first token (p50)"
+        " less."
+    )
+    remarks = report.notes(found, rows, options.clients, options.max_tokens)
+    remarks += [f"{title}: not measured, its build is not in the cache (`make bench-llama-cpp`)." for title in absent]
+    table = report.table(found, rows, options.clients)
+    return [*textwrap.wrap(intro, 120, break_long_words=False), "", *table, "", *(f"- {remark}" for remark in remarks)]
+
+
+def processor() -> str:
+    """What kind of processor this is."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""From what was measured to the table: every figure as a ratio to the raw loop just before and after it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+BEGIN, END = "<!-- bench-inference -->\n", "<!-- /bench-inference -->"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One turn of a contestant: its figures by number of clients, as `xpuserve bench --json` gives them."""
+
+    name: str
+    runs: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    error: str = ""  # why there are none, or not all
+
+
+class Row(NamedTuple):
+    """A contestant, as the table names it."""
+
+    name: str
+    title: str
+    peer: bool = False
+
+
+def speed(run: Mapping[str, Any]) -> Optional[float]:
+    """Answer tokens a second of all clients; none where a request failed."""
+    return float(run["tokens_per_second"]) if run["tokens_per_second"] and not run["failed"] else None
+
+
+def first_token(run: Mapping[str, Any]) -> Optional[float]:
+    """Seconds to the first token that half of the requests do not exceed."""
+    value = run["first_token_seconds"]["p50"]
+    return None if value is None else float(value)
+
+
+class Report:
+    """What was measured, in the order of time."""
+
+    def __init__(self, turns: Sequence[Measured], raw: str) -> None:
+        self._turns = turns
+        self._raw = raw
+
+    def ratio(
+        self, name: str, clients: int, figure: Callable[[Mapping[str, Any]], Optional[float]] = speed
+    ) -> Optional[float]:
+        """A contestant's figure by that of the raw loop around it; of several rounds, the median."""
+        if name == self._raw:
+            return 1.0 if self._values(range(len(self._turns)), clients, figure) else None
+        ratios = []
+        for at, turn in enumerate(self._turns):
+            own = figure(turn.runs[clients]) if turn.name == name and clients in turn.runs else None
+            raw = self._values(self._around(at), clients, figure)
+            if own is not None and raw:
+                ratios.append(own / statistics.fmean(raw))
+        return statistics.median(ratios) if ratios else None
+
+    def spread(self, clients: int) -> Optional[float]:
+        """How far the raw loop's speed went from its median, as a share of it: what the machine's own noise is."""
+        values = self._values(range(len(self._turns)), clients, speed)
+        middle = statistics.median(values) if values else 0
+        return max(abs(value - middle) for value in values) / middle if middle else None
+
+    def failures(self, name: str) -> int:
+        """Requests that failed, of all turns."""
+        return sum(run["failed"] for turn in self._turns if turn.name == name for run in turn.runs.values())
+
+    def errors(self, name: str) -> list[str]:
+        """Why a contestant has no figures, or not all."""
+        return sorted({turn.error for turn in self._turns if turn.name == name and turn.error})
+
+    def runs(self, name: str) -> list[Mapping[str, Any]]:
+        """All runs of a contestant."""
+        return [run for turn in self._turns if turn.name == name for run in turn.runs.values()]
+
+    def _around(self, at: int) -> list[int]:
+        """The turns of the raw loop that are next to a turn."""
+        raw = [n for n, turn in enumerate(self._turns) if turn.name == self._raw]
+        return [*[n for n in raw if n < at][-1:], *[n for n in raw if n > at][:1]]
+
+    def _values(
+        self, turns: Sequence[int], clients: int, figure: Callable[[Mapping[str, Any]], Optional[float]]
+    ) -> list[float]:
+        runs = [self._turns[n].runs for n in turns if self._turns[n].name == self._raw]
+        values = [figure(run[clients]) for run in runs if clients in run]
+        return [value for value in values if value is not None]
+
+
+def table(report: Report, rows: Sequence[Row], clients: Sequence[int]) -> list[str]:
+    """The table, as Markdown that a terminal shows well too."""
+    heads = ["", *(f"tok/s, {count} client{'s' * (count > 1)}" for count in clients)]
+    heads += [f"first token, {clients[0]} client{'s' * (clients[0] > 1)}", "failed"]
+    cells = [heads]
+    for row in rows:
+        ratios = [report.ratio(row.name, count) for count in clients]
+        first = report.ratio(row.name, clients[0], first_token)
+        failed = str(report.failures(row.name)) if report.runs(row.name) else "-"
+        cells.append([row.title, *map(figure, [*ratios, first]), failed])
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths))} |" for line in cells]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+def notes(report: Report, rows: Sequence[Row], clients: Sequence[int], tokens: int) -> list[str]:
+    """What has to be known to read the table."""
+    lines = []
+    spreads = [spread for count in clients if (spread := report.spread(count)) is not None]
+    if spreads:
+        lines.append(f"The raw loop itself, measured again and again, was within {max(spreads):.0%} of its median.")
+    for row in rows:
+        lines += [f"{row.title}: {error}" for error in report.errors(row.name)]
+        runs = [run for run in report.runs(row.name) if run["answer_tokens_mean"]]
+        shortest = min((run["answer_tokens_mean"] for run in runs), default=tokens)
+        if shortest < tokens:
+            lines.append(f"{row.title}: its answers end where the model ends them, here after {shortest:.0f} tokens.")
+        if not all(run.get("counted", True) for run in runs):
+            lines.append(f"{row.title}: it counts no tokens in a stream; each piece of text counts as one.")
+    return lines
+
+
+def promises(report: Report, rows: Sequence[Row], clients: Sequence[int]) -> list[str]:
+    """What was promised of the service, and what came of it."""
+    lines = []
+
+    def say(kept: bool, what: str, found: float) -> None:
+        lines.append(f"{'kept' if kept else 'NOT KEPT'}: {what}: {found:.2f}")
+
+    def compare(what: str, own: Optional[float], other: Optional[float], least: float) -> None:
+        if own is not None and other:
+            say(own / other >= least, f"{what}, at least {least:.2f}", own / other)
+
+    own_first = report.ratio("openvino", 1, first_token)
+    compare("openvino, 8 clients, tok/s to the raw loop's", report.ratio("openvino", 8), 1.0, 0.80)
+    if own_first is not None:
+        say(own_first <= 1.25, "openvino, 1 client, first token to the raw loop's, at most 1.25", own_first)
+    bigdl = report.ratio("bigdl", 8)
+    compare("bigdl, 8 clients, tok/s to its own loop's", bigdl, report.ratio("bigdl-loop", 8), 0.80)
+    compare("bigdl, 8 clients, tok/s to a thread per request", bigdl, report.ratio("tutorial", 8), 2.0)
+    for count in (each for each in clients if each in (4, 8, 16)):
+        for row in rows:
+            if row.peer:
+                what = f"openvino, {count} clients, tok/s to {row.name}"
+                compare(what, report.ratio("openvino", count), report.ratio(row.name, count), 1.0)
+    return lines
+
+
+def figure(value: Optional[float]) -> str:
+    """A ratio, for people."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def write(readme: Path, lines: Sequence[str]) -> None:
+    """Put the lines between the marks of a document."""
+    text = readme.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    readme.write_text(f"{head}{BEGIN}{chr(10).join(lines)}\n{END}{rest.split(END)[1]}", encoding="utf-8")

@@ -1,0 +1,190 @@
+"""Who takes part: the loops without HTTP, the service, and its peers, all with the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from rig import contents, smollm2, wheels
+
+from tests.bench import llama
+from tests.engine import environment
+
+HERE = Path(__file__).resolve().parent
+SERVICE = HERE.parents[1] / "roles/inference/files/xpuserve"
+TRANSFORMERS = HERE.parents[1] / "requirements/peer-transformers.txt"
+NAME = "smollm2-135m-instruct"
+CONTEXT_TOKENS = 8192
+# Of BigDL's formats, the one in which this small model still answers sensibly.
+LOW_BIT = "sym_int8"
+# PyTorch's and BigDL's threads take turns; the service sets this for itself, and its peers shall not be slower for it.
+THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a process is started, and how it is asked."""
+
+    command: list[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ready: str = "/v1/models"  # answers 200 when the server is
+    model: str = ""  # as requests have to name it, where the server does not tell
+
+
+class Contestant(NamedTuple):
+    """A row of the table."""
+
+    title: str
+    python: Callable[[], Optional[Path]]  # the environment it runs in, made where need be; None where it can't be had
+    start: Callable[[Path, Path, int], Start]  # from that, a folder for its files, and a port
+    loop: bool = False  # no server: tests/bench/loop.py
+    peer: bool = False
+
+
+def openvino() -> Path:
+    """The environment of engine openvino."""
+    return environment.engine("openvino")
+
+
+def bigdl() -> Path:
+    """The environment of engine bigdl on the CPU."""
+    return environment.engine("bigdl-cpu")
+
+
+def transformers() -> Path:
+    """The environment of `transformers serve`: PyTorch's CPU build is among engine bigdl's wheels."""
+    version = environment.python(environment.TORCH)
+    return environment.made(TRANSFORMERS, version, ["--find-links", str(environment.house(environment.TORCH))])
+
+
+def gguf() -> Path:
+    """The weights as llama.cpp and OpenVINO read them."""
+    return contents.models() / smollm2.GGUF_NAME
+
+
+def safetensors() -> Path:
+    """The same weights as transformers reads them."""
+    return contents.models() / smollm2.HF_NAME
+
+
+def configured(engine: str, folder: Path, port: int) -> Path:
+    """Write what the service is started with; everything else is its defaults."""
+    model: dict[str, Any] = {"name": NAME, "context_length": CONTEXT_TOKENS}
+    if engine == "openvino":
+        model |= {"path": str(gguf()), "format": "gguf"}
+    else:
+        model |= {"path": str(safetensors()), "format": "safetensors", "low_bit": LOW_BIT}
+    settings = {"engine": engine, "device": "cpu", "port": port, "model": model, "cache_dir": str(folder / "cache")}
+    path = folder / "config.json"
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    return path
+
+
+def looped(engine: str) -> Callable[[Path, Path, int], Start]:
+    """An engine's loop without HTTP; its result and its work are the caller's to add."""
+
+    def start(python: Path, folder: Path, port: int) -> Start:
+        command = [str(python / "bin/python"), str(HERE / "loop.py"), str(configured(engine, folder, port))]
+        return Start(command, {"PYTHONPATH": str(SERVICE)})
+
+    return start
+
+
+def served(engine: str) -> Callable[[Path, Path, int], Start]:
+    """The service."""
+
+    def start(python: Path, folder: Path, port: int) -> Start:
+        config = configured(engine, folder, port)
+        command = [str(python / "bin/python"), "-m", "xpuserve", "serve", "--config", str(config)]
+        return Start(command, {"PYTHONPATH": str(SERVICE)}, "/ready", NAME)
+
+    return start
+
+
+def tutorial(python: Path, folder: Path, port: int) -> Start:
+    """A thread with `generate` for each request."""
+    script = [str(HERE / "tutorial.py"), str(safetensors()), LOW_BIT, str(port)]
+    return Start([str(python / "bin/python"), *script], {**THREADS, **OFFLINE})
+
+
+def transformers_serve(*options: str) -> Callable[[Path, Path, int], Start]:
+    """`transformers serve`, in the numbers that the weights have."""
+
+    def start(python: Path, folder: Path, port: int) -> Start:
+        model = str(endless(safetensors(), folder / "model"))
+        command = [str(python / "bin/transformers"), "serve", model, "--device", "cpu", "--port", str(port), *options]
+        home = {"HF_HOME": str(folder / "huggingface")}
+        return Start([*command, "--host", "127.0.0.1"], {**THREADS, **OFFLINE, **home}, "/health", model)
+
+    return start
+
+
+def endless(model: Path, copy: Path) -> Path:
+    """A copy of a model whose answers never end by themselves, for a server that can't be asked for that."""
+    shutil.copytree(model, copy, dirs_exist_ok=True, copy_function=os.symlink)
+    for name in ("config.json", "generation_config.json"):
+        config = json.loads((copy / name).read_text(encoding="utf-8"))
+        config["pad_token_id"], config["eos_token_id"] = config["eos_token_id"], -1
+        (copy / name).unlink()
+        (copy / name).write_text(json.dumps(config), encoding="utf-8")
+    return copy
+
+
+def llama_cpp(python: Path, folder: Path, port: int) -> Start:
+    """llama-cpp-python's server; by itself it uses half of the processors, and breaks off an answer for the next."""
+    options = {
+        "model": gguf(),
+        "host": "127.0.0.1",
+        "port": port,
+        "n_threads": os.cpu_count(),
+        "n_ctx": 2048,
+        "interrupt_requests": "false",
+    }
+    given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return Start([str(python / "bin/python"), "-m", "llama_cpp.server", *given])
+
+
+RAW = "raw"
+#: In the order in which they are measured: what is compared with each other is measured one after the other.
+CONTESTANTS = {
+    RAW: Contestant("OpenVINO GenAI, its loop without HTTP", openvino, looped("openvino"), loop=True),
+    "openvino": Contestant("**xpuserve**, engine `openvino`", openvino, served("openvino")),
+    "bigdl-loop": Contestant("engine `bigdl`, its loop without HTTP", bigdl, looped("bigdl"), loop=True),
+    "bigdl": Contestant(f"**xpuserve**, engine `bigdl`, {LOW_BIT}", bigdl, served("bigdl")),
+    "tutorial": Contestant(f"BigDL-LLM, {LOW_BIT}, a `generate` thread per request", bigdl, tutorial, peer=True),
+    "transformers": Contestant("`transformers serve`, bfloat16", transformers, transformers_serve(), peer=True),
+    "transformers-cb": Contestant(
+        "`transformers serve --continuous-batching`, bfloat16",
+        transformers,
+        transformers_serve("--continuous-batching", "--cb-max-memory-percent", "0.2"),  # it would take most of it
+        peer=True,
+    ),
+    "llama-cpp": Contestant("llama-cpp-python's server, Q4_1", llama.peer, llama_cpp, peer=True),
+}
+
+
+def versions() -> str:
+    """What is measured, as the requirements files pin it."""
+    node = Path(wheels.REQUIREMENTS)
+    pins = {
+        "openvino-genai": node / "openvino.txt",
+        "bigdl-llm": node / "bigdl-cpu.txt",
+        "transformers": TRANSFORMERS,
+        "torch": TRANSFORMERS,
+        llama.PACKAGE: llama.REQUIREMENTS,
+    }
+    return ", ".join(f"{name} {pinned(name, path)}" for name, path in pins.items())
+
+
+def pinned(name: str, requirements: Path) -> str:
+    """The version of a package in a requirements file."""
+    python = ".".join(map(str, sys.version_info[:2]))
+    lines = [entry.line for entry in wheels.requirements(requirements, python)]
+    return next(line.partition("==")[2] for line in lines if line.startswith(f"{name}=="))

@@ -1,0 +1,121 @@
+"""What is measured becomes ratios, a table and verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench import report
+from tests.bench.report import Measured, Report, Row
+
+
+def run(speed: float, first: float = 0.1, failed: int = 0, answer: float = 64, counted: bool = True) -> dict[str, Any]:
+    return {
+        "tokens_per_second": speed,
+        "first_token_seconds": {"p50": first},
+        "failed": failed,
+        "answer_tokens_mean": answer,
+        "counted": counted,
+    }
+
+
+RAW, OWN = Row("raw", "the loop"), Row("openvino", "ours")
+
+
+def reported(*turns: Measured) -> Report:
+    return Report(turns, "raw")
+
+
+def test_a_ratio_is_to_the_raw_loop_just_before_and_after() -> None:
+    found = reported(
+        Measured("raw", {1: run(100)}),
+        Measured("openvino", {1: run(75, first=0.3)}),
+        Measured("raw", {1: run(50)}),
+        Measured("other", {1: run(75)}),
+        Measured("raw", {1: run(50)}),
+    )
+    assert found.ratio("openvino", 1) == 1
+    assert found.ratio("other", 1) == 1.5
+    assert found.ratio("openvino", 1, report.first_token) == pytest.approx(3)
+    assert found.ratio("raw", 1) == 1
+    assert found.ratio("openvino", 4) is None
+    assert found.spread(1) == 1
+
+
+def test_of_several_rounds_the_median_counts() -> None:
+    raw = Measured("raw", {1: run(100)})
+    turns = [turn for speed in (90, 10, 80) for turn in (raw, Measured("x", {1: run(speed)}))]
+    assert reported(*turns).ratio("x", 1) == 0.8
+
+
+def test_a_run_with_failures_has_no_speed() -> None:
+    found = reported(Measured("raw", {4: run(100)}), Measured("x", {4: run(100, failed=2)}, "broken"))
+    assert found.ratio("x", 4) is None
+    assert found.failures("x") == 2
+    assert found.errors("x") == ["broken"]
+
+
+def test_without_the_raw_loop_there_is_no_ratio() -> None:
+    found = reported(Measured("raw", {}, "no model"), Measured("x", {1: run(100)}))
+    assert found.ratio("x", 1) is None
+    assert found.ratio("raw", 1) is None
+    assert found.spread(1) is None
+
+
+def test_the_table() -> None:
+    found = reported(
+        Measured("raw", {1: run(100), 4: run(300)}),
+        Measured("openvino", {1: run(95, first=0.11), 4: run(270, failed=1)}),
+        Measured("none", {}, "it ended"),
+    )
+    assert report.table(found, [RAW, OWN, Row("none", "nobody")], [1, 4]) == [
+        "|          | tok/s, 1 client | tok/s, 4 clients | first token, 1 client | failed |",
+        "|----------|-----------------|------------------|-----------------------|--------|",
+        "| the loop | 1.00            | 1.00             | 1.00                  | 0      |",
+        "| ours     | 0.95            | -                | 1.10                  | 1      |",
+        "| nobody   | -               | -                | -                     | -      |",
+    ]
+
+
+def test_the_notes_tell_noise_errors_and_what_a_server_cannot_do() -> None:
+    found = reported(
+        Measured("raw", {1: run(100)}),
+        Measured("openvino", {1: run(90, answer=40.4, counted=False)}),
+        Measured("raw", {1: run(110)}),
+        Measured("none", {}, "it ended"),
+    )
+    assert report.notes(found, [RAW, OWN, Row("none", "nobody")], [1], 64) == [
+        "The raw loop itself, measured again and again, was within 5% of its median.",
+        "ours: its answers end where the model ends them, here after 40 tokens.",
+        "ours: it counts no tokens in a stream; each piece of text counts as one.",
+        "nobody: it ended",
+    ]
+
+
+def test_what_was_promised() -> None:
+    runs = {
+        "raw": {1: run(100), 8: run(100)},
+        "openvino": {1: run(90, first=0.13), 8: run(85)},
+        "bigdl-loop": {8: run(50)},
+        "bigdl": {8: run(30)},
+        "tutorial": {8: run(10)},
+    }
+    rows = [RAW, OWN, Row("tutorial", "a tutorial", peer=True), Row("missing", "a peer", peer=True)]
+    found = reported(*(Measured(name, value) for name, value in runs.items()))
+    assert report.promises(found, rows, [1, 8]) == [
+        "kept: openvino, 8 clients, tok/s to the raw loop's, at least 0.80: 0.85",
+        "NOT KEPT: openvino, 1 client, first token to the raw loop's, at most 1.25: 1.30",
+        "NOT KEPT: bigdl, 8 clients, tok/s to its own loop's, at least 0.80: 0.60",
+        "kept: bigdl, 8 clients, tok/s to a thread per request, at least 2.00: 3.00",
+        "kept: openvino, 8 clients, tok/s to tutorial, at least 1.00: 8.50",
+    ]
+    assert report.promises(found, rows, [1])[-1].startswith("kept: bigdl, 8")
+
+
+def test_the_table_goes_between_the_marks(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}old\n{report.END}\nafter\n")
+    report.write(readme, ["new", "lines"])
+    assert readme.read_text() == f"before\n{report.BEGIN}new\nlines\n{report.END}\nafter\n"
