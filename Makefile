@@ -6,6 +6,7 @@ DEV := $(call venv_of,dev)
 DEMO := $(call venv_of,demo)
 ENGINE := $(CACHE)/venv/bigdl-cpu-$(shell sha256sum roles/stack/vars/requirements/bigdl-cpu.txt | cut -c1-16)
 PAGE := $(call venv_of,page)
+LOAD := $(call venv_of,load)
 
 HOST_PATH := $(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -19,7 +20,7 @@ LOGS := $(CACHE)/run/logs
 marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: /')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine build docs lock
+.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine test-load build docs lock
 .PHONY: clean tools machine-tools venv-dev venv-demo
 
 help: ## List what there is to make
@@ -46,7 +47,7 @@ test: lint $(if $(filter no,$(MACHINES)),,machine-tools) ## Run all checks and t
 	  echo "What failed first (whole output: $(LOGS)):"; \
 	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; exit 1; }
 
-lint unit containers molecule machines test-faults test-drift test-engine build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
+lint unit containers molecule machines test-faults test-drift test-engine test-load build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
 	yamllint --strict .
@@ -85,6 +86,10 @@ test-engine: venv-dev ## Compare answers in batches with those alone, on the rea
 	@PYTHONPATH=molecule python3 tests/engine/environment.py $(ENGINE)
 	$(ENGINE)/bin/python -m pytest tests/engine
 
+test-load: venv-dev venv-load ## Overload the service, leave it, end it, with a real model on the CPU (minutes; not in make test)
+	engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py openvino) && \
+	  XPU_FLEET_ENGINE=$$engine $(LOAD)/bin/python -m pytest tests/load
+
 build: venv-dev ## Build the collection, install it in an empty folder, load every part of it
 	python3 -m pytest tests/build $(marked)
 
@@ -112,6 +117,6 @@ tools: venv-dev
 machine-tools: tools
 	@$(rig) prepare --machines
 
-venv-dev venv-demo venv-page: venv-%:
+venv-dev venv-demo venv-page venv-load: venv-%:
 	@command -v python3 >/dev/null || { echo "Python 3.11 or newer is needed as python3 in PATH."; exit 1; }
 	@PATH="$(HOST_PATH)" python3 requirements/venv.py requirements/$*.txt $(call venv_of,$*)

@@ -49,7 +49,7 @@ class Service:
 
     @contextmanager
     def running(self) -> Iterator[Client]:
-        """Run it until the block ends; yields a client when it is ready."""
+        """Run it until the block ends; yields a client when it is ready. Nothing may have gone wrong that it notes."""
         command = [str(ENGINE / "bin/python"), "-m", "xpuserve", "serve", "--config", str(self._config)]
         environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONDONTWRITEBYTECODE": "1"}
         with self._journal.open("wb") as journal:
@@ -57,11 +57,12 @@ class Service:
         client = Client(self._port, MODEL)
         try:
             wait_for(lambda: self._process.poll() is not None or client.status("/ready") == 200)
-            assert self._process.poll() is None, self.journal
+            assert self._process.poll() is None, self.journal[-5000:]
             yield client
         finally:
             self._process.kill()
             self._process.wait()
+        assert "Traceback" not in self.journal, self.journal[-5000:]
 
     @property
     def journal(self) -> str:

@@ -150,7 +150,7 @@ def test_no_answer_is_cut_off_where_the_service_ends(tmp_path: Path) -> None:
             for each in asking:
                 each.result()
         begun = [(tokens, reply) for tokens, reply in replies if reply.status == 200]
-        assert all(reply.complete(tokens) for tokens, reply in begun), service.journal
+        assert all(reply.complete(tokens) for tokens, reply in begun), service.journal[-5000:]
         others = [reply for _, reply in replies if reply.status != 200]
         assert {reply.status for reply in others} <= {0, 503}
         refused.update(reply.broken or str(reply.status) for reply in others)
