@@ -62,7 +62,7 @@ class Crowd:
 def test_ten_times_as_much_as_it_can_do_is_refused_and_takes_no_memory(tmp_path: Path) -> None:
     service = Service(tmp_path, batch_rows=ROWS, queue_requests=QUEUE)
     members = 8 * (ROWS + QUEUE)
-    with service.running() as client, ThreadPoolExecutor(members) as pool:
+    with ThreadPoolExecutor(members) as pool, service.running() as client:
         crowd = Crowd(client)
         asking = [pool.submit(crowd.member, number) for number in range(members)]
         try:
@@ -108,7 +108,7 @@ def leave(client: Client, number: int) -> str:
 
 def test_of_those_who_leave_nothing_stays(tmp_path: Path) -> None:
     service = Service(tmp_path, batch_rows=ROWS, queue_requests=LEAVING)
-    with service.running() as client, ThreadPoolExecutor(6 * ROWS) as pool:
+    with ThreadPoolExecutor(6 * ROWS) as pool, service.running() as client:
         assert client.ask("The capital of France is", 8).complete(8)
         wait_for(lambda: client.at_rest() is None)
         files, most = service.open_files, Counter[str]()
@@ -141,7 +141,7 @@ def test_no_answer_is_cut_off_where_the_service_ends(tmp_path: Path) -> None:
     clients, drained, refused = 4 * ROWS, 0, Counter[str]()
     while drained < DRAINED:
         replies: list[tuple[int, Reply]] = []
-        with service.running() as client, ThreadPoolExecutor(clients) as pool:
+        with ThreadPoolExecutor(clients) as pool, service.running() as client:
             asking = [pool.submit(ask_until_it_ends, client, replies, number) for number in range(clients)]
             wait_for(lambda replies=replies: len(replies) >= clients)  # type: ignore[misc]
             before = len(replies)
@@ -169,23 +169,22 @@ def test_keys_change_while_answers_are_under_way(tmp_path: Path) -> None:
 
     write(old)
     service = Service(tmp_path, batch_rows=ROWS, api_keys_file=str(file))
-    with service.running() as client, ExitStack() as stack:
+    with ThreadPoolExecutor(ROWS) as pool, service.running() as client, ExitStack() as stack:
         client.key = old
         replies = [Reply() for _ in range(ROWS)]
         streams = [
             stack.enter_context(closing(client.stream(reply, "One, two,", 400, ignore_eos=True))) for reply in replies
         ]
-        with ThreadPoolExecutor(ROWS) as pool:
-            assert len(list(pool.map(next, streams))) == ROWS
-            write(new)
-            service.send(signal.SIGHUP)
-            newcomer = Client(client.port, "")
-            newcomer.key = new
-            wait_for(lambda: newcomer.status("/v1/models") == 200)
-            assert client.status("/v1/models") == 401
-            assert client.ask("One, two,", 8).status == 401
-            assert client.metrics()["vllm:num_requests_running"] == ROWS  # none of them was over before
-            list(pool.map(list, streams))
+        assert len(list(pool.map(next, streams))) == ROWS
+        write(new)
+        service.send(signal.SIGHUP)
+        newcomer = Client(client.port, "")
+        newcomer.key = new
+        wait_for(lambda: newcomer.status("/v1/models") == 200)
+        assert client.status("/v1/models") == 401
+        assert client.ask("One, two,", 8).status == 401
+        assert client.metrics()["vllm:num_requests_running"] == ROWS  # none of them was over before
+        list(pool.map(list, streams))
         assert all(reply.complete(400) for reply in replies)
         client.key = new
         assert client.ask("One, two,", 8).complete(8)
