@@ -4,7 +4,6 @@ CACHE := $(or $(XPU_FLEET_CACHE),$(HOME)/.cache/xpu-fleet)
 venv_of = $(CACHE)/venv/$(1)-$(shell sha256sum requirements/$(1).txt | cut -c1-16)
 DEV := $(call venv_of,dev)
 DEMO := $(call venv_of,demo)
-ENGINE := $(CACHE)/venv/bigdl-cpu-$(shell sha256sum roles/stack/vars/requirements/bigdl-cpu.txt | cut -c1-16)
 PAGE := $(call venv_of,page)
 LOAD := $(call venv_of,load)
 
@@ -20,7 +19,7 @@ LOGS := $(CACHE)/run/logs
 marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: /')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine test-load build docs lock
+.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine build docs lock
 .PHONY: clean tools machine-tools venv-dev venv-demo
 
 help: ## List what there is to make
@@ -47,7 +46,7 @@ test: lint $(if $(filter no,$(MACHINES)),,machine-tools) ## Run all checks and t
 	  echo "What failed first (whole output: $(LOGS)):"; \
 	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; exit 1; }
 
-lint unit containers molecule machines test-faults test-drift test-engine test-load build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
+lint unit containers molecule machines test-faults test-drift test-engine build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
 	yamllint --strict .
@@ -83,12 +82,7 @@ test-drift: tools ## Change single things on nodes by hand and have site.yml put
 	molecule destroy --scenario-name default
 
 test-engine: venv-dev ## Compare answers in batches with those alone, on the real libraries of engine bigdl (not in make test)
-	@PYTHONPATH=molecule python3 tests/engine/environment.py $(ENGINE)
-	$(ENGINE)/bin/python -m pytest tests/engine
-
-test-load: venv-dev venv-load ## Overload the service, leave it, end it, with a real model on the CPU (minutes; not in make test)
-	engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py openvino) && \
-	  XPU_FLEET_ENGINE=$$engine $(LOAD)/bin/python -m pytest tests/load
+	engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py bigdl-cpu) && $$engine/bin/python -m pytest tests/engine
 
 build: venv-dev ## Build the collection, install it in an empty folder, load every part of it
 	python3 -m pytest tests/build $(marked)
@@ -99,6 +93,13 @@ page: venv-page ## Use the chat page in a headless browser, and look for barrier
 	@command -v chromium >/dev/null || { echo "To be installed: the Debian package chromium" && apt-get update -q \
 	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; }
 	python3 -m pytest tests/page
+
+.PHONY: test-load venv-load
+test-load: export PATH := $(DEV)/bin:$(HOST_PATH)
+
+test-load: venv-dev venv-load ## Overload the service, leave it, end it, on the real engine (minutes; not in make test)
+	engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py openvino) \
+	  && XPU_FLEET_ENGINE=$$engine $(LOAD)/bin/python -m pytest tests/load
 
 docs: venv-dev ## Write the variable tables of the roles' READMEs anew
 	@python3 tests/docs.py

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Lock demo.in, dev.in, page.in and load.in with uv; versions shared with the nodes' openvino environment stay the same as there.
+# Lock demo.in, dev.in and page.in with uv; versions shared with the nodes' openvino environment stay the same as there.
 set -eu
 cd "$(dirname "$0")"
 lock() {
@@ -8,5 +8,5 @@ lock() {
 }
 lock demo.in -o demo.txt
 lock -c demo.txt -c ../roles/stack/vars/requirements/openvino.txt dev.in -o dev.txt
-lock -c dev.txt -c ../roles/stack/vars/requirements/openvino.txt page.in -o page.txt
 lock -c dev.txt load.in -o load.txt
+lock -c dev.txt -c ../roles/stack/vars/requirements/openvino.txt page.in -o page.txt

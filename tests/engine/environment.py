@@ -1,51 +1,78 @@
-"""Make the virtual environment of engine bigdl on the CPU, from the wheels that test hosts install.
+"""Make the virtual environment of an engine on the CPU, from the wheels that test hosts install.
 
-``PYTHONPATH=molecule python3 environment.py DIRECTORY``. The pytest that runs this sees is put behind the engine's own
-packages. A stamp written last says that the environment is complete.
+``PYTHONPATH=molecule python3 environment.py NAME`` prints its directory; NAME is that of a file in
+roles/stack/vars/requirements. The pytest that runs this sees is put behind the engine's own packages.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from rig import wheels
+from rig import cache, wheels
+from rig.host import RigError, run, say
 
-NAME, PYTHON = "bigdl-cpu", "3.11"
+#: PyTorch's CPU build is among the wheels of this environment, and of no other.
+TORCH = "bigdl-cpu"
 
 
 def main() -> int:
     """Return 0 with the environment complete; on failure 1, with the reason on standard error."""
-    directory = Path(sys.argv[1])
-    stamp = directory / ".complete"
-    if stamp.is_file() and (directory / "bin/python").exists():
-        return 0
-    interpreter = shutil.which(f"python{PYTHON}")
-    if interpreter is None:
-        print(f"Engine bigdl needs python{PYTHON} in PATH.", file=sys.stderr)
+    try:
+        directory = engine(sys.argv[1])
+    except RigError as error:
+        print(error, file=sys.stderr)
         return 1
-    print(f"Installing {NAME} into {directory}", file=sys.stderr)
-    pip = [str(directory / "bin/python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps"]
-    house = wheels.house(NAME, PYTHON)
-    for command in (
-        [interpreter, "-m", "venv", "--clear", str(directory)],
-        [*pip, "--no-index", "--find-links", str(house), "--require-hashes", "-r", str(requirements())],
-    ):
-        if subprocess.run(command, check=False).returncode != 0:
-            print(f"This command failed: {' '.join(command)}", file=sys.stderr)
-            return 1
-    packages = directory / f"lib/python{PYTHON}/site-packages"
-    (packages / "pytest.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
-    stamp.write_text("")
+    for packages in directory.glob("lib/python*/site-packages"):
+        (packages / "pytest.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
+    print(directory)
     return 0
 
 
-def requirements() -> Path:
-    """Return what a node installs."""
-    return Path(wheels.REQUIREMENTS) / f"{NAME}.txt"
+def engine(name: str) -> Path:
+    """Return the environment that a node has for an engine; makes it if it is not there."""
+    options = ["--no-index", "--find-links", str(house(name))]
+    return made(Path(wheels.REQUIREMENTS) / f"{name}.txt", python(name), options)
+
+
+def house(name: str) -> Path:
+    """Return the folder with an engine's wheels."""
+    return wheels.house(name, python(name))
+
+
+def python(name: str) -> str:
+    """Return the version that stacks name for an engine; where they leave it open, that of this Python."""
+    stacks = [stack["python"]["environments"] for stack in wheels.stack_data().values()]
+    named = {environments[name]["version"] for environments in stacks if name in environments}
+    return max(named) or ".".join(map(str, sys.version_info[:2]))
+
+
+def made(requirements: Path, version: str, options: Sequence[str], also: Sequence[str] = ()) -> Path:
+    """Return the environment of a requirements file, installed with these options of pip, and with wheels of our own.
+
+    A stamp written last says that it is complete.
+    """
+    key = hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
+    directory = cache.ROOT / "venv" / f"{requirements.stem}-{key}"
+    stamp = directory / ".complete"
+    with cache.lock(f"venv-{requirements.stem}"):
+        if stamp.is_file() and (directory / "bin/python").exists():
+            return directory
+        interpreter = shutil.which(f"python{version}")
+        if interpreter is None:
+            raise RigError(f"{requirements.name} is for Python {version}: python{version} is not in PATH")
+        say(f"installing {requirements.name} into {directory}")
+        pip = [str(directory / "bin/python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps"]
+        run([interpreter, "-m", "venv", "--clear", str(directory)])
+        run([*pip, *options, "--require-hashes", "-r", str(requirements)])
+        if also:
+            run([*pip, *also])
+        stamp.write_text("")
+    return directory
 
 
 if __name__ == "__main__":
