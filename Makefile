@@ -3,9 +3,9 @@ CACHE := $(or $(XPU_FLEET_CACHE),$(HOME)/.cache/xpu-fleet)
 # One virtual environment per content of a requirements file.
 venv_of = $(CACHE)/venv/$(1)-$(shell sha256sum requirements/$(1).txt | cut -c1-16)
 DEV := $(call venv_of,dev)
+LOAD := $(call venv_of,load)
 DEMO := $(call venv_of,demo)
 PAGE := $(call venv_of,page)
-LOAD := $(call venv_of,load)
 
 HOST_PATH := $(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
