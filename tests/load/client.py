@@ -6,7 +6,7 @@ import http.client
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -73,7 +73,7 @@ class Client:
             reply.broken = repr(error)
         return reply
 
-    def stream(self, reply: Reply, prompt: str, tokens: int, **more: Any) -> Iterator[None]:
+    def stream(self, reply: Reply, prompt: str, tokens: int, **more: Any) -> Generator[None, None, None]:
         """Ask, and yield after each event of the answer, which goes into `reply`; leave where the caller does."""
         connection = self.connection()
         try:
