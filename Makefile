@@ -3,6 +3,7 @@ CACHE := $(or $(XPU_FLEET_CACHE),$(HOME)/.cache/xpu-fleet)
 # One virtual environment per content of a requirements file.
 venv_of = $(CACHE)/venv/$(1)-$(shell sha256sum requirements/$(1).txt | cut -c1-16)
 DEV := $(call venv_of,dev)
+LOAD := $(call venv_of,load)
 DEMO := $(call venv_of,demo)
 PAGE := $(call venv_of,page)
 
@@ -102,6 +103,13 @@ page: venv-page ## Use the chat page in a headless browser, and look for barrier
 	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; }
 	python3 -m pytest tests/page
 
+.PHONY: test-load venv-load
+test-load: export PATH := $(DEV)/bin:$(HOST_PATH)
+
+test-load: venv-dev venv-load ## Overload the service, leave it, end it, on the real engine (minutes; not in make test)
+	engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py openvino) \
+	  && XPU_FLEET_ENGINE=$$engine $(LOAD)/bin/python -m pytest tests/load
+
 docs: venv-dev ## Write the variable tables of the roles' READMEs anew
 	@python3 tests/docs.py
 
@@ -119,6 +127,6 @@ tools: venv-dev
 machine-tools: tools
 	@$(rig) prepare --machines
 
-venv-dev venv-demo venv-page: venv-%:
+venv-dev venv-demo venv-page venv-load: venv-%:
 	@command -v python3 >/dev/null || { echo "Python 3.11 or newer is needed as python3 in PATH."; exit 1; }
 	@PATH="$(HOST_PATH)" python3 requirements/venv.py requirements/$*.txt $(call venv_of,$*)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -37,13 +38,21 @@ def stack(node: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Client:
-    """A plain HTTP client of one node's service."""
+    """A plain HTTP client of one node's service, with its key, if there is one."""
 
     url: str
+    key: str = ""
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and decoded body."""
-        return self._send(urllib.request.Request(self.url + path))
+        return self._send(urllib.request.Request(self.url + path, headers=self._headers()))
+
+    def answers(self, path: str) -> bool:
+        """Whether the service is there, and does not refuse."""
+        try:
+            return self.get(path)[0] == 200
+        except OSError:
+            return False
 
     def post(self, path: str, body: Any) -> tuple[int, Any]:
         """Status and decoded body; a body of bytes is sent as it is."""
@@ -60,7 +69,11 @@ class Client:
 
     def _request(self, path: str, body: Any) -> urllib.request.Request:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return urllib.request.Request(self.url + path, data=data, headers={"content-type": "application/json"})
+        headers = {**self._headers(), "content-type": "application/json"}
+        return urllib.request.Request(self.url + path, data=data, headers=headers)
+
+    def _headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"} if self.key else {}
 
     def _send(self, request: urllib.request.Request) -> tuple[int, Any]:
         try:
@@ -75,7 +88,16 @@ class Client:
 def client(host: Any) -> Client:
     """A client on the controller, outside the node."""
     variables = host.ansible.get_variables()
-    return Client(f"http://{variables['ansible_host']}:{variables.get('inference_port', 8000)}")
+    url = f"http://{variables['ansible_host']}:{variables.get('inference_port', 8000)}"
+    return Client(url, *variables.get("inference_api_keys", [])[:1])
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until it holds, for as long as a node may take that shares its processors."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 @dataclass(frozen=True)

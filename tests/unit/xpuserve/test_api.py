@@ -4,6 +4,7 @@ import json
 import queue
 import threading
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from types import SimpleNamespace
 from typing import Any, Union
@@ -389,6 +390,23 @@ def test_an_engine_that_ends_answers_those_who_wait_and_those_who_come(engine: E
     assert events.get(timeout=5) == Failed("the engine ended")
 
 
+def test_when_the_service_ends_what_has_begun_goes_on_and_what_waits_is_refused(
+    client: TestClient, engine: Engine, backend: FakeBackend
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        begun = pool.submit(client.post, CHAT, json=chat("WAIT", n=2))
+        assert backend.answering.wait(5)
+        waiting = pool.submit(client.post, CHAT, json=chat())
+        wait_for(lambda: engine.waiting == 2)  # one of them is the second answer of what has begun
+        engine.drain(Failed("the server is shutting down", "shutting_down"))
+        for refused in (waiting.result(), client.post(CHAT, json=chat())):
+            assert (refused.status_code, error(refused)["code"]) == (503, "shutting_down")
+            assert refused.headers["retry-after"]
+        backend.may_answer.set()
+        choices = begun.result().json()["choices"]
+    assert [choice["message"]["content"] for choice in choices] == [ANSWER, ANSWER]
+
+
 def test_an_engine_that_ends_while_it_loads_says_so(backend: FakeBackend) -> None:
     backend.load_error = SystemExit()
     failed = threading.Event()
@@ -423,7 +441,7 @@ def test_an_engine_that_hangs_is_not_healthy(engine: Engine, backend: FakeBacken
     events = occupy(engine, backend)
     for path in ("/health", "/ready"):
         wait_for(lambda path=path: client.get(path).status_code == 503)  # type: ignore[misc]
-        assert client.get(path).json()["status"] == "the engine has work, and no step has ended for 0 s"
+        assert client.get(path).json()["status"].startswith("the engine has work, and no step has ended for")
     backend.may_answer.set()
     while not isinstance(events.get(timeout=5), Finished):
         pass

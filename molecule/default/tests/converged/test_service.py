@@ -103,8 +103,11 @@ def test_a_bad_request_is_refused_and_the_service_goes_on(client: Any, body: Any
     assert client.get("/ready")[0] == 200
 
 
-def test_people_chat_in_a_terminal(host: Any) -> None:
-    answer = host.check_output('xpuserve chat --url http://127.0.0.1:8000 --once "What is the capital of France?"')
+def test_people_chat_in_a_terminal(host: Any, client: Any) -> None:
+    key = "--api-key-file /etc/xpuserve/api_keys" if client.key else ""
+    answer = host.check_output(
+        f'xpuserve chat {key} --url http://127.0.0.1:8000 --once "What is the capital of France?"'
+    )
     assert "Paris" in answer
 
 

@@ -52,6 +52,7 @@ class Server(uvicorn.Server):
         """See uvicorn.Server."""
         systemd.notify("STOPPING=1")
         stopped = Failed("the server is shutting down", code="shutting_down")
+        self._engine.drain(stopped)
         asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._engine.abort, stopped)
         await super().shutdown(sockets)
 

@@ -37,6 +37,8 @@ class Answer:
             Request(f"{http.state.request_id}-{n}", prompt, sampling, partial(self._deliver, n))
             for n, (prompt, sampling) in enumerate(choices)
         ]
+        for request in self._requests:
+            request.together = self._requests
         try:
             engine.submit(*self._requests)
         except QueueFullError:

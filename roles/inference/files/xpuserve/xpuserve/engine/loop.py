@@ -65,7 +65,7 @@ class Engine:
         self._waiting: deque[Request] = deque()
         self._answers: dict[Request, Answer] = {}  # to the requests on the device
         self._progress = 0.0  # when work began or a step ended last
-        self._aborted: Optional[Failed] = None
+        self._closed: Optional[Failed] = None  # what those are told who come now
         self._stopping = False
         self._tokenizer_lock = threading.Lock()  # the web side encodes while this thread decodes
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -125,10 +125,23 @@ class Engine:
             self._changed.notify()
         self._thread.join(timeout)
 
+    def drain(self, event: Failed) -> None:
+        """End what waits and whose reply has not begun, and every later request, with `event`.
+
+        What is begun late would be cut off soon; now its client can still ask elsewhere.
+        """
+        with self._changed:
+            self._closed = event
+            refused = [request for request in self._waiting if not request.begun]
+            self._waiting = deque(request for request in self._waiting if request.begun)
+        for request in refused:
+            request.deliver(event)
+            self.metrics.over(request, "abort")
+
     def abort(self, event: Failed) -> None:
         """End every request that is not over, and every later one, with `event`."""
         with self._changed:
-            self._aborted = event
+            self._closed = event
             running, waiting = list(self._answers), list(self._waiting)
             self._waiting.clear()
         for request in (*running, *waiting):
@@ -140,17 +153,17 @@ class Engine:
     def submit(self, *requests: Request) -> None:
         """Queue all of these requests, or raise QueueFullError and queue none."""
         with self._changed:
-            aborted = self._aborted
-            if not aborted:
+            closed = self._closed
+            if not closed:
                 if not self._room_for(len(requests), sum(len(request.prompt) for request in requests)):
                     raise QueueFullError
                 if not self._answers and not self._waiting:
                     self._progress = time.monotonic()
                 self._waiting.extend(requests)
                 self._changed.notify()
-        if aborted:
+        if closed:
             for request in requests:
-                request.deliver(aborted)
+                request.deliver(closed)
 
     def cancel(self, request: Request) -> None:
         """Nobody wants this request's answer: it leaves the queue now, or the device after its next step."""
@@ -244,7 +257,7 @@ class Engine:
                 request = self._waiting.popleft()
                 each = Answer(request, Detokenizer(self._decode, request.sampling.stop), self.metrics)
                 self._answers[request] = each
-            request.times.started = time.monotonic()
+                request.times.started = time.monotonic()
             try:
                 self._runner.add(request)
             except Exception as error:

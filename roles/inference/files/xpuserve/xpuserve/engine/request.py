@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Optional, Union
 
@@ -110,3 +110,9 @@ class Request:
     deliver: Callable[[Event], None]
     cancelled: threading.Event = field(default_factory=threading.Event)
     times: Times = field(default_factory=Times)
+    together: Sequence[Request] = field(default=(), repr=False)  # the requests that make one reply with it
+
+    @property
+    def begun(self) -> bool:
+        """Whether the device has worked on the reply."""
+        return any(each.times.started for each in (self, *self.together))

@@ -1,0 +1,89 @@
+"""The service as a node runs it: its own process, a real model, engine openvino on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rig.contents import models
+from rig.smollm2 import GGUF_NAME
+
+from tests.load.client import Client
+
+PACKAGE = Path(__file__).resolve().parents[2] / "roles/inference/files/xpuserve"
+MODEL = "smollm2-135m-instruct"
+#: An environment with the engine, which `make test-load` makes.
+ENGINE = Path(os.environ["XPU_FLEET_ENGINE"])
+#: Seconds after which what has to come is taken to hang, on a machine that has other work.
+LONG = 300
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Service:
+    """A process that serves `MODEL`."""
+
+    def __init__(self, directory: Path, context_length: int = 8192, **settings: Any) -> None:
+        """Write its configuration; `settings` are those that differ from the defaults."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        weights = str(models() / GGUF_NAME)
+        model = {"name": MODEL, "path": weights, "format": "gguf", "context_length": context_length}
+        base = {"engine": "openvino", "device": "cpu", "port": self._port, "cache_dir": str(directory / "cache")}
+        self._config, self._journal = directory / "config.json", directory / "journal"
+        self._config.write_text(json.dumps({**base, "model": model, **settings}))
+
+    @contextmanager
+    def running(self) -> Iterator[Client]:
+        """Run it until the block ends; yields a client when it is ready. Nothing may have gone wrong that it notes."""
+        command = [str(ENGINE / "bin/python"), "-m", "xpuserve", "serve", "--config", str(self._config)]
+        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONDONTWRITEBYTECODE": "1"}
+        with self._journal.open("wb") as journal:
+            self._process = subprocess.Popen(command, env=environment, stdout=journal, stderr=journal)
+        client = Client(self._port, MODEL)
+        try:
+            wait_for(lambda: self._process.poll() is not None or client.status("/ready") == 200)
+            assert self._process.poll() is None, self.journal[-5000:]
+            yield client
+        finally:
+            self._process.kill()
+            self._process.wait()
+        assert "Traceback" not in self.journal, self.journal[-5000:]
+
+    @property
+    def journal(self) -> str:
+        """What it said since its last start."""
+        return self._journal.read_text(encoding="utf-8")
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the process has in memory."""
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def open_files(self) -> int:
+        """How many files and connections the process has open."""
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        self._process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait until the process has ended by itself; the exit status."""
+        return self._process.wait(LONG)

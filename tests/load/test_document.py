@@ -1,0 +1,33 @@
+"""What the OpenAPI document allows, and what it does not, sent to the real service: it fails at nothing, and answers as
+it says there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.load.service import Service
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The document of a service whose longest answer is short."""
+    service = Service(tmp_path_factory.mktemp("service"), context_length=64, max_tokens_default=4, queue_requests=64)
+    with service.running() as client:
+        yield schemathesis.openapi.from_url(f"http://127.0.0.1:{client.port}/openapi.json")
+
+
+schema = schemathesis.pytest.from_fixture("document")
+
+
+@schema.parametrize()
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+def test_everything_is_answered_as_documented(case: Any) -> None:
+    # A prompt that is too long, or what one engine has and another has not, is refused though the document allows it.
+    case.call_and_validate(excluded_checks=[positive_data_acceptance])
