@@ -87,6 +87,12 @@ test-engine: venv-dev ## Compare answers in batches with those alone, on the rea
 	@PYTHONPATH=molecule python3 tests/engine/environment.py $(ENGINE)
 	$(ENGINE)/bin/python -m pytest tests/engine
 
+.PHONY: bench-fleet
+bench-fleet: export PATH := $(DEV)/bin:$(HOST_PATH)
+
+bench-fleet: tools ## Measure what site.yml costs on 1, 5 and 20 nodes (BENCH='--nodes 1,5' for fewer, BENCH=--help)
+	@PYTHONPATH=molecule python3 tests/bench/fleet.py $(BENCH)
+
 build: venv-dev ## Build the collection, install it in an empty folder, load every part of it
 	python3 -m pytest tests/build $(marked)
 
@@ -104,7 +110,7 @@ lock: ## Lock the versions of the tools anew (needs uv)
 	@sh requirements/lock.sh
 
 clean: venv-dev ## Remove test hosts and what tests left in the checkout
-	@for fleet in default demo dev kernel faults; do $(rig) down --fleet $$fleet; done
+	@for fleet in default demo dev kernel faults bench; do $(rig) down --fleet $$fleet; done
 	@rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache xpu-fleet-*.tar.gz
 
 # Debian packages of this machine, named before they are installed.
