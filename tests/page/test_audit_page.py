@@ -24,7 +24,9 @@ Show = Callable[..., Page]
 @pytest.fixture
 def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
     """Opens the page of a fleet in every state with a history. It asks nobody for anything."""
-    contexts, asked, errors = [], [], []
+    asked: list[str] = []
+    errors: list[str] = []
+    contexts = []
 
     def show(**options: Any) -> Page:
         earlier = save(tmp_path, "2026-11-22T00:00:00Z", {"arc1": node(model=drift()), "arc2": node(), "gone": node()})
