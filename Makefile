@@ -19,13 +19,8 @@ LOGS := $(CACHE)/run/logs
 marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: /')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine
-.PHONY: bench-inference bench-llama-cpp build docs lock clean tools machine-tools venv-dev venv-demo
-
-help: ## List what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
-
-demo demo-shell demo-remove: export PATH := $(DEMO)/bin:$(HOST_PATH)
+.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine test-load bench-inference bench-llama-cpp \
+  bench-fleet build docs clean tools machine-tools: export PATH := $(DEMO)/bin:$(HOST_PATH)
 
 demo: venv-demo ## Build a local node from nothing and ask it a question
 	@python3 molecule/demo.py
@@ -93,6 +88,9 @@ bench-inference: venv-dev ## Compare the service with its peers, as ratios (a qu
 bench-llama-cpp: venv-dev ## Build the peer that comes as source alone, for bench-inference (minutes of compiling)
 	@PYTHONPATH=molecule python3 -m tests.bench.llama
 
+bench-fleet: tools ## Measure what site.yml costs on 1, 5 and 20 nodes (BENCH='--nodes 1,5' for fewer, BENCH=--help)
+	@PYTHONPATH=molecule python3 tests/bench/fleet.py $(BENCH)
+
 build: venv-dev ## Build the collection, install it in an empty folder, load every part of it
 	python3 -m pytest tests/build $(marked)
 
@@ -102,9 +100,6 @@ page: venv-page ## Use the chat page in a headless browser, and look for barrier
 	@command -v chromium >/dev/null || { echo "To be installed: the Debian package chromium" && apt-get update -q \
 	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; }
 	python3 -m pytest tests/page
-
-.PHONY: test-load venv-load
-test-load: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 test-load: venv-dev venv-load ## Overload the service, leave it, end it, on the real engine (minutes; not in make test)
 	engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py openvino) \
@@ -117,7 +112,7 @@ lock: ## Lock the versions of the tools anew (needs uv)
 	@sh requirements/lock.sh
 
 clean: venv-dev ## Remove test hosts and what tests left in the checkout
-	@for fleet in default demo dev kernel faults; do $(rig) down --fleet $$fleet; done
+	@for fleet in default demo dev kernel faults bench; do $(rig) down --fleet $$fleet; done
 	@rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache xpu-fleet-*.tar.gz
 
 # Debian packages of this machine, named before they are installed.

@@ -153,7 +153,9 @@ class Fleet:
 
     def _artifacts(self) -> list[str]:
         paths = [Path(path) for paths in (*self.mounts().values(), *self._layers().values()) for path in paths]
-        names = {path.relative_to(cache.ARTIFACTS).parts[0] for path in paths}
+        # The disk of another node is none.
+        kept = [path for path in paths if path.is_relative_to(cache.ARTIFACTS)]
+        names = {path.relative_to(cache.ARTIFACTS).parts[0] for path in kept}
         return sorted(str(cache.ARTIFACTS / name) for name in names)
 
     def _write_state(self, state: Mapping[str, Any]) -> None:
@@ -263,6 +265,16 @@ class Fleet:
             self._take_down()
             cache.remove(self.folder)
             say(f"fleet {self.name} is down")
+
+    def keep(self, name: str) -> Path:
+        """End the fleet, but keep what a container has written, for nodes of this fleet's name to start from."""
+        disk = self.folder / "disk"
+        with cache.lock(f"fleet-{self.name}"):
+            self._clear_leftovers()
+            cache.remove(disk)
+            (self.folder / "nodes" / name / "upper").rename(disk)
+            self._take_down()
+        return disk
 
     def _take_down(self) -> None:
         self._clear_leftovers()

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from rig import cache, gpu
 from rig.deb import File
@@ -42,6 +42,8 @@ class Node:
     #: Whether the mirror has the model fixture for this node.
     models: bool = False
     kind: str = KINDS[0]
+    #: What another node has written, as ``Fleet.keep`` kept it: this one starts from there.
+    disk: Optional[Path] = None
 
     @classmethod
     def parse(cls, fleet: str, entry: Mapping[str, Any]) -> Node:
@@ -60,12 +62,15 @@ class Node:
         if kind not in KINDS:
             raise RigError(f"platform {name}: kind {kind} is unknown (kinds: {', '.join(KINDS)})")
         models = bool(entry.get("models", False))
+        disk = Path(entry["disk"]) if entry.get("disk") else None
         if kind == "machine":
             if userland.name != MACHINE_USERLAND:
                 raise RigError(f"platform {name}: virtual machines have the userland {MACHINE_USERLAND}")
-            if cards or models:
-                raise RigError(f"platform {name}: virtual machines come with a GPU of their own and without models")
-        return cls(fleet, name, userland, address, cards, wheels, models, kind)
+            if cards or models or disk:
+                raise RigError(
+                    f"platform {name}: virtual machines have a GPU of their own, and come without models or disk"
+                )
+        return cls(fleet, name, userland, address, cards, wheels, models, kind, disk)
 
     @property
     def is_machine(self) -> bool:
@@ -104,7 +109,7 @@ class Node:
 
     def layers(self) -> list[Path]:
         """Return the read-only folders the root file system stands on, lowest last; made where missing."""
-        return [layer(self.userland), base(self.userland.suite)]
+        return [*([self.disk] if self.disk else []), layer(self.userland), base(self.userland.suite)]
 
     @property
     def configured(self) -> Path:

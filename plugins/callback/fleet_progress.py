@@ -271,6 +271,7 @@ class CallbackModule(DefaultCallback):
         self._layers: dict[str, str] = {}
         self._batches: dict[str, set[str]] = {}
         self._marks = progress.MARKS
+        self._free = False
         atexit.register(self._hide)
 
     # The terminal
@@ -379,11 +380,11 @@ class CallbackModule(DefaultCallback):
             told = "\n".join(told)
         if not isinstance(told, str):
             told = self._dump_results(result._result).strip("\n")
-        if "\n" in told:
-            told = textwrap.indent(told.rstrip("\n"), "    ")
-            self._say(f"{result._host.get_name()}:\n{told}")
-        else:
-            self._say(f"{result._host.get_name()}: {told}")
+        # What one node tells for all is not of that node: the fleet's table, for one. A free strategy asks every node.
+        for_all = result._task.run_once and not self._free
+        who = self._steps.get(result._task._uuid) if for_all else result._host.get_name()
+        told = "\n" + textwrap.indent(told.rstrip("\n"), "    ") if "\n" in told else f" {told}"
+        self._say(f"{who}:{told}")
 
     # What Ansible calls
 
@@ -426,8 +427,8 @@ class CallbackModule(DefaultCallback):
         """Keep a task's name, which may be a template later; failures show it."""
         if prefix is not None:
             self._task_type_cache[task._uuid] = prefix
-        free = self._play.strategy.rsplit(".", 1)[-1] in ("free", "host_pinned")
-        self._last_task_name = None if free else task.get_name().strip()
+        self._free = self._play.strategy.rsplit(".", 1)[-1] in ("free", "host_pinned")
+        self._last_task_name = None if self._free else task.get_name().strip()
         self._steps[task._uuid] = task.name or task.action
         if task.action in PAUSES:
             self._hide()

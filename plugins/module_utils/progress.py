@@ -101,7 +101,8 @@ class Node:
     def doing(self, now: float) -> str:
         """What it does, in words."""
         if self.state == RUNNING and self.back_by is not None:
-            left = ceil(self.back_by - now)
+            # Sums of floating-point numbers may be off by a hair, which is not a second more.
+            left = ceil(round(self.back_by - now, 3))
             return f"rebooting, back within {left}s" if left >= 0 else f"rebooting, {-left}s over its time"
         if self.state == RUNNING:
             return f"{self.step} ({self.attempt})" if self.attempt else self.step

@@ -36,6 +36,12 @@ PLAY: list[dict[str, Any]] = [
             },
             {"name": "Say", "ansible.builtin.debug": {"msg": ["hello from {{ inventory_hostname }}", "and more"]}},
             {
+                "name": "Tell of all",
+                "ansible.builtin.debug": {"msg": "a table"},
+                "run_once": True,
+                "when": "chosen_strategy == 'linear'",
+            },
+            {
                 "name": "Keep it secret",
                 "ansible.builtin.fail": {"msg": "tops3cret {{ item }}"},
                 "loop": ["tops3cret-item"],
@@ -189,6 +195,8 @@ def test_in_a_pipe_there_are_plain_lines(folder: Path) -> None:
         assert told[:2] == [f"{host}: kernel: begins", f"{host}: kernel: rebooting, back within 1800s"]
         assert re.fullmatch(rf"{host}: kernel: back after \d+s", told[2])
         assert told[3:] == []
+    # What one node tells for all is not said to be of that node.
+    assert re.findall(r"^\d+:\d\d (.*a table)$", run.stdout, re.MULTILINE) == ["Tell of all: a table"]
     # A role that is not due begins no layer.
     assert "model: " not in run.stdout
 

@@ -1,10 +1,15 @@
-"""Print what a node consists of, as JSON: packages with their marks, settings, and the name of every file."""
+"""Print what a node consists of, as JSON: packages with their marks, settings, and the name of every file.
+
+With argument ``touched``, every file, compiled Python too, comes with the moment of its last change: nothing is written
+or renamed without a trace, and of what was made and removed again the directory tells.
+"""
 
 import hashlib
 import json
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 #: What changes by itself, holds no state of the node's own, or tells what happened rather than what is.
@@ -17,10 +22,13 @@ def output(*command: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def describe(path: Path) -> str:
+def describe(path: Path, touched: bool) -> str:
     """Return kind, owner and mode of a file, in /etc also its content."""
     found = path.lstat()
     words = [stat.filemode(found.st_mode), f"{found.st_uid}:{found.st_gid}"]
+    if touched:
+        # Size, content, mode and owner cannot change without it, and nobody can set it.
+        words.append(str(found.st_ctime_ns))
     if path.is_symlink():
         words.append(str(path.readlink()))
     elif path.is_file() and path.is_relative_to("/etc"):
@@ -28,14 +36,17 @@ def describe(path: Path) -> str:
     return " ".join(words)
 
 
-def files() -> dict[str, str]:
+def files(touched: bool) -> dict[str, str]:
     """Return every file, directory and link by its path."""
     found = {}
     for root, directories, names in os.walk("/"):
         folder = Path(root)
-        directories[:] = [name for name in directories if str(folder / name) not in PASSING and name != "__pycache__"]
-        for path in (folder / name for name in directories + names if not name.endswith(".pyc")):
-            found[str(path)] = describe(path)
+        directories[:] = [name for name in directories if str(folder / name) not in PASSING]
+        if not touched:
+            directories[:] = [name for name in directories if name != "__pycache__"]
+        for path in (folder / name for name in directories + names):
+            if touched or path.suffix != ".pyc":
+                found[str(path)] = describe(path, touched)
     return found
 
 
@@ -52,7 +63,7 @@ def main() -> None:
                 "users": sorted(output("getent", "passwd")),
                 "groups": sorted(output("getent", "group")),
                 "enabled": sorted(output("systemctl", "list-unit-files", "--state=enabled", "--no-legend", "--plain")),
-                "files": files(),
+                "files": files("touched" in sys.argv),
             }
         )
     )

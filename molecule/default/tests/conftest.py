@@ -166,11 +166,11 @@ def audit_of(node: str) -> Play:
 
 
 @pytest.fixture
-def audited(audit_of: Play, tmp_path: Path) -> Callable[[], tuple[Run, dict[str, Any]]]:
-    """Run audit.yml on the node; what the run said, and the node's layers."""
+def audited(audit_of: Play, tmp_path: Path) -> Callable[..., tuple[Run, dict[str, Any]]]:
+    """Run audit.yml on the node, with more variables; what the run said, and the node's layers."""
 
-    def run() -> tuple[Run, dict[str, Any]]:
-        said = audit_of({"xpu_audit_json": str(tmp_path / "audit.json")})
+    def run(**variables: Any) -> tuple[Run, dict[str, Any]]:
+        said = audit_of({"xpu_audit_json": str(tmp_path / "audit.json"), **variables})
         report = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))
         (node,) = report["nodes"].values()
         return said, node["layers"]
@@ -179,6 +179,6 @@ def audited(audit_of: Play, tmp_path: Path) -> Callable[[], tuple[Run, dict[str,
 
 
 @pytest.fixture
-def layers(audited: Callable[[], tuple[Run, dict[str, Any]]]) -> Callable[[], dict[str, Any]]:
+def layers(audited: Callable[..., tuple[Run, dict[str, Any]]]) -> Callable[[], dict[str, Any]]:
     """Audit the node; its layers."""
     return lambda: audited()[1]

@@ -13,9 +13,14 @@ PROGRAM = Path(__file__).parents[1] / "files/snapshot.py"
 PASSING = r"/etc/(group|gshadow|passwd|shadow)-|/(root|home/[^/]+)/\.ansible(/.*)?|/var/lib/systemd/.*"
 
 
-def snapshot(host: Any, passing: str = "") -> dict[str, Any]:
-    """Return everything that a node consists of, but for what passes (a pattern of more paths)."""
-    return settled(json.loads(host.check_output("python3 -c %s", PROGRAM.read_text(encoding="utf-8"))), passing)
+def snapshot(host: Any, passing: str = "", touched: bool = False) -> dict[str, Any]:
+    """Return everything that a node consists of, but for what passes (a pattern of more paths).
+
+    ``touched`` adds when each file and directory was changed last.
+    """
+    words = "touched" if touched else ""
+    said = host.check_output("python3 -B -c %s %s", PROGRAM.read_text(encoding="utf-8"), words)
+    return settled(json.loads(said), passing)
 
 
 def settled(found: dict[str, Any], passing: str = "") -> dict[str, Any]:

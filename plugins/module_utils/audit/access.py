@@ -69,7 +69,7 @@ class Access(Layer):
             report.compare(f"process of {unit} in group {group}", "member", found)
 
     def _device(self, report: Report, device: str, name: str, user: User) -> None:
-        if not self.node.path(device).exists():
+        if not self.node.exists(device):
             report.absent(device)
         elif not self.node.by_root:
             report.not_seen(f"{device} as {name}", "only root can try as another user")

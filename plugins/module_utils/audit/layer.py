@@ -45,8 +45,7 @@ class Layer:
         self._files(report)
         for path in self.expected.get("absent", ()):
             with report.looking_at(path):
-                found = self.node.path(path)
-                report.compare(path, ABSENT, "present" if found.exists() or found.is_symlink() else ABSENT)
+                report.compare(path, ABSENT, "present" if self.node.exists(path, follow=False) else ABSENT)
         self.look(report)
 
     def _packages(self, report: Report) -> None:
@@ -70,8 +69,7 @@ class Layer:
     def _files(self, report: Report) -> None:
         for path, wanted in self.expected.get("files", {}).items():
             with report.looking_at(path):
-                found = self.node.path(path)
-                if not found.exists():
+                if not self.node.exists(path):
                     report.absent(path)
                     continue
                 self._attributes(report, path, wanted)

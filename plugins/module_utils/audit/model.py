@@ -11,6 +11,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.model_store import (
+    MANIFEST,
     Request,
     StoreError,
     describe,
@@ -51,6 +52,7 @@ class Model(Layer):
         if not request.directory.exists():
             report.absent(directory, _WHOLE)
             return False
+        self.node.content(f"{directory}/{MANIFEST}")  # one that only others can read is not a damaged one
         return report.compare(f"weights in {directory}", _WHOLE, read_stored(request).reason or _WHOLE)
 
 

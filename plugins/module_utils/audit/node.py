@@ -44,6 +44,14 @@ class Node:
         """Return where a path of the node is."""
         return self.root / absolute.lstrip("/")
 
+    def exists(self, absolute: str, follow: bool = True) -> bool:
+        """Tell whether a file is there. Raises PermissionError: Path.exists of 3.14 calls what is hidden absent."""
+        try:
+            self.path(absolute).stat(follow_symlinks=follow)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
     def text(self, absolute: str) -> Optional[str]:
         """Return the text of a file, None where it is not there. Raises PermissionError."""
         content = self.content(absolute)

@@ -19,7 +19,7 @@ class Python(Layer):
         """Look at the environment."""
         directory = self.expected["directory"]
         with report.looking_at(directory):
-            if not self.node.path(directory).exists():
+            if not self.node.exists(directory):
                 report.absent(directory)
                 return
             wanted = Wanted(

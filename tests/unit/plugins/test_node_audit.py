@@ -375,6 +375,34 @@ def test_what_only_root_can_read_is_named_as_not_looked_at(node: Audited, monkey
     assert node.audit()["service"]["status"] == "drift"
 
 
+def test_what_lies_in_a_private_directory_is_neither_absent_nor_damaged(
+    node: Audited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.add_python(tmp_path / "wheels")
+    private = ("/opt/xpu", MODEL, "/etc/apt/apt.conf.d")
+    stat, content = Path.stat, Node.content
+
+    def refuse(path: str) -> None:
+        if path.startswith(private):
+            raise PermissionError(13, "Permission denied", path)
+
+    def look(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        refuse(f"/{self.relative_to(node.root)}" if self.is_relative_to(node.root) else "")
+        return stat(self, follow_symlinks=follow_symlinks)
+
+    def read(self: Node, path: str) -> bytes | None:
+        refuse(path)
+        return content(self, path)
+
+    node.audit()
+    monkeypatch.setattr(Path, "stat", look)
+    monkeypatch.setattr(Node, "content", read)
+    found = audit(Node(node.root, node.expected, node.run))
+    assert [entry for layer in found.values() for entry in layer["findings"]] == []
+    assert {name for name, status in states(found).items() if status == "not_looked_at"} >= {"repository", "python"}
+    assert found["model"]["status"] == "not_looked_at"
+
+
 @pytest.mark.parametrize(("mode", "status"), [(0o600, "drift"), (0o666, "ok")])
 def test_a_device_is_opened_as_the_service(mode: int, status: str) -> None:
     with tempfile.TemporaryDirectory() as directory:

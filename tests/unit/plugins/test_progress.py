@@ -85,6 +85,13 @@ def test_only_layers_of_a_node_are_announced(layer: str) -> None:
     assert fleet_of(1).start("arc0", layer, "Look", 0.0) == []
 
 
+def test_a_reboot_that_begins_now_may_take_all_of_its_time_and_no_second_more() -> None:
+    now = 726.546
+    assert now + 1800 - now > 1800
+    fleet = Fleet(now)
+    assert "rebooting, back within 1800s" in fleet.start("arc0", "kernel", "Reboot the node", now, reboot=1800)
+
+
 def test_a_reboot_counts_down_and_then_says_that_it_is_late() -> None:
     fleet = fleet_of(1)
     assert fleet.start("arc0", "kernel", "Reboot the node", 10.0, reboot=1800) == [

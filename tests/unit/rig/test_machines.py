@@ -40,6 +40,7 @@ def test_a_node_is_a_container_unless_it_says_otherwise() -> None:
         ({"userland": "debian12"}, "have the userland ubuntu2204"),
         ({"gpus": [{"id": "56a0"}]}, "a GPU of their own"),
         ({"models": True}, "without models"),
+        ({"disk": "/run/disk"}, "or disk"),
     ],
 )
 def test_a_wrong_machine_is_named(change: dict[str, object], said: str) -> None:

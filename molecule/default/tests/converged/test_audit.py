@@ -8,8 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from default.tests.snapshots import differences, snapshot
 
 testinfra_hosts = ["ansible://arc", "ansible://native", "ansible://cpu"]
+
+#: What the service writes while it answers.
+SERVICE = "/var/lib/xpuserve(/.*)?"
+#: What only root can tell, by layer.
+FOR_ROOT = {
+    "access": r"/dev/dri/\S+ as xpuserve: only root can try as another user",
+    "service": r"environment of xpuserve@\d+\.service: /proc/\d+/environ can only be read by another user",
+}
 
 
 @pytest.fixture
@@ -24,6 +33,28 @@ def test_a_converged_node_is_in_order(audited: Any) -> None:
     assert said.status == 0, said.output
     assert {layer["status"] for layer in layers.values()} <= {"ok", "not_applicable"}
     assert layers["service"]["status"] == layers["python"]["status"] == "ok"
+
+
+@pytest.mark.parametrize("by_root", [True, False], ids=["root", "person"])
+def test_the_audit_touches_no_file_of_the_node(host: Any, audited: Any, by_root: bool) -> None:
+    before = snapshot(host, SERVICE, touched=True)
+    said, layers = audited(xpu_audit_become=by_root)
+    assert {layer["status"] for layer in layers.values()} & {"ok"}, said.output
+    assert differences(before, snapshot(host, SERVICE, touched=True)) == []
+
+
+def test_without_root_what_only_root_sees_is_named_and_nothing_else_lacks(audited: Any) -> None:
+    as_root = audited()[1]
+    said, layers = audited(xpu_audit_become=False)
+    assert said.status == 2, said.output
+    assert [layer["findings"] for layer in layers.values() if layer["findings"]] == [], said.output
+    hidden = {name for name, layer in layers.items() if layer["status"] == "not_looked_at"}
+    assert "service" in hidden <= set(FOR_ROOT), said.output
+    for name in hidden:
+        told = [f"{entry['what']}: {entry['why']}" for entry in layers[name]["unseen"]]
+        assert told and all(re.fullmatch(FOR_ROOT[name], line) for line in told), said.output
+    others = set(layers) - hidden
+    assert {name: layers[name]["status"] for name in others} == {name: as_root[name]["status"] for name in others}
 
 
 def test_a_node_in_order_costs_three_modules_and_no_role(host: Any, site: Any) -> None:

@@ -1,0 +1,328 @@
+"""What site.yml costs: wall time, the controller's CPU, modules and SSH connections per node (`make bench-fleet`).
+
+Nodes are containers of the test rig with stack `cpu`. Fresh ones are provisioned from nothing. The converged ones are
+copies: they start from the disk that one fresh node has written. A converged node is one however it became so; a copy
+that a run finds anything to change on ends the benchmark. No copy counts as fresh.
+
+Every run begins without an SSH connection. Modules and connections are counted in the nodes' journals, so what copying
+a file's content takes is not among the modules. CPU is user and system time of ansible-playbook and of what it waits
+for; what SSH's connections use after they have gone to the background is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Optional
+
+from rig import host
+from rig.fleet import Fleet
+from rig.host import RigError
+from rig.node import Node
+
+ROOT = Path(__file__).resolve().parents[2]
+FLEET = "bench"
+NETWORK = "10.77.15"
+FRESH, CONVERGED = "fresh", "converged"
+FORCED = ", forced"
+HEAD = ("nodes", "run", "wall s", "CPU s", "modules/node", "connections/node", "wall/forced", "CPU/forced")
+#: Seconds that the services of all nodes may take to load their model.
+LOADING = 600.0
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class BenchError(Exception):
+    """What was to be measured did not happen; the message says what did."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run cost, or the medians of more."""
+
+    nodes: int
+    run: str
+    wall: float
+    cpu: float
+    #: Of the node that had the most.
+    modules: int
+    connections: int
+
+    @property
+    def forced(self) -> bool:
+        """Whether every role ran."""
+        return self.run.endswith(FORCED)
+
+
+# -- counting -----------------------------------------------------------------------------------------------------
+
+
+def counted(journal: str) -> tuple[int, int]:
+    """Return how many modules and how many SSH connections a node's journal tells of, without its reader's own."""
+    modules = re.findall(r" ansible-\S+ Invoked with ", journal)
+    connections = re.findall(r" sshd\S*\[\d+\]: Accepted publickey", journal)
+    return len(modules), len(connections) - 1
+
+
+def changes(output: str) -> dict[str, int]:
+    """Return what a run changed on each node; raises BenchError where the recap lacks, or tells of a failure."""
+    recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", output, re.MULTILINE)
+    if not recap or any(int(unreachable) or int(failed) for _, _, unreachable, failed in recap):
+        raise BenchError(f"the run failed:\n{output[-4000:]}")
+    return {name: int(changed) for name, changed, _, _ in recap}
+
+
+def median(costs: Sequence[Cost]) -> Cost:
+    """Return the medians of runs of one kind."""
+    wall, cpu = (statistics.median(getattr(cost, name) for cost in costs) for name in ("wall", "cpu"))
+    modules, connections = (max(getattr(cost, name) for cost in costs) for name in ("modules", "connections"))
+    return Cost(costs[0].nodes, costs[0].run, wall, cpu, modules, connections)
+
+
+# -- the table ----------------------------------------------------------------------------------------------------
+
+
+def rows(costs: Sequence[Cost]) -> list[list[str]]:
+    """Return the lines of the table; what was not measured is a dash."""
+    known = {(cost.nodes, cost.run): cost for cost in costs}
+    table = []
+    for cost in costs:
+        forced = None if cost.forced else known.get((cost.nodes, cost.run + FORCED))
+        ratios = [f"{cost.wall / forced.wall:.2f}", f"{cost.cpu / forced.cpu:.2f}"] if forced else ["-", "-"]
+        figures = [f"{cost.wall:.1f}", f"{cost.cpu:.1f}", str(cost.modules), str(cost.connections)]
+        table.append([str(cost.nodes), cost.run, *figures, *ratios])
+    return table
+
+
+def text(costs: Sequence[Cost]) -> str:
+    """Return the table for a terminal."""
+    table = [list(HEAD), *rows(costs)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
+    return "\n".join("  ".join(word.rjust(width) for word, width in zip(row, widths)) for row in table)
+
+
+def growth(costs: Sequence[Cost]) -> list[str]:
+    """Return a line for each kind of run that says what the most nodes cost against the fewest."""
+    said = []
+    for run in dict.fromkeys(cost.run for cost in costs):
+        of_kind = sorted((cost for cost in costs if cost.run == run), key=lambda cost: cost.nodes)
+        few, many = of_kind[0], of_kind[-1]
+        if many.nodes > few.nodes:
+            ratios = f"{many.wall / few.wall:.2f} times the wall time, {many.cpu / few.cpu:.2f} times the CPU"
+            said.append(f"{run}: {many.nodes} nodes take {ratios} of {few.nodes}")
+    return said
+
+
+def markdown(costs: Sequence[Cost], command: str, when: datetime, machine: str) -> str:
+    """Return the table as a document that says how it came about."""
+    lines = [
+        "# What site.yml costs",
+        "",
+        f"`{command}` on {when:%Y-%m-%d %H:%M} UTC, {machine}.",
+        "",
+        f"| {' | '.join(HEAD)} |",
+        f"|{'--:|' * len(HEAD)}",
+        *(f"| {' | '.join(row)} |" for row in rows(costs)),
+        "",
+        *(f"- {line}" for line in growth(costs)),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def this_machine() -> str:
+    """Return what the figures depend on."""
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    return f"{os.cpu_count()} processors ({model[1] if model else 'unknown'}), load {os.getloadavg()[0]:.1f} before"
+
+
+# -- nodes --------------------------------------------------------------------------------------------------------
+
+
+def fleet_of(count: int, disk: Optional[Path] = None) -> Fleet:
+    """Return a fleet of that many nodes: bare, or with that disk."""
+    platforms = [
+        {"name": f"n{number}", "userland": "debian12", "address": f"{NETWORK}.{10 + number}"}
+        | ({"disk": str(disk)} if disk else {})
+        for number in range(1, count + 1)
+    ]
+    return Fleet(FLEET, tuple(Node.parse(FLEET, entry) for entry in platforms), {"platforms": platforms})
+
+
+def inventory(fleet: Fleet) -> dict[str, Any]:
+    """Return the inventory of a fleet, as an operator without internet would write it."""
+    facts = json.loads((fleet.folder / "facts.json").read_text(encoding="utf-8"))
+    variables = {
+        "ansible_user": facts["ssh_user"],
+        "ansible_ssh_private_key_file": facts["ssh_key"],
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={facts['known_hosts']} -o StrictHostKeyChecking=yes",
+        "python_runtime_find_links": [f"{facts['mirror']}/wheels/"],
+        "python_runtime_no_index": True,
+        "inference_host": "0.0.0.0",  # noqa: S104 - the fleet's network leads nowhere
+    }
+    hosts = {name: {"ansible_host": address} for name, address in facts["nodes"].items()}
+    return {"all": {"hosts": hosts, "vars": variables}}
+
+
+def wait_for_services(fleet: Fleet) -> None:
+    """Return when every node's service answers; loading models would take the nodes' time during a run."""
+    deadline = time.monotonic() + LOADING
+    for node in fleet.nodes:
+        while not _is_ready(node):
+            if time.monotonic() > deadline:
+                raise BenchError(f"the service of {node.name} has no model after {LOADING:.0f} s")
+            time.sleep(0.2)
+
+
+def _is_ready(node: Node) -> bool:
+    with suppress(OSError), _OPENER.open(f"http://{node.address}:8000/ready", timeout=5):
+        return True
+    return False
+
+
+class Journals:
+    """The journals of a fleet's nodes from now on."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._facts = json.loads((fleet.folder / "facts.json").read_text(encoding="utf-8"))
+        said = {node: self._ask(node, "--lines 0 --show-cursor") for node in fleet.nodes}
+        self._cursors = {node: text.rpartition("-- cursor: ")[2].strip() for node, text in said.items()}
+
+    def counted(self) -> tuple[int, int]:
+        """Return modules and connections of the node that had the most."""
+        counts = [
+            counted(self._ask(node, f"--output short --after-cursor {shlex.quote(cursor)}"))
+            for node, cursor in self._cursors.items()
+        ]
+        return max(modules for modules, _ in counts), max(connections for _, connections in counts)
+
+    def _ask(self, node: Node, options: str) -> str:
+        command = [
+            *("ssh", "-q", "-i", self._facts["ssh_key"], "-o", f"UserKnownHostsFile={self._facts['known_hosts']}"),
+            f"{self._facts['ssh_user']}@{node.address}",
+            f"sudo journalctl --sync && sudo journalctl --no-pager {options}",
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+# -- runs ---------------------------------------------------------------------------------------------------------
+
+
+def measure(fleet: Fleet, state: str, force: bool) -> Cost:
+    """Run site.yml on a whole fleet; raises BenchError where it fails, or changes what is converged."""
+    journals = Journals(fleet)
+    with tempfile.TemporaryDirectory(prefix="xpu-") as place:
+        hosts, log = Path(place, "hosts.yml"), Path(place, "log")
+        hosts.write_text(json.dumps(inventory(fleet)), encoding="utf-8")
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), "--inventory", str(hosts), "site.yml"]
+        command += ["--extra-vars", json.dumps({"xpu_force": force})]
+        environment = {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_FORCE_COLOR": "0",
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": place,
+        }
+        with log.open("wb") as output:
+            began = time.monotonic()
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.monotonic() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        changed = changes(log.read_text(encoding="utf-8", errors="replace"))
+    if process.returncode or len(changed) != len(fleet.nodes):
+        raise BenchError(f"ansible-playbook ended with status {process.returncode} on {len(changed)} nodes")
+    if state == CONVERGED and any(changed.values()):
+        raise BenchError(f"a converged node was changed: {changed}")
+    modules, connections = journals.counted()
+    name = state + FORCED if force else state
+    return Cost(len(fleet.nodes), name, wall, usage.ru_utime + usage.ru_stime, modules, connections)
+
+
+def benchmark(nodes: Sequence[int], forced: Sequence[int], fresh: Sequence[int], repeat: int) -> list[Cost]:
+    """Return what all runs cost. The first node of the last fresh fleet is what converged nodes are copies of."""
+    costs = []
+    for count in fresh:
+        for force in (True, False):
+            fleet = fleet_of(count)
+            fleet.down()
+            fleet.up()
+            costs.append(_told(measure(fleet, FRESH, force)))
+    disk = fleet.keep("n1")
+    for count in nodes:
+        fleet = fleet_of(count, disk)
+        fleet.up()
+        wait_for_services(fleet)
+        for force in (False, True) if count in forced else (False,):
+            costs.append(median([_told(measure(fleet, CONVERGED, force)) for _ in range(repeat)]))
+    return costs
+
+
+def _told(cost: Cost) -> Cost:
+    print(f"{cost.nodes} {cost.run}: {cost.wall:.1f} s, CPU {cost.cpu:.1f} s", file=sys.stderr, flush=True)
+    return cost
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Return 0 with the table printed, 1 after a message that says why there is none."""
+    options = parser().parse_args(arguments)
+    machine = this_machine()
+    try:
+        host.require_root()
+        host.require_tools(machines=False)
+    except RigError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    try:
+        forced = options.nodes if options.forced is None else options.forced
+        costs = benchmark(options.nodes, forced, options.fresh, options.repeat)
+    except (BenchError, RigError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if not options.keep:
+            fleet_of(1).down()
+    print(text(costs), *growth(costs), sep="\n")
+    if options.markdown:
+        given = sys.argv[1:] if arguments is None else arguments
+        command = shlex.join(["make", "bench-fleet", *([f"BENCH={shlex.join(given)}"] if given else [])])
+        said = markdown(costs, command, datetime.now(timezone.utc), machine)
+        options.markdown.write_text(said, encoding="utf-8")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    top = argparse.ArgumentParser(description="Measure what site.yml costs on fresh and on converged nodes.")
+    top.add_argument("--nodes", type=_counts, default=[1, 5, 20], help="numbers of converged nodes (1,5,20)")
+    top.add_argument("--forced", type=_counts, help="those of them to run with xpu_force, too (all)")
+    top.add_argument("--fresh", type=_counts, default=[1], help="numbers of fresh nodes, each minutes (1)")
+    top.add_argument("--repeat", type=int, default=1, help="runs of each kind on converged nodes; medians are told")
+    top.add_argument("--markdown", type=Path, help="file to write the table to, with date and command")
+    top.add_argument("--keep", action="store_true", help="leave the last fleet up (python3 -m rig down --fleet bench)")
+    return top
+
+
+def _counts(text: str) -> list[int]:
+    counts = [int(word) for word in text.split(",") if word]
+    if not counts or not all(0 < count <= 200 for count in counts):
+        raise argparse.ArgumentTypeError("numbers from 1 to 200 are needed, with commas between them")
+    return counts
+
+
+if __name__ == "__main__":
+    sys.exit(main())
