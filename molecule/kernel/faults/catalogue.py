@@ -171,9 +171,11 @@ done"""
 
 def _at_every_step() -> Iterator[Fault]:
     for name, moment, stage, after_cut, after_kill in MOMENTS:
+        # At last the run waits for a boot anyway, and either leads to the same kernel.
+        waits = name == "second"
         yield Fault(
             f"cut-{name}", f"the power is cut {moment.title}", stage, moment=moment, act=Act.CUT, after=after_cut,
-            says="UNREACHABLE|is not reachable|runs .* again|Timed out|came up",
+            says="" if waits else "UNREACHABLE|is not reachable|runs .* again|Timed out|came up", succeeds=waits,
         )  # fmt: skip
         yield Fault(
             f"kill-{name}", f"the controller is killed {moment.title}", stage, moment=moment, act=Act.KILL,
