@@ -19,8 +19,14 @@ LOGS := $(CACHE)/run/logs
 marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: /')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine test-load bench-inference bench-llama-cpp \
-  bench-fleet build docs clean tools machine-tools: export PATH := $(DEMO)/bin:$(HOST_PATH)
+.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine
+.PHONY: test-load bench-inference bench-llama-cpp bench-fleet build page docs lock clean tools machine-tools
+.PHONY: venv-dev venv-demo venv-page venv-load
+
+help: ## List what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
+
+demo demo-shell demo-remove: export PATH := $(DEMO)/bin:$(HOST_PATH)
 
 demo: venv-demo ## Build a local node from nothing and ask it a question
 	@python3 molecule/demo.py
@@ -41,8 +47,8 @@ test: lint $(if $(filter no,$(MACHINES)),,machine-tools) ## Run all checks and t
 	  echo "What failed first (whole output: $(LOGS)):"; \
 	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; exit 1; }
 
-lint unit containers molecule machines test-faults test-drift test-engine build docs clean tools machine-tools \
-  bench-inference bench-llama-cpp: export PATH := $(DEV)/bin:$(HOST_PATH)
+lint unit containers molecule machines test-faults test-drift test-engine test-load bench-inference bench-llama-cpp \
+  bench-fleet build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
 	yamllint --strict .
