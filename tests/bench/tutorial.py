@@ -43,7 +43,7 @@ def app_of(tokenizer: Any, model: Any) -> FastAPI:
     @app.post("/v1/chat/completions")
     def chat(body: dict[str, Any]) -> StreamingResponse:
         prompt = PROMPT.format(question=body["messages"][-1]["content"])
-        inputs = tokenizer(prompt, return_tensors="pt")
+        inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
         most = body["max_tokens"]
         streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         answers: list[Any] = []
@@ -51,7 +51,11 @@ def app_of(tokenizer: Any, model: Any) -> FastAPI:
         def generate() -> None:
             least = most if body.get("ignore_eos") else None
             options = {"max_new_tokens": most, "min_new_tokens": least, "do_sample": False}
-            answers.append(model.generate(**inputs, streamer=streamer, **options))
+            try:
+                answers.append(model.generate(**inputs, streamer=streamer, **options))
+            except Exception:
+                streamer.end()  # or the client would wait for ever
+                raise
 
         thread = Thread(target=generate)
         thread.start()
