@@ -137,8 +137,8 @@ def ask_until_it_ends(client: Client, replies: list[tuple[int, Reply]], number: 
 
 
 def test_no_answer_is_cut_off_where_the_service_ends(tmp_path: Path) -> None:
-    service = Service(tmp_path)
     clients, drained, refused = 48, 0, Counter[str]()  # of whom 32 are on the device, and the others wait
+    service = Service(tmp_path, queue_requests=clients)
     while drained < DRAINED:
         replies: list[tuple[int, Reply]] = []
         with ThreadPoolExecutor(clients) as pool, service.running() as client:
