@@ -28,6 +28,8 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_everything_is_answered_as_documented(document: Any, mode: Any) -> None:
     for found in document.get_all_operations():
         operation = found.ok()
+        if mode is GenerationMode.NEGATIVE and not operation.body:
+            continue  # nothing of it can be wrong
 
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
