@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.load.service import Service
@@ -23,11 +24,17 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield schemathesis.openapi.from_url(f"http://127.0.0.1:{client.port}/openapi.json")
 
 
-schema = schemathesis.pytest.from_fixture("document")
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_everything_is_answered_as_documented(document: Any, mode: Any) -> None:
+    for found in document.get_all_operations():
+        operation = found.ok()
+        if mode is GenerationMode.NEGATIVE and not operation.body:
+            continue  # nothing of it can be wrong
 
+        @given(case=operation.as_strategy(generation_mode=mode))
+        @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+        def ask(case: Any) -> None:
+            # A prompt that is too long, or what one engine has and another has not, is refused though it is allowed.
+            case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
-@schema.parametrize()
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-def test_everything_is_answered_as_documented(case: Any) -> None:
-    # A prompt that is too long, or what one engine has and another has not, is refused though the document allows it.
-    case.call_and_validate(excluded_checks=[positive_data_acceptance])
+        ask()

@@ -77,7 +77,7 @@ def test_ten_times_as_much_as_it_can_do_is_refused_and_takes_no_memory(tmp_path:
         for each in asking:
             each.result()
         print(
-            f"answered {len(crowd.answered)}, refused {dict(crowd.refused)}, MB {min(memory) >> 20} {max(memory) >> 20}"
+            f"answered {len(crowd.answered)}, refused {dict(crowd.refused)}, MB {[size >> 20 for size in memory[::5]]}"
         )
         assert len(crowd.answered) > WARM_UP_ANSWERS
         assert all(crowd.answered)
@@ -122,7 +122,7 @@ def test_of_those_who_leave_nothing_stays(tmp_path: Path) -> None:
         assert min(left[when] for when in ("asking", "waiting", "reading")) > LEAVING / 5
         assert most["vllm:num_requests_running"] == ROWS
         assert most["vllm:num_requests_waiting"] > ROWS
-        together = pool.map(partial(client.ask, tokens=40), ["The capital of France is"] * ROWS)
+        together = pool.map(partial(client.ask, tokens=40, temperature=0), ["The capital of France is"] * ROWS)
         assert all(reply.complete(40) and "Paris" in reply.text for reply in together)
 
 
@@ -137,8 +137,8 @@ def ask_until_it_ends(client: Client, replies: list[tuple[int, Reply]], number: 
 
 
 def test_no_answer_is_cut_off_where_the_service_ends(tmp_path: Path) -> None:
-    service = Service(tmp_path, batch_rows=ROWS, queue_requests=LEAVING)
-    clients, drained, refused = 4 * ROWS, 0, Counter[str]()
+    clients, drained, refused = 48, 0, Counter[str]()  # of whom 32 are on the device, and the others wait
+    service = Service(tmp_path, queue_requests=clients)
     while drained < DRAINED:
         replies: list[tuple[int, Reply]] = []
         with ThreadPoolExecutor(clients) as pool, service.running() as client:

@@ -138,6 +138,10 @@ def test_requests_share_the_pipelines_steps(runner: Any, pipeline: Pipeline) -> 
     list(runner.step())
     assert next(runner.step()) == Output(first, [], ended=True)
     assert runner.cache_usage == 0.125
+    runner.drop(first)
+    assert runner.cache_usage == 0.125
+    runner.drop(second)
+    assert runner.cache_usage == 0  # though the library has not counted since
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])

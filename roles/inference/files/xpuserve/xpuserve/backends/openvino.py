@@ -149,7 +149,8 @@ class PipelineRunner(Runner):
     @property
     def cache_usage(self) -> float:
         """See Runner."""
-        return float(self._pipeline.get_metrics().cache_usage) / 100
+        # The library counts in its steps, before it lets go of what has ended: after the last, some would stay forever.
+        return float(self._pipeline.get_metrics().cache_usage) / 100 if self._handles else 0.0
 
     def fits(self, request: Request) -> bool:
         """See Runner."""
