@@ -429,7 +429,8 @@ class CallbackModule(DefaultCallback):
             self._task_type_cache[task._uuid] = prefix
         self._free = self._play.strategy.rsplit(".", 1)[-1] in ("free", "host_pinned")
         self._last_task_name = None if self._free else task.get_name().strip()
-        self._steps[task._uuid] = task.name or task.action
+        # Ansible's own task that begins a role has the description of the whole role in its name.
+        self._steps[task._uuid] = (task.name or task.action).partition(" against arg spec ")[0]
         if task.action in PAUSES:
             self._hide()
         elif self._live:
