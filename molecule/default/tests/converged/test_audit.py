@@ -14,8 +14,9 @@ testinfra_hosts = ["ansible://arc", "ansible://native", "ansible://cpu"]
 
 #: What the service writes while it answers.
 SERVICE = "/var/lib/xpuserve(/.*)?"
-#: What only root can tell of these nodes.
-FOR_ROOT = r"environment of xpuserve@\d+\.service: /proc/\d+/environ can only be read by another user"
+#: What only root can tell of these nodes: the variables of the service's process, and its keys.
+ENVIRONMENT = r"environment of xpuserve@0\.service: /proc/\d+/environ can only be read by another user"
+KEYS = r"/etc/xpuserve/api_keys: /etc/xpuserve/api_keys can only be read by another user"
 
 
 @pytest.fixture
@@ -40,16 +41,20 @@ def test_the_audit_touches_no_file_of_the_node(host: Any, audited: Any, by_root:
     assert differences(before, snapshot(host, SERVICE, touched=True)) == []
 
 
-def test_without_root_what_only_root_sees_is_named_and_all_else_is_looked_at(audited: Any, stack: Any) -> None:
+def test_without_root_what_only_root_sees_is_named_and_all_else_is_looked_at(
+    audited: Any, stack: Any, client: Any
+) -> None:
     as_root = audited()[1]
     said, layers = audited(xpu_audit_become=False)
     assert [layer["findings"] for layer in layers.values() if layer["findings"]] == [], said.output
-    # Without variables of its own, the process of a service has nothing that only root could compare.
-    hidden = {"service"} if any(stack["environment"].values()) else set()
+    # A service without variables of its own, or without keys, has nothing there that only root could compare.
+    for_root = [KEYS] * bool(client.key) + [ENVIRONMENT] * any(stack["environment"].values())
+    unseen = [f"{entry['what']}: {entry['why']}" for layer in layers.values() for entry in layer["unseen"]]
+    assert len(unseen) == len(for_root), said.output
+    assert all(map(re.fullmatch, for_root, unseen)), said.output
+    hidden = {"service"} if for_root else set()
     assert {name for name, layer in layers.items() if layer["status"] == "not_looked_at"} == hidden, said.output
     assert said.status == (2 if hidden else 0), said.output
-    unseen = [f"{entry['what']}: {entry['why']}" for layer in layers.values() for entry in layer["unseen"]]
-    assert len(unseen) == len(hidden) and all(re.fullmatch(FOR_ROOT, line) for line in unseen), said.output
     others = set(layers) - hidden
     assert {name: layers[name]["status"] for name in others} == {name: as_root[name]["status"] for name in others}
 
