@@ -82,6 +82,17 @@ class Node:
     gpus: list[dict[str, Any]] = field(default_factory=list)
     container: bool = False
     secure_boot: bool = False
+    #: GPUs that were there when somebody looked last, in the form of ``gpus``.
+    known: list[dict[str, Any]] = field(default_factory=list)
+    #: Addresses of GPUs that instances of the service were given.
+    served: list[str] = field(default_factory=list)
+
+    @property
+    def lost(self) -> list[dict[str, Any]]:
+        """GPUs that the node had and has no longer; of those that only the service knew, the address."""
+        had = {**{address: {"address": address} for address in self.served}, **{gpu["address"]: gpu for gpu in self.known}}
+        there = {gpu["address"] for gpu in self.gpus}
+        return [had[address] for address in sorted(set(had) - there)]
 
     @property
     def system(self) -> str:
@@ -90,7 +101,7 @@ class Node:
 
     def describe_gpus(self) -> str:
         """The GPUs with their PCI ids, for messages."""
-        return ", ".join(f"{gpu['name']} ({gpu['id']}) at {gpu['address']}" for gpu in self.gpus) or "none"
+        return ", ".join(map(_described, self.gpus)) or "none"
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,7 @@ def resolve(definitions: dict[str, dict[str, Any]], node: Node, wish: Wish) -> d
         "title": stack["title"],
         "family": family,
         "gpus": node.gpus if family != "none" else [],
+        "lost": [{"address": gpu["address"], "id": gpu.get("id", "")} for gpu in node.lost if family != "none"],
         "container": node.container,
         "engine": engine,
         "device": device,
@@ -201,6 +213,10 @@ def _lay_over(base: dict[str, Any], overrides: dict[str, Any]) -> None:
             base[key] = copy.deepcopy(value)
 
 
+def _described(gpu: dict[str, Any]) -> str:
+    return f"{gpu['name']} ({gpu['id']}) at {gpu['address']}" if "id" in gpu else f"a GPU at {gpu['address']}"
+
+
 def _choose(definitions: dict[str, dict[str, Any]], node: Node, wanted: str) -> str:
     if wanted != AUTO:
         if wanted not in definitions:
@@ -215,6 +231,11 @@ def _choose(definitions: dict[str, dict[str, Any]], node: Node, wanted: str) -> 
                 f"Distribution: {node.system}. Set xpu_stack to auto or to a stack that fits."
             )
         return wanted
+    if node.lost and not node.gpus:
+        raise StackError(
+            f"This node had {', '.join(map(_described, node.lost))}, and now there is no GPU: it is not served on its CPU "
+            "without your word. Look at the card and at dmesg. If it is gone for good, set xpu_stack to cpu for this node."
+        )
     tried = []
     for name in sorted(definitions):
         definition = definitions[name]

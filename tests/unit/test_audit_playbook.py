@@ -16,6 +16,7 @@ import yaml
 from ansible_collections.xpu.fleet.plugins.filter.audit import file_listing
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
+from ansible_collections.xpu.fleet.plugins.module_utils.gpus import served_gpus
 from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import requirement_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +74,8 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
     facts = {
         **{"distribution": "Ubuntu", "distribution_version": "22.04", "distribution_release": "jammy"},
         **{"kernel": "5.15.0-91-generic", "architecture": "x86_64", "cacheable": True},
+        # What playbooks/gpus.yml kept of an earlier time.
+        "xpu_gpus": [{"address": "0000:09:00.0", "id": "8086:56a1", "name": "Intel Arc A750", "family": "arc"}],
     }
     tasks: list[dict[str, Any]] = [{"name": "Facts", "ansible.builtin.set_fact": facts}]
     tasks += [{"name": "Stack", "ansible.builtin.include_role": {"name": "xpu.fleet.stack", "public": True}}]
@@ -118,6 +121,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (card / "drm/renderD128").mkdir(parents=True)
     for name, text in {"vendor": "0x8086", "device": "0x56a0", "class": "0x030000"}.items():
         (card / name).write_text(text)
+    former = root / "etc/systemd/system/xpuserve@1.service.d"
+    former.mkdir(parents=True)
+    (former / "gpu.conf").write_text("# GPU 0000:07:00.0 and no other.\n")
     (root / "var/lib/dpkg").mkdir(parents=True)
     (root / "var/lib/dpkg/status").write_text(
         "Package: dpkg\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n"
@@ -187,7 +193,21 @@ def test_the_audit_understands_all_of_it_and_misses_everything(asked: dict[str, 
         assert not [entry for entry in layer["unseen"] if "ExpectationError" in entry["why"]], name
         if name != "platform":
             assert layer["findings"], name
-    assert asked["found"]["platform"]["findings"] == []
+
+
+def test_gpus_that_were_there_are_missed(asked: dict[str, Any]) -> None:
+    assert asked["found"]["platform"]["findings"] == [
+        {"what": "GPU at 0000:07:00.0", "expected": "a GPU", "found": "none"},
+        {"what": "GPU at 0000:09:00.0", "expected": "8086:56a1", "found": "none"},
+    ]
+
+
+def test_what_an_instance_is_given_can_be_read_again(asked: dict[str, Any], tmp_path: Path) -> None:
+    settings = f"{UNITS}/xpuserve@0.service.d/gpu.conf"
+    written = tmp_path / settings.lstrip("/")
+    written.parent.mkdir(parents=True)
+    written.write_bytes(asked["rendered"][settings])
+    assert served_gpus(tmp_path) == ["0000:03:00.0"]
 
 
 def layers(**more: dict[str, Any]) -> dict[str, Any]:

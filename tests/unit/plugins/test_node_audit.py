@@ -231,6 +231,17 @@ def test_one_change_is_found_under_its_layer_and_nowhere_else(node: Audited, nam
     assert {status for other, status in states(found).items() if other != layer} <= {"ok", "not_applicable"}
 
 
+def test_a_gpu_of_which_only_the_address_is_known_is_missed(node: Audited) -> None:
+    node.expected["platform"]["gpus"].append({"address": "0000:07:00.0", "id": ""})
+    (finding,) = node.audit()["platform"]["findings"]
+    assert finding == {"what": "GPU at 0000:07:00.0", "expected": "a GPU", "found": "none"}
+
+
+def test_a_node_that_uses_no_gpu_may_have_one(node: Audited) -> None:
+    del node.expected["platform"]["gpus"]
+    assert node.audit()["platform"]["status"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("change", "what", "says"),
     [
