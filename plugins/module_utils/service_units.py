@@ -20,13 +20,17 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True)
 class Instance:
-    """State of one unit. ``started`` is the wall clock time of its start in seconds, 0 where it does not run."""
+    """State of one unit. ``started`` is the wall clock time of its start in seconds, 0 where it does not run.
+
+    ``outdated`` is whether systemd has read other files of it than there are now.
+    """
 
     name: str
     enabled: bool
     active: str
     started: float
     masked: bool = False
+    outdated: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Steps:
     """What has to be done, by instance."""
 
     unmask: list[str] = field(default_factory=list)
+    reload: list[str] = field(default_factory=list)
     enable: list[str] = field(default_factory=list)
     start: list[str] = field(default_factory=list)
     restart: list[str] = field(default_factory=list)
@@ -42,7 +47,7 @@ class Steps:
     @property
     def any(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.unmask or self.enable or self.start or self.restart or self.stop)
+        return bool(self.unmask or self.reload or self.enable or self.start or self.restart or self.stop)
 
 
 def run(command: Sequence[str]) -> tuple[int, str]:
@@ -62,7 +67,7 @@ def newest(paths: Iterable[str]) -> float:
 
 def read(runner: Runner, name: str, *, now: float, monotonic: float) -> Instance:
     """Read the state of a unit. Raises ServiceError where systemd does not answer."""
-    properties = "ActiveState,SubState,UnitFileState,ExecMainStartTimestampMonotonic"
+    properties = "ActiveState,SubState,UnitFileState,NeedDaemonReload,ExecMainStartTimestampMonotonic"
     status, output = runner(["systemctl", "show", f"--property={properties}", name])
     if status != 0:
         raise ServiceError(
@@ -75,7 +80,8 @@ def read(runner: Runner, name: str, *, now: float, monotonic: float) -> Instance
     running = active in ("active", "activating", "reloading") and began > 0 and not waiting
     state = values.get("UnitFileState", "")
     started = now - monotonic + began if running else 0.0
-    return Instance(name, state == "enabled", active, started, state.startswith("masked"))
+    outdated = values.get("NeedDaemonReload") == "yes"
+    return Instance(name, state == "enabled", active, started, state.startswith("masked"), outdated)
 
 
 def present(runner: Runner, template: str, directory: str = _WANTS) -> set[str]:
@@ -90,12 +96,15 @@ def present(runner: Runner, template: str, directory: str = _WANTS) -> set[str]:
 
 def decide(wanted: Sequence[Instance], others: Iterable[str], changed_at: float) -> Steps:
     """What to do so that WANTED run with everything as it has been since CHANGED_AT, and no OTHERS do."""
+    # A file that is gone has no time. What runs was started with what systemd had read before.
+    old = [unit.name for unit in wanted if unit.started and (unit.outdated or unit.started < changed_at)]
     return Steps(
         unmask=[unit.name for unit in wanted if unit.masked],
+        reload=[unit.name for unit in wanted if unit.outdated],
         enable=[unit.name for unit in wanted if not unit.enabled],
         # Starting one that is still loading waits for it.
-        start=[u.name for u in wanted if not u.started or (u.active == "activating" and u.started >= changed_at)],
-        restart=[unit.name for unit in wanted if unit.started and unit.started < changed_at],
+        start=[u.name for u in wanted if not u.started or (u.active == "activating" and u.name not in old)],
+        restart=old,
         stop=sorted(others),
     )
 

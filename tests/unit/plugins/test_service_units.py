@@ -56,6 +56,25 @@ def test_only_what_is_older_than_its_inputs_restarts() -> None:
     assert not decide([new], [], 20.0).any
 
 
+def test_what_systemd_has_read_before_it_changed_is_read_again_and_restarts() -> None:
+    shown = "ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=yes\nExecMainStartTimestampMonotonic=50000000\n"
+    systemd = Systemd({"systemctl show": (0, shown)})
+    unit = read(systemd, UNIT, now=1000.0, monotonic=60.0)
+    assert "NeedDaemonReload" in systemd.asked[0]
+    steps = decide([unit], [], 20.0)
+    assert steps == Steps(reload=[UNIT], restart=[UNIT])
+    carry_out(systemd, steps)
+    assert systemd.asked.index("systemctl daemon-reload") < systemd.asked.index(f"systemctl restart {UNIT}")
+    stopped = Instance("a", True, "inactive", 0.0, outdated=True)
+    assert decide([stopped], [], 20.0) == Steps(reload=["a"], start=["a"])
+    loading = Instance("a", True, "activating", 30.0, outdated=True)
+    assert decide([loading], [], 20.0) == Steps(reload=["a"], restart=["a"])
+
+
+def test_reading_files_again_alone_is_something_to_do() -> None:
+    assert Steps(reload=[UNIT]).any
+
+
 def test_one_that_is_still_loading_is_waited_for_and_one_that_keeps_failing_is_started() -> None:
     assert decide([Instance("a", True, "activating", 30.0)], [], 20.0) == Steps(start=["a"])
     assert decide([Instance("a", True, "activating", 10.0)], [], 20.0) == Steps(restart=["a"])

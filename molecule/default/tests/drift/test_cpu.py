@@ -10,6 +10,7 @@ from default.tests.drift.drifts import Drift, edited, endure
 testinfra_hosts = ["ansible://cpu"]
 
 UNIT = "/etc/systemd/system/xpuserve@.service"
+OWN = "/etc/systemd/system/xpuserve@0.service.d"
 CONFIG = "/etc/xpuserve/config.json"
 DRIFTS = {
     # No layer of this stack follows from the platform: nothing but its own finding makes anything run.
@@ -54,6 +55,13 @@ DRIFTS = {
     "unit-stopped": Drift("systemctl stop xpuserve@0", "service", "xpuserve@0.service"),
     "unit-disabled": Drift("systemctl disable xpuserve@0", "service", "xpuserve@0.service at boot"),
     "unit-edited": Drift(edited(UNIT), "service", UNIT),
+    # What systemd has read is in no file any more, and no file's time tells of it.
+    "unit-not-read-again": Drift(
+        f"mkdir {OWN} && printf '[Service]\\nEnvironment=BY_HAND=1\\n' > {OWN}/by-hand.conf && systemctl daemon-reload"
+        f" && rm -r {OWN}",
+        "service",
+        "unit file of xpuserve@0.service",
+    ),
     "unit-for-a-gpu-that-is-not": Drift("systemctl enable xpuserve@7", "service", "instances that should not be there"),
     "settings-edited": Drift(f"sed -i 's/8000/8001/' {CONFIG}", "service", CONFIG),
     "stack-environment-lost": Drift("rm /etc/xpuserve/stack.env", "service", "/etc/xpuserve/stack.env"),
