@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import os
+import pwd
 import re
 import subprocess
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 
 Runner = Callable[[Sequence[str]], "tuple[int, str]"]
 _WANTS = "/etc/systemd/system"
+_PROPERTIES = "ActiveState,SubState,UnitFileState,NeedDaemonReload,ExecMainStartTimestampMonotonic,MainPID,User"
 
 
 class ServiceError(Exception):
@@ -22,7 +25,8 @@ class ServiceError(Exception):
 class Instance:
     """State of one unit. ``started`` is the wall clock time of its start in seconds, 0 where it does not run.
 
-    ``outdated`` is whether systemd has read other files of it than there are now.
+    ``outdated`` is whether systemd has read other files of it than there are now, ``regrouped`` whether its process has
+    other groups than its user has now: those of its start stay.
     """
 
     name: str
@@ -31,6 +35,7 @@ class Instance:
     started: float
     masked: bool = False
     outdated: bool = False
+    regrouped: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,9 @@ def newest(paths: Iterable[str]) -> float:
     return max(times, default=0.0)
 
 
-def read(runner: Runner, name: str, *, now: float, monotonic: float) -> Instance:
+def read(runner: Runner, name: str, *, now: float, monotonic: float, proc: Path = Path("/proc")) -> Instance:
     """Read the state of a unit. Raises ServiceError where systemd does not answer."""
-    properties = "ActiveState,SubState,UnitFileState,NeedDaemonReload,ExecMainStartTimestampMonotonic"
-    status, output = runner(["systemctl", "show", f"--property={properties}", name])
+    status, output = runner(["systemctl", "show", f"--property={_PROPERTIES}", name])
     if status != 0:
         raise ServiceError(
             f"systemctl show {name} failed ({output.strip()}): the service needs a node that systemd runs"
@@ -80,8 +84,25 @@ def read(runner: Runner, name: str, *, now: float, monotonic: float) -> Instance
     running = active in ("active", "activating", "reloading") and began > 0 and not waiting
     state = values.get("UnitFileState", "")
     started = now - monotonic + began if running else 0.0
-    outdated = values.get("NeedDaemonReload") == "yes"
-    return Instance(name, state == "enabled", active, started, state.startswith("masked"), outdated)
+    return Instance(
+        name,
+        enabled=state == "enabled",
+        active=active,
+        started=started,
+        masked=state.startswith("masked"),
+        outdated=values.get("NeedDaemonReload") == "yes",
+        regrouped=running and _regrouped(proc / values.get("MainPID", "0") / "status", values.get("User", "")),
+    )
+
+
+def _regrouped(status: Path, user: str) -> bool:
+    """Whether a process has other groups than its user."""
+    try:
+        has = re.search(r"^Groups:(.*)$", status.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
+        wanted = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+    except (OSError, KeyError):
+        return False  # it has ended meanwhile, or its user is gone: starting it says so
+    return has is not None and {int(number) for number in has[1].split()} != set(wanted)
 
 
 def present(runner: Runner, template: str, directory: str = _WANTS) -> set[str]:
@@ -97,7 +118,7 @@ def present(runner: Runner, template: str, directory: str = _WANTS) -> set[str]:
 def decide(wanted: Sequence[Instance], others: Iterable[str], changed_at: float) -> Steps:
     """What to do so that WANTED run with everything as it has been since CHANGED_AT, and no OTHERS do."""
     # A file that is gone has no time. What runs was started with what systemd had read before.
-    old = [unit.name for unit in wanted if unit.started and (unit.outdated or unit.started < changed_at)]
+    old = [u.name for u in wanted if u.started and (u.outdated or u.regrouped or u.started < changed_at)]
     return Steps(
         unmask=[unit.name for unit in wanted if unit.masked],
         reload=[unit.name for unit in wanted if unit.outdated],

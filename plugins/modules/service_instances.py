@@ -13,6 +13,7 @@ description:
     so a restart that an interrupted run still owed is made up for by the next.
   - Has systemd read its files again, and restarts an instance, where it has read others than there are now (a file that
     was removed has no time).
+  - Restarts an instance whose process has other groups than its user has now.
   - Starting waits until a C(Type=notify) service is ready; a failure is reported with the end of its journal.
 options:
   template:

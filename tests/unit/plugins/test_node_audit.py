@@ -141,6 +141,9 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
     ),
     "driver let go": (unheld("intel-opencl-icd"), "driver", "hold of intel-opencl-icd", "not held"),
     "pin edited": (edit(PIN, "23.17", "*"), "driver", f"content of {PIN}", "sha256"),
+    "file of another size": (
+        lambda node: node.expected["driver"]["files"].update({PIN: {"size": 5}}), "driver", f"size of {PIN}", "45",
+    ),
     "pin of another mode": (lambda node: node.at(PIN).chmod(0o600), "driver", f"mode of {PIN}", "0600"),
     "module not built": (
         remove(f"/var/lib/dkms/intel-i915-dkms/kernel-{KERNEL}-x86_64"),
@@ -167,6 +170,13 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
     ),
     "process without the group": (
         edit(f"/proc/{PID}/status", " 7109", ""), "access", f"process of {UNIT} in group render", "not a member",
+    ),
+    "service in another group": (
+        edit("/etc/group", "xpuserve:x:7990:", "docker:x:7050:xpuserve\nxpuserve:x:7990:"),
+        "access", "other groups of xpuserve", "docker",
+    ),
+    "process in another group": (
+        edit(f"/proc/{PID}/status", " 7109", " 7109 7050"), "access", f"other groups of the process of {UNIT}", "7050",
     ),
     "service with a shell": (
         edit("/etc/passwd", "/usr/sbin/nologin", "/bin/sh"), "access", "shell of xpuserve", "/bin/sh",

@@ -21,6 +21,13 @@ DRIFTS = {
     ),
     "group-left": Drift("gpasswd --delete xpu render", "access", "xpu in group render"),
     "shell": Drift("usermod --shell /bin/bash xpuserve", "access", "shell of xpuserve"),
+    # Once for its user, once for the process that has started since.
+    "service-in-another-group": Drift("usermod -aG adm xpuserve", "access", "other groups of xpuserve"),
+    "process-in-another-group": Drift(
+        "usermod -aG adm xpuserve && systemctl restart xpuserve@0 && gpasswd --delete xpuserve adm",
+        "access",
+        "other groups of the process of xpuserve@0.service",
+    ),
     "engine-file-edited": Drift(
         "echo '# by hand' >> $(find /opt/xpu/engines/openvino/lib -path '*site-packages/fastapi/__init__.py')",
         "python",
