@@ -42,6 +42,16 @@ def file_listing(place: str) -> dict[str, list[int]]:
     }
 
 
+def file_expectations(source: str, destination: str) -> dict[str, dict[str, Any]]:
+    """Return what an audit expects of the files of a directory that are copied to another on the node: their sizes."""
+    root = Path(source)
+    return {
+        f"{destination}/{path.relative_to(root)}": {"size": path.stat().st_size}
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -51,6 +61,7 @@ class FilterModule:
             "pins": pins,
             "zipapp_sha256": zipapp_sha256,
             "file_listing": file_listing,
+            "file_expectations": file_expectations,
             "audit_files": audit_files,
             "audit_report": fleet_report,
             "audit_trend": trend,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.xpu.fleet.plugins.filter.audit import file_listing
+from ansible_collections.xpu.fleet.plugins.filter.audit import file_expectations, file_listing
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
 from ansible_collections.xpu.fleet.plugins.module_utils.gpus import served_gpus
@@ -65,6 +65,7 @@ RENDERED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "/etc/xpuserve/stack.env": ("inference/templates/stack.env.j2", {}),
     "/etc/xpuserve/api_keys": ("inference/templates/api_keys.j2", {}),
+    "/opt/xpu/proxy.env": ("python_runtime/templates/proxy.env.j2", {}),
     "/usr/local/bin/xpuserve": ("inference/templates/xpuserve.sh.j2", {}),
 }
 
@@ -79,6 +80,10 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
     }
     tasks: list[dict[str, Any]] = [{"name": "Facts", "ansible.builtin.set_fact": facts}]
     tasks += [{"name": "Stack", "ansible.builtin.include_role": {"name": "xpu.fleet.stack", "public": True}}]
+    python = {"name": "xpu.fleet.python_runtime", "tasks_from": "expect", "public": True}
+    plain = {"python_runtime_proxy": "", "python_runtime_wheelhouse": ""}
+    tasks.append({"name": "Plain", "ansible.builtin.include_role": python, "vars": plain})
+    tasks.append({"name": "Keep", "ansible.builtin.set_fact": {"plain_python": "{{ python_runtime_expected }}"}})
     for role in ROLES:
         asked = {"name": f"xpu.fleet.{role}", "tasks_from": "expect", "public": True}
         tasks.append({"name": role, "ansible.builtin.include_role": asked})
@@ -101,14 +106,14 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
             "register": "found",
         }
     )
-    told = {"expected": EXPECTED, "found": "{{ found.layers }}"}
+    told = {"expected": EXPECTED, "found": "{{ found.layers }}", "plain_python": "{{ plain_python }}"}
     result = "{{ told | to_json }}"
     tasks.append({"name": "Tell", "ansible.builtin.copy": {"content": result, "dest": f"{out}/result", "mode": "0644"}})
     tasks[-1]["vars"] = {"told": told}
     variables = {
         **{"ansible_python_interpreter": sys.executable, "stack_root": f"{root}"},
         **{"xpu_users": ["alice"], "xpu_proxy": "http://proxy.example.com:3128", "model_token": "hf_x"},
-        "inference_api_keys": ["a-key-of-sixteen-characters"],
+        **{"inference_api_keys": ["a-key-of-sixteen-characters"], "python_runtime_wheelhouse": f"{out}/wheels"},
     }
     return [{"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": tasks}]
 
@@ -128,6 +133,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (root / "var/lib/dpkg/status").write_text(
         "Package: dpkg\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n"
     )
+    (out / "wheels").mkdir()
+    (out / "wheels/alpha-1.0.whl").write_text("wheel")
     (out / "play.yml").write_text(yaml.safe_dump(play(root, out)))
     run = subprocess.run(
         ["ansible-playbook", "-i", "localhost,", str(out / "play.yml")],
@@ -156,8 +163,8 @@ def test_expected_checksums_are_those_of_what_the_roles_render(asked: dict[str, 
         if files[path]["sha256"] != hashlib.sha256(content).hexdigest()
     ]
     assert different == []
-    # The service's settings are compared value by value.
-    others = {path for path in files if path not in asked["rendered"]}
+    # The service's settings are compared value by value, wheels by their size.
+    others = {path for path in files if path not in asked["rendered"] and "size" not in files[path]}
     assert {path for path in others if not path.startswith(("/etc/dkms/", "/etc/apt/"))} == {
         "/etc/xpuserve/config.json"
     }
@@ -169,6 +176,23 @@ def test_files_of_the_controller_are_listed_as_the_model_was(tmp_path: Path) -> 
     os.utime(tmp_path / "tiny.gguf", (1700000000, 1700000000))
     listing = {"tiny.gguf": [7, 1700000000]}
     assert file_listing(str(tmp_path)) == listing == file_listing(str(tmp_path / "tiny.gguf"))
+
+
+def test_proxy_and_wheels_of_the_engines_installation_are_expected_where_they_are_set(asked: dict[str, Any]) -> None:
+    python, plain = asked["expected"]["python"], asked["plain_python"]
+    assert python["files"]["/opt/xpu/wheelhouse/alpha-1.0.whl"] == {"size": 5}
+    assert (python["files"]["/opt/xpu/proxy.env"]["mode"], python["absent"]) == ("0600", [])
+    assert (plain["files"], plain["absent"]) == ({}, ["/opt/xpu/proxy.env"])
+
+
+def test_a_copied_directory_is_told_by_sizes(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "a.whl").write_text("wheel")
+    (tmp_path / "more/b.whl").write_text("another")
+    assert file_expectations(str(tmp_path), "/opt/wheels") == {
+        "/opt/wheels/a.whl": {"size": 5},
+        "/opt/wheels/more/b.whl": {"size": 7},
+    }
 
 
 def test_the_engines_pins_are_told_without_their_hashes(asked: dict[str, Any]) -> None:
