@@ -16,10 +16,14 @@ from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import ki
 AUTO = "auto"
 DEVICES = ("gpu", "cpu")
 DKMS = ("auto", "always", "never")
+#: What part of the published speed an engine reaches that is well: drivers and formats differ. A GPU that throttles, or
+#: a model that runs on the CPU unseen, is further off.
+SUSPICIOUS = 0.25
 #: Python environments are named after engine and device where the device changes what is installed; OpenVINO's
 #: wheels carry every device.
 ENVIRONMENT_OF_ENGINE = {"openvino": "openvino"}
 
+_WORDS = {str: "a string", int: "a whole number"}
 _TEXT = str
 _STRINGS = [str]
 _VERSIONS = {"*": str}
@@ -44,6 +48,8 @@ SCHEMA: dict[str, Any] = {
     "engines": _STRINGS,
     "model": _TEXT,
     "low_bit": _TEXT,
+    #: Tokens per second that are published for that model, by family of GPUs.
+    "published_speed": {"*": int},
     "repositories": _REPOSITORIES,
     "optional_repositories": _REPOSITORIES,
     "kernel": {"release": _TEXT, "packages": _VERSIONS, "metapackages": _STRINGS},
@@ -90,7 +96,10 @@ class Node:
     @property
     def lost(self) -> list[dict[str, Any]]:
         """GPUs that the node had and has no longer; of those that only the service knew, the address."""
-        had = {**{address: {"address": address} for address in self.served}, **{gpu["address"]: gpu for gpu in self.known}}
+        had = {
+            **{address: {"address": address} for address in self.served},
+            **{gpu["address"]: gpu for gpu in self.known},
+        }
         there = {gpu["address"] for gpu in self.gpus}
         return [had[address] for address in sorted(set(had) - there)]
 
@@ -150,6 +159,7 @@ def resolve(definitions: dict[str, dict[str, Any]], node: Node, wish: Wish) -> d
         "python": _python(name, stack["python"], engine, device),
         "model": stack["model"],
         "low_bit": stack["low_bit"],
+        "least_speed": stack.get("published_speed", {}).get(family, 0) * SUSPICIOUS if device == "gpu" else 0,
     }
 
 
@@ -201,8 +211,9 @@ def check_shape(value: Any, where: str, schema: Any = None) -> None:
             raise StackError(f"{where} must be a list, but is {kind(value)}.")
         for index, item in enumerate(value):
             check_shape(item, f"{where}[{index}]", schema[0])
-    elif not isinstance(value, schema):
-        raise StackError(f"{where} must be a string, but is {kind(value)} ({value!r}); put it in quotes.")
+    elif not isinstance(value, schema) or isinstance(value, bool):
+        hint = "; put it in quotes" if schema is str else ""
+        raise StackError(f"{where} must be {_WORDS[schema]}, but is {kind(value)} ({value!r}){hint}.")
 
 
 def _lay_over(base: dict[str, Any], overrides: dict[str, Any]) -> None:
@@ -233,8 +244,8 @@ def _choose(definitions: dict[str, dict[str, Any]], node: Node, wanted: str) -> 
         return wanted
     if node.lost and not node.gpus:
         raise StackError(
-            f"This node had {', '.join(map(_described, node.lost))}, and now there is no GPU: it is not served on its CPU "
-            "without your word. Look at the card and at dmesg. If it is gone for good, set xpu_stack to cpu for this node."
+            f"This node had {', '.join(map(_described, node.lost))}, and now there is no GPU: it is not served on its "
+            "CPU without your word. Look at the card and at dmesg; where it is gone for good, set xpu_stack to cpu."
         )
     tried = []
     for name in sorted(definitions):

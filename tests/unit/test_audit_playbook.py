@@ -84,6 +84,12 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
     plain = {"python_runtime_proxy": "", "python_runtime_wheelhouse": ""}
     tasks.append({"name": "Plain", "ansible.builtin.include_role": python, "vars": plain})
     tasks.append({"name": "Keep", "ansible.builtin.set_fact": {"plain_python": "{{ python_runtime_expected }}"}})
+    prompts = {"other": {"model_name": "smollm2-135m-instruct"}, "named": {"xpu_audit_tokens_per_second": 3}, "own": {}}
+    for name, variables in prompts.items():
+        for role in ("model", "inference"):
+            asked = {"name": f"xpu.fleet.{role}", "tasks_from": "expect", "public": True}
+            tasks.append({"name": f"{role}, {name}", "ansible.builtin.include_role": asked, "vars": variables})
+        tasks.append({"name": name, "ansible.builtin.set_fact": {f"{name}_prompt": "{{ inference_expected.prompt }}"}})
     for role in ROLES:
         asked = {"name": f"xpu.fleet.{role}", "tasks_from": "expect", "public": True}
         tasks.append({"name": role, "ansible.builtin.include_role": asked})
@@ -107,6 +113,7 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
         }
     )
     told = {"expected": EXPECTED, "found": "{{ found.layers }}", "plain_python": "{{ plain_python }}"}
+    told["prompts"] = {name: f"{{{{ {name}_prompt }}}}" for name in prompts}
     result = "{{ told | to_json }}"
     tasks.append({"name": "Tell", "ansible.builtin.copy": {"content": result, "dest": f"{out}/result", "mode": "0644"}})
     tasks[-1]["vars"] = {"told": told}
@@ -115,7 +122,8 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
         **{"xpu_users": ["alice"], "xpu_proxy": "http://proxy.example.com:3128", "model_token": "hf_x"},
         **{"inference_api_keys": ["a-key-of-sixteen-characters"], "python_runtime_wheelhouse": f"{out}/wheels"},
     }
-    return [{"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": tasks}]
+    of_all = {"hosts": "localhost", "connection": "local", "gather_facts": False}
+    return [{**of_all, "vars_files": [str(ROOT / "playbooks/vars/prompt.yml")], "vars": variables, "tasks": tasks}]
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +191,13 @@ def test_proxy_and_wheels_of_the_engines_installation_are_expected_where_they_ar
     assert python["files"]["/opt/xpu/wheelhouse/alpha-1.0.whl"] == {"size": 5}
     assert (python["files"]["/opt/xpu/proxy.env"]["mode"], python["absent"]) == ("0600", [])
     assert (plain["files"], plain["absent"]) == ({}, ["/opt/xpu/proxy.env"])
+
+
+def test_the_stacks_speed_counts_for_its_own_model_where_nobody_names_one(asked: dict[str, Any]) -> None:
+    speeds = {name: float(prompt["tokens_per_second"]) for name, prompt in asked["prompts"].items()}
+    assert speeds == {"own": 13.75, "named": 3, "other": 0}
+    assert asked["prompts"]["own"]["model"] == "llama-2-7b-chat"
+    assert (asked["prompts"]["own"]["contains"], int(asked["prompts"]["own"]["seconds"])) == ("Paris", 30)
 
 
 def test_a_copied_directory_is_told_by_sizes(tmp_path: Path) -> None:

@@ -314,6 +314,15 @@ def test_the_service_is_asked_with_its_key(node: Audited) -> None:
     assert [question["key"] for question in node.answers.asked] == ["", "Bearer secret"]
 
 
+def test_a_slow_answer_is_asked_for_once_more(node: Audited) -> None:
+    node.expected["service"]["prompt"]["tokens_per_second"] = 1e9
+    assert [finding["what"] for finding in node.audit()["service"]["findings"]] == ["speed of instance 0"]
+    assert len(node.answers.asked) == 2
+    node.expected["service"]["prompt"]["tokens_per_second"] = 0.5
+    node.audit()
+    assert len(node.answers.asked) == 3
+
+
 def test_a_layer_that_is_wholly_absent_is_missing(node: Audited) -> None:
     node.expected = {"oneapi": {"packages": {"intel-oneapi-ccl": "1"}, "files": {"/etc/xpuserve/none.env": {}}}}
     assert node.audit()["oneapi"]["status"] == "missing"

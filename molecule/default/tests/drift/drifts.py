@@ -12,8 +12,8 @@ from default.tests.snapshots import differences, snapshot
 PASSING = "/var/lib/xpuserve/.*"
 #: The service's role takes the model's along.
 SERVICE = frozenset({"model", "inference"})
-#: The roles that run where a layer has drifted: its own, and those of layers that build on it. On these nodes the kernel
-#: belongs to the host, and the platform is changed where no layer builds on it.
+#: The roles that run where a layer has drifted: its own, and those of layers that build on it. On these nodes the
+#: kernel belongs to the host, and the platform is changed where no layer builds on it.
 ROLES = {
     "platform": frozenset(),
     "repository": SERVICE | {"graphics_repository", "gpu_driver"},
