@@ -84,7 +84,14 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
     plain = {"python_runtime_proxy": "", "python_runtime_wheelhouse": ""}
     tasks.append({"name": "Plain", "ansible.builtin.include_role": python, "vars": plain})
     tasks.append({"name": "Keep", "ansible.builtin.set_fact": {"plain_python": "{{ python_runtime_expected }}"}})
-    prompts = {"other": {"model_name": "smollm2-135m-instruct"}, "named": {"xpu_audit_tokens_per_second": 3}, "own": {}}
+    site = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
+    last = {**site[-1]["vars"], "xpu_audit_tokens_per_second": 3}
+    prompts = {
+        "after": last,
+        "other": {"model_name": "smollm2-135m-instruct"},
+        "named": {"xpu_audit_tokens_per_second": 3},
+        "own": {},
+    }
     for name, variables in prompts.items():
         for role in ("model", "inference"):
             asked = {"name": f"xpu.fleet.{role}", "tasks_from": "expect", "public": True}
@@ -195,9 +202,17 @@ def test_proxy_and_wheels_of_the_engines_installation_are_expected_where_they_ar
 
 def test_the_stacks_speed_counts_for_its_own_model_where_nobody_names_one(asked: dict[str, Any]) -> None:
     speeds = {name: float(prompt["tokens_per_second"]) for name, prompt in asked["prompts"].items()}
-    assert speeds == {"own": 13.75, "named": 3, "other": 0}
+    assert speeds == {"own": 13.75, "named": 3, "other": 0, "after": 0}
     assert asked["prompts"]["own"]["model"] == "llama-2-7b-chat"
     assert (asked["prompts"]["own"]["contains"], int(asked["prompts"]["own"]["seconds"])) == ("Paris", 30)
+
+
+def test_after_a_change_the_service_is_asked_as_in_an_audit_without_hurry(asked: dict[str, Any]) -> None:
+    audit, after = asked["prompts"]["own"], asked["prompts"]["after"]
+    assert {name for name in audit if audit[name] != after[name]} == {"seconds", "tokens_per_second"}
+    assert int(after["seconds"]) == 900
+    playbooks = [yaml.safe_load((ROOT / f"playbooks/{name}.yml").read_text()) for name in ("audit", "site")]
+    assert [plays[-1]["vars_files"] for plays in playbooks] == [["vars/prompt.yml"]] * 2
 
 
 def test_a_copied_directory_is_told_by_sizes(tmp_path: Path) -> None:
@@ -318,7 +333,9 @@ def test_ansible_playbook_ends_with_the_status_of_the_audit(tmp_path: Path, code
     assert "PLAY RECAP" in run.stdout
 
 
-@pytest.mark.parametrize("inventory", ["all:\n", "all: {hosts: {a: {ansible_connection: local}}}\n"], ids=["empty", "others"])
+@pytest.mark.parametrize(
+    "inventory", ["all:\n", "all: {hosts: {a: {ansible_connection: local}}}\n"], ids=["empty", "others"]
+)
 def test_an_audit_that_no_host_matches_could_not_look(tmp_path: Path, inventory: str) -> None:
     (tmp_path / "hosts.yml").write_text(inventory)
     command = ["ansible-playbook", "-i", str(tmp_path / "hosts.yml"), "-e", "xpu_hosts=nosuch"]

@@ -303,9 +303,18 @@ def test_a_service_that_is_gone_gives_no_answer(node: Audited) -> None:
 
 def test_a_service_that_has_enough_to_do_is_not_called_broken(node: Audited) -> None:
     node.answers.status = 429
+    node.expected["service"]["prompt"]["seconds"] = 1.5
     found = node.audit()["service"]
+    assert len(node.answers.asked) == 2
     assert (found["status"], found["findings"]) == ("not_looked_at", [])
     assert found["unseen"] == [{"what": "answer of instance 0", "why": "it has more to do than it lets wait"}]
+
+
+def test_a_service_that_has_room_again_is_asked_again(node: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.answers.status = 429
+    monkeypatch.setattr("time.sleep", lambda _: answers(status=200)(node))
+    found = node.audit()["service"]
+    assert (found["status"], len(node.answers.asked)) == ("ok", 2)
 
 
 def test_the_service_is_asked_with_its_key(node: Audited) -> None:
