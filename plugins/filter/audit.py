@@ -12,6 +12,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.before import tren
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.due import chosen_layers, due_layers, reasons
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.junit import junit
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.plan import fleet_plan
 from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import requirement_lines
 from ansible_collections.xpu.fleet.plugins.module_utils.zip_tree import TreeError, build_archive
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_files import audit_files
@@ -64,6 +65,7 @@ class FilterModule:
             "file_expectations": file_expectations,
             "audit_files": audit_files,
             "audit_report": fleet_report,
+            "audit_plan": fleet_plan,
             "audit_trend": trend,
             "audit_page": page,
             "audit_junit": junit,
