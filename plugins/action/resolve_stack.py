@@ -19,6 +19,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ppa": {"type": "bool", "default": False},
     "dkms": {"type": "str", "default": "auto"},
     "gpus": {"type": "list", "elements": "dict", "required": True},
+    "known": {"type": "list", "elements": "dict", "default": []},
+    "served": {"type": "list", "elements": "str", "default": []},
     "container": {"type": "bool", "required": True},
     "secure_boot": {"type": "bool", "required": True},
     "distribution": {"type": "str", "required": True},
@@ -50,6 +52,8 @@ class ActionModule(ActionBase):
             gpus=options["gpus"],
             container=options["container"],
             secure_boot=options["secure_boot"],
+            known=options["known"],
+            served=options["served"],
         )
         wish = Wish(
             stack=options["stack"],

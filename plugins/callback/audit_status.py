@@ -12,12 +12,17 @@ type: aggregate
 short_description: Exit status of playbooks/audit.yml
 version_added: "0.2.0"
 description:
-  - Ends C(ansible-playbook) with 1 where a node has drifted, and with 2 where one could not be looked at. Without it
-    Ansible's own status is 2 for both.
+  - Ends C(ansible-playbook) with 1 where a node has drifted, and with 2 where one could not be looked at, or there was
+    none to look at. Without it Ansible's own status is 2 for the first two, and 0 for the last.
+  - Ends C(playbooks/plan.yml) likewise - 1 where something is to be done.
   - Plays that are no audit end as ever.
 requirements:
   - C(callbacks_enabled = xpu.fleet.audit_status) in C(ansible.cfg)
 """
+
+
+#: The variable that marks a play as an audit: one that does not tell its status has looked at nothing.
+MARK = "audit_tells_its_status"
 
 
 class CallbackModule(CallbackBase):
@@ -28,8 +33,26 @@ class CallbackModule(CallbackBase):
     CALLBACK_NAME = "xpu.fleet.audit_status"
     CALLBACK_NEEDS_ENABLED = True
 
+    def __init__(self, display: Any = None) -> None:
+        """No play has begun yet."""
+        super().__init__(display=display)
+        self._audit = False
+        self._hosts = True
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """Note whether this is an audit."""
+        self._audit = self._audit or bool(play.get_vars().get(MARK))
+
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        """Note why nothing will be said."""
+        self._hosts = False
+
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """End here, after the last play."""
         status = stats.custom.get("_run", {}).get("xpu_audit_exit")
+        if status is None and self._audit:
+            why = "it did not get to its end" if self._hosts else "no host matches (xpu_hosts, the inventory)"
+            self._display.error(f"Nothing is known from this audit: {why}.", wrap_text=False)
+            status = 2
         if status:
             raise SystemExit(int(status))

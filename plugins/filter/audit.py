@@ -12,6 +12,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.before import tren
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.due import chosen_layers, due_layers, reasons
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.junit import junit
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.plan import fleet_plan
 from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import requirement_lines
 from ansible_collections.xpu.fleet.plugins.module_utils.zip_tree import TreeError, build_archive
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_files import audit_files
@@ -42,6 +43,16 @@ def file_listing(place: str) -> dict[str, list[int]]:
     }
 
 
+def file_expectations(source: str, destination: str) -> dict[str, dict[str, Any]]:
+    """Return what an audit expects of the files of a directory that are copied to another on the node: their sizes."""
+    root = Path(source)
+    return {
+        f"{destination}/{path.relative_to(root)}": {"size": path.stat().st_size}
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -51,8 +62,10 @@ class FilterModule:
             "pins": pins,
             "zipapp_sha256": zipapp_sha256,
             "file_listing": file_listing,
+            "file_expectations": file_expectations,
             "audit_files": audit_files,
             "audit_report": fleet_report,
+            "audit_plan": fleet_plan,
             "audit_trend": trend,
             "audit_page": page,
             "audit_junit": junit,

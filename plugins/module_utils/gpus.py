@@ -23,6 +23,9 @@ _ODD_SIZES = {
     **{"5691": 12, "56a5": 6, "56b1": 6, "56b3": 12, "56ba": 6},
     **{"56c1": 6, "0bda": 48, "e20b": 12, "e20c": 10, "e211": 24},
 }
+#: Where role inference gives an instance its GPU, and how it names that there.
+_INSTANCES = "etc/systemd/system/xpuserve@*.service.d/gpu.conf"
+_SERVED = re.compile(r"^# GPU (\S+) ", re.MULTILINE)
 _VERSION_FOUND = re.compile(r"\bfound\b\D*(\d+(?:\.\d+)+)")
 
 
@@ -105,6 +108,12 @@ def all_gpus(root: Path = Path("/")) -> list[Gpu]:
 def find_gpus(root: Path = Path("/")) -> list[Gpu]:
     """Return the GPUs that the roles use, in PCI order."""
     return [gpu for gpu in all_gpus(root) if gpu.used]
+
+
+def served_gpus(root: Path = Path("/")) -> list[str]:
+    """Return the PCI addresses of the GPUs that the node's instances were given, whether those are there or not."""
+    given = (_SERVED.search(_read(path)) for path in root.glob(_INSTANCES))
+    return sorted({found[1] for found in given if found})
 
 
 def is_container(root: Path = Path("/")) -> bool:

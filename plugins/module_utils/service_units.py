@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import os
+import pwd
 import re
 import subprocess
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 
 Runner = Callable[[Sequence[str]], "tuple[int, str]"]
 _WANTS = "/etc/systemd/system"
+_PROPERTIES = "ActiveState,SubState,UnitFileState,NeedDaemonReload,ExecMainStartTimestampMonotonic,MainPID,User"
 
 
 class ServiceError(Exception):
@@ -20,13 +23,19 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True)
 class Instance:
-    """State of one unit. ``started`` is the wall clock time of its start in seconds, 0 where it does not run."""
+    """State of one unit. ``started`` is the wall clock time of its start in seconds, 0 where it does not run.
+
+    ``outdated`` is whether systemd has read other files of it than there are now, ``regrouped`` whether its process has
+    other groups than its user has now: those of its start stay.
+    """
 
     name: str
     enabled: bool
     active: str
     started: float
     masked: bool = False
+    outdated: bool = False
+    regrouped: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class Steps:
     """What has to be done, by instance."""
 
     unmask: list[str] = field(default_factory=list)
+    reload: list[str] = field(default_factory=list)
     enable: list[str] = field(default_factory=list)
     start: list[str] = field(default_factory=list)
     restart: list[str] = field(default_factory=list)
@@ -42,7 +52,7 @@ class Steps:
     @property
     def any(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.unmask or self.enable or self.start or self.restart or self.stop)
+        return bool(self.unmask or self.reload or self.enable or self.start or self.restart or self.stop)
 
 
 def run(command: Sequence[str]) -> tuple[int, str]:
@@ -60,10 +70,9 @@ def newest(paths: Iterable[str]) -> float:
     return max(times, default=0.0)
 
 
-def read(runner: Runner, name: str, *, now: float, monotonic: float) -> Instance:
+def read(runner: Runner, name: str, *, now: float, monotonic: float, proc: Path = Path("/proc")) -> Instance:
     """Read the state of a unit. Raises ServiceError where systemd does not answer."""
-    properties = "ActiveState,SubState,UnitFileState,ExecMainStartTimestampMonotonic"
-    status, output = runner(["systemctl", "show", f"--property={properties}", name])
+    status, output = runner(["systemctl", "show", f"--property={_PROPERTIES}", name])
     if status != 0:
         raise ServiceError(
             f"systemctl show {name} failed ({output.strip()}): the service needs a node that systemd runs"
@@ -75,7 +84,25 @@ def read(runner: Runner, name: str, *, now: float, monotonic: float) -> Instance
     running = active in ("active", "activating", "reloading") and began > 0 and not waiting
     state = values.get("UnitFileState", "")
     started = now - monotonic + began if running else 0.0
-    return Instance(name, state == "enabled", active, started, state.startswith("masked"))
+    return Instance(
+        name,
+        enabled=state == "enabled",
+        active=active,
+        started=started,
+        masked=state.startswith("masked"),
+        outdated=values.get("NeedDaemonReload") == "yes",
+        regrouped=running and _regrouped(proc / values.get("MainPID", "0") / "status", values.get("User", "")),
+    )
+
+
+def _regrouped(status: Path, user: str) -> bool:
+    """Whether a process has other groups than its user."""
+    try:
+        has = re.search(r"^Groups:(.*)$", status.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
+        wanted = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+    except (OSError, KeyError):
+        return False  # it has ended meanwhile, or its user is gone: starting it says so
+    return has is not None and {int(number) for number in has[1].split()} != set(wanted)
 
 
 def present(runner: Runner, template: str, directory: str = _WANTS) -> set[str]:
@@ -90,12 +117,15 @@ def present(runner: Runner, template: str, directory: str = _WANTS) -> set[str]:
 
 def decide(wanted: Sequence[Instance], others: Iterable[str], changed_at: float) -> Steps:
     """What to do so that WANTED run with everything as it has been since CHANGED_AT, and no OTHERS do."""
+    # A file that is gone has no time. What runs was started with what systemd had read before.
+    old = [u.name for u in wanted if u.started and (u.outdated or u.regrouped or u.started < changed_at)]
     return Steps(
         unmask=[unit.name for unit in wanted if unit.masked],
+        reload=[unit.name for unit in wanted if unit.outdated],
         enable=[unit.name for unit in wanted if not unit.enabled],
         # Starting one that is still loading waits for it.
-        start=[u.name for u in wanted if not u.started or (u.active == "activating" and u.started >= changed_at)],
-        restart=[unit.name for unit in wanted if unit.started and unit.started < changed_at],
+        start=[u.name for u in wanted if not u.started or (u.active == "activating" and u.name not in old)],
+        restart=old,
         stop=sorted(others),
     )
 

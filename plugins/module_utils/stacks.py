@@ -16,10 +16,14 @@ from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import ki
 AUTO = "auto"
 DEVICES = ("gpu", "cpu")
 DKMS = ("auto", "always", "never")
+#: What part of the published speed an engine reaches that is well: drivers and formats differ. A GPU that throttles, or
+#: a model that runs on the CPU unseen, is further off.
+SUSPICIOUS = 0.25
 #: Python environments are named after engine and device where the device changes what is installed; OpenVINO's
 #: wheels carry every device.
 ENVIRONMENT_OF_ENGINE = {"openvino": "openvino"}
 
+_WORDS = {str: "a string", int: "a whole number"}
 _TEXT = str
 _STRINGS = [str]
 _VERSIONS = {"*": str}
@@ -44,6 +48,8 @@ SCHEMA: dict[str, Any] = {
     "engines": _STRINGS,
     "model": _TEXT,
     "low_bit": _TEXT,
+    #: Tokens per second that are published for that model, by family of GPUs.
+    "published_speed": {"*": int},
     "repositories": _REPOSITORIES,
     "optional_repositories": _REPOSITORIES,
     "kernel": {"release": _TEXT, "packages": _VERSIONS, "metapackages": _STRINGS},
@@ -82,6 +88,20 @@ class Node:
     gpus: list[dict[str, Any]] = field(default_factory=list)
     container: bool = False
     secure_boot: bool = False
+    #: GPUs that were there when somebody looked last, in the form of ``gpus``.
+    known: list[dict[str, Any]] = field(default_factory=list)
+    #: Addresses of GPUs that instances of the service were given.
+    served: list[str] = field(default_factory=list)
+
+    @property
+    def lost(self) -> list[dict[str, Any]]:
+        """GPUs that the node had and has no longer; of those that only the service knew, the address."""
+        had = {
+            **{address: {"address": address} for address in self.served},
+            **{gpu["address"]: gpu for gpu in self.known},
+        }
+        there = {gpu["address"] for gpu in self.gpus}
+        return [had[address] for address in sorted(set(had) - there)]
 
     @property
     def system(self) -> str:
@@ -90,7 +110,7 @@ class Node:
 
     def describe_gpus(self) -> str:
         """The GPUs with their PCI ids, for messages."""
-        return ", ".join(f"{gpu['name']} ({gpu['id']}) at {gpu['address']}" for gpu in self.gpus) or "none"
+        return ", ".join(map(_described, self.gpus)) or "none"
 
 
 @dataclass(frozen=True)
@@ -126,6 +146,7 @@ def resolve(definitions: dict[str, dict[str, Any]], node: Node, wish: Wish) -> d
         "title": stack["title"],
         "family": family,
         "gpus": node.gpus if family != "none" else [],
+        "lost": [{"address": gpu["address"], "id": gpu.get("id", "")} for gpu in node.lost if family != "none"],
         "container": node.container,
         "engine": engine,
         "device": device,
@@ -138,6 +159,7 @@ def resolve(definitions: dict[str, dict[str, Any]], node: Node, wish: Wish) -> d
         "python": _python(name, stack["python"], engine, device),
         "model": stack["model"],
         "low_bit": stack["low_bit"],
+        "least_speed": stack.get("published_speed", {}).get(family, 0) * SUSPICIOUS if device == "gpu" else 0,
     }
 
 
@@ -189,8 +211,9 @@ def check_shape(value: Any, where: str, schema: Any = None) -> None:
             raise StackError(f"{where} must be a list, but is {kind(value)}.")
         for index, item in enumerate(value):
             check_shape(item, f"{where}[{index}]", schema[0])
-    elif not isinstance(value, schema):
-        raise StackError(f"{where} must be a string, but is {kind(value)} ({value!r}); put it in quotes.")
+    elif not isinstance(value, schema) or isinstance(value, bool):
+        hint = "; put it in quotes" if schema is str else ""
+        raise StackError(f"{where} must be {_WORDS[schema]}, but is {kind(value)} ({value!r}){hint}.")
 
 
 def _lay_over(base: dict[str, Any], overrides: dict[str, Any]) -> None:
@@ -199,6 +222,10 @@ def _lay_over(base: dict[str, Any], overrides: dict[str, Any]) -> None:
             _lay_over(base[key], value)
         else:
             base[key] = copy.deepcopy(value)
+
+
+def _described(gpu: dict[str, Any]) -> str:
+    return f"{gpu['name']} ({gpu['id']}) at {gpu['address']}" if "id" in gpu else f"a GPU at {gpu['address']}"
 
 
 def _choose(definitions: dict[str, dict[str, Any]], node: Node, wanted: str) -> str:
@@ -215,6 +242,11 @@ def _choose(definitions: dict[str, dict[str, Any]], node: Node, wanted: str) -> 
                 f"Distribution: {node.system}. Set xpu_stack to auto or to a stack that fits."
             )
         return wanted
+    if node.lost and not node.gpus:
+        raise StackError(
+            f"This node had {', '.join(map(_described, node.lost))}, and now there is no GPU: it is not served on its "
+            "CPU without your word. Look at the card and at dmesg; where it is gone for good, set xpu_stack to cpu."
+        )
     tried = []
     for name in sorted(definitions):
         definition = definitions[name]

@@ -12,7 +12,7 @@ description:
 author: The xpu.fleet developers (@xpu-fleet)
 options:
   root:
-    description: Directory that holds C(sys), C(proc), C(lib) and C(run); another than C(/) for a mounted system.
+    description: Directory that holds C(sys), C(proc), C(lib), C(etc), C(run); another than C(/) for a mounted system.
     type: path
     default: /
 attributes:
@@ -130,6 +130,11 @@ families:
   type: list
   elements: str
   returned: always
+served:
+  description: PCI addresses of the GPUs that instances of the service were given, whether those are still there or not.
+  type: list
+  elements: str
+  returned: always
 container:
   description: Whether the node is a container, whose kernel belongs to the host.
   type: bool
@@ -143,7 +148,12 @@ secure_boot:
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.gpus import all_gpus, is_container, secure_boot  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.gpus import (  # noqa: E402
+    all_gpus,
+    is_container,
+    secure_boot,
+    served_gpus,
+)
 
 
 def main() -> None:
@@ -156,6 +166,7 @@ def main() -> None:
         gpus=[gpu.as_dict() for gpu in gpus if gpu.used],
         others=[gpu.as_dict() for gpu in gpus if not gpu.used],
         families=sorted({gpu.family for gpu in gpus if gpu.used}),
+        served=served_gpus(root),
         container=is_container(root),
         secure_boot=secure_boot(root),
     )

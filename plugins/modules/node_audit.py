@@ -15,7 +15,8 @@ options:
   expected:
     description:
       - What is expected, by layer. Every layer takes C(packages) (name to version, or empty for any), C(holds),
-        C(files) (path to C(sha256), C(mode), C(owner) and C(group)) and C(absent) (paths), beside keys of its own.
+        C(files) (path to C(sha256), C(size), C(mode), C(owner) and C(group)) and C(absent) (paths), beside keys of its
+        own.
       - A layer that is empty, or has a reason under C(not_applicable), is not looked at and needs nothing. One that
         lacks is C(not_looked_at).
     type: dict

@@ -49,6 +49,17 @@ options:
     type: list
     elements: dict
     required: true
+  known:
+    description:
+      - What it found earlier. A node without a GPU that had one is not given a stack for CPUs unless that is named.
+    type: list
+    elements: dict
+    default: []
+  served:
+    description: RV(xpu.fleet.gpu_info#module:served) of M(xpu.fleet.gpu_info), which counts as found earlier.
+    type: list
+    elements: str
+    default: []
   container:
     description: Whether the node is a container.
     type: bool

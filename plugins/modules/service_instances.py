@@ -11,6 +11,9 @@ description:
   - Enables and starts the instances that are wanted, stops and disables all others.
   - Restarts an instance that started before one of its inputs changed last. That is read from the times of the files,
     so a restart that an interrupted run still owed is made up for by the next.
+  - Has systemd read its files again, and restarts an instance, where it has read others than there are now (a file that
+    was removed has no time).
+  - Restarts an instance whose process has other groups than its user has now.
   - Starting waits until a C(Type=notify) service is ready; a failure is reported with the end of its journal.
 options:
   template:
@@ -86,6 +89,7 @@ def main() -> None:
         module.fail_json(msg=str(error))
     done = {
         "unmask": steps.unmask,
+        "read again": steps.reload,
         "enable": steps.enable,
         "start": steps.start,
         "restart": steps.restart,

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.xpu.fleet.plugins.filter.audit import file_listing
+from ansible_collections.xpu.fleet.plugins.filter.audit import file_expectations, file_listing
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
+from ansible_collections.xpu.fleet.plugins.module_utils.gpus import served_gpus
 from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import requirement_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,7 @@ RENDERED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "/etc/xpuserve/stack.env": ("inference/templates/stack.env.j2", {}),
     "/etc/xpuserve/api_keys": ("inference/templates/api_keys.j2", {}),
+    "/opt/xpu/proxy.env": ("python_runtime/templates/proxy.env.j2", {}),
     "/usr/local/bin/xpuserve": ("inference/templates/xpuserve.sh.j2", {}),
 }
 
@@ -73,9 +75,28 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
     facts = {
         **{"distribution": "Ubuntu", "distribution_version": "22.04", "distribution_release": "jammy"},
         **{"kernel": "5.15.0-91-generic", "architecture": "x86_64", "cacheable": True},
+        # What playbooks/gpus.yml kept of an earlier time.
+        "xpu_gpus": [{"address": "0000:09:00.0", "id": "8086:56a1", "name": "Intel Arc A750", "family": "arc"}],
     }
     tasks: list[dict[str, Any]] = [{"name": "Facts", "ansible.builtin.set_fact": facts}]
     tasks += [{"name": "Stack", "ansible.builtin.include_role": {"name": "xpu.fleet.stack", "public": True}}]
+    python = {"name": "xpu.fleet.python_runtime", "tasks_from": "expect", "public": True}
+    plain = {"python_runtime_proxy": "", "python_runtime_wheelhouse": ""}
+    tasks.append({"name": "Plain", "ansible.builtin.include_role": python, "vars": plain})
+    tasks.append({"name": "Keep", "ansible.builtin.set_fact": {"plain_python": "{{ python_runtime_expected }}"}})
+    site = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
+    last = {**site[-1]["vars"], "xpu_audit_tokens_per_second": 3}
+    prompts = {
+        "after": last,
+        "other": {"model_name": "smollm2-135m-instruct"},
+        "named": {"xpu_audit_tokens_per_second": 3},
+        "own": {},
+    }
+    for name, variables in prompts.items():
+        for role in ("model", "inference"):
+            asked = {"name": f"xpu.fleet.{role}", "tasks_from": "expect", "public": True}
+            tasks.append({"name": f"{role}, {name}", "ansible.builtin.include_role": asked, "vars": variables})
+        tasks.append({"name": name, "ansible.builtin.set_fact": {f"{name}_prompt": "{{ inference_expected.prompt }}"}})
     for role in ROLES:
         asked = {"name": f"xpu.fleet.{role}", "tasks_from": "expect", "public": True}
         tasks.append({"name": role, "ansible.builtin.include_role": asked})
@@ -98,16 +119,18 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
             "register": "found",
         }
     )
-    told = {"expected": EXPECTED, "found": "{{ found.layers }}"}
+    told = {"expected": EXPECTED, "found": "{{ found.layers }}", "plain_python": "{{ plain_python }}"}
+    told["prompts"] = {name: f"{{{{ {name}_prompt }}}}" for name in prompts}
     result = "{{ told | to_json }}"
     tasks.append({"name": "Tell", "ansible.builtin.copy": {"content": result, "dest": f"{out}/result", "mode": "0644"}})
     tasks[-1]["vars"] = {"told": told}
     variables = {
         **{"ansible_python_interpreter": sys.executable, "stack_root": f"{root}"},
         **{"xpu_users": ["alice"], "xpu_proxy": "http://proxy.example.com:3128", "model_token": "hf_x"},
-        "inference_api_keys": ["a-key-of-sixteen-characters"],
+        **{"inference_api_keys": ["a-key-of-sixteen-characters"], "python_runtime_wheelhouse": f"{out}/wheels"},
     }
-    return [{"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": tasks}]
+    of_all = {"hosts": "localhost", "connection": "local", "gather_facts": False}
+    return [{**of_all, "vars_files": [str(ROOT / "playbooks/vars/prompt.yml")], "vars": variables, "tasks": tasks}]
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +141,15 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (card / "drm/renderD128").mkdir(parents=True)
     for name, text in {"vendor": "0x8086", "device": "0x56a0", "class": "0x030000"}.items():
         (card / name).write_text(text)
+    former = root / "etc/systemd/system/xpuserve@1.service.d"
+    former.mkdir(parents=True)
+    (former / "gpu.conf").write_text("# GPU 0000:07:00.0 and no other.\n")
     (root / "var/lib/dpkg").mkdir(parents=True)
     (root / "var/lib/dpkg/status").write_text(
         "Package: dpkg\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n"
     )
+    (out / "wheels").mkdir()
+    (out / "wheels/alpha-1.0.whl").write_text("wheel")
     (out / "play.yml").write_text(yaml.safe_dump(play(root, out)))
     run = subprocess.run(
         ["ansible-playbook", "-i", "localhost,", str(out / "play.yml")],
@@ -150,8 +178,8 @@ def test_expected_checksums_are_those_of_what_the_roles_render(asked: dict[str, 
         if files[path]["sha256"] != hashlib.sha256(content).hexdigest()
     ]
     assert different == []
-    # The service's settings are compared value by value.
-    others = {path for path in files if path not in asked["rendered"]}
+    # The service's settings are compared value by value, wheels by their size.
+    others = {path for path in files if path not in asked["rendered"] and "size" not in files[path]}
     assert {path for path in others if not path.startswith(("/etc/dkms/", "/etc/apt/"))} == {
         "/etc/xpuserve/config.json"
     }
@@ -163,6 +191,38 @@ def test_files_of_the_controller_are_listed_as_the_model_was(tmp_path: Path) -> 
     os.utime(tmp_path / "tiny.gguf", (1700000000, 1700000000))
     listing = {"tiny.gguf": [7, 1700000000]}
     assert file_listing(str(tmp_path)) == listing == file_listing(str(tmp_path / "tiny.gguf"))
+
+
+def test_proxy_and_wheels_of_the_engines_installation_are_expected_where_they_are_set(asked: dict[str, Any]) -> None:
+    python, plain = asked["expected"]["python"], asked["plain_python"]
+    assert python["files"]["/opt/xpu/wheelhouse/alpha-1.0.whl"] == {"size": 5}
+    assert (python["files"]["/opt/xpu/proxy.env"]["mode"], python["absent"]) == ("0600", [])
+    assert (plain["files"], plain["absent"]) == ({}, ["/opt/xpu/proxy.env"])
+
+
+def test_the_stacks_speed_counts_for_its_own_model_where_nobody_names_one(asked: dict[str, Any]) -> None:
+    speeds = {name: float(prompt["tokens_per_second"]) for name, prompt in asked["prompts"].items()}
+    assert speeds == {"own": 13.75, "named": 3, "other": 0, "after": 0}
+    assert asked["prompts"]["own"]["model"] == "llama-2-7b-chat"
+    assert (asked["prompts"]["own"]["contains"], int(asked["prompts"]["own"]["seconds"])) == ("Paris", 30)
+
+
+def test_after_a_change_the_service_is_asked_as_in_an_audit_without_hurry(asked: dict[str, Any]) -> None:
+    audit, after = asked["prompts"]["own"], asked["prompts"]["after"]
+    assert {name for name in audit if audit[name] != after[name]} == {"seconds", "tokens_per_second"}
+    assert int(after["seconds"]) == 900
+    playbooks = [yaml.safe_load((ROOT / f"playbooks/{name}.yml").read_text()) for name in ("audit", "site")]
+    assert [plays[-1]["vars_files"] for plays in playbooks] == [["vars/prompt.yml"]] * 2
+
+
+def test_a_copied_directory_is_told_by_sizes(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "a.whl").write_text("wheel")
+    (tmp_path / "more/b.whl").write_text("another")
+    assert file_expectations(str(tmp_path), "/opt/wheels") == {
+        "/opt/wheels/a.whl": {"size": 5},
+        "/opt/wheels/more/b.whl": {"size": 7},
+    }
 
 
 def test_the_engines_pins_are_told_without_their_hashes(asked: dict[str, Any]) -> None:
@@ -187,7 +247,21 @@ def test_the_audit_understands_all_of_it_and_misses_everything(asked: dict[str, 
         assert not [entry for entry in layer["unseen"] if "ExpectationError" in entry["why"]], name
         if name != "platform":
             assert layer["findings"], name
-    assert asked["found"]["platform"]["findings"] == []
+
+
+def test_gpus_that_were_there_are_missed(asked: dict[str, Any]) -> None:
+    assert asked["found"]["platform"]["findings"] == [
+        {"what": "GPU at 0000:07:00.0", "expected": "a GPU", "found": "none"},
+        {"what": "GPU at 0000:09:00.0", "expected": "8086:56a1", "found": "none"},
+    ]
+
+
+def test_what_an_instance_is_given_can_be_read_again(asked: dict[str, Any], tmp_path: Path) -> None:
+    settings = f"{UNITS}/xpuserve@0.service.d/gpu.conf"
+    written = tmp_path / settings.lstrip("/")
+    written.parent.mkdir(parents=True)
+    written.write_bytes(asked["rendered"][settings])
+    assert served_gpus(tmp_path) == ["0000:03:00.0"]
 
 
 def layers(**more: dict[str, Any]) -> dict[str, Any]:
@@ -257,6 +331,26 @@ def test_ansible_playbook_ends_with_the_status_of_the_audit(tmp_path: Path, code
     )
     assert run.returncode == code, run.stdout + run.stderr
     assert "PLAY RECAP" in run.stdout
+
+
+@pytest.mark.parametrize(
+    "inventory", ["all:\n", "all: {hosts: {a: {ansible_connection: local}}}\n"], ids=["empty", "others"]
+)
+def test_an_audit_that_no_host_matches_could_not_look(tmp_path: Path, inventory: str) -> None:
+    (tmp_path / "hosts.yml").write_text(inventory)
+    command = ["ansible-playbook", "-i", str(tmp_path / "hosts.yml"), "-e", "xpu_hosts=nosuch"]
+    audit = subprocess.run([*command, "playbooks/audit.yml"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert audit.returncode == 2, audit.stdout + audit.stderr
+    assert "Nothing is known from this audit: no host matches" in audit.stdout + audit.stderr
+    other = subprocess.run([*command, "playbooks/gpus.yml"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert other.returncode == 0, other.stdout + other.stderr
+
+
+def test_an_audit_that_does_not_come_to_its_end_could_not_look(tmp_path: Path) -> None:
+    command = ["ansible-playbook", "-i", "localhost,", "-c", "local", "--skip-tags", "always", "playbooks/audit.yml"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert "it did not get to its end" in run.stdout + run.stderr
 
 
 def test_expectations_have_names_of_their_own() -> None:

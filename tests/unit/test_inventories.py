@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.xpu.fleet.plugins.module_utils.stacks import check_shape
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +103,7 @@ def test_machines_are_grouped_by_the_gpus_that_were_found(password: str, tmp_pat
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
         "stack_root": f"{tmp_path}/{{{{ inventory_hostname }}}}",
+        "xpu_gpus_become": False,
     }
     arguments = ("--vault-password-file", password, "--extra-vars", json.dumps(here), "--limit", "arc1,arc2,flex1,max1")
     ansible("ansible-playbook", "playbooks/gpus.yml", *arguments, facts=tmp_path / "facts")
@@ -119,6 +121,11 @@ def test_machines_are_grouped_by_the_gpus_that_were_found(password: str, tmp_pat
         "small_bar": ["arc2"],
         "slow_slot": ["arc1"],
     }
+
+
+def test_gpus_are_looked_at_by_root_who_alone_learns_of_firmware() -> None:
+    (play,) = yaml.safe_load((ROOT / "playbooks/gpus.yml").read_text())
+    assert play["become"] == "{{ xpu_gpus_become | default(true) }}"
 
 
 def test_the_playbook_takes_it(password: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -112,6 +113,12 @@ class Run:
         """Sum of changed= over the recap; -1 where there is none."""
         counts = [int(part.split("=")[1]) for part in self.output.split() if part.startswith("changed=")]
         return sum(counts) if counts else -1
+
+    @property
+    def roles(self) -> set[str]:
+        """The roles that ran, and did not only say what they expect."""
+        begins = r"^TASK \[xpu\.fleet\.(\w+) : Validating arguments against arg spec 'main'"
+        return set(re.findall(begins, self.output, re.MULTILINE))
 
 
 Play = Callable[..., Run]

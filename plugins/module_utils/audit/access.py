@@ -48,14 +48,16 @@ class Access(Layer):
         for group in service.get("groups", ()):
             there = group in user.groups
             report.compare(f"{name} in group {group}", "member", "member" if there else "not a member")
+        if "groups" in service:
+            report.compare(f"other groups of {name}", [], sorted(user.groups - {name, *service["groups"]}))
         for unit in unit_names(self.node.expected.get("service")):
             with report.looking_at(f"groups of {unit}"):
-                self._process(report, unit, service.get("groups", ()))
+                self._process(report, unit, user, service.get("groups", ()))
         for device in self.expected.get("devices", ()):
             with report.looking_at(f"{device} as {name}"):
                 self._device(report, device, name, user)
 
-    def _process(self, report: Report, unit: str, groups: Any) -> None:
+    def _process(self, report: Report, unit: str, user: User, groups: Any) -> None:
         """Compare groups as the running process has them: it keeps those that its user had when it started."""
         pid = self.node.units([unit])[unit].get("MainPID", "0")
         status = self.node.text(f"/proc/{pid}/status") if pid != "0" else None
@@ -63,10 +65,13 @@ class Access(Layer):
             return  # layer service says that it does not run
         lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
         numbers = {int(number) for number in lines.get("Groups", "").split()}
-        for group in groups:
-            number = self.node.groups.get(group, (-1, frozenset()))[0]
+        wanted = {group: self.node.groups.get(group, (-1, frozenset()))[0] for group in groups}
+        for group, number in wanted.items():
             found = "member" if number in numbers else "not a member"
             report.compare(f"process of {unit} in group {group}", "member", found)
+        names = {number: group for group, (number, _) in self.node.groups.items()}
+        others = {names.get(number, str(number)) for number in numbers - {user.gid, *wanted.values()}}
+        report.compare(f"other groups of the process of {unit}", [], sorted(others))
 
     def _device(self, report: Report, device: str, name: str, user: User) -> None:
         if not self.node.exists(device):

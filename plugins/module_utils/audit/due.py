@@ -27,9 +27,10 @@ def chosen_layers(run_tags: Iterable[str], skip_tags: Iterable[str] = ()) -> lis
 
 
 def due_layers(layers: Mapping[str, Mapping[str, Any]], chosen: Iterable[str]) -> list[str]:
-    """Return the chosen layers whose roles have to run.
+    """Return the chosen layers for which something has to be done: their roles have to run.
 
-    A chosen layer that was not looked at, or of which nothing is known, is one of them; of others nothing is asked.
+    A chosen layer that was not looked at, or of which nothing is known, is one of them; of others nothing is asked. The
+    platform is one as well: it has no role, but what is wrong there has to be said, and mended where that can be.
     """
     chosen, due = list(chosen), set[str]()
     for layer in (layer for layer in LAYERS if layer.name in chosen):
@@ -39,7 +40,7 @@ def due_layers(layers: Mapping[str, Mapping[str, Any]], chosen: Iterable[str]) -
     for layer in LAYERS:
         if layer.name in due:
             due.update(layer.runs_with)
-    return [name for name in chosen if name in due and name != Platform.name]
+    return [name for name in chosen if name in due]
 
 
 def reasons(layers: Mapping[str, Mapping[str, Any]], due: Iterable[str]) -> list[str]:

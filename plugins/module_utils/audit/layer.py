@@ -85,6 +85,7 @@ class Layer:
             "mode": f"{stat.S_IMODE(status.st_mode):04o}",
             "owner": owners.get(status.st_uid, str(status.st_uid)),
             "group": groups.get(status.st_gid, str(status.st_gid)),
+            "size": status.st_size,
         }
         for attribute in found.keys() & wanted.keys():
             report.compare(f"{attribute} of {path}", wanted[attribute], found[attribute])

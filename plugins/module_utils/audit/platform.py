@@ -26,8 +26,9 @@ class Platform(Layer):
             report.compare("container", bool(self.expected["container"]), is_container(self.node.root))
         if "secure_boot" in self.expected:
             report.compare("Secure Boot", bool(self.expected["secure_boot"]), secure_boot(self.node.root))
-        with report.looking_at("GPUs"):
-            self._gpus(report)
+        if "gpus" in self.expected:
+            with report.looking_at("GPUs"):
+                self._gpus(report)
         with report.looking_at("dpkg"):
             self._dpkg(report)
 
@@ -38,7 +39,7 @@ class Platform(Layer):
 
     def _gpus(self, report: Report) -> None:
         there = {gpu.address: gpu.id for gpu in self.node.gpus}
-        wanted = {gpu["address"]: gpu["id"] for gpu in self.expected.get("gpus", ())}
+        wanted = {gpu["address"]: gpu["id"] or "a GPU" for gpu in self.expected["gpus"]}
         for address in sorted({*there, *wanted}):
             report.compare(f"GPU at {address}", wanted.get(address, "none"), there.get(address, "none"))
 

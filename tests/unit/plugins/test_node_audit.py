@@ -141,6 +141,9 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
     ),
     "driver let go": (unheld("intel-opencl-icd"), "driver", "hold of intel-opencl-icd", "not held"),
     "pin edited": (edit(PIN, "23.17", "*"), "driver", f"content of {PIN}", "sha256"),
+    "file of another size": (
+        lambda node: node.expected["driver"]["files"].update({PIN: {"size": 5}}), "driver", f"size of {PIN}", "45",
+    ),
     "pin of another mode": (lambda node: node.at(PIN).chmod(0o600), "driver", f"mode of {PIN}", "0600"),
     "module not built": (
         remove(f"/var/lib/dkms/intel-i915-dkms/kernel-{KERNEL}-x86_64"),
@@ -167,6 +170,13 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
     ),
     "process without the group": (
         edit(f"/proc/{PID}/status", " 7109", ""), "access", f"process of {UNIT} in group render", "not a member",
+    ),
+    "service in another group": (
+        edit("/etc/group", "xpuserve:x:7990:", "docker:x:7050:xpuserve\nxpuserve:x:7990:"),
+        "access", "other groups of xpuserve", "docker",
+    ),
+    "process in another group": (
+        edit(f"/proc/{PID}/status", " 7109", " 7109 7050"), "access", f"other groups of the process of {UNIT}", "7050",
     ),
     "service with a shell": (
         edit("/etc/passwd", "/usr/sbin/nologin", "/bin/sh"), "access", "shell of xpuserve", "/bin/sh",
@@ -231,6 +241,17 @@ def test_one_change_is_found_under_its_layer_and_nowhere_else(node: Audited, nam
     assert {status for other, status in states(found).items() if other != layer} <= {"ok", "not_applicable"}
 
 
+def test_a_gpu_of_which_only_the_address_is_known_is_missed(node: Audited) -> None:
+    node.expected["platform"]["gpus"].append({"address": "0000:07:00.0", "id": ""})
+    (finding,) = node.audit()["platform"]["findings"]
+    assert finding == {"what": "GPU at 0000:07:00.0", "expected": "a GPU", "found": "none"}
+
+
+def test_a_node_that_uses_no_gpu_may_have_one(node: Audited) -> None:
+    del node.expected["platform"]["gpus"]
+    assert node.audit()["platform"]["status"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("change", "what", "says"),
     [
@@ -282,15 +303,33 @@ def test_a_service_that_is_gone_gives_no_answer(node: Audited) -> None:
 
 def test_a_service_that_has_enough_to_do_is_not_called_broken(node: Audited) -> None:
     node.answers.status = 429
+    node.expected["service"]["prompt"]["seconds"] = 1.5
     found = node.audit()["service"]
+    assert len(node.answers.asked) == 2
     assert (found["status"], found["findings"]) == ("not_looked_at", [])
     assert found["unseen"] == [{"what": "answer of instance 0", "why": "it has more to do than it lets wait"}]
+
+
+def test_a_service_that_has_room_again_is_asked_again(node: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.answers.status = 429
+    monkeypatch.setattr("time.sleep", lambda _: answers(status=200)(node))
+    found = node.audit()["service"]
+    assert (found["status"], len(node.answers.asked)) == ("ok", 2)
 
 
 def test_the_service_is_asked_with_its_key(node: Audited) -> None:
     node.audit()
     audit(Node(node.root, node.expected, node.run, api_key="secret"), ["service"])
     assert [question["key"] for question in node.answers.asked] == ["", "Bearer secret"]
+
+
+def test_a_slow_answer_is_asked_for_once_more(node: Audited) -> None:
+    node.expected["service"]["prompt"]["tokens_per_second"] = 1e9
+    assert [finding["what"] for finding in node.audit()["service"]["findings"]] == ["speed of instance 0"]
+    assert len(node.answers.asked) == 2
+    node.expected["service"]["prompt"]["tokens_per_second"] = 0.5
+    node.audit()
+    assert len(node.answers.asked) == 3
 
 
 def test_a_layer_that_is_wholly_absent_is_missing(node: Audited) -> None:

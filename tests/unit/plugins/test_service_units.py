@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.service_units import (
 )
 
 UNIT = "xpuserve@0.service"
+#: What systemctl shows of an instance that runs.
+RUNS = "ActiveState=active\nUnitFileState=enabled\nExecMainStartTimestampMonotonic=50000000\n"
 
 
 class Systemd:
@@ -35,8 +38,7 @@ class Systemd:
 
 
 def test_the_start_is_told_by_the_wall_clock() -> None:
-    shown = "ActiveState=active\nUnitFileState=enabled\nExecMainStartTimestampMonotonic=50000000\n"
-    unit = read(Systemd({"systemctl show": (0, shown)}), UNIT, now=1000.0, monotonic=60.0)
+    unit = read(Systemd({"systemctl show": (0, RUNS)}), UNIT, now=1000.0, monotonic=60.0)
     assert unit == Instance(UNIT, True, "active", 990.0)
 
 
@@ -54,6 +56,39 @@ def test_only_what_is_older_than_its_inputs_restarts() -> None:
     old, new = Instance("a", True, "active", 10.0), Instance("b", True, "active", 30.0)
     assert decide([old, new], [], 20.0) == Steps(restart=["a"])
     assert not decide([new], [], 20.0).any
+
+
+def test_what_systemd_has_read_before_it_changed_is_read_again_and_restarts() -> None:
+    systemd = Systemd({"systemctl show": (0, f"{RUNS}NeedDaemonReload=yes\n")})
+    unit = read(systemd, UNIT, now=1000.0, monotonic=60.0)
+    assert "NeedDaemonReload" in systemd.asked[0]
+    steps = decide([unit], [], 20.0)
+    assert steps == Steps(reload=[UNIT], restart=[UNIT])
+    carry_out(systemd, steps)
+    assert systemd.asked.index("systemctl daemon-reload") < systemd.asked.index(f"systemctl restart {UNIT}")
+    stopped = Instance("a", True, "inactive", 0.0, outdated=True)
+    assert decide([stopped], [], 20.0) == Steps(reload=["a"], start=["a"])
+    loading = Instance("a", True, "activating", 30.0, outdated=True)
+    assert decide([loading], [], 20.0) == Steps(reload=["a"], restart=["a"])
+
+
+@pytest.mark.parametrize("more", [[], [4242]])
+def test_a_process_with_other_groups_than_its_user_restarts(tmp_path: Path, more: list[int]) -> None:
+    user = pwd.getpwuid(os.getuid())
+    groups = [*os.getgrouplist(user.pw_name, user.pw_gid), *more]
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/status").write_text(f"Name:\tpython\nGroups:\t{' '.join(map(str, groups))} \nSeccomp:\t2\n")
+
+    def seen(pid: int) -> Instance:
+        shown = f"{RUNS}User={user.pw_name}\nMainPID={pid}\n"
+        return read(Systemd({"systemctl show": (0, shown)}), UNIT, now=1000.0, monotonic=60.0, proc=tmp_path)
+
+    assert decide([seen(7)], [], 20.0) == Steps(restart=[UNIT] * len(more))
+    assert not decide([seen(8)], [], 20.0).any  # it has ended meanwhile
+
+
+def test_reading_files_again_alone_is_something_to_do() -> None:
+    assert Steps(reload=[UNIT]).any
 
 
 def test_one_that_is_still_loading_is_waited_for_and_one_that_keeps_failing_is_started() -> None:

@@ -113,6 +113,54 @@ def test_what_does_not_fit_is_refused_in_one_message(found: Node, wish: Wish, sa
         assert words in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("had", "said"),
+    [
+        ({"known": [gpu()]}, "had Intel arc (8086:56a0) at 0000:03:00.0"),
+        ({"served": ["0000:03:00.0"]}, "had a GPU at 0000:03:00.0"),
+        ({"served": ["0000:03:00.0"], "known": [gpu()]}, "had Intel arc (8086:56a0) at 0000:03:00.0, and"),
+    ],
+)
+def test_a_node_whose_gpu_is_gone_does_not_become_one_without(had: dict[str, Any], said: str) -> None:
+    with pytest.raises(StackError) as error:
+        resolve(STACKS, node(**had), Wish())
+    for words in (said, "now there is no GPU", "dmesg", "set xpu_stack to cpu"):
+        assert words in str(error.value)
+    named = resolve(STACKS, node(**had), Wish(stack="cpu"))
+    assert (named["name"], named["lost"]) == ("cpu", [])
+
+
+def test_a_gpu_that_is_gone_beside_others_is_missed() -> None:
+    served = ["0000:03:00.0", "0000:07:00.0"]
+    found = node(gpu(), served=served, known=[gpu(address="0000:09:00.0")])
+    stack = resolve(STACKS, found, Wish())
+    assert [card["address"] for card in stack["gpus"]] == ["0000:03:00.0"]
+    assert stack["lost"] == [{"address": "0000:07:00.0", "id": ""}, {"address": "0000:09:00.0", "id": "8086:56a0"}]
+
+
+@pytest.mark.parametrize(
+    ("found", "wish", "speed"),
+    [
+        (node(gpu()), Wish(), 13.75),
+        (node(gpu("56c0", "flex")), Wish(), 12.5),
+        (node(gpu("0bd5", "max"), system="Ubuntu 24.04"), Wish(), 18.25),
+        (node(gpu("e20b", "arc-b"), system="Ubuntu 26.04"), Wish(), 0),
+        (node(gpu()), Wish(device="cpu"), 0),
+        (node(), Wish(), 0),
+        (node(gpu()), Wish(overrides={"published_speed": {"arc": 40}}), 10),
+    ],
+)
+def test_a_speed_is_suspicious_below_a_quarter_of_the_published_one(found: Node, wish: Wish, speed: float) -> None:
+    assert resolve(STACKS, found, wish)["least_speed"] == speed
+
+
+@pytest.mark.parametrize(("value", "said"), [("40", "is a string ('40')"), (True, "is")])
+def test_a_speed_is_a_number(value: object, said: str) -> None:
+    with pytest.raises(StackError, match=r"published_speed\.arc must be a whole number, but") as error:
+        resolve(STACKS, node(gpu()), Wish(overrides={"published_speed": {"arc": value}}))
+    assert said in str(error.value)
+
+
 def test_types_that_ansible_makes_of_its_own_are_named_as_people_do() -> None:
     class TaggedInt(int):
         pass

@@ -10,6 +10,22 @@ from default.tests.snapshots import differences, snapshot
 
 #: What the service writes.
 PASSING = "/var/lib/xpuserve/.*"
+#: The service's role takes the model's along.
+SERVICE = frozenset({"model", "inference"})
+#: The roles that run where a layer has drifted: its own, and those of layers that build on it. On these nodes the
+#: kernel belongs to the host, and the platform is changed where no layer builds on it.
+ROLES = {
+    "platform": frozenset(),
+    "repository": SERVICE | {"graphics_repository", "gpu_driver"},
+    "driver": SERVICE | {"gpu_driver"},
+    "access": SERVICE | {"render_access"},
+    "oneapi": SERVICE | {"oneapi"},
+    "python": SERVICE | {"python_runtime"},
+    "model": SERVICE,
+    "service": SERVICE,
+}
+#: What other roles are made of.
+HELPERS = {"stack", "pinned_packages", "node_reboot"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,10 @@ def edited(path: str) -> str:
 
 
 def endure(drift: Drift, host: Any, audit: Callable[[], Any], site: Callable[[], Any]) -> None:
-    """Let one thing drift; it has to be named under its layer, put right by a run, and nothing else may have moved."""
+    """Let one thing drift; it has to be named under its layer, and put right by a run.
+
+    No role of another layer may have run, and nothing else on the node may have moved.
+    """
     before = snapshot(host, PASSING)
     host.check_output(drift.does)
     layers = audit()
@@ -40,5 +59,6 @@ def endure(drift: Drift, host: Any, audit: Callable[[], Any], site: Callable[[],
     assert all(entry["expected"] != entry["found"] for entry in named)
     run = site()
     assert run.status == 0, run.output
+    assert run.roles - HELPERS == ROLES[drift.layer], run.output
     assert {layer["status"] for layer in audit().values()} <= {"ok", "not_applicable"}
     assert differences(before, snapshot(host, PASSING)) == []

@@ -10,10 +10,24 @@ from default.tests.drift.drifts import Drift, edited, endure
 testinfra_hosts = ["ansible://cpu"]
 
 UNIT = "/etc/systemd/system/xpuserve@.service"
+OWN = "/etc/systemd/system/xpuserve@0.service.d"
 CONFIG = "/etc/xpuserve/config.json"
 DRIFTS = {
+    # No layer of this stack follows from the platform: nothing but its own finding makes anything run.
+    "dpkg-cut-off": Drift(
+        "sed -i '/^Package: sed$/,/^$/s/^Status: .*/Status: install ok half-configured/' /var/lib/dpkg/status",
+        "platform",
+        "packages that dpkg has in part",
+    ),
     "group-left": Drift("gpasswd --delete xpu render", "access", "xpu in group render"),
     "shell": Drift("usermod --shell /bin/bash xpuserve", "access", "shell of xpuserve"),
+    # Once for its user, once for the process that has started since.
+    "service-in-another-group": Drift("usermod -aG adm xpuserve", "access", "other groups of xpuserve"),
+    "process-in-another-group": Drift(
+        "usermod -aG adm xpuserve && systemctl restart xpuserve@0 && gpasswd --delete xpuserve adm",
+        "access",
+        "other groups of the process of xpuserve@0.service",
+    ),
     "engine-file-edited": Drift(
         "echo '# by hand' >> $(find /opt/xpu/engines/openvino/lib -path '*site-packages/fastapi/__init__.py')",
         "python",
@@ -48,6 +62,13 @@ DRIFTS = {
     "unit-stopped": Drift("systemctl stop xpuserve@0", "service", "xpuserve@0.service"),
     "unit-disabled": Drift("systemctl disable xpuserve@0", "service", "xpuserve@0.service at boot"),
     "unit-edited": Drift(edited(UNIT), "service", UNIT),
+    # What systemd has read is in no file any more, and no file's time tells of it.
+    "unit-not-read-again": Drift(
+        f"mkdir {OWN} && printf '[Service]\\nEnvironment=BY_HAND=1\\n' > {OWN}/by-hand.conf && systemctl daemon-reload"
+        f" && rm -r {OWN}",
+        "service",
+        "unit file of xpuserve@0.service",
+    ),
     "unit-for-a-gpu-that-is-not": Drift("systemctl enable xpuserve@7", "service", "instances that should not be there"),
     "settings-edited": Drift(f"sed -i 's/8000/8001/' {CONFIG}", "service", CONFIG),
     "stack-environment-lost": Drift("rm /etc/xpuserve/stack.env", "service", "/etc/xpuserve/stack.env"),

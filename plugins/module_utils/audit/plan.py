@@ -1,0 +1,55 @@
+"""What site.yml would do on every node of an audited fleet, and one exit status for all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.due import due_layers, reasons
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import EXIT
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import DRIFT, NOT_LOOKED_AT, OK
+
+#: The role that site.yml runs for a layer. For the platform it runs none, and mends what it can.
+ROLES = {
+    "repository": "graphics_repository",
+    "kernel": "kernel",
+    "driver": "gpu_driver",
+    "access": "render_access",
+    "oneapi": "oneapi",
+    "python": "python_runtime",
+    "model": "model",
+    "service": "inference",
+}
+
+
+def fleet_plan(report: Mapping[str, Any], chosen: Iterable[str], force: bool = False) -> dict[str, Any]:
+    """Return ``exit``, the ``nodes`` with their ``roles`` and the ``reasons``, and ``lines`` that say all of it.
+
+    A node that was not looked at is told as such; where there is one, or a layer of one, nothing is known for sure.
+    """
+    layers = list(chosen)
+    nodes = {host: _node(node, layers, force) for host, node in report["nodes"].items()}
+    unknown = report["status"] == NOT_LOOKED_AT
+    status = NOT_LOOKED_AT if unknown else DRIFT if any(node["reasons"] for node in nodes.values()) else OK
+    return {
+        "time": report.get("time", ""),
+        "exit": EXIT[status],
+        "nodes": nodes,
+        "left_out": list(report.get("left_out", ())),
+        "lines": [f"{host}: {line}" for host, node in nodes.items() for line in node["lines"]],
+    }
+
+
+def _node(node: Mapping[str, Any], chosen: list[str], force: bool) -> dict[str, Any]:
+    found = node["layers"]
+    if not found:
+        return {"looked_at": False, "roles": [], "reasons": {}, "lines": ["not looked at"]}
+    due = due_layers({} if force else found, chosen)
+    why = {layer: line.partition(": ")[2] for layer, line in zip(due, reasons(found, due))}
+    lines = [f"{ROLES.get(layer, layer)}: {reason}" for layer, reason in why.items()]
+    return {
+        "looked_at": True,
+        "roles": [ROLES[layer] for layer in due if layer in ROLES],
+        "reasons": why,
+        "lines": lines,
+    }
