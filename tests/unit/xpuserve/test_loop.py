@@ -5,6 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy
@@ -95,6 +97,43 @@ def test_one_that_leaves_does_not_disturb_the_others(engine: Engine) -> None:
     text = engine.counted()
     assert read(text, "vllm:request_success_total", finished_reason="abort") == 1
     assert read(text, "vllm:request_success_total", finished_reason="length") == 2
+
+
+def test_a_prompt_that_takes_long_to_encode_holds_up_no_answer(
+    engine: Engine, tiny: TinyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding, may_end = threading.Event(), threading.Event()
+
+    def encode(text: str, *, special: bool) -> list[int]:
+        encoding.set()
+        assert may_end.wait(10)
+        return [1]
+
+    monkeypatch.setattr(tiny.second, "encode", encode)
+    with ThreadPoolExecutor(1) as pool:
+        prompt = pool.submit(engine.encode_text, "a long one")
+        try:
+            assert encoding.wait(5)
+            beside = Asked(PROMPT)
+            engine.submit(beside)
+            assert beside.outcome()[0] == answer(PROMPT, 20)
+        finally:
+            may_end.set()
+        assert prompt.result() == [1]
+
+
+def test_prompts_are_encoded_one_at_a_time(engine: Engine, tiny: TinyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2)
+
+    def encode(text: str, *, special: bool) -> list[int]:
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.2)  # it breaks where no other comes
+            raise AssertionError("two at a time")
+        return [1]
+
+    monkeypatch.setattr(tiny.second, "encode", encode)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(engine.encode_text, "ab")) == [[1], [1]]
 
 
 def test_without_memory_for_all_the_newest_is_told_to_come_back(client: TestClient, tiny: TinyBackend) -> None:
