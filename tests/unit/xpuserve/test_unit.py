@@ -41,4 +41,9 @@ def test_systemd_understands_the_unit(tmp_path: Path, device: str, local: bool) 
     assert [line for line in done.stderr.splitlines() if "xpuserve" in line] == []
     assert done.returncode == 0, done.stderr
     assert "\nWatchdogSec=30\n" in text
+    assert "\nLimitNOFILE=65536\n" in text
+    # It is tried again for ever, but for a configuration that cannot be used, and not at once.
+    assert "\nStartLimitIntervalSec=0\n" in text
+    assert "\nRestartPreventExitStatus=2\n" in text
+    assert "\nRestartSec=10\n" in text
     assert "\nIPAddressDeny=any\n" in text
