@@ -98,6 +98,7 @@ BAD = {
     "unknown key of the model": ("model.lowbit", "x", "model.lowbit"),
     "wrong type": ("port", "8000", "port"),
     "port out of range": ("port", 70000, "port"),
+    "no time to end": ("stop_timeout", 0, "stop_timeout"),
     "wrong type of a switch": ("warm_up", 1, "warm_up"),
     "unknown engine": ("engine", "vllm", "engine"),
     "unknown device": ("device", "npu", "device"),
