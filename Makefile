@@ -107,9 +107,10 @@ page: venv-page ## Use the chat page in a headless browser, and look for barrier
 	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; }
 	python3 -m pytest tests/page
 
-test-load: venv-dev venv-load ## Overload the service, leave it, end it, on the real engine (minutes; not in make test)
-	engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py openvino) \
-	  && XPU_FLEET_ENGINE=$$engine $(LOAD)/bin/python -m pytest tests/load
+test-load: venv-dev venv-load ## Overload the service, leave it, end it, on the real engines (minutes; not in make test)
+	openvino=$$(PYTHONPATH=molecule python3 tests/engine/environment.py openvino) \
+	  && bigdl=$$(PYTHONPATH=molecule python3 tests/engine/environment.py bigdl-cpu) \
+	  && XPU_FLEET_OPENVINO=$$openvino XPU_FLEET_BIGDL=$$bigdl $(LOAD)/bin/python -m pytest tests/load
 
 docs: venv-dev ## Write the variable tables of the roles' READMEs anew
 	@python3 tests/docs.py

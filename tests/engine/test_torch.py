@@ -185,6 +185,9 @@ def test_a_directory_is_loaded_and_answers_in_a_batch_as_alone(directory: Path) 
     sampling = Sampling(TOKENS, temperature=0)
     assert answer(runner, prompt, sampling) == [token.id for token in backend.generate(prompt, sampling)]
     assert backend.tokenizer.decode([7, 0, 8]).split() == ["w7", "w8"]
+    second = backend.second_tokenizer()
+    assert second is not backend.tokenizer
+    assert second.encode("w7 w8", special=False) == backend.tokenizer.encode("w7 w8", special=False)
     assert backend._stop_ids == {0}
     assert runner._cache_tokens > 0
 

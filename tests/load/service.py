@@ -1,4 +1,4 @@
-"""The service as a node runs it: its own process, a real model, engine openvino on the CPU."""
+"""The service as a node runs it: its own process, a real model, on the CPU."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from rig.contents import models
-from rig.smollm2 import GGUF_NAME
+from rig.smollm2 import GGUF_NAME, HF_NAME
 
 from tests.load.client import Client
 
 PACKAGE = Path(__file__).resolve().parents[2] / "roles/inference/files/xpuserve"
 MODEL = "smollm2-135m-instruct"
-#: An environment with the engine, which `make test-load` makes.
-ENGINE = Path(os.environ["XPU_FLEET_ENGINE"])
+#: Environments with the engines, which `make test-load` makes.
+ENVIRONMENTS = {engine: Path(os.environ[f"XPU_FLEET_{engine.upper()}"]) for engine in ("openvino", "bigdl")}
+#: The model as each of them reads it.
+WEIGHTS = {
+    "openvino": {"path": str(models() / GGUF_NAME), "format": "gguf"},
+    "bigdl": {"path": str(models() / HF_NAME), "format": "safetensors", "low_bit": "sym_int8"},
+}
 #: Seconds after which what has to come is taken to hang, on a machine that has other work.
 LONG = 300
 
@@ -37,24 +42,27 @@ def wait_for(condition: Callable[[], bool]) -> None:
 class Service:
     """A process that serves `MODEL`."""
 
-    def __init__(self, directory: Path, context_length: int = 8192, **settings: Any) -> None:
+    def __init__(
+        self, directory: Path, engine: str = "openvino", *, context_length: int = 8192, **settings: Any
+    ) -> None:
         """Write its configuration; `settings` are those that differ from the defaults."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
-        weights = str(models() / GGUF_NAME)
-        model = {"name": MODEL, "path": weights, "format": "gguf", "context_length": context_length}
-        base = {"engine": "openvino", "device": "cpu", "port": self._port, "cache_dir": str(directory / "cache")}
+        self._engine = engine
+        model = {"name": MODEL, "context_length": context_length, **WEIGHTS[engine]}
+        base = {"engine": engine, "device": "cpu", "port": self._port, "cache_dir": str(directory / "cache")}
         self._config, self._journal = directory / "config.json", directory / "journal"
         self._config.write_text(json.dumps({**base, "model": model, **settings}))
 
     @contextmanager
     def running(self) -> Iterator[Client]:
         """Run it until the block ends; yields a client when it is ready. Nothing may have gone wrong that it notes."""
-        command = [str(ENGINE / "bin/python"), "-m", "xpuserve", "serve", "--config", str(self._config)]
+        python = ENVIRONMENTS[self._engine] / "bin/python"
+        command = [str(python), "-m", "xpuserve", "serve", "--config", str(self._config)]
         environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONDONTWRITEBYTECODE": "1"}
         with self._journal.open("wb") as journal:
             self._process = subprocess.Popen(command, env=environment, stdout=journal, stderr=journal)
-        client = Client(self._port, MODEL)
+        client = Client(self._port, MODEL, keeps=self._engine == "bigdl")
         try:
             wait_for(lambda: self._process.poll() is not None or client.status("/ready") == 200)
             assert self._process.poll() is None, self.journal[-5000:]

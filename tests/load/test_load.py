@@ -1,4 +1,7 @@
-"""Engine openvino under load, on the CPU: what it refuses, who leaves, how it ends, and keys that change meanwhile."""
+"""The service under load, on the CPU: what it refuses, who leaves, how it ends, and keys that change meanwhile.
+
+Engine openvino leaves batching to its library; with engine bigdl, it is the service's own scheduler that is under load.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,34 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
 
 from tests.load.client import Client, Reply
 from tests.load.service import Service, wait_for
 
 #: Requests on the device together, and of a queue that is to be full soon.
 ROWS, QUEUE = 8, 8
-TIMES, OVERLOAD_SECONDS, WARM_UP_ANSWERS = 10, 120, 100
-LEAVING, DRAINED = 1000, 200
+TIMES = 10
+
+
+class Load(NamedTuple):
+    """How much of it an engine gets. BigDL is several times slower on a CPU."""
+
+    overload_seconds: int
+    warm_up_answers: int
+    leaving: int
+    clients: int  # of whom some are on the device where the service is to end, and the others wait
+    drained: int
+
+
+LOADS = {
+    "openvino": Load(120, 100, leaving=1000, clients=48, drained=200),
+    "bigdl": Load(30, 50, leaving=200, clients=24, drained=50),
+}
+both = pytest.mark.parametrize("engine", LOADS)
+
 #: More tokens than anyone waits for: where a client leaves and this goes on, nothing is at rest in time.
 ENDLESS = 4000
 WORDS = ["river", "stone", "amber", "engine", "window", "seven", "garden", "copper", "winter", "signal"]
@@ -59,16 +82,18 @@ class Crowd:
         self._due.release(members)
 
 
-def test_ten_times_as_much_as_it_can_do_is_refused_and_takes_no_memory(tmp_path: Path) -> None:
-    service = Service(tmp_path, batch_rows=ROWS, queue_requests=QUEUE)
+@both
+def test_ten_times_as_much_as_it_can_do_is_refused_and_takes_no_memory(tmp_path: Path, engine: str) -> None:
+    load = LOADS[engine]
+    service = Service(tmp_path, engine, batch_rows=ROWS, queue_requests=QUEUE)
     members = 8 * (ROWS + QUEUE)
     with ThreadPoolExecutor(members) as pool, service.running() as client:
         crowd = Crowd(client)
         asking = [pool.submit(crowd.member, number) for number in range(members)]
         try:
-            wait_for(lambda: len(crowd.answered) >= WARM_UP_ANSWERS)
+            wait_for(lambda: len(crowd.answered) >= load.warm_up_answers)
             memory = [service.memory]
-            end = time.monotonic() + OVERLOAD_SECONDS
+            end = time.monotonic() + load.overload_seconds
             while time.monotonic() < end:
                 crowd.gone.wait(1)
                 memory.append(service.memory)
@@ -79,7 +104,7 @@ def test_ten_times_as_much_as_it_can_do_is_refused_and_takes_no_memory(tmp_path:
         print(
             f"answered {len(crowd.answered)}, refused {dict(crowd.refused)}, MB {[size >> 20 for size in memory[::5]]}"
         )
-        assert len(crowd.answered) > WARM_UP_ANSWERS
+        assert len(crowd.answered) > load.warm_up_answers
         assert all(crowd.answered)
         assert set(crowd.refused) == {(429, True)}
         assert crowd.refused[429, True] > (TIMES - 3) * len(crowd.answered)
@@ -106,20 +131,22 @@ def leave(client: Client, number: int) -> str:
     return when
 
 
-def test_of_those_who_leave_nothing_stays(tmp_path: Path) -> None:
-    service = Service(tmp_path, batch_rows=ROWS, queue_requests=LEAVING)
+@both
+def test_of_those_who_leave_nothing_stays(tmp_path: Path, engine: str) -> None:
+    many = LOADS[engine].leaving
+    service = Service(tmp_path, engine, batch_rows=ROWS, queue_requests=many)
     with ThreadPoolExecutor(6 * ROWS) as pool, service.running() as client:
         assert client.ask("The capital of France is", 8).complete(8)
         wait_for(lambda: client.at_rest() is None)
         files, most = service.open_files, Counter[str]()
-        leaving = [pool.submit(leave, client, number) for number in range(LEAVING)]
+        leaving = [pool.submit(leave, client, number) for number in range(many)]
         while not all(each.done() for each in leaving):
             most |= client.metrics()
         left = Counter(each.result() for each in leaving)
         wait_for(lambda: client.at_rest() is None)
         wait_for(lambda: service.open_files <= files)
         print(f"left {dict(left)}, waiting {most['vllm:num_requests_waiting']}")
-        assert min(left[when] for when in ("asking", "waiting", "reading")) > LEAVING / 5
+        assert min(left[when] for when in ("asking", "waiting", "reading")) > many / 5
         assert most["vllm:num_requests_running"] == ROWS
         assert most["vllm:num_requests_waiting"] > ROWS
         together = pool.map(partial(client.ask, tokens=40, temperature=0), ["The capital of France is"] * ROWS)
@@ -136,10 +163,12 @@ def ask_until_it_ends(client: Client, replies: list[tuple[int, Reply]], number: 
         replies.append((tokens, reply))
 
 
-def test_no_answer_is_cut_off_where_the_service_ends(tmp_path: Path) -> None:
-    clients, drained, refused = 48, 0, Counter[str]()  # of whom 32 are on the device, and the others wait
-    service = Service(tmp_path, queue_requests=clients)
-    while drained < DRAINED:
+@both
+def test_no_answer_is_cut_off_where_the_service_ends(tmp_path: Path, engine: str) -> None:
+    load, drained, refused = LOADS[engine], 0, Counter[str]()
+    clients = load.clients
+    service = Service(tmp_path, engine, queue_requests=clients)
+    while drained < load.drained:
         replies: list[tuple[int, Reply]] = []
         with ThreadPoolExecutor(clients) as pool, service.running() as client:
             asking = [pool.submit(ask_until_it_ends, client, replies, number) for number in range(clients)]

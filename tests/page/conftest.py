@@ -17,15 +17,18 @@ import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "collections"), str(ROOT / "roles/inference/files/xpuserve")]
+sys.path[:0] = [str(ROOT / part) for part in ("collections", "roles/inference/files/xpuserve", "molecule")]
 
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, FakeBackend  # noqa: E402
+from rig import cache  # noqa: E402
 from xpuserve.api.app import Limits, create_app  # noqa: E402
 from xpuserve.engine.loop import Engine  # noqa: E402
 from xpuserve.engine.request import Message  # noqa: E402
 from xpuserve.keys import Keys  # noqa: E402
 
 LIMITS = Limits(context_length=2000, max_tokens_default=1500)
+#: Screenshots of the last run, for a person to look at.
+PICTURES = cache.RUN / "page"
 SLOW = 60  # seconds that a browser may take for a step, on a machine that has other work
 
 expect.set_options(timeout=SLOW * 1000)
@@ -103,6 +106,27 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=chromium, args=sandbox)
         yield browser
         browser.close()
+
+
+Picture = Callable[[Page, str], None]
+
+
+@pytest.fixture(scope="session")
+def picture() -> Picture:
+    """Keeps what the window shows, under a name; what an earlier run kept goes."""
+    shutil.rmtree(PICTURES, ignore_errors=True)
+    PICTURES.mkdir(parents=True)
+
+    def take(page: Page, name: str) -> None:
+        page.screenshot(path=PICTURES / f"{name}.png", animations="disabled")
+
+    return take
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where the screenshots are."""
+    if pictures := sorted(path.name for path in PICTURES.glob("*.png")):
+        terminalreporter.write_line(f"Screenshots to look at, in {PICTURES}: {', '.join(pictures)}")
 
 
 Open = Callable[..., Page]

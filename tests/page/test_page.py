@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.tests.page.conftest import Open, Service, wait_for
+from ansible_collections.xpu.fleet.tests.page.conftest import Open, Picture, Service, wait_for
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
@@ -494,6 +494,32 @@ def test_a_browser_that_keeps_nothing_says_so(visit: Open, service: Service, tmp
 def accessible(page: Page) -> None:
     found = Axe().run(page).response["violations"]
     assert [(problem["id"], [node["html"] for node in problem["nodes"]]) for problem in found] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", [{}, PHONE], ids=["desktop", "phone"])
+def test_what_a_person_has_to_look_at(
+    visit: Open, service: Service, picture: Picture, scheme: str, device: dict[str, Any]
+) -> None:
+    """The pictures are kept; no test says whether the page is good to look at."""
+    name = f"{'phone' if device else 'desktop'}-{scheme}"
+    page = visit(color_scheme=scheme, **device)
+    expect(state(page)).to_have_text("ready")
+    picture(page, f"{name}-empty")
+    service.backend.answer = CODE + "\n\n# Head\n- a\n- b `c` **d**"
+    ask(page, "How do I count to three?")
+    expect(notes(page)).to_contain_text("tok/s")
+    ask(page, "WAIT")
+    expect(button(page, "Stop")).to_be_visible()
+    picture(page, f"{name}-answers")
+    service.backend.may_answer.set()
+    expect(answers(page).last).to_contain_text("It prints.")
+    if device:
+        button(page, "Chats").tap()
+        picture(page, f"{name}-chats")
+    button(page, "Settings").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    picture(page, f"{name}-settings")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rig import cache
 
+from tests.bench import __main__ as command
 from tests.bench import report
 from tests.bench.report import Measured, Report, Row
+from tests.bench.servers import CONTESTANTS
 
 
 def run(speed: float, first: float = 0.1, failed: int = 0, answer: float = 64, counted: bool = True) -> dict[str, Any]:
@@ -102,16 +105,43 @@ def test_what_was_promised() -> None:
         "bigdl": {8: run(30)},
         "tutorial": {8: run(10)},
     }
-    rows = [RAW, OWN, Row("tutorial", "a tutorial", peer=True), Row("missing", "a peer", peer=True)]
-    found = reported(*(Measured(name, value) for name, value in runs.items()))
-    assert report.promises(found, rows, [1, 8]) == [
+    peers = [Row("tutorial", "a tutorial", peer=True), Row("failed", "a peer", peer=True)]
+    rows = [RAW, OWN, Row("bigdl-loop", "its loop"), Row("bigdl", "ours too"), *peers]
+    found = reported(*(Measured(name, value) for name, value in runs.items()), Measured("failed", {}, "it ended"))
+    assert [str(promise) for promise in report.promises(found, rows, [1, 8])] == [
         "kept: openvino, 8 clients, tok/s to the raw loop's, at least 0.80: 0.85",
         "NOT KEPT: openvino, 1 client, first token to the raw loop's, at most 1.25: 1.30",
         "NOT KEPT: bigdl, 8 clients, tok/s to its own loop's, at least 0.80: 0.60",
         "kept: bigdl, 8 clients, tok/s to a thread per request, at least 2.00: 3.00",
         "kept: openvino, 8 clients, tok/s to tutorial, at least 1.00: 8.50",
+        "NOT MEASURED: openvino, 8 clients, tok/s to failed, at least 1.00",
     ]
-    assert report.promises(found, rows, [1])[-1].startswith("kept: bigdl, 8")
+    # What was not asked for is not missed.
+    assert [promise.kept for promise in report.promises(found, rows, [1])] == [False]
+    assert [promise.kept for promise in report.promises(found, [RAW, OWN], [8])] == [True]
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "status"),
+    [
+        (Measured("openvino", {8: run(85)}), Measured("tutorial", {8: run(10)}), 0),
+        (Measured("openvino", {8: run(75)}), Measured("tutorial", {8: run(10)}), 1),
+        (Measured("openvino", {8: run(85)}), Measured("tutorial", {8: run(90)}), 1),
+        (Measured("openvino", {8: run(85)}), Measured("tutorial", {8: run(0)}), 1),
+        (Measured("openvino", {8: run(85)}), Measured("tutorial", {8: run(10)}, "it ended"), 1),
+    ],
+)
+def test_a_promise_that_is_not_kept_or_not_measured_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: Measured, peer: Measured, status: int
+) -> None:
+    found = {turn.name: turn for turn in (Measured("raw", {8: run(100)}), own, peer)}
+    here = {name: each._replace(python=lambda: tmp_path) for name, each in CONTESTANTS.items()}
+    monkeypatch.setattr(command, "CONTESTANTS", here)
+    monkeypatch.setattr(command.Bench, "turn", lambda self, name, number: found[name])
+    monkeypatch.setattr(command, "versions", str)
+    monkeypatch.setattr(cache, "RUN", tmp_path)
+    monkeypatch.setattr("sys.argv", ["bench", "--servers=openvino,tutorial", "--clients=8"])
+    assert command.main() == status
 
 
 def test_the_table_goes_between_the_marks(tmp_path: Path) -> None:

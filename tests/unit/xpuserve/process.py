@@ -21,7 +21,6 @@ CODE = """
     from xpuserve.settings import Settings
 
     logs.use_json()
-    server.DRAIN_SECONDS = 1
     backend = FakeBackend()
     if "load" in sys.argv:
         backend.load = lambda: time.sleep(60)
@@ -73,7 +72,7 @@ def serving(
     if keys:
         settings["api_keys_file"] = str(keys)
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
-    command = [sys.executable, "-c", textwrap.dedent(CODE), json.dumps(settings), *arguments]
+    command = [sys.executable, "-c", textwrap.dedent(CODE), json.dumps({"stop_timeout": 1, **settings}), *arguments]
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout

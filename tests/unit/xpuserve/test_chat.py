@@ -3,7 +3,9 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import pty
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -170,6 +172,75 @@ def test_questions_are_kept_for_their_owner_alone(server: Server, state: Path) -
     assert [body["messages"][-1]["content"] for body in server.asked] == ["Where?"] * 2
     path = state / "xpuserve/questions"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+class Person:
+    """Sits at a terminal."""
+
+    def __init__(self, leader: int) -> None:
+        self._leader = leader
+        self._shown = b""
+
+    def types(self, keys: bytes) -> None:
+        os.write(self._leader, keys)
+
+    def sees(self, text: str) -> None:
+        """Wait until this is shown, after what was seen before."""
+        while text.encode() not in self._shown:
+            assert select.select([self._leader], [], [], 10)[0], self._shown
+            self._shown += os.read(self._leader, 1000)
+        self._shown = self._shown.partition(text.encode())[2]
+
+
+@contextmanager
+def seated(server: Server) -> Iterator[tuple[Person, subprocess.Popen[bytes]]]:
+    """At a terminal that is the process' own, so that Ctrl-C is a key and not a signal of the test's."""
+    code = (
+        "import fcntl, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"sys.path.insert(0, {str(SERVICE)!r}); from xpuserve.cli import main; sys.exit(main())"
+    )
+    leader, terminal = pty.openpty()
+    # Whoever runs the tests may have Python show everything at once.
+    environment = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": ""}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "chat", "--url", server.url],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        os.close(terminal)
+        try:
+            yield Person(leader), process
+        finally:
+            process.kill()
+            os.close(leader)
+
+
+def test_a_person_at_a_terminal_stops_an_answer_and_begins_anew(server: Server) -> None:
+    with seated(server) as (person, process):
+        person.sees("You: ")
+        person.types(b"hang\n")
+        person.sees("Model: Paris é")  # while the answer is under way
+        person.types(b"\x03")
+        person.sees("(stopped)")
+        person.sees("You: ")
+        person.types(b"And then?\n")
+        person.sees("Model: Paris é")
+        person.sees("[4 tokens, ")
+        person.sees("You: ")
+        person.types(b"/new\n")
+        person.sees("(a new conversation)")
+        person.sees("You: ")
+        person.types(b"Where?\n")
+        person.sees("Model: Paris é")
+        person.sees("You: ")
+        person.types(b"\x04")
+        assert process.wait(10) == 0
+    contents = [[message["content"] for message in body["messages"]] for body in server.asked]
+    assert contents == [["hang"], ["hang", "Paris é", "And then?"], ["Where?"]]
 
 
 def test_a_home_that_cannot_be_written_is_no_reason_not_to_talk(

@@ -3,7 +3,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import ByteTokenizer
+from xpuserve.engine.answer import Answer
 from xpuserve.engine.detokenizer import Detokenizer
+from xpuserve.engine.request import Event, Piece, Request, Sampling, Token
+from xpuserve.engine.runner import Output
+from xpuserve.metrics import Metrics
 
 
 def pieces(text: str, stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:
@@ -44,6 +48,38 @@ def test_a_long_answer_is_decoded_little_by_little() -> None:
     assert "".join(map(detokenizer.push, range(100))) == " ".join(map(str, range(100)))
     assert max(decoded) <= 8
     assert len(decoded) < 120  # a call of a tokenizer takes its time
+
+
+def test_bytes_that_never_become_a_character_are_decoded_little_by_little() -> None:
+    decoded: list[int] = []
+
+    def decode(ids: Sequence[int]) -> str:
+        decoded.append(len(ids))
+        return ByteTokenizer().decode(ids)
+
+    detokenizer = Detokenizer(decode)
+    out = [detokenizer.push(0xF0) for _ in range(1000)]
+    assert max(decoded) <= 8 + 4
+    assert out[:4] == ["", "", "", "\ufffd"]
+    assert "".join(out) + detokenizer.finish() == "\ufffd" * 1000
+
+
+def test_a_character_after_bytes_that_are_none_comes_whole() -> None:
+    for many in range(12):
+        detokenizer = Detokenizer(ByteTokenizer().decode)
+        out = [detokenizer.push(token) for token in [0xF0] * many + list("😀é".encode())]
+        assert "".join(out) + detokenizer.finish() == "\ufffd" * many + "😀é"
+
+
+def test_log_probabilities_go_with_the_text_after_bytes_that_are_no_character() -> None:
+    events: list[Event] = []
+    request = Request("r", [1], Sampling(100, logprobs=0), events.append)
+    answer = Answer(request, Detokenizer(ByteTokenizer().decode, ("END",)), Metrics())
+    written = [0xF0] * 20 + list(b"ab END")
+    assert answer.take(Output(request, [Token(token, -1.0) for token in written])) == "stop"
+    told = [token for event in events if isinstance(event, Piece) for token in event.tokens]
+    assert [token.text.strip("\ufffd") for token in told[-3:]] == ["a", "b", " "]
+    assert [token.offset for token in told[-2:]] == [21, 22]
 
 
 def test_a_stop_sequence_ends_the_text_and_never_shows() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy
@@ -15,6 +17,7 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_document import chec
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_metrics import read, scrape
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyBackend, TinyTokenizer, expected, logits
 from fastapi.testclient import TestClient
+from openai import OpenAI
 from xpuserve.api.app import create_app
 from xpuserve.engine.loop import Engine
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, Sampling
@@ -97,6 +100,43 @@ def test_one_that_leaves_does_not_disturb_the_others(engine: Engine) -> None:
     assert read(text, "vllm:request_success_total", finished_reason="length") == 2
 
 
+def test_a_prompt_that_takes_long_to_encode_holds_up_no_answer(
+    engine: Engine, tiny: TinyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding, may_end = threading.Event(), threading.Event()
+
+    def encode(text: str, *, special: bool) -> list[int]:
+        encoding.set()
+        assert may_end.wait(10)
+        return [1]
+
+    monkeypatch.setattr(tiny.second, "encode", encode)
+    with ThreadPoolExecutor(1) as pool:
+        prompt = pool.submit(engine.encode_text, "a long one")
+        try:
+            assert encoding.wait(5)
+            beside = Asked(PROMPT)
+            engine.submit(beside)
+            assert beside.outcome()[0] == answer(PROMPT, 20)
+        finally:
+            may_end.set()
+        assert prompt.result() == [1]
+
+
+def test_prompts_are_encoded_one_at_a_time(engine: Engine, tiny: TinyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2)
+
+    def encode(text: str, *, special: bool) -> list[int]:
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.2)  # it breaks where no other comes
+            raise AssertionError("two at a time")
+        return [1]
+
+    monkeypatch.setattr(tiny.second, "encode", encode)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(engine.encode_text, "ab")) == [[1], [1]]
+
+
 def test_without_memory_for_all_the_newest_is_told_to_come_back(client: TestClient, tiny: TinyBackend) -> None:
     tiny.model.most_cells = 20
     response = client.post(TEXT, json=text("x" * 30, temperature=0))
@@ -175,6 +215,53 @@ def test_how_likely_the_tokens_of_a_text_are(client: TestClient) -> None:
     assert choice["logprobs"]["text_offset"] == [0, 1, 2, 3, 4]
     choice = client.post(TEXT, json=text(PROMPT, temperature=0, max_tokens=5, logprobs=0)).json()["choices"][0]
     assert choice["logprobs"]["top_logprobs"] is None
+
+
+@pytest.fixture
+def official(url: str) -> Iterator[OpenAI]:
+    """OpenAI's own client, unmodified."""
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=10) as client:
+        yield client
+
+
+def test_the_official_client_is_told_how_likely_the_tokens_of_a_chat_are(official: OpenAI) -> None:
+    asked: Any = {
+        **{"model": MODEL, "messages": [{"role": "user", "content": PROMPT}], "temperature": 0, "max_tokens": 5},
+        **{"logprobs": True, "top_logprobs": 3},
+    }
+    choice = official.chat.completions.create(**asked).choices[0]
+    assert choice.logprobs and choice.logprobs.content
+    content = choice.logprobs.content
+    assert [{other.token: other.logprob for other in token.top_logprobs} for token in content] == logprobs(PROMPT, 3)
+    assert [token.token for token in content] == list(choice.message.content or "")
+    assert [token.logprob for token in content] == [token.top_logprobs[0].logprob for token in content]
+    assert bytes(byte for token in content for byte in token.bytes or ()).decode() == choice.message.content
+    chunks = [chunk.choices[0] for chunk in official.chat.completions.create(**asked, stream=True)]
+    streamed = [token for chunk in chunks if chunk.logprobs for token in chunk.logprobs.content or ()]
+    assert streamed == content
+    with official.chat.completions.stream(**asked) as stream:  # which the client itself puts together
+        for _ in stream:
+            pass
+        assembled = stream.current_completion_snapshot.choices[0].logprobs
+    assert assembled
+    assert assembled.content == content
+
+
+def test_the_official_client_is_told_how_likely_the_tokens_of_a_text_are(official: OpenAI) -> None:
+    asked: Any = {"model": MODEL, "prompt": PROMPT, "temperature": 0, "max_tokens": 5, "logprobs": 2}
+    choice = official.completions.create(**asked).choices[0]
+    told = choice.logprobs
+    assert told and told.tokens and told.token_logprobs
+    assert told.tokens == list(choice.text)
+    assert told.top_logprobs == logprobs(PROMPT, 2)
+    assert told.token_logprobs == [max(top.values()) for top in told.top_logprobs or ()]
+    assert told.text_offset == [0, 1, 2, 3, 4]
+    chunks = [chunk.choices[0].logprobs for chunk in official.completions.create(**asked, stream=True)]
+    parts = [part for part in chunks if part]
+    assert [token for part in parts for token in part.tokens or ()] == told.tokens
+    assert [chance for part in parts for chance in part.token_logprobs or ()] == told.token_logprobs
+    assert [top for part in parts for top in part.top_logprobs or ()] == told.top_logprobs
+    assert [offset for part in parts for offset in part.text_offset or ()] == told.text_offset
 
 
 def test_tokens_of_a_stop_sequence_are_not_told(client: TestClient) -> None:

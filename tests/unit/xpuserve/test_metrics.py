@@ -59,6 +59,8 @@ def test_an_answer_is_counted(client: TestClient) -> None:
         "vllm:request_inference_time_seconds_count": 2,
         "vllm:request_prompt_tokens_sum": 12,
         "vllm:request_generation_tokens_sum": 7,
+        "vllm:request_max_num_generation_tokens_sum": 7,
+        "vllm:request_max_num_generation_tokens_count": 2,
         "vllm:request_params_max_tokens_sum": 45,
         "vllm:num_requests_running": 0,
         "vllm:num_requests_waiting": 0,
@@ -68,6 +70,25 @@ def test_an_answer_is_counted(client: TestClient) -> None:
         assert read(text, name, **({"finished_reason": reason} if reason else {})) == value, key
     assert read(text, "http_requests_total", handler=CHAT, method="POST", status="200") == 2
     assert read(text, "process_resident_memory_bytes") > 10**7
+
+
+def test_of_several_answers_to_a_prompt_the_longest_is_counted_when_all_are_complete() -> None:
+    metrics = Metrics("m", 100)
+    prompts = [[1], [1]]
+    together = [
+        Request(f"r{n}", prompts[n // 3], Sampling(50), lambda event: None, times=Times(tokens=tokens))
+        for n, tokens in enumerate((10, 40, 20, 5))
+    ]
+    for each in together:
+        each.together = together
+    name = "vllm:request_max_num_generation_tokens"
+    seen = []
+    for each in together:
+        metrics.over(each, "stop")
+        text = metrics.text(0, 0)
+        seen.append((read(text, f"{name}_count"), read(text, f"{name}_sum")))
+    assert seen == [(0, 0), (0, 0), (1, 40), (2, 45)]
+    assert read(text, f"{name}_bucket", le="20.0") == 1
 
 
 def test_what_runs_and_waits(client: TestClient, engine: Engine, backend: FakeBackend) -> None:

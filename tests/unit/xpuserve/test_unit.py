@@ -21,6 +21,7 @@ VALUES: dict[str, Any] = {
     "__inference_allowed": ["192.0.2.0/24"],
     "__inference_local": False,
     "inference_start_timeout": 3600,
+    "inference_stop_timeout": 60,
     "model_resolved": {"name": "fake-1b"},
 }
 
@@ -41,4 +42,10 @@ def test_systemd_understands_the_unit(tmp_path: Path, device: str, local: bool) 
     assert [line for line in done.stderr.splitlines() if "xpuserve" in line] == []
     assert done.returncode == 0, done.stderr
     assert "\nWatchdogSec=30\n" in text
+    assert "\nTimeoutStopSec=70\n" in text
+    assert "\nLimitNOFILE=65536\n" in text
+    # It is tried again for ever, but for a configuration that cannot be used, and not at once.
+    assert "\nStartLimitIntervalSec=0\n" in text
+    assert "\nRestartPreventExitStatus=2\n" in text
+    assert "\nRestartSec=10\n" in text
     assert "\nIPAddressDeny=any\n" in text

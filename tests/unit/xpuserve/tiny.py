@@ -127,9 +127,13 @@ class TinyBackend(Backend):
 
     def __init__(self) -> None:
         self.model = TinyModel()
+        self.second = TinyTokenizer()
 
     def load(self) -> None:
         self.tokenizer = TinyTokenizer()
+
+    def second_tokenizer(self) -> TinyTokenizer:
+        return self.second
 
     def runner(self) -> Scheduler:
         return Scheduler(self.model, rows=4, cache_tokens=10**8, prefill_tokens=16)

@@ -1,11 +1,14 @@
 """The command line. Exit status: 0 done, 1 it failed, 2 wrong usage or configuration, 3 the weights are pickle files.
 
+systemd tries again after all but 2.
+
 `chat`, `bench` and `inspect` need no library, so they run wherever there is a Python.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import socket
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from xpuserve.settings import Settings
 
 _CONFIG = Path("/etc/xpuserve/config.json")
+# Why an address cannot be listened on now, and can later: the network is not up yet, or an earlier process not gone.
+_NOT_YET = (errno.EADDRNOTAVAIL, errno.EADDRINUSE)
 _KEY_VARIABLE = "XPUSERVE_API_KEY"
 
 
@@ -256,7 +261,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listener = socket.create_server((settings.host, port), family=family)
     except (OSError, OverflowError) as error:
-        return _error(f"cannot listen on {settings.host} port {port}: {getattr(error, 'strerror', '') or error}", 2)
+        status = 1 if getattr(error, "errno", None) in _NOT_YET else 2
+        message = f"cannot listen on {settings.host} port {port}: {getattr(error, 'strerror', '') or error}"
+        return _error(message, status)
     _prepare(settings)
     from xpuserve import logs, server  # noqa: PLC0415 - after the environment is set
 

@@ -110,6 +110,9 @@ class Metrics:
         self._decode = Histogram("vllm:request_decode_time_seconds", "From the first token to the last.", _REQUEST)
         self._prompts = Histogram("vllm:request_prompt_tokens", "Tokens of a prompt.", tokens)
         self._answers = Histogram("vllm:request_generation_tokens", "Tokens of an answer.", tokens)
+        self._longest = Histogram(
+            "vllm:request_max_num_generation_tokens", "Tokens of the longest of a prompt's answers.", tokens
+        )
         self._wanted = Histogram("vllm:request_params_max_tokens", "Tokens that an answer may have.", tokens)
         self._http = Counter("http_requests_total", "HTTP requests that were answered.")
         self._memory = Gauge("process_resident_memory_bytes", "Memory that the process has.")
@@ -124,6 +127,7 @@ class Metrics:
                 self._decode,
                 self._prompts,
                 self._answers,
+                self._longest,
                 self._wanted,
                 self._http,
                 self._memory,
@@ -164,6 +168,10 @@ class Metrics:
             self._inference.see(now - times.started)
             self._prompts.see(len(request.prompt))
             self._answers.see(times.tokens)
+            times.complete = True
+            answers = [each.times for each in request.together if each.prompt is request.prompt] or [times]
+            if all(each.complete for each in answers):
+                self._longest.see(max(each.tokens for each in answers))
             self._wanted.see(request.sampling.max_tokens)
             if times.tokens:
                 self._prefill.see(times.first - times.started)

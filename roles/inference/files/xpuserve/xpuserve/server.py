@@ -21,9 +21,9 @@ from xpuserve.keys import Keys, KeysError
 from xpuserve.metrics import Metrics
 from xpuserve.settings import Settings
 
-# What follows SIGTERM; together less than the unit's TimeoutStopSec.
-DRAIN_SECONDS = 20  # for answers under way; those that take longer end with an error
-CLOSE_SECONDS = 2  # for that error to reach the clients
+# What follows SIGTERM when answers under way have had settings.stop_timeout; together less than what the unit's
+# TimeoutStopSec is longer than that.
+CLOSE_SECONDS = 2  # for an error to reach the clients of those that took longer
 STOP_SECONDS = 3  # for the engine to leave its library
 
 log = logging.getLogger(__name__)
@@ -36,10 +36,11 @@ class Server(uvicorn.Server):
     the two hangs, systemd ends the process and starts it anew.
     """
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, stall_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, settings: Settings) -> None:
         super().__init__(config)
         self._engine = engine
-        self._stall_seconds = stall_seconds
+        self._stall_seconds = settings.stall_timeout
+        self._drain_seconds = settings.stop_timeout
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server."""
@@ -53,7 +54,7 @@ class Server(uvicorn.Server):
         systemd.notify("STOPPING=1")
         stopped = Failed("the server is shutting down", code="shutting_down")
         self._engine.drain(stopped)
-        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._engine.abort, stopped)
+        asyncio.get_running_loop().call_later(self._drain_seconds, self._engine.abort, stopped)
         await super().shutdown(sockets)
 
     async def _keep_watch(self, interval: float) -> None:
@@ -100,9 +101,9 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
     )
     limits = Limits(settings.model.context_length, settings.max_tokens_default, settings.request_timeout)
     app = create_app(engine, settings.model.name, limits, keys, stall_seconds=settings.stall_timeout)
-    close = DRAIN_SECONDS + CLOSE_SECONDS
+    close = settings.stop_timeout + CLOSE_SECONDS
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=close)
-    server = Server(config, engine, settings.stall_timeout)
+    server = Server(config, engine, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself the signal again when it has stopped; this handler then lets us go on.
         signal.signal(number, server.handle_exit)

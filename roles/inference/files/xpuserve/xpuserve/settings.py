@@ -82,6 +82,7 @@ class Settings(BaseModel):
     request_timeout: int = Field(default=600, ge=0)  # seconds for a whole answer, waiting included; 0 is no limit
     queue_requests: int = Field(default=32, ge=1)  # that may wait; more are refused
     stall_timeout: int = Field(default=300, ge=1)  # seconds without a step that ended, after which the engine hangs
+    stop_timeout: int = Field(default=60, ge=1)  # seconds that answers under way have when the service is to end
     queue_tokens: int = Field(default=65536, ge=1)  # of prompts that may wait
     batch_rows: int = Field(default=0, ge=0)  # requests that are on the device together; 0 leaves it to the engine
     cache_tokens: int = Field(default=0, ge=0)  # that their key-value caches hold together; 0 leaves it to the engine

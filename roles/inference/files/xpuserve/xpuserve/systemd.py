@@ -16,15 +16,15 @@ def watchdog_seconds() -> float:
 def notify(state: str, *, wait: bool = True) -> None:
     """Send lines such as READY=1 or STATUS=... to the service manager; without one, do nothing.
 
-    Without `wait`, nothing is sent while the manager has not read what came before.
+    Without `wait`, nothing is sent while the manager has not read what came before. That it cannot be told, or no file
+    be opened, is no reason to end.
     """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
         channel.setblocking(wait)
-        with suppress(BlockingIOError):
-            channel.connect(address)
-            channel.sendall(state.encode())
+        channel.connect(address)
+        channel.sendall(state.encode())

@@ -27,9 +27,10 @@ from xpuserve.engine.request import Failed, Finished, Piece, TokenText
 from xpuserve.keys import Keys
 from xpuserve.metrics import CONTENT_TYPE
 
-# What a body may be long: far more than any text of as many tokens as the context has. Without a limit, one client
-# takes the memory, and the tokenizer's time, from all.
-BODY_BYTES, BODY_BYTES_PER_TOKEN = 65536, 32
+# What a body may be long: more than any text of as many tokens as the context has. A token is four letters where it is
+# long, and JSON may write each of them in six bytes. Without a limit, one client takes the memory, and the tokenizer's
+# time, from all.
+BODY_BYTES, BODY_BYTES_PER_TOKEN = 65536, 24
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Model(ABC):
 
 
 class Backend(ABC):
-    """One loaded model on one device. Only the engine's thread calls its methods."""
+    """One loaded model on one device. Only the engine's thread calls its methods, and its tokenizer's."""
 
     tokenizer: Tokenizer
     # What requests may ask for and not every engine has: logit_bias, logprobs, top_logprobs.
@@ -90,6 +90,10 @@ class Backend(ABC):
     @abstractmethod
     def load(self) -> None:
         """Read the weights into the device's memory and set `tokenizer`."""
+
+    def second_tokenizer(self) -> Tokenizer:
+        """A tokenizer for another thread, at the same time; the same one where two threads may use it."""
+        return self.tokenizer
 
     def runner(self) -> Runner:
         """What steps requests through the loaded model; unless a backend has better, one request at a time."""

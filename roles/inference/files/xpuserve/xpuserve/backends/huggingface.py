@@ -77,6 +77,10 @@ class HFBackend(Backend):
         self.tokenizer = self._load_tokenizer()
         self._stop_ids = _stop_ids(self._model.generation_config.eos_token_id, self.tokenizer.eos_id)
 
+    def second_tokenizer(self) -> Tokenizer:
+        """See Backend. Tokenizers of transformers are not made for two threads."""
+        return self._load_tokenizer()
+
     def _find_gpu(self) -> None:
         if not torch.xpu.is_available():
             raise EngineError("PyTorch sees no Intel GPU: check the driver, the render group and ZE_AFFINITY_MASK")

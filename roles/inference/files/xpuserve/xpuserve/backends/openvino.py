@@ -28,7 +28,10 @@ BLOCK_TOKENS = {"cpu": 32, "gpu": 16}
 
 
 class OpenVINOTokenizer(Tokenizer):
-    """The tokenizer that OpenVINO GenAI finds in a GGUF file or beside an OpenVINO model."""
+    """The tokenizer that OpenVINO GenAI finds in a GGUF file or beside an OpenVINO model.
+
+    Two threads may use it at the same time: in the library every call takes a request of its own from a queue.
+    """
 
     def __init__(self, tokenizer: Any, context_length: int) -> None:
         self._tokenizer = tokenizer

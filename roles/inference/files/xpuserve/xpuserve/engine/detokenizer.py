@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 _INCOMPLETE = "\ufffd"
-# Tokens that are decoded together at most, unless a character has more: each call of a tokenizer costs far more than a
-# few tokens more in it.
+# Tokens that are decoded together at most, and those of a character: each call of a tokenizer costs far more than a few
+# tokens more in it.
 _TOGETHER = 8
+# Bytes of the longest character, and so tokens at most.
+_LONGEST = 4
 
 
 class Detokenizer:
@@ -30,19 +32,25 @@ class Detokenizer:
         """The text that may be given out now that `token` has come (often none)."""
         self._ids.append(token)
         whole = self._decode(self._ids[self._start :])
-        text = whole[len(self._before) :]
+        text, read = whole[len(self._before) :], len(self._ids)
         if text.endswith(_INCOMPLETE):
-            return ""
-        last, self._read, self._before = self._read, len(self._ids), whole
+            if read - self._read < _LONGEST:
+                return ""
+            # These bytes are no character, nor the beginning of one: the first of them will not be part of any.
+            read = self._read + 1
+            whole = self._decode(self._ids[self._start : read])
+            text = whole[len(self._before) :]
+        last, self._read, self._before = self._read, read, whole
         if self._read - self._start >= _TOGETHER:
             self._start = last
-            self._before = self._decode(self._ids[last:])
+            self._before = self._decode(self._ids[last:read])
         return self._until_stop(text)
 
     def each(self, ids: Sequence[int]) -> list[str]:
         """The text of each of these tokens, if it came next; U+FFFD where that ends within a character."""
         context = self._ids[self._start :]
-        whole = self._decode(context).rstrip(_INCOMPLETE)
+        before = len(self._before)
+        whole = self._before + self._decode(context)[before:].rstrip(_INCOMPLETE)
         texts = [self._decode([*context, token]) for token in ids]
         return [_INCOMPLETE if text.endswith(_INCOMPLETE) else text[len(whole) :] for text in texts]
 

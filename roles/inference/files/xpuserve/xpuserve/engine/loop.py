@@ -67,7 +67,7 @@ class Engine:
         self._progress = 0.0  # when work began or a step ended last
         self._closed: Optional[Failed] = None  # what those are told who come now
         self._stopping = False
-        self._tokenizer_lock = threading.Lock()  # the web side encodes while this thread decodes
+        self._encoding = threading.Lock()  # one prompt at a time, however many the web side has
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._cache_usage = 0.0
         self.ready = False
@@ -176,17 +176,13 @@ class Engine:
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation; raises PromptError."""
-        with self._tokenizer_lock:
-            return prompts.encode_chat(self._backend.tokenizer, self._prompt_format, messages)
+        with self._encoding:
+            return prompts.encode_chat(self._encoder, self._prompt_format, messages)
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a plain text."""
-        with self._tokenizer_lock:
-            return prompts.encode_text(self._backend.tokenizer, text)
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        with self._tokenizer_lock:
-            return self._backend.tokenizer.decode(ids)
+        with self._encoding:
+            return prompts.encode_text(self._encoder, text)
 
     def _run(self) -> None:
         try:
@@ -218,6 +214,8 @@ class Engine:
         started = time.monotonic()
         self._on_status("loading the model")
         self._backend.load()
+        # The web side's: a long prompt that it encodes must not hold up the tokens that this thread decodes.
+        self._encoder = self._backend.second_tokenizer()
         log.info("model loaded in %.1f s", time.monotonic() - started)
         self._on_status("testing the model")
         self._runner = self._backend.runner()
@@ -255,7 +253,7 @@ class Engine:
                 if not self._waiting or not self._runner.fits(self._waiting[0]):
                     return
                 request = self._waiting.popleft()
-                each = Answer(request, Detokenizer(self._decode, request.sampling.stop), self.metrics)
+                each = Answer(request, Detokenizer(self._backend.tokenizer.decode, request.sampling.stop), self.metrics)
                 self._answers[request] = each
                 request.times.started = time.monotonic()
             try:

@@ -97,6 +97,7 @@ class Times:
     first: float = 0.0
     last: float = 0.0
     tokens: int = 0
+    complete: bool = False
     cached: Optional[int] = None  # tokens of the prompt that an earlier request had left in the cache, if that is known
 
 
