@@ -14,11 +14,13 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import (
     expected,
     request,
 )
+from xpuserve.backends.base import EngineError
 from xpuserve.engine import selftest
 from xpuserve.engine.batch import Batch, Prefill
 from xpuserve.engine.prefix import CONVERSATIONS, LEAST_TOKENS, PrefixCache
-from xpuserve.engine.request import Request, Sampling, Token
+from xpuserve.engine.request import Request, Sampling
 from xpuserve.engine.runner import OutOfMemoryError
+from xpuserve.engine.sampler import LogitsError, Sampler
 from xpuserve.engine.scheduler import Scheduler
 
 # Two prompts whose answers are long.
@@ -326,16 +328,17 @@ def test_how_full_the_cache_is() -> None:
     assert run.scheduler.cache_usage == run.scheduler._kept.tokens / 1000 > 0
 
 
-def generate(prompt: Any, sampling: Sampling) -> Any:
-    model = TinyModel()
+def generate(prompt: Any, sampling: Sampling, model: Optional[TinyModel] = None) -> Any:
+    model = model or TinyModel()
+    choose = Sampler(sampling, prompt)
     batch = Batch(model)
     prefill = Prefill(model, prompt)
     logits = prefill.read(1000)
     batch.change([], [prefill.part()])
     for _ in range(sampling.max_tokens):
-        token = int(logits.argmax())
-        yield Token(token)
-        logits = batch.decode([token])[0]
+        token = choose(logits)
+        yield token
+        logits = batch.decode([token.id])[0]
 
 
 class Noisy(TinyModel):
@@ -368,6 +371,29 @@ class Crossed(TinyModel):
         return logits[::-1], cache
 
 
+class NaN(TinyModel):
+    """As a kernel gives that reads memory which nobody wrote."""
+
+    def forward(self, *arguments: Any) -> Any:
+        logits, cache = super().forward(*arguments)
+        return logits * numpy.nan, cache
+
+
+class Infinite(TinyModel):
+    def forward(self, *arguments: Any) -> Any:
+        logits, cache = super().forward(*arguments)
+        logits[:, 7] = numpy.inf
+        return logits, cache
+
+
+class Zero(TinyModel):
+    """As a kernel gives that never ran."""
+
+    def forward(self, *arguments: Any) -> Any:
+        logits, cache = super().forward(*arguments)
+        return logits * 0, cache
+
+
 class Broken(TinyModel):
     def forward(self, *arguments: Any) -> Any:
         raise RuntimeError("no kernel image")
@@ -375,10 +401,24 @@ class Broken(TinyModel):
 
 @pytest.mark.parametrize(
     ("model", "right"),
-    [(TinyModel, True), (Noisy, True), (Unmasked, False), (Misplaced, False), (Crossed, False), (Broken, False)],
+    [
+        *((TinyModel, True), (Noisy, True), (Unmasked, False), (Misplaced, False), (Crossed, False), (Broken, False)),
+        *((NaN, False), (Infinite, False), (Zero, False)),
+    ],
 )
 def test_a_model_that_answers_otherwise_in_a_batch_is_found(
     model: type[TinyModel], right: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert selftest.agrees(generate, model(), TinyTokenizer()) is right
     assert ("one at a time" in caplog.text) is not right
+
+
+@pytest.mark.parametrize(
+    ("model", "error"), [(NaN, LogitsError), (Infinite, LogitsError), (Zero, EngineError), (Broken, RuntimeError)]
+)
+def test_a_model_that_gives_garbage_alone_too_is_not_served(model: type[TinyModel], error: type[Exception]) -> None:
+    def garbage(prompt: Any, sampling: Sampling) -> Any:
+        return generate(prompt, sampling, model())
+
+    with pytest.raises(error):
+        selftest.agrees(garbage, model(), TinyTokenizer())

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xpuserve.backends.base import Model, Tokenizer
+import numpy
+
+from xpuserve.backends.base import EngineError, Model, Tokenizer
 from xpuserve.engine.batch import Batch, Prefill
 from xpuserve.engine.prompts import encode_text
 from xpuserve.engine.request import Sampling
@@ -21,6 +23,8 @@ TEXTS = (
 )
 TOKENS = 12
 CHUNK = 5
+# Likeliest tokens of a step that are looked at: a model that finds all of them as likely has read nothing.
+LIKELIEST = 20
 # Sums in another order give slightly other logits, and of two tokens that are almost as likely, the other. What may lie
 # between them, in standard deviations of all logits; between the likeliest token and any other there are several.
 TOLERANCE = 0.25
@@ -29,11 +33,13 @@ log = logging.getLogger(__name__)
 
 
 def agrees(generate: Callable[[Sequence[int], Sampling], Tokens], model: Model, tokenizer: Tokenizer) -> bool:
-    """Whether known prompts get the same tokens from `generate`, one at a time, and from `model` in a batch."""
+    """Whether known prompts get the same tokens from `generate`, one at a time, and from `model` in a batch.
+
+    Raises what `generate` raises, and EngineError where its answers are no model's: then nothing can be served.
+    """
+    prompts = [encode_text(tokenizer, text) for text in TEXTS]
+    alone = [_alone(generate, prompt) for prompt in prompts]
     try:
-        prompts = [encode_text(tokenizer, text) for text in TEXTS]
-        sampling = Sampling(TOKENS, temperature=0, ignore_eos=True)
-        alone = [[token.id for token in generate(prompt, sampling) if token] for prompt in prompts]
         wrong = _disagreement(model, prompts, alone)
     except Exception:
         log.exception("the batching test failed; requests are served one at a time")
@@ -41,6 +47,18 @@ def agrees(generate: Callable[[Sequence[int], Sampling], Tokens], model: Model, 
     if wrong:
         log.error("in a batch the model answers otherwise than alone, so requests are served one at a time: %s", wrong)
     return not wrong
+
+
+def _alone(generate: Callable[[Sequence[int], Sampling], Tokens], prompt: Sequence[int]) -> list[int]:
+    """The likeliest answer to a prompt by itself."""
+    tokens = []
+    for token in generate(prompt, Sampling(TOKENS, temperature=0, ignore_eos=True, logprobs=LIKELIEST)):
+        if token is None:
+            continue
+        if len({chance for _, chance in token.top}) == 1:
+            raise EngineError("the model finds all tokens equally likely, so its answers would be garbage")
+        tokens.append(token.id)
+    return tokens
 
 
 def _disagreement(model: Model, prompts: Sequence[Sequence[int]], alone: Sequence[Sequence[int]]) -> str:
@@ -56,7 +74,9 @@ def _disagreement(model: Model, prompts: Sequence[Sequence[int]], alone: Sequenc
     def differs(n: int, logits: Any) -> bool:
         expected = alone[n][compared[n]]
         compared[n] += 1
-        return bool(logits.max() - logits[expected] > TOLERANCE * logits.std())
+        with numpy.errstate(invalid="ignore"):
+            spread = logits.std()  # NaN where a logit is not finite, and 0 where all are the same: neither is an answer
+            return not (spread > 0 and logits.max() - logits[expected] <= TOLERANCE * spread)
 
     while waiting or rows:
         keep = [at for at, n in enumerate(rows) if compared[n] < TOKENS]
