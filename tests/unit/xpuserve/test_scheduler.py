@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any, Optional
 
 import numpy
@@ -328,6 +329,9 @@ def test_how_full_the_cache_is() -> None:
     assert run.scheduler.cache_usage == run.scheduler._kept.tokens / 1000 > 0
 
 
+SERVED = selftest.Served(rows=8, cache_tokens=10000, prefill_tokens=100, context_length=1000)
+
+
 def generate(prompt: Any, sampling: Sampling, model: Optional[TinyModel] = None) -> Any:
     model = model or TinyModel()
     choose = Sampler(sampling, prompt)
@@ -371,6 +375,21 @@ class Crossed(TinyModel):
         return logits[::-1], cache
 
 
+class FewRows(TinyModel):
+    """Has a kernel of its own for more rows than four."""
+
+    def forward(self, ids: Any, *arguments: Any) -> Any:
+        logits, cache = super().forward(ids, *arguments)
+        return (logits[::-1] if len(ids) > 4 else logits), cache
+
+
+class ShortChunks(TinyModel):
+    """Misplaces the second part of a prompt, where that has more than a few tokens."""
+
+    def forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> Any:
+        return super().forward(ids, positions - (cache is not None and ids.shape[1] > 5), mask, cache)
+
+
 class NaN(TinyModel):
     """As a kernel gives that reads memory which nobody wrote."""
 
@@ -403,13 +422,13 @@ class Broken(TinyModel):
     ("model", "right"),
     [
         *((TinyModel, True), (Noisy, True), (Unmasked, False), (Misplaced, False), (Crossed, False), (Broken, False)),
-        *((NaN, False), (Infinite, False), (Zero, False)),
+        *((FewRows, False), (ShortChunks, False), (NaN, False), (Infinite, False), (Zero, False)),
     ],
 )
 def test_a_model_that_answers_otherwise_in_a_batch_is_found(
     model: type[TinyModel], right: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert selftest.agrees(generate, model(), TinyTokenizer()) is right
+    assert selftest.agrees(generate, model(), TinyTokenizer(), SERVED) is right
     assert ("one at a time" in caplog.text) is not right
 
 
@@ -421,4 +440,28 @@ def test_a_model_that_gives_garbage_alone_too_is_not_served(model: type[TinyMode
         return generate(prompt, sampling, model())
 
     with pytest.raises(error):
-        selftest.agrees(garbage, model(), TinyTokenizer())
+        selftest.agrees(garbage, model(), TinyTokenizer(), SERVED)
+
+
+@pytest.mark.parametrize("rows", [2, 5, 8, 16])
+def test_as_many_rows_are_tested_as_are_served_and_a_prompt_of_several_parts(rows: int) -> None:
+    model = TinyModel()
+    assert selftest.agrees(generate, model, TinyTokenizer(), replace(SERVED, rows=rows))
+    assert max(seen for seen, _ in model.steps) == rows
+    parts = [tokens for _, tokens in model.steps if tokens > selftest.CHUNK]
+    assert parts == [SERVED.prefill_tokens]
+    assert len(model.steps) < 60  # however many rows: each prompt is read once
+
+
+@pytest.mark.parametrize("tokens", [1, 30, 200, 600])
+def test_the_test_takes_no_more_memory_than_rows_will(tokens: int) -> None:
+    longest = max(map(len, selftest.TEXTS)) + selftest.TOKENS
+    model = TinyModel()
+    model.most_cells = max(tokens, longest)  # one row always has room
+    assert selftest.agrees(generate, model, TinyTokenizer(), replace(SERVED, rows=16, cache_tokens=tokens))
+
+
+@pytest.mark.parametrize("context", [16, 40])
+def test_no_prompt_is_cut_to_nothing_or_longer_than_may_be(context: int) -> None:
+    *_, (_, long, _) = selftest._questions(TinyTokenizer(), replace(SERVED, context_length=context))
+    assert len(long) == context - selftest.TOKENS

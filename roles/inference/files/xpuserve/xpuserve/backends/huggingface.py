@@ -106,15 +106,17 @@ class HFBackend(Backend):
         model = self._rows() if rows > 1 else None
         if model is None:
             return OneAtATime(self.generate)
-        if not selftest.agrees(self.generate, model, self.tokenizer):
+        prefill_tokens, context_length = self._settings.prefill_tokens, self._settings.model.context_length
+        served = selftest.Served(rows, self._cache_tokens(model, rows), prefill_tokens, context_length)
+        if not selftest.agrees(self.generate, model, self.tokenizer, served):
             return OneAtATime(self.generate, "degraded")
+        model.free()
+        cache_tokens = self._cache_tokens(model, rows)  # the test has had the device's libraries take what they need
+        return Scheduler(model, rows=rows, cache_tokens=cache_tokens, prefill_tokens=prefill_tokens)
+
+    def _cache_tokens(self, model: Model, rows: int) -> int:
         most = rows * self._settings.model.context_length
-        return Scheduler(
-            model,
-            rows=rows,
-            cache_tokens=self._settings.cache_tokens or max(1, min(most, model.cache_tokens())),
-            prefill_tokens=self._settings.prefill_tokens,
-        )
+        return self._settings.cache_tokens or max(1, min(most, model.cache_tokens()))
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Tokens:
         """See Backend."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -21,7 +22,10 @@ TEXTS = (
     "Water freezes at zero degrees Celsius and boils at one hundred, so at twenty degrees it is",
     "Monday, Tuesday, Wednesday, Thursday,",
 )
-TOKENS = 12
+# More than there are steps in which rows come, so that all are there together.
+TOKENS = 8
+COMING_STEPS = 4
+# In which the short prompts are read: what others leave of a step may be any part of it.
 CHUNK = 5
 # Likeliest tokens of a step that are looked at: a model that finds all of them as likely has read nothing.
 LIKELIEST = 20
@@ -32,21 +36,54 @@ TOLERANCE = 0.25
 log = logging.getLogger(__name__)
 
 
-def agrees(generate: Callable[[Sequence[int], Sampling], Tokens], model: Model, tokenizer: Tokenizer) -> bool:
+@dataclass(frozen=True)
+class Served:
+    """How the model is to be served: rows at a time, tokens that their caches hold together, tokens of a prompt that
+    are read at a time, and tokens that a request may have.
+    """
+
+    rows: int
+    cache_tokens: int
+    prefill_tokens: int
+    context_length: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """A prompt and the likeliest answer to it alone."""
+
+    text: str
+    prompt: Sequence[int]
+    answer: Sequence[int]
+    chunk: int
+
+
+def agrees(
+    generate: Callable[[Sequence[int], Sampling], Tokens], model: Model, tokenizer: Tokenizer, served: Served
+) -> bool:
     """Whether known prompts get the same tokens from `generate`, one at a time, and from `model` in a batch.
 
     Raises what `generate` raises, and EngineError where its answers are no model's: then nothing can be served.
     """
-    prompts = [encode_text(tokenizer, text) for text in TEXTS]
-    alone = [_alone(generate, prompt) for prompt in prompts]
+    known = [
+        Known(text, prompt, _alone(generate, prompt), chunk) for text, prompt, chunk in _questions(tokenizer, served)
+    ]
     try:
-        wrong = _disagreement(model, prompts, alone)
+        wrong = _disagreement(model, known, served)
     except Exception:
         log.exception("the batching test failed; requests are served one at a time")
         return False
     if wrong:
         log.error("in a batch the model answers otherwise than alone, so requests are served one at a time: %s", wrong)
     return not wrong
+
+
+def _questions(tokenizer: Tokenizer, served: Served) -> list[tuple[str, list[int], int]]:
+    """Texts, their tokens, and how many of them are read at a time; the last takes more than one step where any may."""
+    questions = [(text, encode_text(tokenizer, text), CHUNK) for text in TEXTS]
+    most = max(1, min(served.prefill_tokens + CHUNK, served.context_length - TOKENS, served.cache_tokens - TOKENS))
+    text = " ".join(TEXTS * (1 + most // len(TEXTS)))  # no text has less than a token
+    return [*questions, ("a long prompt", encode_text(tokenizer, text)[:most], served.prefill_tokens)]
 
 
 def _alone(generate: Callable[[Sequence[int], Sampling], Tokens], prompt: Sequence[int]) -> list[int]:
@@ -61,41 +98,58 @@ def _alone(generate: Callable[[Sequence[int], Sampling], Tokens], prompt: Sequen
     return tokens
 
 
-def _disagreement(model: Model, prompts: Sequence[Sequence[int]], alone: Sequence[Sequence[int]]) -> str:
-    """Where the batch first finds another token likelier than the one chosen alone; empty where it never does.
+@dataclass(eq=False)
+class _Row:
+    """A prompt in the batch, and how many tokens of its answer were compared."""
 
-    The batch reads the tokens that were chosen alone, whatever it finds. A row comes every second step, and goes when
-    its answer is complete, while others go on.
-    """
-    batch, waiting, step = Batch(model), list(range(len(prompts))), 0
-    rows: list[int] = []  # the prompt of each row
-    compared = [0] * len(prompts)  # tokens of each answer
+    known: Known
+    compared: int = 0
 
-    def differs(n: int, logits: Any) -> bool:
-        expected = alone[n][compared[n]]
-        compared[n] += 1
+    def differs(self, logits: Any) -> bool:
+        """Whether these logits prefer another token than the answer's next."""
+        expected = self.known.answer[self.compared]
+        self.compared += 1
         with numpy.errstate(invalid="ignore"):
             spread = logits.std()  # NaN where a logit is not finite, and 0 where all are the same: neither is an answer
             return not (spread > 0 and logits.max() - logits[expected] <= TOLERANCE * spread)
 
+
+def _disagreement(model: Model, known: Sequence[Known], served: Served) -> str:
+    """Where the batch first finds another token likelier than the one chosen alone; empty where it never does.
+
+    The batch reads the tokens that were chosen alone, whatever it finds. There are as many rows as will be served where
+    they have room together, the short prompts several times. They come in several steps, and go when their answers are
+    complete, while others go on.
+    """
+    *short, long = known
+    others = max(served.rows, len(known)) - 1
+    waiting = [_Row(short[n % len(short)]) for n in range(others)] + [_Row(long)]
+    read: dict[int, Prefill] = {}  # by what they read: a batch copies what it is given
+    batch, rows = Batch(model), list[_Row]()
     while waiting or rows:
-        keep = [at for at, n in enumerate(rows) if compared[n] < TOKENS]
-        new = [waiting.pop(0)] if waiting and step % 2 == 0 else []
-        prefills = [Prefill(model, prompts[n]) for n in new]
-        first = [_read(prefill) for prefill in prefills]
-        batch.change(keep, [prefill.part() for prefill in prefills])
-        rows = [rows[at] for at in keep] + new
-        if wrong := [n for n, logits in zip(new, first) if differs(n, logits)]:
-            return f"{TEXTS[wrong[0]]!r}, when its prompt is read in parts"
+        keep = [at for at, row in enumerate(rows) if row.compared < TOKENS]
+        rows, new = [rows[at] for at in keep], list[_Row]()
+        while waiting and len(new) < -(-served.rows // COMING_STEPS) and _fits([*rows, *new, waiting[0]], served):
+            row = waiting.pop(0)
+            new.append(row)
+            logits = None
+            if id(row.known) not in read:
+                prefill = read[id(row.known)] = Prefill(model, row.known.prompt)
+                while prefill.left:
+                    logits = prefill.read((prefill.left - 1) % row.known.chunk + 1)  # the last parts are whole ones
+            if logits is None:
+                row.compared += 1
+            elif row.differs(logits):
+                return f"{row.known.text!r}, when its prompt is read in parts"
+        batch.change(keep, [read[id(row.known)].part() for row in new])
+        rows += new
         if rows:
-            logits = batch.decode([alone[n][compared[n] - 1] for n in rows])
-            if wrong := [n for n, after in zip(rows, logits) if differs(n, after)]:
-                return f"{TEXTS[wrong[0]]!r}, token {compared[wrong[0]]}, in a batch of {len(rows)}"
-        step += 1
+            logits = batch.decode([row.known.answer[row.compared - 1] for row in rows])
+            if wrong := [row for row, after in zip(rows, logits) if row.differs(after)]:
+                return f"{wrong[0].known.text!r}, token {wrong[0].compared}, in a batch of {len(rows)}"
     return ""
 
 
-def _read(prefill: Prefill) -> Any:
-    while prefill.left:
-        logits = prefill.read(CHUNK)
-    return logits
+def _fits(rows: Sequence[_Row], served: Served) -> bool:
+    longest = max(len(row.known.prompt) for row in rows) + TOKENS
+    return len(rows) == 1 or (len(rows) <= served.rows and len(rows) * longest <= served.cache_tokens)
