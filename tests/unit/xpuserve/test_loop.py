@@ -16,7 +16,7 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_metrics import read,
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyBackend, TinyTokenizer, expected, logits
 from fastapi.testclient import TestClient
 from xpuserve.api.app import create_app
-from xpuserve.engine.loop import Engine
+from xpuserve.engine.loop import FAILED_STEPS, Engine
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, Sampling
 
 TOKENIZER = TinyTokenizer()
@@ -232,3 +232,64 @@ def test_an_engine_that_ends_answers_everyone_on_the_device(engine: Engine, tiny
     assert [each.outcome()[1] for each in together] == [Failed("it stops")] * 2
     wait_for(lambda: engine.running == 0)
     assert Finished not in map(type, list(together[0].events.queue))
+
+
+@pytest.fixture
+def failed() -> threading.Event:
+    """That the engine says that it failed."""
+    return threading.Event()
+
+
+def test_an_engine_whose_steps_all_fail_ends(tiny: TinyBackend, failed: threading.Event) -> None:
+    engine = Engine(tiny, prompt_format="tokenizer", warm_up=False, on_failed=failed.set)
+    engine.start()
+    before = Asked(PROMPT)
+    engine.submit(before)
+    assert before.outcome() == (answer(PROMPT, 20), Finished("length", 20))
+    tiny.model.lost = True
+    asked = [Asked(PROMPT + letter) for letter in "ABCDEFGHIJKLMNOPQRST"]
+    for n, each in enumerate(asked, start=1):
+        engine.submit(each)
+        assert isinstance(each.outcome()[1], Failed)
+        if n == FAILED_STEPS:
+            break
+    assert failed.wait(5)
+    engine.stop(5)
+    assert not engine.alive
+    engine.submit(asked[-1])
+    assert asked[-1].outcome()[1] == Failed("the engine ended")
+
+
+def test_an_engine_whose_steps_all_fail_ends_also_when_others_wait(tiny: TinyBackend, failed: threading.Event) -> None:
+    engine = Engine(tiny, prompt_format="tokenizer", warm_up=False, on_failed=failed.set)
+    asked = [Asked(PROMPT + letter) for letter in "ABCDEFGHIJKLMNOPQRST"]
+    engine.submit(*asked)
+    tiny.model.lost = True
+    engine.start()
+    assert failed.wait(5)
+    assert {type(each.outcome()[1]) for each in asked} == {Failed}
+
+
+def test_requests_that_fail_by_themselves_do_not_end_the_engine(engine: Engine, tiny: TinyBackend) -> None:
+    tiny.model.poison = TOKENIZER.encode("z", special=False)[0]
+    for _ in range(3 * FAILED_STEPS):
+        bad = Asked("z" * 20)
+        engine.submit(bad)
+        assert isinstance(bad.outcome()[1], Failed)
+    good = Asked(PROMPT)
+    engine.submit(good)
+    assert good.outcome()[0] == answer(PROMPT, 20)
+
+
+def test_requests_without_memory_do_not_end_an_engine_that_has_some_for_others(
+    engine: Engine, tiny: TinyBackend
+) -> None:
+    tiny.model.most_cells = 20
+    for _ in range(3 * FAILED_STEPS):
+        large = Asked(PROMPT * 4)
+        engine.submit(large)
+        assert large.outcome()[1].code == "out_of_memory"  # type: ignore[union-attr]
+    tiny.model.most_cells = None
+    good = Asked(PROMPT)
+    engine.submit(good)
+    assert good.outcome()[0] == answer(PROMPT, 20)

@@ -42,11 +42,17 @@ class TinyModel(Model):
         self.most_cells: Optional[int] = None  # rows times columns that memory is there for
         self.fails_after: Optional[int] = None  # tokens in a prompt
         self.decodes = True
+        self.lost = False
+        self.poison: Optional[int] = None  # a token that no kernel can read
         self.freed = 0
 
     def forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> tuple[Any, Any]:
         rows, tokens = ids.shape
         columns = cache.columns if cache else 0
+        if self.lost:
+            raise RuntimeError("device lost")
+        if self.poison in ids:
+            raise IndexError("index out of range")
         self._need(rows, columns + tokens)
         if self.fails_after is not None and tokens > self.fails_after:
             raise ValueError("a prompt that the model cannot read")
