@@ -317,6 +317,49 @@ def test_a_batch_that_the_model_cannot_decode_fails_and_the_next_is_served() -> 
     assert is_right(run, rows[0])
 
 
+def test_prompts_that_were_not_begun_are_served_after_a_batch_that_the_model_cannot_decode() -> None:
+    run = Run(prefill_tokens=8)
+    decoded, begun, waiting = request(LONG[:8]), request(OTHER * 2), request(LONG, 20)
+    run.add(decoded)
+    run.step()
+    run.add(begun, waiting)
+    run.step()
+    run.model.decodes = False
+    run.step()
+    assert list(run.errors) == [decoded, begun]
+    run.model.decodes = True
+    run.finish()
+    assert is_right(run, waiting)
+
+
+@pytest.mark.parametrize("decoded", [0, 3])
+@pytest.mark.parametrize("steps_between", [0, 1, 2])
+def test_a_row_without_a_token_to_choose_fails_alone_and_leaves_nothing_to_others(
+    decoded: int, steps_between: int
+) -> None:
+    """Its logits are NaN in its prefill, or after some tokens; another prompt that begins like it comes soon."""
+    run = Run(prefill_tokens=100)
+    good, bad, alike = request(LONG, 20), request([*OTHER, 9], 20), request([*OTHER, 9, 4], 20)
+    run.add(good, bad)
+    for _ in range(decoded):
+        run.step()
+    run.model.blind = len(bad.prompt) + decoded
+    if steps_between == 0:
+        run.add(alike)
+    run.step()
+    assert list(run.errors) == [bad]
+    assert isinstance(run.errors[bad], LogitsError)
+    run.model.blind = None
+    if steps_between == 2:
+        run.step()
+    if steps_between:
+        run.add(alike)
+    run.finish()
+    assert alike.times.cached == 0
+    assert is_right(run, good)
+    assert is_right(run, alike)
+
+
 def test_how_full_the_cache_is() -> None:
     run = Run(cache_tokens=1000, prefill_tokens=100)
     assert run.scheduler.cache_usage == 0

@@ -43,6 +43,7 @@ class TinyModel(Model):
         self.fails_after: Optional[int] = None  # tokens in a prompt
         self.decodes = True
         self.lost = False
+        self.blind: Optional[int] = None  # tokens of a row for which there are no logits
         self.poison: Optional[int] = None  # a token that no kernel can read
         self.freed = 0
 
@@ -66,7 +67,9 @@ class TinyModel(Model):
             memory = grown
         memory[:, columns : columns + tokens] = numpy.stack([ids, numpy.broadcast_to(positions, ids.shape)], axis=-1)
         cache = TinyCache(memory, columns + tokens)
-        return numpy.stack([logits(row[seen]) for row, seen in zip(cache.seen, mask)]), cache
+        after = numpy.stack([logits(row[seen]) for row, seen in zip(cache.seen, mask)])
+        after[mask.sum(axis=1) == self.blind] = numpy.nan
+        return after, cache
 
     def gather(self, parts: Sequence[Part], *, grows: bool) -> Any:
         columns = max(part.end - part.start for part in parts)
