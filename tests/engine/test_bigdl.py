@@ -11,7 +11,7 @@ import pytest
 import torch
 from bigdl.llm.transformers import AutoModelForCausalLM
 from transformers import LlamaConfig, LlamaForCausalLM
-from xpuserve.backends.bigdl import BigDLBackend, BigDLLlama
+from xpuserve.backends.bigdl import BigDLBackend, BigDLLlama, _apply_rope_theta
 
 from tests.engine.schedules import SCHEDULES, VOCABULARY, Alone, check
 
@@ -60,3 +60,24 @@ def alone(llama: Any) -> Alone:
 @pytest.mark.parametrize("seed", range(SCHEDULES))
 def test_answers_are_those_of_the_prompts_alone(llama: Any, alone: Alone, seed: int) -> None:
     check(BigDLLlama(llama, {0}), alone, seed)
+
+
+@pytest.mark.parametrize("scaling", [None, {"type": "linear", "factor": 2.0}, {"type": "dynamic", "factor": 2.0}])
+def test_positions_turn_as_the_config_says(scaling: Any) -> None:
+    config = LlamaConfig(
+        vocab_size=8,
+        hidden_size=64,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=32,
+        rope_theta=1e6,
+        rope_scaling=scaling,
+    )
+    model = LlamaForCausalLM(config)
+    _apply_rope_theta(model)
+    turns = torch.arange(32)[:, None] / 1e6 ** (torch.arange(0, 16, 2) / 16)
+    if scaling and scaling["type"] == "linear":
+        turns /= 2
+    cos = model.model.layers[0].self_attn.rotary_emb.cos_cached[0, 0]
+    assert torch.allclose(cos, torch.cat([turns.cos(), turns.cos()], dim=-1), atol=1e-4)
