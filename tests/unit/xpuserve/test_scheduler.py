@@ -369,7 +369,8 @@ def test_how_full_the_cache_is() -> None:
     batch = run.scheduler._batch
     assert run.scheduler.cache_usage == 2 * batch.width / 1000 > 0
     run.finish()
-    assert run.scheduler.cache_usage == run.scheduler._kept.tokens / 1000 > 0
+    assert run.scheduler._kept.tokens
+    assert run.scheduler.cache_usage == 0
 
 
 SERVED = selftest.Served(rows=8, cache_tokens=10000, prefill_tokens=100, context_length=1000)

@@ -34,7 +34,7 @@ class Runner(ABC):
 
     @property
     def cache_usage(self) -> float:
-        """How much of the key-value cache is taken, from 0 to 1, where that is known."""
+        """How much of the key-value cache requests on the device take, from 0 to 1, where that is known."""
         return 0.0
 
     @abstractmethod

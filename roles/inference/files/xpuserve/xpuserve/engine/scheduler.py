@@ -57,10 +57,9 @@ class Scheduler(Runner):
 
     @property
     def cache_usage(self) -> float:
-        """See Runner."""
+        """See Runner. What is only kept goes as soon as it is in the way, so it is not taken: at rest this is 0."""
         apart = sum(row.prefill.done for row in self._read + self._prefills if row.prefill)
-        used = len(self._rows) * self._batch.width + apart + self._kept.tokens
-        return min(1.0, used / self._cache_tokens)
+        return min(1.0, (len(self._rows) * self._batch.width + apart) / self._cache_tokens)
 
     def fits(self, request: Request) -> bool:
         """See Runner. What rows may grow to counts: none is ever taken out again for want of room."""
