@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy
 import pytest
@@ -18,6 +19,7 @@ from fastapi.testclient import TestClient
 from xpuserve.api.app import create_app
 from xpuserve.engine.loop import FAILED_STEPS, Engine
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, Sampling
+from xpuserve.engine.runner import TooLargeError
 
 TOKENIZER = TinyTokenizer()
 PROMPT = next(
@@ -103,6 +105,18 @@ def test_without_memory_for_all_the_newest_is_told_to_come_back(client: TestClie
     assert response.status_code == 503
     assert response.headers["retry-after"]
     assert error(response)["code"] == "out_of_memory"
+    assert client.post(TEXT, json=text(PROMPT, max_tokens=5)).status_code == 200
+
+
+def test_what_can_never_be_served_is_refused(client: TestClient, engine: Engine, monkeypatch: Any) -> None:
+    monkeypatch.setattr(engine._runner, "add", MagicMock(side_effect=TooLargeError("ask for less")))
+    for _ in range(2 * FAILED_STEPS):
+        response = client.post(TEXT, json=text(PROMPT))
+        assert check(client.get("/openapi.json").json(), response, TEXT) == 400
+        assert error(response)["code"] == "request_too_large"
+        assert error(response)["message"] == "ask for less"
+        assert error(response)["type"] == "invalid_request_error"
+    monkeypatch.undo()
     assert client.post(TEXT, json=text(PROMPT, max_tokens=5)).status_code == 200
 
 

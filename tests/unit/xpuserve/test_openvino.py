@@ -14,7 +14,7 @@ import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import request
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Sampling, Token
-from xpuserve.engine.runner import OutOfMemoryError, Output
+from xpuserve.engine.runner import OutOfMemoryError, Output, TooLargeError
 
 
 class Cutting:
@@ -77,7 +77,7 @@ class Pipeline:
         return SimpleNamespace(stop_token_ids={2}, eos_token_id=2)
 
     def get_metrics(self) -> Any:
-        return SimpleNamespace(cache_usage=12.5)
+        return SimpleNamespace(cache_usage=12.5, kv_cache_size_in_bytes=8 * 32 * 100)
 
     def add_request(self, *_: Any) -> Any:
         self.handles.append(Handle(self.statuses.pop(0) if self.statuses else "RUNNING"))
@@ -121,7 +121,7 @@ def pipeline() -> Pipeline:
 @pytest.fixture
 def runner(backend: Any, pipeline: Pipeline) -> Any:
     backend.openvino_genai.GenerationStatus.IGNORED = "IGNORED"
-    return backend.PipelineRunner(pipeline, 2)
+    return backend.PipelineRunner(pipeline, 2, 32)
 
 
 def test_requests_share_the_pipelines_steps(runner: Any, pipeline: Pipeline) -> None:
@@ -180,8 +180,56 @@ def test_a_step_that_fails_ends_all_requests_and_the_next_is_served(runner: Any,
     assert outputs == [Output(later, [Token(5)])]
 
 
+def test_a_step_without_memory_tells_all_to_come_back(runner: Any, pipeline: Pipeline) -> None:
+    """The library takes requests of a step that failed to be in it still, and goes on with none of them."""
+    requests = [request([1]), request([2])]
+    for each in requests:
+        runner.add(each)
+    pipeline.error = RuntimeError("Exception from src/core/src/runtime/allocator.cpp:79:\nstd::bad_alloc")
+    outputs = list(runner.step())
+    assert [output.request for output in outputs] == requests
+    assert {type(output.error) for output in outputs} == {OutOfMemoryError}
+
+
+def test_no_more_runs_than_the_cache_has_room_for(backend: Any, pipeline: Pipeline) -> None:
+    runner = backend.PipelineRunner(pipeline, 32, 32, 100)
+    assert runner.cache_tokens == 128
+    first, second = request([1] * 32, 32), request([2], 32)  # 2 blocks each
+    runner.add(first)
+    assert runner.fits(second)
+    runner.add(second)
+    assert not runner.fits(request([3], 1))
+    runner.drop(first)
+    assert runner.fits(request([3] * 60, 4))
+    assert not runner.fits(request([3] * 60, 5))
+
+
+def test_what_is_larger_than_the_whole_cache_is_refused_at_once(backend: Any, pipeline: Pipeline) -> None:
+    runner = backend.PipelineRunner(pipeline, 1, 32, 128)
+    runner.add(request([1]))
+    large = request([1] * 100, 29)
+    assert runner.fits(large)
+    with pytest.raises(TooLargeError, match="129 tokens together, but the server has room for 128"):
+        runner.add(large)
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "limit"), [("cpu", 0, 5000), ("cpu", 640, 640), ("gpu", 0, 0), ("gpu", 640, 640)]
+)
+def test_a_cpu_s_cache_has_a_limit_by_itself(
+    backend: Any, pipeline: Pipeline, device: str, wanted: int, limit: int
+) -> None:
+    settings = SimpleNamespace(batch_rows=1, cache_tokens=wanted, device=device)
+    engine = backend.OpenVINOBackend(settings, 0)
+    engine._pipeline = pipeline
+    with patch.object(backend.memory, "available", lambda: 10**6):
+        assert engine.runner().cache_tokens == limit
+    pipeline.step()
+    assert pipeline.handles == []
+
+
 def test_every_way_of_sampling_reaches_the_library(backend: Any) -> None:
-    engine = backend.PipelineRunner(Pipeline(), 8)
+    engine = backend.PipelineRunner(Pipeline(), 8, 32)
     options: dict[str, Any] = {
         **{"temperature": 0.5, "top_p": 0.4, "top_k": 5, "min_p": 0.1, "ignore_eos": True},
         **{"repetition_penalty": 1.5, "presence_penalty": 1.0, "frequency_penalty": -1.0},

@@ -15,7 +15,7 @@ from xpuserve.engine import prompts
 from xpuserve.engine.answer import Answer
 from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.request import Failed, Message, Request, Sampling
-from xpuserve.engine.runner import alone
+from xpuserve.engine.runner import TooLargeError, alone
 from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
 
@@ -282,7 +282,7 @@ class Engine:
             try:
                 self._runner.add(request)
             except Exception as error:
-                self._failed_steps += 1
+                self._failed_steps += not isinstance(error, TooLargeError)
                 self._over(each, each.fail(error))
 
     def _over(self, each: Answer, outcome: str) -> None:
