@@ -18,6 +18,7 @@ import openvino_genai
 
 from xpuserve.backends import memory
 from xpuserve.backends.base import Backend, EngineError, Tokenizer
+from xpuserve.engine import selftest
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Message, Request, Sampling, Token
 from xpuserve.engine.runner import OutOfMemoryError, Output, Runner, TooLargeError
@@ -128,6 +129,8 @@ class OpenVINOBackend(Backend):
             token = runner.token_bytes()
             runner.cache_tokens = int(memory.available() * CACHE_SHARE / token) if token else 0
             log.info("the cache may hold %d tokens, of %d bytes each", runner.cache_tokens, token)
+        if rows > 1 and not selftest.runs_agree(runner, self.tokenizer, rows):
+            runner.serve_alone()
         return runner
 
     def _device(self) -> str:
@@ -163,6 +166,10 @@ class PipelineRunner(Runner):
         self._ids = itertools.count()
         self._handles: dict[Request, tuple[Any, Any]] = {}  # and how the library was told to sample
         self.batching = "on" if rows > 1 else "off"
+
+    def serve_alone(self) -> None:
+        """From now on, take one request at a time: the truth test failed."""
+        self._most_rows, self.batching = 1, "degraded"
 
     @property
     def cache_usage(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,8 @@ import numpy
 from xpuserve.backends.base import EngineError, Model, Tokenizer
 from xpuserve.engine.batch import Batch, Prefill
 from xpuserve.engine.prompts import encode_text
-from xpuserve.engine.request import Sampling
-from xpuserve.engine.runner import Tokens
+from xpuserve.engine.request import Request, Sampling, Token
+from xpuserve.engine.runner import Runner, Tokens
 
 # Of different length, so that rows are padded.
 TEXTS = (
@@ -32,6 +33,8 @@ LIKELIEST = 20
 # Sums in another order give slightly other logits, and of two tokens that are almost as likely, the other. What may lie
 # between them, in standard deviations of all logits; between the likeliest token and any other there are several.
 TOLERANCE = 0.25
+# The same for a library that tells only how likely the chosen tokens are, in natural logarithms of probabilities.
+NEAR = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -68,14 +71,91 @@ def agrees(
     known = [
         Known(text, prompt, _alone(generate, prompt), chunk) for text, prompt, chunk in _questions(tokenizer, served)
     ]
+    return _told(lambda: _disagreement(model, known, served))
+
+
+def runs_agree(runner: Runner, tokenizer: Tokenizer, rows: int) -> bool:
+    """The same for a library that batches by itself: one request at a time, and `rows` of them together.
+
+    `runner` tells the chosen tokens' log probabilities, and has nothing to do yet.
+    """
+    prompts = [encode_text(tokenizer, text) for text in TEXTS]
+    alone = [answer for prompt in prompts for answer in _answers(runner, [prompt])]
+    chances = {_chance(token) for answer in alone for token in answer}
+    if not all(map(math.isfinite, chances)):
+        raise EngineError("the model's probabilities are no numbers, so its answers would be garbage")
+    if len(chances) == 1:
+        raise EngineError("the model finds all tokens equally likely, so its answers would be garbage")
+    asked = [n % len(prompts) for n in range(max(rows, len(prompts)))]
+
+    def wrong() -> str:
+        for n, answer in zip(asked, _answers(runner, [prompts[n] for n in asked])):
+            if at := _parting(alone[n], answer):
+                return f"{TEXTS[n]!r}, token {at}, among {rows} requests"
+        return ""
+
+    return _told(wrong)
+
+
+def _told(find: Callable[[], str]) -> bool:
+    """Whether nothing is found, after saying in the log what is."""
     try:
-        wrong = _disagreement(model, known, served)
+        wrong = find()
     except Exception:
         log.exception("the batching test failed; requests are served one at a time")
         return False
     if wrong:
         log.error("in a batch the model answers otherwise than alone, so requests are served one at a time: %s", wrong)
     return not wrong
+
+
+def _answers(runner: Runner, prompts: Sequence[Sequence[int]]) -> list[list[Token]]:
+    """The likeliest answers to prompts that come in several steps; raises what one of them fails with."""
+    sampling = Sampling(TOKENS, temperature=0, ignore_eos=True, logprobs=0)
+    requests = [Request("", list(prompt), sampling, lambda event: None) for prompt in prompts]
+    answers: dict[Request, list[Token]] = {}
+    running, waiting = set[Request](), list(requests)
+    try:
+        while running or waiting:
+            for _ in range(-(-len(requests) // COMING_STEPS)):
+                if waiting and runner.fits(waiting[0]):
+                    request = waiting.pop(0)
+                    runner.add(request)
+                    running.add(request)
+                    answers[request] = []
+            for output in runner.step():
+                if output.error:
+                    raise output.error
+                answers[output.request] += output.tokens
+                if output.ended or len(answers[output.request]) >= TOKENS:
+                    running.discard(output.request)
+                    runner.drop(output.request)
+    finally:
+        for request in running:
+            runner.drop(request)
+    return [answers[request] for request in requests]
+
+
+def _parting(alone: Sequence[Token], together: Sequence[Token]) -> int:
+    """The token, from 1, by which two answers differ where they should not; 0 if there is none.
+
+    Of two tokens that are almost as likely either may come, and what follows is another answer then. Such two have the
+    same probability, and neither has more than half.
+    """
+    if len(alone) != len(together):
+        return 1 + min(len(alone), len(together))
+    for at, (one, other) in enumerate(zip(alone, together), start=1):
+        if not math.isfinite(_chance(other)):
+            return at
+        if one.id != other.id:
+            likeliest = max(_chance(one), _chance(other))
+            near = abs(_chance(one) - _chance(other)) <= NEAR and likeliest <= math.log(0.5) + NEAR
+            return 0 if near else at
+    return 0
+
+
+def _chance(token: Token) -> float:
+    return math.nan if token.logprob is None else token.logprob
 
 
 def _questions(tokenizer: Tokenizer, served: Served) -> list[tuple[str, list[int], int]]:
