@@ -85,8 +85,11 @@ test-drift: machine-tools ## Change single things on nodes by hand and have site
 	  molecule destroy --scenario-name $$scenario || exit; \
 	done
 
-test-engine: venv-dev ## Compare answers in batches with those alone, on the real libraries of engine bigdl (not in make test)
-	engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py bigdl-cpu) && $$engine/bin/python -m pytest tests/engine
+test-engine: venv-dev ## Compare answers in batches with those alone, on the libraries of engines bigdl and torch (not in make test)
+	for name in bigdl-cpu peer-transformers; do \
+	  engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py $$name) && \
+	  $$engine/bin/python -m pytest tests/engine || exit; \
+	done
 
 bench-inference: venv-dev ## Compare the service with its peers, as ratios (a quarter of an hour; BENCH=--help lists options)
 	@PYTHONPATH=molecule:roles/inference/files/xpuserve python3 -m tests.bench $(BENCH)

@@ -18,7 +18,6 @@ from tests.engine import environment
 
 HERE = Path(__file__).resolve().parent
 SERVICE = HERE.parents[1] / "roles/inference/files/xpuserve"
-TRANSFORMERS = HERE.parents[1] / "requirements/peer-transformers.txt"
 NAME = "smollm2-135m-instruct"
 CONTEXT_TOKENS = 8192
 # Of BigDL's formats, the one in which this small model still answers sensibly.
@@ -59,9 +58,8 @@ def bigdl() -> Path:
 
 
 def transformers() -> Path:
-    """The environment of `transformers serve`: PyTorch's CPU build is among engine bigdl's wheels."""
-    version = environment.python(environment.TORCH)
-    return environment.made(TRANSFORMERS, version, ["--find-links", str(environment.house(environment.TORCH))])
+    """The environment of `transformers serve`."""
+    return environment.transformers()
 
 
 def gguf() -> Path:
@@ -176,8 +174,8 @@ def versions() -> str:
     pins = {
         "openvino-genai": node / "openvino.txt",
         "bigdl-llm": node / "bigdl-cpu.txt",
-        "transformers": TRANSFORMERS,
-        "torch": TRANSFORMERS,
+        "transformers": environment.TRANSFORMERS,
+        "torch": environment.TRANSFORMERS,
         llama.PACKAGE: llama.REQUIREMENTS,
     }
     return ", ".join(f"{name} {pinned(name, path)}" for name, path in pins.items())

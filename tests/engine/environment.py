@@ -1,7 +1,8 @@
 """Make the virtual environment of an engine on the CPU, from the wheels that test hosts install.
 
 ``PYTHONPATH=molecule python3 environment.py NAME`` prints its directory; NAME is that of a file in
-roles/stack/vars/requirements. The pytest that runs this sees is put behind the engine's own packages.
+roles/stack/vars/requirements, or peer-transformers. The pytest that runs this sees is put behind the environment's own
+packages.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from rig.host import RigError, run, say
 
 #: PyTorch's CPU build is among the wheels of this environment, and of no other.
 TORCH = "bigdl-cpu"
+#: Current transformers, which no stack installs: engine torch runs on it.
+TRANSFORMERS = Path(__file__).resolve().parents[2] / "requirements/peer-transformers.txt"
 
 
 def main() -> int:
     """Return 0 with the environment complete; on failure 1, with the reason on standard error."""
     try:
-        directory = engine(sys.argv[1])
+        directory = transformers() if sys.argv[1] == TRANSFORMERS.stem else engine(sys.argv[1])
     except RigError as error:
         print(error, file=sys.stderr)
         return 1
@@ -37,6 +40,11 @@ def engine(name: str) -> Path:
     """Return the environment that a node has for an engine; makes it if it is not there."""
     options = ["--no-index", "--find-links", str(house(name))]
     return made(Path(wheels.REQUIREMENTS) / f"{name}.txt", python(name), options)
+
+
+def transformers() -> Path:
+    """Return the environment of current transformers, with PyTorch's CPU build; makes it if it is not there."""
+    return made(TRANSFORMERS, python(TORCH), ["--find-links", str(house(TORCH))])
 
 
 def house(name: str) -> Path:

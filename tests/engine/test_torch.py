@@ -2,8 +2,9 @@
 they get alone.
 
 The models are tiny and have random weights, so that every token hangs by little: what a batch gets wrong shows at once.
-They run where PyTorch, transformers, pydantic and pytest are: python -m pytest tests/engine/test_torch.py. The variable
-XPU_FLEET_TEST_DEVICE names another device of PyTorch than the CPU.
+make test-engine runs them in the environment of the benchmark's peer. They run wherever PyTorch, transformers, pydantic
+and pytest are, beside ipex-llm too: python -m pytest tests/engine/test_torch.py. The variable XPU_FLEET_TEST_DEVICE
+names another device of PyTorch than the CPU.
 """
 
 from __future__ import annotations
@@ -169,6 +170,12 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def known_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's words are not those of the start's own test: it would see nothing but padding there."""
+    monkeypatch.setattr(selftest, "TEXTS", ("w9 w8 w7", "w40", "w5 w6 w7 w8 w9 w10 w11 w12", "w100 w101"))
+
+
 def loaded(path: Path, **model: Any) -> Any:
     backend = backends.create(settings(path, **model), 0)
     backend.load()
@@ -239,8 +246,6 @@ class Unmasked(TorchLlama):
 def test_a_model_that_answers_otherwise_in_a_batch_is_served_one_at_a_time(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Its words are not those of the test's own prompts.
-    monkeypatch.setattr(selftest, "TEXTS", ("w9 w8 w7", "w40", "w5 w6 w7 w8 w9 w10 w11 w12", "w100 w101"))
     monkeypatch.setattr(backends.torch, "TorchLlama", Unmasked)
     runner = loaded(directory).runner()
     assert isinstance(runner, OneAtATime)

@@ -10,8 +10,6 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-#: Of the cache, what conversations that are over may have.
-KEPT_SHARE = 0.25
 #: Seconds without a byte, after which a client gives up.
 TIMEOUT = 300
 _NUMBER = re.compile(r"^([a-z_:]+)(?:\{.*\})? (\S+)$", re.MULTILINE)
@@ -47,10 +45,8 @@ class Reply:
 class Client:
     """Of one service."""
 
-    def __init__(self, port: int, model: str, *, keeps: bool = False) -> None:
-        """`keeps` says that conversations that are over are counted as part of the cache."""
+    def __init__(self, port: int, model: str) -> None:
         self.port = port
-        self._kept = KEPT_SHARE if keeps else 0.0
         self._model = model
         self.key = ""
 
@@ -122,9 +118,5 @@ class Client:
     def at_rest(self) -> Optional[str]:
         """What is under way though nobody has asked; None where nothing is."""
         counted = self.metrics()
-        names = {
-            "vllm:num_requests_running": 0.0,
-            "vllm:num_requests_waiting": 0.0,
-            "vllm:kv_cache_usage_perc": self._kept,
-        }
-        return next((f"{name} {counted[name]}" for name, most in names.items() if counted[name] > most), None)
+        names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+        return next((f"{name} {counted[name]}" for name in names if counted[name]), None)

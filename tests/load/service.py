@@ -62,7 +62,7 @@ class Service:
         environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONDONTWRITEBYTECODE": "1"}
         with self._journal.open("wb") as journal:
             self._process = subprocess.Popen(command, env=environment, stdout=journal, stderr=journal)
-        client = Client(self._port, MODEL, keeps=self._engine == "bigdl")
+        client = Client(self._port, MODEL)
         try:
             wait_for(lambda: self._process.poll() is not None or client.status("/ready") == 200)
             assert self._process.poll() is None, self.journal[-5000:]

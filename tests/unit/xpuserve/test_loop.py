@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy
 import pytest
@@ -19,8 +20,9 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyBackend, 
 from fastapi.testclient import TestClient
 from openai import OpenAI
 from xpuserve.api.app import create_app
-from xpuserve.engine.loop import Engine
+from xpuserve.engine.loop import FAILED_STEPS, Engine
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, Sampling
+from xpuserve.engine.runner import TooLargeError
 
 TOKENIZER = TinyTokenizer()
 PROMPT = next(
@@ -146,6 +148,18 @@ def test_without_memory_for_all_the_newest_is_told_to_come_back(client: TestClie
     assert client.post(TEXT, json=text(PROMPT, max_tokens=5)).status_code == 200
 
 
+def test_what_can_never_be_served_is_refused(client: TestClient, engine: Engine, monkeypatch: Any) -> None:
+    monkeypatch.setattr(engine._runner, "add", MagicMock(side_effect=TooLargeError("ask for less")))
+    for _ in range(2 * FAILED_STEPS):
+        response = client.post(TEXT, json=text(PROMPT))
+        assert check(client.get("/openapi.json").json(), response, TEXT) == 400
+        assert error(response)["code"] == "request_too_large"
+        assert error(response)["message"] == "ask for less"
+        assert error(response)["type"] == "invalid_request_error"
+    monkeypatch.undo()
+    assert client.post(TEXT, json=text(PROMPT, max_tokens=5)).status_code == 200
+
+
 @pytest.mark.parametrize(("fake", "batching"), [(FakeBackend, "off"), (TinyBackend, "on")])
 def test_whether_requests_are_answered_together_is_told(fake: Any, batching: str) -> None:
     backend = fake()
@@ -168,7 +182,7 @@ def test_what_was_read_before_is_counted(client: TestClient) -> None:
     wait_for(lambda: read(scrape(client), "vllm:prefix_cache_queries_total") == prompt + prompt + 8 + 2)
     assert read(scrape(client), "vllm:prefix_cache_hits_total") == prompt + 7
     wait_for(lambda: read(scrape(client), "vllm:num_requests_running") == 0)
-    wait_for(lambda: 0 < read(scrape(client), "vllm:kv_cache_usage_perc") < 0.1)  # what is kept
+    wait_for(lambda: read(scrape(client), "vllm:kv_cache_usage_perc") == 0)  # though something is kept
 
 
 def logprobs(prompt: str, count: int) -> list[dict[str, Any]]:
@@ -319,3 +333,64 @@ def test_an_engine_that_ends_answers_everyone_on_the_device(engine: Engine, tiny
     assert [each.outcome()[1] for each in together] == [Failed("it stops")] * 2
     wait_for(lambda: engine.running == 0)
     assert Finished not in map(type, list(together[0].events.queue))
+
+
+@pytest.fixture
+def failed() -> threading.Event:
+    """That the engine says that it failed."""
+    return threading.Event()
+
+
+def test_an_engine_whose_steps_all_fail_ends(tiny: TinyBackend, failed: threading.Event) -> None:
+    engine = Engine(tiny, prompt_format="tokenizer", warm_up=False, on_failed=failed.set)
+    engine.start()
+    before = Asked(PROMPT)
+    engine.submit(before)
+    assert before.outcome() == (answer(PROMPT, 20), Finished("length", 20))
+    tiny.model.lost = True
+    asked = [Asked(PROMPT + letter) for letter in "ABCDEFGHIJKLMNOPQRST"]
+    for n, each in enumerate(asked, start=1):
+        engine.submit(each)
+        assert isinstance(each.outcome()[1], Failed)
+        if n == FAILED_STEPS:
+            break
+    assert failed.wait(5)
+    engine.stop(5)
+    assert not engine.alive
+    engine.submit(asked[-1])
+    assert asked[-1].outcome()[1] == Failed("the engine ended")
+
+
+def test_an_engine_whose_steps_all_fail_ends_also_when_others_wait(tiny: TinyBackend, failed: threading.Event) -> None:
+    engine = Engine(tiny, prompt_format="tokenizer", warm_up=False, on_failed=failed.set)
+    asked = [Asked(PROMPT + letter) for letter in "ABCDEFGHIJKLMNOPQRST"]
+    engine.submit(*asked)
+    tiny.model.lost = True
+    engine.start()
+    assert failed.wait(5)
+    assert {type(each.outcome()[1]) for each in asked} == {Failed}
+
+
+def test_requests_that_fail_by_themselves_do_not_end_the_engine(engine: Engine, tiny: TinyBackend) -> None:
+    tiny.model.poison = TOKENIZER.encode("z", special=False)[0]
+    for _ in range(3 * FAILED_STEPS):
+        bad = Asked("z" * 20)
+        engine.submit(bad)
+        assert isinstance(bad.outcome()[1], Failed)
+    good = Asked(PROMPT)
+    engine.submit(good)
+    assert good.outcome()[0] == answer(PROMPT, 20)
+
+
+def test_requests_without_memory_do_not_end_an_engine_that_has_some_for_others(
+    engine: Engine, tiny: TinyBackend
+) -> None:
+    tiny.model.most_cells = 20
+    for _ in range(3 * FAILED_STEPS):
+        large = Asked(PROMPT * 4)
+        engine.submit(large)
+        assert large.outcome()[1].code == "out_of_memory"  # type: ignore[union-attr]
+    tiny.model.most_cells = None
+    good = Asked(PROMPT)
+    engine.submit(good)
+    assert good.outcome()[0] == answer(PROMPT, 20)

@@ -11,10 +11,10 @@ from typing import Any, Optional
 from unittest.mock import MagicMock, patch
 
 import pytest
-from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import request
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyTokenizer, request
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Sampling, Token
-from xpuserve.engine.runner import OutOfMemoryError, Output
+from xpuserve.engine.runner import OutOfMemoryError, Output, TooLargeError
 
 
 class Cutting:
@@ -38,9 +38,11 @@ class Cutting:
 
 
 class Handle:
-    """A request in the pipeline: it takes two steps for a prompt, and then gives token 5 in each, four times."""
+    """A request in the pipeline: it takes two steps for a prompt, and then gives `token` in each, four times."""
 
-    def __init__(self, status: str) -> None:
+    def __init__(self, status: str, ignore_eos: bool = False) -> None:
+        self.token = 5
+        self.ends = not ignore_eos
         self.steps = 0
         self.status = status
         self.unread: list[int] = []
@@ -49,14 +51,14 @@ class Handle:
     def step(self) -> None:
         self.steps += 1
         if self.steps > 2 and self.status != "IGNORED":
-            self.unread.append(2 if self.steps == 7 else 5)
+            self.unread.append(2 if self.steps == 7 and self.ends else self.token)
 
     def can_read(self) -> bool:
         return bool(self.unread)
 
     def read(self) -> dict[int, Any]:
         ids, self.unread = self.unread, []
-        return {0: SimpleNamespace(generated_ids=ids, generated_log_probs=[-0.5] * len(ids))}
+        return {0: SimpleNamespace(generated_ids=ids, generated_log_probs=[-0.5 if self.ends else -0.01 * self.steps])}
 
     def get_status(self) -> str:
         return self.status
@@ -72,15 +74,16 @@ class Pipeline:
         self.handles: list[Handle] = []
         self.statuses: list[str] = []
         self.error: Optional[Exception] = None
+        self.crowd = 100  # requests with which it goes wrong
 
     def get_config(self) -> Any:
         return SimpleNamespace(stop_token_ids={2}, eos_token_id=2)
 
     def get_metrics(self) -> Any:
-        return SimpleNamespace(cache_usage=12.5)
+        return SimpleNamespace(cache_usage=12.5, kv_cache_size_in_bytes=8 * 32 * 100)
 
-    def add_request(self, *_: Any) -> Any:
-        self.handles.append(Handle(self.statuses.pop(0) if self.statuses else "RUNNING"))
+    def add_request(self, number: int, ids: Any, config: Any) -> Any:
+        self.handles.append(Handle(self.statuses.pop(0) if self.statuses else "RUNNING", config.ignore_eos))
         return self.handles[-1]
 
     def has_non_finished_requests(self) -> bool:
@@ -91,12 +94,13 @@ class Pipeline:
             raise self.error
         self.handles = [handle for handle in self.handles if not handle.cancelled]
         for handle in self.handles:
+            handle.token = 5 if len(self.handles) < self.crowd else 6
             handle.step()
 
 
 @pytest.fixture
 def backend() -> Iterator[Any]:
-    with patch.dict(sys.modules, {name: MagicMock() for name in ("numpy", "openvino", "openvino_genai")}):
+    with patch.dict(sys.modules, {name: MagicMock() for name in ("openvino", "openvino_genai")}):
         yield importlib.import_module("xpuserve.backends.openvino")
 
 
@@ -121,7 +125,7 @@ def pipeline() -> Pipeline:
 @pytest.fixture
 def runner(backend: Any, pipeline: Pipeline) -> Any:
     backend.openvino_genai.GenerationStatus.IGNORED = "IGNORED"
-    return backend.PipelineRunner(pipeline, 2)
+    return backend.PipelineRunner(pipeline, 2, 32)
 
 
 def test_requests_share_the_pipelines_steps(runner: Any, pipeline: Pipeline) -> None:
@@ -180,8 +184,75 @@ def test_a_step_that_fails_ends_all_requests_and_the_next_is_served(runner: Any,
     assert outputs == [Output(later, [Token(5)])]
 
 
+def test_a_step_without_memory_tells_all_to_come_back(runner: Any, pipeline: Pipeline) -> None:
+    """The library takes requests of a step that failed to be in it still, and goes on with none of them."""
+    requests = [request([1]), request([2])]
+    for each in requests:
+        runner.add(each)
+    pipeline.error = RuntimeError("Exception from src/core/src/runtime/allocator.cpp:79:\nstd::bad_alloc")
+    outputs = list(runner.step())
+    assert [output.request for output in outputs] == requests
+    assert {type(output.error) for output in outputs} == {OutOfMemoryError}
+
+
+def test_no_more_runs_than_the_cache_has_room_for(backend: Any, pipeline: Pipeline) -> None:
+    runner = backend.PipelineRunner(pipeline, 32, 32, 100)
+    assert runner.cache_tokens == 128
+    first, second = request([1] * 32, 32), request([2], 32)  # 2 blocks each
+    runner.add(first)
+    assert runner.fits(second)
+    runner.add(second)
+    assert not runner.fits(request([3], 1))
+    runner.drop(first)
+    assert runner.fits(request([3] * 60, 4))
+    assert not runner.fits(request([3] * 60, 5))
+
+
+def test_what_is_larger_than_the_whole_cache_is_refused_at_once(backend: Any, pipeline: Pipeline) -> None:
+    runner = backend.PipelineRunner(pipeline, 1, 32, 128)
+    runner.add(request([1]))
+    large = request([1] * 100, 29)
+    assert runner.fits(large)
+    with pytest.raises(TooLargeError, match="129 tokens together, but the server has room for 128"):
+        runner.add(large)
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "limit"), [("cpu", 0, 5000), ("cpu", 640, 640), ("gpu", 0, 0), ("gpu", 640, 640)]
+)
+def test_a_cpu_s_cache_has_a_limit_by_itself(
+    backend: Any, pipeline: Pipeline, device: str, wanted: int, limit: int
+) -> None:
+    settings = SimpleNamespace(batch_rows=1, cache_tokens=wanted, device=device)
+    engine = backend.OpenVINOBackend(settings, 0)
+    engine._pipeline = pipeline
+    with patch.object(backend.memory, "available", lambda: 10**6):
+        assert engine.runner().cache_tokens == limit
+    pipeline.step()
+    assert pipeline.handles == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "crowd", "batching"), [(6, 100, "on"), (6, 5, "degraded"), (6, 6, "degraded"), (1, 2, "off")]
+)
+def test_whether_a_batch_answers_as_one_alone_is_found_out(
+    backend: Any, pipeline: Pipeline, rows: int, crowd: int, batching: str
+) -> None:
+    pipeline.crowd = crowd
+    engine = backend.OpenVINOBackend(SimpleNamespace(batch_rows=rows, cache_tokens=0, device="gpu"), 0)
+    engine._pipeline, engine.tokenizer = pipeline, TinyTokenizer()
+    runner = engine.runner()
+    assert runner.batching == batching
+    pipeline.step()
+    assert pipeline.handles == []
+    for _ in range(rows if batching == "on" else 1):
+        assert runner.fits(request([1]))
+        runner.add(request([1]))
+    assert not runner.fits(request([1]))
+
+
 def test_every_way_of_sampling_reaches_the_library(backend: Any) -> None:
-    engine = backend.PipelineRunner(Pipeline(), 8)
+    engine = backend.PipelineRunner(Pipeline(), 8, 32)
     options: dict[str, Any] = {
         **{"temperature": 0.5, "top_p": 0.4, "top_k": 5, "min_p": 0.1, "ignore_eos": True},
         **{"repetition_penalty": 1.5, "presence_penalty": 1.0, "frequency_penalty": -1.0},

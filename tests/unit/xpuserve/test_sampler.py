@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 import pytest
 from xpuserve.engine.request import Sampling
-from xpuserve.engine.sampler import Sampler
+from xpuserve.engine.sampler import LogitsError, Sampler
 
 LOGITS = numpy.array([1, 3, 2, -1, 0], numpy.float32)
 
@@ -55,6 +55,13 @@ def test_only_these_tokens_may_come(options: dict[str, Any], tokens: set[int]) -
 
 def test_of_tokens_as_likely_as_each_other_top_k_takes_no_more() -> None:
     assert len(draw([1, 1, 1, 1], top_k=2)) == 2
+
+
+@pytest.mark.parametrize("number", [numpy.nan, numpy.inf, -numpy.inf])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_what_is_no_number_is_refused(number: float, temperature: float) -> None:
+    with pytest.raises(LogitsError):
+        draw([1, number, 2], temperature=temperature)
 
 
 def test_the_seed_decides() -> None:

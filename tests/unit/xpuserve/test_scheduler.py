@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any, Optional
 
 import numpy
@@ -14,11 +15,13 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import (
     expected,
     request,
 )
+from xpuserve.backends.base import EngineError
 from xpuserve.engine import selftest
 from xpuserve.engine.batch import Batch, Prefill
 from xpuserve.engine.prefix import CONVERSATIONS, LEAST_TOKENS, PrefixCache
-from xpuserve.engine.request import Request, Sampling, Token
+from xpuserve.engine.request import Request, Sampling
 from xpuserve.engine.runner import OutOfMemoryError
+from xpuserve.engine.sampler import LogitsError, Sampler
 from xpuserve.engine.scheduler import Scheduler
 
 # Two prompts whose answers are long.
@@ -314,6 +317,49 @@ def test_a_batch_that_the_model_cannot_decode_fails_and_the_next_is_served() -> 
     assert is_right(run, rows[0])
 
 
+def test_prompts_that_were_not_begun_are_served_after_a_batch_that_the_model_cannot_decode() -> None:
+    run = Run(prefill_tokens=8)
+    decoded, begun, waiting = request(LONG[:8]), request(OTHER * 2), request(LONG, 20)
+    run.add(decoded)
+    run.step()
+    run.add(begun, waiting)
+    run.step()
+    run.model.decodes = False
+    run.step()
+    assert list(run.errors) == [decoded, begun]
+    run.model.decodes = True
+    run.finish()
+    assert is_right(run, waiting)
+
+
+@pytest.mark.parametrize("decoded", [0, 3])
+@pytest.mark.parametrize("steps_between", [0, 1, 2])
+def test_a_row_without_a_token_to_choose_fails_alone_and_leaves_nothing_to_others(
+    decoded: int, steps_between: int
+) -> None:
+    """Its logits are NaN in its prefill, or after some tokens; another prompt that begins like it comes soon."""
+    run = Run(prefill_tokens=100)
+    good, bad, alike = request(LONG, 20), request([*OTHER, 9], 20), request([*OTHER, 9, 4], 20)
+    run.add(good, bad)
+    for _ in range(decoded):
+        run.step()
+    run.model.blind = len(bad.prompt) + decoded
+    if steps_between == 0:
+        run.add(alike)
+    run.step()
+    assert list(run.errors) == [bad]
+    assert isinstance(run.errors[bad], LogitsError)
+    run.model.blind = None
+    if steps_between == 2:
+        run.step()
+    if steps_between:
+        run.add(alike)
+    run.finish()
+    assert alike.times.cached == 0
+    assert is_right(run, good)
+    assert is_right(run, alike)
+
+
 def test_how_full_the_cache_is() -> None:
     run = Run(cache_tokens=1000, prefill_tokens=100)
     assert run.scheduler.cache_usage == 0
@@ -323,19 +369,24 @@ def test_how_full_the_cache_is() -> None:
     batch = run.scheduler._batch
     assert run.scheduler.cache_usage == 2 * batch.width / 1000 > 0
     run.finish()
-    assert run.scheduler.cache_usage == run.scheduler._kept.tokens / 1000 > 0
+    assert run.scheduler._kept.tokens
+    assert run.scheduler.cache_usage == 0
 
 
-def generate(prompt: Any, sampling: Sampling) -> Any:
-    model = TinyModel()
+SERVED = selftest.Served(rows=8, cache_tokens=10000, prefill_tokens=100, context_length=1000)
+
+
+def generate(prompt: Any, sampling: Sampling, model: Optional[TinyModel] = None) -> Any:
+    model = model or TinyModel()
+    choose = Sampler(sampling, prompt)
     batch = Batch(model)
     prefill = Prefill(model, prompt)
     logits = prefill.read(1000)
     batch.change([], [prefill.part()])
     for _ in range(sampling.max_tokens):
-        token = int(logits.argmax())
-        yield Token(token)
-        logits = batch.decode([token])[0]
+        token = choose(logits)
+        yield token
+        logits = batch.decode([token.id])[0]
 
 
 class Noisy(TinyModel):
@@ -368,6 +419,44 @@ class Crossed(TinyModel):
         return logits[::-1], cache
 
 
+class FewRows(TinyModel):
+    """Has a kernel of its own for more rows than four."""
+
+    def forward(self, ids: Any, *arguments: Any) -> Any:
+        logits, cache = super().forward(ids, *arguments)
+        return (logits[::-1] if len(ids) > 4 else logits), cache
+
+
+class ShortChunks(TinyModel):
+    """Misplaces the second part of a prompt, where that has more than a few tokens."""
+
+    def forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> Any:
+        return super().forward(ids, positions - (cache is not None and ids.shape[1] > 5), mask, cache)
+
+
+class NaN(TinyModel):
+    """As a kernel gives that reads memory which nobody wrote."""
+
+    def forward(self, *arguments: Any) -> Any:
+        logits, cache = super().forward(*arguments)
+        return logits * numpy.nan, cache
+
+
+class Infinite(TinyModel):
+    def forward(self, *arguments: Any) -> Any:
+        logits, cache = super().forward(*arguments)
+        logits[:, 7] = numpy.inf
+        return logits, cache
+
+
+class Zero(TinyModel):
+    """As a kernel gives that never ran."""
+
+    def forward(self, *arguments: Any) -> Any:
+        logits, cache = super().forward(*arguments)
+        return logits * 0, cache
+
+
 class Broken(TinyModel):
     def forward(self, *arguments: Any) -> Any:
         raise RuntimeError("no kernel image")
@@ -375,10 +464,48 @@ class Broken(TinyModel):
 
 @pytest.mark.parametrize(
     ("model", "right"),
-    [(TinyModel, True), (Noisy, True), (Unmasked, False), (Misplaced, False), (Crossed, False), (Broken, False)],
+    [
+        *((TinyModel, True), (Noisy, True), (Unmasked, False), (Misplaced, False), (Crossed, False), (Broken, False)),
+        *((FewRows, False), (ShortChunks, False), (NaN, False), (Infinite, False), (Zero, False)),
+    ],
 )
 def test_a_model_that_answers_otherwise_in_a_batch_is_found(
     model: type[TinyModel], right: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert selftest.agrees(generate, model(), TinyTokenizer()) is right
+    assert selftest.agrees(generate, model(), TinyTokenizer(), SERVED) is right
     assert ("one at a time" in caplog.text) is not right
+
+
+@pytest.mark.parametrize(
+    ("model", "error"), [(NaN, LogitsError), (Infinite, LogitsError), (Zero, EngineError), (Broken, RuntimeError)]
+)
+def test_a_model_that_gives_garbage_alone_too_is_not_served(model: type[TinyModel], error: type[Exception]) -> None:
+    def garbage(prompt: Any, sampling: Sampling) -> Any:
+        return generate(prompt, sampling, model())
+
+    with pytest.raises(error):
+        selftest.agrees(garbage, model(), TinyTokenizer(), SERVED)
+
+
+@pytest.mark.parametrize("rows", [2, 5, 8, 16])
+def test_as_many_rows_are_tested_as_are_served_and_a_prompt_of_several_parts(rows: int) -> None:
+    model = TinyModel()
+    assert selftest.agrees(generate, model, TinyTokenizer(), replace(SERVED, rows=rows))
+    assert max(seen for seen, _ in model.steps) == rows
+    parts = [tokens for _, tokens in model.steps if tokens > selftest.CHUNK]
+    assert parts == [SERVED.prefill_tokens]
+    assert len(model.steps) < 60  # however many rows: each prompt is read once
+
+
+@pytest.mark.parametrize("tokens", [1, 30, 200, 600])
+def test_the_test_takes_no_more_memory_than_rows_will(tokens: int) -> None:
+    longest = max(map(len, selftest.TEXTS)) + selftest.TOKENS
+    model = TinyModel()
+    model.most_cells = max(tokens, longest)  # one row always has room
+    assert selftest.agrees(generate, model, TinyTokenizer(), replace(SERVED, rows=16, cache_tokens=tokens))
+
+
+@pytest.mark.parametrize("context", [16, 40])
+def test_no_prompt_is_cut_to_nothing_or_longer_than_may_be(context: int) -> None:
+    *_, (_, long, _) = selftest._questions(TinyTokenizer(), replace(SERVED, context_length=context))
+    assert len(long) == context - selftest.TOKENS

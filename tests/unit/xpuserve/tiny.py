@@ -42,11 +42,18 @@ class TinyModel(Model):
         self.most_cells: Optional[int] = None  # rows times columns that memory is there for
         self.fails_after: Optional[int] = None  # tokens in a prompt
         self.decodes = True
+        self.lost = False
+        self.blind: Optional[int] = None  # tokens of a row for which there are no logits
+        self.poison: Optional[int] = None  # a token that no kernel can read
         self.freed = 0
 
     def forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> tuple[Any, Any]:
         rows, tokens = ids.shape
         columns = cache.columns if cache else 0
+        if self.lost:
+            raise RuntimeError("device lost")
+        if self.poison in ids:
+            raise IndexError("index out of range")
         self._need(rows, columns + tokens)
         if self.fails_after is not None and tokens > self.fails_after:
             raise ValueError("a prompt that the model cannot read")
@@ -60,7 +67,9 @@ class TinyModel(Model):
             memory = grown
         memory[:, columns : columns + tokens] = numpy.stack([ids, numpy.broadcast_to(positions, ids.shape)], axis=-1)
         cache = TinyCache(memory, columns + tokens)
-        return numpy.stack([logits(row[seen]) for row, seen in zip(cache.seen, mask)]), cache
+        after = numpy.stack([logits(row[seen]) for row, seen in zip(cache.seen, mask)])
+        after[mask.sum(axis=1) == self.blind] = numpy.nan
+        return after, cache
 
     def gather(self, parts: Sequence[Part], *, grows: bool) -> Any:
         columns = max(part.end - part.start for part in parts)

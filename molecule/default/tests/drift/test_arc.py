@@ -11,10 +11,13 @@ testinfra_hosts = ["ansible://arc"]
 
 SOURCES = "/etc/apt/sources.list.d/intel-graphics.sources"
 DRIFTS = {
-    "sources-edited": Drift(f"sed -i s/^Suites:.*/Suites:\\ jammy/ {SOURCES}", "repository", SOURCES),
+    "sources-edited": Drift(f"sed -i s/^Components:.*/Components:\\ other/ {SOURCES}", "repository", SOURCES),
     "sources-removed": Drift(f"rm {SOURCES}", "repository", SOURCES),
     "key-replaced": Drift(
-        "cp /usr/share/keyrings/xpu-rig.gpg $(sed -n 's/^Signed-By: //p' " + SOURCES + ")", "repository", "keys of"
+        # Not the rig's own: that signs every repository of the tests.
+        "cp /usr/share/keyrings/debian-archive-keyring.gpg $(sed -n 's/^Signed-By: //p' " + SOURCES + ")",
+        "repository",
+        "keys of",
     ),
     "apt-proxy": Drift("echo '# by hand' > /etc/apt/apt.conf.d/51xpu-fleet-proxy", "repository", "51xpu-fleet-proxy"),
     "package-removed": Drift("dpkg --purge --force-depends clinfo", "driver", "package clinfo"),
@@ -24,6 +27,7 @@ DRIFTS = {
         " && apt-mark hold intel-opencl-icd",
         "driver",
         "package intel-opencl-icd",
+        frozenset({"service"}),
     ),
     "hold-removed": Drift("apt-mark unhold level-zero", "driver", "hold of level-zero"),
     "pins-edited": Drift(edited("/etc/apt/preferences.d/xpu-fleet-driver.pref"), "driver", "xpu-fleet-driver.pref"),

@@ -42,10 +42,12 @@ def failure(event: Failed) -> APIError:
     status, headers = {
         "shutting_down": (503, {"Retry-After": RETRY_SECONDS}),
         "out_of_memory": (503, {"Retry-After": RETRY_SECONDS}),
+        "request_too_large": (400, None),
         # OpenAI's client would try again, which makes a server that is too slow slower.
         "deadline_exceeded": (504, {"x-should-retry": "false"}),
     }.get(event.code, (500, None))
-    return APIError(status, event.message, SERVER_ERROR, code=event.code, headers=headers)
+    kind = SERVER_ERROR if status >= 500 else CLIENT_ERROR
+    return APIError(status, event.message, kind, code=event.code, headers=headers)
 
 
 def busy(seconds: int) -> APIError:

@@ -121,7 +121,8 @@ def _apply_rope_theta(model: Any) -> None:
     """Rebuild the rotary tables of Llama models from the config's rope_theta, which transformers 4.31 ignores."""
     theta = getattr(model.config, "rope_theta", None)
     for module in model.modules():
-        if theta and type(module).__name__ == "LlamaRotaryEmbedding":
+        # Tables for scaled positions are subclasses, and theirs start from it too.
+        if theta and any(base.__name__ == "LlamaRotaryEmbedding" for base in type(module).__mro__):
             module.base = theta
             exponents = torch.arange(0, module.dim, 2, dtype=torch.float32) / module.dim
             module.inv_freq = 1.0 / theta**exponents

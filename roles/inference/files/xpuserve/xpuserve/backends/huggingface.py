@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Optional
 
 import torch
 from jinja2.exceptions import TemplateError
 
+from xpuserve.backends import memory
 from xpuserve.backends.base import Backend, EngineError, Model, Part, Tokenizer
 from xpuserve.engine import selftest
 from xpuserve.engine.prompts import PromptError
@@ -20,11 +20,6 @@ from xpuserve.engine.sampler import Sampler
 from xpuserve.engine.scheduler import Scheduler
 from xpuserve.settings import Settings
 
-# How PyTorch and its Intel extension say that memory does not suffice.
-_OUT_OF_MEMORY = (
-    *("out of memory", "out of device memory", "out_of_device_memory", "out_of_host_memory", "out_of_resources"),
-    *("can't allocate memory", "not enough memory", "failed to allocate"),
-)
 # Rows of a batch where the settings do not say how many; on Arc, some kernels hang at 16.
 ROWS = {"cpu": 16, "gpu": 8}
 # Columns that a batch's cache has behind its last, so that not every step copies it to make it longer.
@@ -110,15 +105,17 @@ class HFBackend(Backend):
         model = self._rows() if rows > 1 else None
         if model is None:
             return OneAtATime(self.generate)
-        if not selftest.agrees(self.generate, model, self.tokenizer):
+        prefill_tokens, context_length = self._settings.prefill_tokens, self._settings.model.context_length
+        served = selftest.Served(rows, self._cache_tokens(model, rows), prefill_tokens, context_length)
+        if not selftest.agrees(self.generate, model, self.tokenizer, served):
             return OneAtATime(self.generate, "degraded")
+        model.free()
+        cache_tokens = self._cache_tokens(model, rows)  # the test has had the device's libraries take what they need
+        return Scheduler(model, rows=rows, cache_tokens=cache_tokens, prefill_tokens=prefill_tokens)
+
+    def _cache_tokens(self, model: Model, rows: int) -> int:
         most = rows * self._settings.model.context_length
-        return Scheduler(
-            model,
-            rows=rows,
-            cache_tokens=self._settings.cache_tokens or max(1, min(most, model.cache_tokens())),
-            prefill_tokens=self._settings.prefill_tokens,
-        )
+        return self._settings.cache_tokens or max(1, min(most, model.cache_tokens()))
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Tokens:
         """See Backend."""
@@ -210,11 +207,7 @@ def _gathered(parts: Sequence[Part], layer: int, kind: int, *, grows: bool) -> A
 def _free_memory(device: Any) -> int:
     if device.type == "xpu":
         return int(torch.xpu.get_device_properties(device).total_memory * 0.95) - int(torch.xpu.memory_reserved(device))
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        name, _, kib = line.partition(":")
-        if name == "MemAvailable":
-            return int(kib.split()[0]) * 1024
-    raise EngineError("/proc/meminfo does not say how much memory is available")
+    return memory.available()
 
 
 @contextmanager
@@ -223,7 +216,7 @@ def _memory() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+        if memory.is_exhausted(error):
             raise OutOfMemoryError(str(error).partition("\n")[0]) from None
         raise
 

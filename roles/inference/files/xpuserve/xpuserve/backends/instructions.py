@@ -8,7 +8,7 @@ from pathlib import Path
 
 VARIABLE = "LLAMA_CPP_LIB"
 # The widest first, with the instructions that each was built for.
-_LIBRARIES = {
+LIBRARIES = {
     "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"},
     "avx2": {"avx2", "fma", "f16c"},
 }
@@ -36,4 +36,4 @@ def library(cpuinfo: str) -> str:
     if "GenuineIntel" in facts.get("vendor_id", ()):
         return ""
     flags = set(facts.get("flags", ()))
-    return next((name for name, needed in _LIBRARIES.items() if needed <= flags), "")
+    return next((name for name, needed in LIBRARIES.items() if needed <= flags), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import secrets
 import shutil
@@ -15,16 +16,22 @@ import numpy
 import openvino
 import openvino_genai
 
+from xpuserve.backends import memory
 from xpuserve.backends.base import Backend, EngineError, Tokenizer
+from xpuserve.engine import selftest
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Message, Request, Sampling, Token
-from xpuserve.engine.runner import OutOfMemoryError, Output, Runner
+from xpuserve.engine.runner import OutOfMemoryError, Output, Runner, TooLargeError
 from xpuserve.settings import Settings
 
 # Requests in the pipeline where the settings do not say how many.
 ROWS = 32
 # Tokens in a block of the library's key-value cache.
 BLOCK_TOKENS = {"cpu": 32, "gpu": 16}
+# Of the memory that a CPU has available, what the cache may grow to: it is copied as it grows.
+CACHE_SHARE = 1 / 2
+
+log = logging.getLogger(__name__)
 
 
 class OpenVINOTokenizer(Tokenizer):
@@ -93,7 +100,8 @@ class OpenVINOBackend(Backend):
         config.max_num_seqs = self._settings.batch_rows or ROWS
         config.max_num_batched_tokens = self._settings.prefill_tokens + config.max_num_seqs
         config.enable_prefix_caching = True
-        # Without a size, the cache grows with what runs at a time, and former conversations stay in what it has.
+        # Without a size, the cache grows with what runs at a time, which the runner limits, and former conversations
+        # stay in what it has. With one, they would stay until all of it is taken.
         config.num_kv_blocks = -(-self._settings.cache_tokens // BLOCK_TOKENS[self._settings.device])
         return config
 
@@ -118,7 +126,15 @@ class OpenVINOBackend(Backend):
 
     def runner(self) -> Runner:
         """See Backend."""
-        return PipelineRunner(self._pipeline, self._settings.batch_rows or ROWS)
+        rows, block = self._settings.batch_rows or ROWS, BLOCK_TOKENS[self._settings.device]
+        runner = PipelineRunner(self._pipeline, rows, block, self._settings.cache_tokens)
+        if self._settings.device == "cpu" and not self._settings.cache_tokens:
+            token = runner.token_bytes()
+            runner.cache_tokens = int(memory.available() * CACHE_SHARE / token) if token else 0
+            log.info("the cache may hold %d tokens, of %d bytes each", runner.cache_tokens, token)
+        if rows > 1 and not selftest.runs_agree(runner, self.tokenizer, rows):
+            runner.serve_alone()
+        return runner
 
     def _device(self) -> str:
         if self._settings.device == "cpu":
@@ -142,12 +158,21 @@ def _present(token_id: int) -> Optional[int]:
 class PipelineRunner(Runner):
     """The requests in a pipeline, which batches them itself."""
 
-    def __init__(self, pipeline: Any, rows: int) -> None:
+    def __init__(self, pipeline: Any, rows: int, block: int, cache_tokens: int = 0) -> None:
+        """At most `rows` requests at a time, whose caches, in blocks of so many tokens, hold `cache_tokens` together; 0
+        is no limit.
+        """
         self._pipeline = pipeline
         self._most_rows = rows
+        self._block = block
+        self.cache_tokens = -(-cache_tokens // block) * block  # as the library has it
         self._ids = itertools.count()
         self._handles: dict[Request, tuple[Any, Any]] = {}  # and how the library was told to sample
         self.batching = "on" if rows > 1 else "off"
+
+    def serve_alone(self) -> None:
+        """From now on, take one request at a time: the truth test failed."""
+        self._most_rows, self.batching = 1, "degraded"
 
     @property
     def cache_usage(self) -> float:
@@ -156,11 +181,38 @@ class PipelineRunner(Runner):
         return float(self._pipeline.get_metrics().cache_usage) / 100 if self._handles else 0.0
 
     def fits(self, request: Request) -> bool:
-        """See Runner."""
-        return len(self._handles) < self._most_rows
+        """See Runner. What requests may grow to counts: the library ends those for which it has no room."""
+        tokens = self._tokens(request)
+        if self._is_too_large(tokens):
+            return True  # to be refused
+        room = not self.cache_tokens or tokens + sum(map(self._tokens, self._handles)) <= self.cache_tokens
+        return room and len(self._handles) < self._most_rows
+
+    def _tokens(self, request: Request) -> int:
+        """What a request may take of the cache: whole blocks."""
+        return -(-_size(request) // self._block) * self._block
+
+    def _is_too_large(self, tokens: int) -> bool:
+        return bool(self.cache_tokens) and tokens > self.cache_tokens
+
+    def token_bytes(self) -> int:
+        """Memory that a token takes in the cache, found out with a request of one; 0 if the library does not tell."""
+        probe = Request("", [0], Sampling(max_tokens=1, temperature=0), lambda event: None)
+        self.add(probe)
+        try:
+            self._pipeline.step()
+            metrics = self._pipeline.get_metrics()
+        finally:
+            self.drop(probe)
+        return int(metrics.kv_cache_size_in_bytes * metrics.cache_usage / 100 / self._block)
 
     def add(self, request: Request) -> None:
         """See Runner."""
+        if self._is_too_large(self._tokens(request)):
+            raise TooLargeError(
+                f"prompt and answer may have {_size(request)} tokens together, but the server has room for "
+                f"{self.cache_tokens}: ask for less max_tokens"
+            )
         config = self._config(request.sampling)
         ids = openvino.Tensor(numpy.array([request.prompt], dtype=numpy.int64))
         self._handles[request] = self._pipeline.add_request(next(self._ids), ids, config), config
@@ -176,6 +228,9 @@ class PipelineRunner(Runner):
             if self._pipeline.has_non_finished_requests():
                 self._pipeline.step()
         except Exception as error:
+            # The library cannot go on with any of them: it takes them to be in a step still.
+            if memory.is_exhausted(error):
+                error = OutOfMemoryError(str(error).partition("\n")[0])
             for request in list(self._handles):
                 self.drop(request)
                 yield Output(request, error=error)
@@ -205,6 +260,11 @@ class PipelineRunner(Runner):
                 config.top_k = sampling.top_k
             config.rng_seed = secrets.randbits(32) if sampling.seed is None else sampling.seed % 2**32
         return config
+
+
+def _size(request: Request) -> int:
+    """Tokens that a request may have at its end."""
+    return len(request.prompt) + request.sampling.max_tokens
 
 
 def _read(handle: Any, config: Any) -> tuple[list[Token], bool]:

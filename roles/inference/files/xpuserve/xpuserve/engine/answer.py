@@ -7,7 +7,7 @@ from typing import Optional
 
 from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.request import Failed, Finished, Piece, Request, Token, TokenText
-from xpuserve.engine.runner import OutOfMemoryError, Output
+from xpuserve.engine.runner import OutOfMemoryError, Output, TooLargeError
 from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
 
@@ -48,6 +48,8 @@ class Answer:
             log.warning("out of memory: %s", error, extra=fields(request_id=self.request.id))
             message = "the device has not enough memory for this request beside the others; try again later"
             self.request.deliver(Failed(message, "out_of_memory"))
+        elif isinstance(error, TooLargeError):
+            self.request.deliver(Failed(str(error), "request_too_large"))
         else:
             log.error("request failed", exc_info=error, extra=fields(request_id=self.request.id))
             self.request.deliver(Failed(f"the engine failed: {type(error).__name__}"))

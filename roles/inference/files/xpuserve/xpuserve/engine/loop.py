@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Optional
 
-from xpuserve.backends.base import Backend
+from xpuserve.backends.base import Backend, EngineError
 from xpuserve.engine import prompts
 from xpuserve.engine.answer import Answer
 from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.request import Failed, Message, Request, Sampling
-from xpuserve.engine.runner import alone
+from xpuserve.engine.runner import TooLargeError, alone
 from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
 
@@ -25,6 +25,8 @@ QUEUE_REQUESTS, QUEUE_TOKENS = 32, 65536
 STALL_SECONDS = 300
 MAX_RETRY_SECONDS = 60
 WARM_UP_TOKENS = 8
+# Steps in a row that fail and give nobody a token, after which it is found out whether the model answers at all.
+FAILED_STEPS = 3
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class Engine:
         self._encoding = threading.Lock()  # one prompt at a time, however many the web side has
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._cache_usage = 0.0
+        self._failed_steps = 0  # since one gave a token
         self.ready = False
         self.batching = ""  # as a Runner says it, once the model is loaded
 
@@ -231,8 +234,12 @@ class Engine:
     def _step(self) -> None:
         for gone in [each for each in self._answers.values() if each.request.cancelled.is_set()]:
             self._over(gone, "abort")
-        self._admit()
+        if self._failed_steps < FAILED_STEPS:
+            self._admit()
+        failed = answered = False
         for output in self._runner.step():
+            failed |= output.error is not None
+            answered |= bool(output.tokens) or output.ended
             each = self._answers.get(output.request)
             if each is None:  # it ended earlier in this step
                 continue
@@ -242,10 +249,24 @@ class Engine:
                 outcome = each.fail(error)
             if outcome:
                 self._over(each, outcome)
+        self._failed_steps = 0 if answered else self._failed_steps + failed
         if not self._answers:  # what the last of them held is freed now, and not when the next comes
             deque(self._runner.step(), maxlen=0)
+            if self._failed_steps >= FAILED_STEPS:
+                self._probe()
         self._cache_usage = self._runner.cache_usage
         self._progress = time.monotonic()
+
+    def _probe(self) -> None:
+        """Raise EngineError unless the model answers a prompt that it can: a lost device fails every request.
+
+        Requests that fail by what is in them would end the engine otherwise.
+        """
+        try:
+            alone(self._runner, self.encode_text("Hello"), Sampling(max_tokens=1, temperature=0, ignore_eos=True))
+        except Exception as error:
+            raise EngineError(f"{FAILED_STEPS} steps in a row failed, and a known prompt does too") from error
+        self._failed_steps = 0
 
     def _admit(self) -> None:
         while True:
@@ -259,6 +280,7 @@ class Engine:
             try:
                 self._runner.add(request)
             except Exception as error:
+                self._failed_steps += not isinstance(error, TooLargeError)
                 self._over(each, each.fail(error))
 
     def _over(self, each: Answer, outcome: str) -> None:

@@ -16,6 +16,10 @@ class OutOfMemoryError(Exception):
     """The device's memory did not suffice; what was on the device before is as it was."""
 
 
+class TooLargeError(Exception):
+    """A request that can never be served, whatever else is on the device; the message is for its client."""
+
+
 @dataclass(frozen=True)
 class Output:
     """What a step gave one request. An answer that the model ended, or that failed, gets no further token."""
@@ -34,7 +38,7 @@ class Runner(ABC):
 
     @property
     def cache_usage(self) -> float:
-        """How much of the key-value cache is taken, from 0 to 1, where that is known."""
+        """How much of the key-value cache requests on the device take, from 0 to 1, where that is known."""
         return 0.0
 
     @abstractmethod
@@ -43,7 +47,7 @@ class Runner(ABC):
 
     @abstractmethod
     def add(self, request: Request) -> None:
-        """Take a request that fits."""
+        """Take a request that fits; raises TooLargeError where it never will."""
 
     @abstractmethod
     def drop(self, request: Request) -> None:

@@ -10,6 +10,10 @@ import numpy
 from xpuserve.engine.request import Sampling, Token
 
 
+class LogitsError(Exception):
+    """The model gave no numbers to choose by."""
+
+
 class Sampler:
     """Chooses the tokens of one answer."""
 
@@ -21,7 +25,9 @@ class Sampler:
         self._counts: dict[int, int] = {}
 
     def __call__(self, logits: Any) -> Token:
-        """The token chosen from one row of logits, an array of 32-bit floats."""
+        """The token chosen from one row of logits, an array of 32-bit floats; raises LogitsError."""
+        if not numpy.isfinite(logits).all():
+            raise LogitsError("the model's logits are not all finite")
         token = self._choose(self._biased(self._penalised(logits)))
         self._seen.add(token)
         self._counts[token] = self._counts.get(token, 0) + 1

@@ -26,6 +26,7 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     prefill: Optional[Prefill] = None
     over: bool = False
+    failed: bool = False  # what its cache holds is not for others
 
 
 class Scheduler(Runner):
@@ -56,10 +57,9 @@ class Scheduler(Runner):
 
     @property
     def cache_usage(self) -> float:
-        """See Runner."""
+        """See Runner. What is only kept goes as soon as it is in the way, so it is not taken: at rest this is 0."""
         apart = sum(row.prefill.done for row in self._read + self._prefills if row.prefill)
-        used = len(self._rows) * self._batch.width + apart + self._kept.tokens
-        return min(1.0, used / self._cache_tokens)
+        return min(1.0, (len(self._rows) * self._batch.width + apart) / self._cache_tokens)
 
     def fits(self, request: Request) -> bool:
         """See Runner. What rows may grow to counts: none is ever taken out again for want of room."""
@@ -87,8 +87,11 @@ class Scheduler(Runner):
             begun = [row for row in self._prefills if row.prefill]
             yield from self._shed([*self._rows, *self._read, *begun], error)
         except Exception as error:  # nobody knows what the caches hold now
-            rows = self._active()
+            begun = [row for row in self._prefills if row.prefill]
+            rows = [row for row in (*self._rows, *self._read, *begun) if not row.over]
+            waiting = [row for row in self._prefills if not row.prefill]
             self._reset()
+            self._prefills = waiting
             self._kept.clear()
             for row in rows:
                 yield Output(row.request, error=error)
@@ -108,7 +111,7 @@ class Scheduler(Runner):
         if not new and len(keep) == len(self._rows):
             self._read = []
             return
-        left = [(row.tokens[:-1], self._copy(n)) for n, row in enumerate(self._rows) if row.over]
+        left = [(row.tokens[:-1], self._copy(n)) for n, row in enumerate(self._rows) if row.over and not row.failed]
         self._batch.change(keep, [row.prefill.part() for row in new if row.prefill])
         self._rows = [self._rows[n] for n in keep] + new
         self._read = []
@@ -161,8 +164,8 @@ class Scheduler(Runner):
         best, longest = self._kept.find(prompt), 0
         if best:
             longest = best.end
-        parts = [(row.tokens, self._batch.part(n)) for n, row in enumerate(self._rows)]
-        parts += [(row.tokens, row.prefill.part()) for row in self._read if row.prefill]
+        parts = [(row.tokens, self._batch.part(n)) for n, row in enumerate(self._rows) if not row.failed]
+        parts += [(row.tokens, row.prefill.part()) for row in self._read if row.prefill and not row.failed]
         for tokens, part in parts:
             common = min(common_tokens(tokens, prompt), part.end - part.start)
             if common > max(longest, LEAST_TOKENS - 1):
@@ -172,7 +175,11 @@ class Scheduler(Runner):
         return prefill
 
     def _choose(self, row: Row, logits: Any) -> Output:
-        token = row.sampler(logits)
+        try:
+            token = row.sampler(logits)
+        except Exception as error:  # it is this row's alone
+            row.over = row.failed = True
+            return Output(row.request, error=error)
         row.tokens.append(token.id)
         if token.id in self._model.stop_ids and not row.request.sampling.ignore_eos:
             row.over = True

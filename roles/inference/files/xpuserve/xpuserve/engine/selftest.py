@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from xpuserve.backends.base import Model, Tokenizer
+import numpy
+
+from xpuserve.backends.base import EngineError, Model, Tokenizer
 from xpuserve.engine.batch import Batch, Prefill
 from xpuserve.engine.prompts import encode_text
-from xpuserve.engine.request import Sampling
-from xpuserve.engine.runner import Tokens
+from xpuserve.engine.request import Request, Sampling, Token
+from xpuserve.engine.runner import Runner, Tokens
 
 # Of different length, so that rows are padded.
 TEXTS = (
@@ -19,22 +23,84 @@ TEXTS = (
     "Water freezes at zero degrees Celsius and boils at one hundred, so at twenty degrees it is",
     "Monday, Tuesday, Wednesday, Thursday,",
 )
-TOKENS = 12
+# More than there are steps in which rows come, so that all are there together.
+TOKENS = 8
+COMING_STEPS = 4
+# In which the short prompts are read: what others leave of a step may be any part of it.
 CHUNK = 5
+# Likeliest tokens of a step that are looked at: a model that finds all of them as likely has read nothing.
+LIKELIEST = 20
 # Sums in another order give slightly other logits, and of two tokens that are almost as likely, the other. What may lie
 # between them, in standard deviations of all logits; between the likeliest token and any other there are several.
 TOLERANCE = 0.25
+# The same for a library that tells only how likely the chosen tokens are, in natural logarithms of probabilities.
+NEAR = 0.5
 
 log = logging.getLogger(__name__)
 
 
-def agrees(generate: Callable[[Sequence[int], Sampling], Tokens], model: Model, tokenizer: Tokenizer) -> bool:
-    """Whether known prompts get the same tokens from `generate`, one at a time, and from `model` in a batch."""
+@dataclass(frozen=True)
+class Served:
+    """How the model is to be served: rows at a time, tokens that their caches hold together, tokens of a prompt that
+    are read at a time, and tokens that a request may have.
+    """
+
+    rows: int
+    cache_tokens: int
+    prefill_tokens: int
+    context_length: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """A prompt and the likeliest answer to it alone."""
+
+    text: str
+    prompt: Sequence[int]
+    answer: Sequence[int]
+    chunk: int
+
+
+def agrees(
+    generate: Callable[[Sequence[int], Sampling], Tokens], model: Model, tokenizer: Tokenizer, served: Served
+) -> bool:
+    """Whether known prompts get the same tokens from `generate`, one at a time, and from `model` in a batch.
+
+    Raises what `generate` raises, and EngineError where its answers are no model's: then nothing can be served.
+    """
+    known = [
+        Known(text, prompt, _alone(generate, prompt), chunk) for text, prompt, chunk in _questions(tokenizer, served)
+    ]
+    return _told(lambda: _disagreement(model, known, served))
+
+
+def runs_agree(runner: Runner, tokenizer: Tokenizer, rows: int) -> bool:
+    """The same for a library that batches by itself: one request at a time, and `rows` of them together.
+
+    `runner` tells the chosen tokens' log probabilities, and has nothing to do yet.
+    """
+    prompts = [encode_text(tokenizer, text) for text in TEXTS]
+    alone = [answer for prompt in prompts for answer in _answers(runner, [prompt])]
+    chances = {_chance(token) for answer in alone for token in answer}
+    if not all(map(math.isfinite, chances)):
+        raise EngineError("the model's probabilities are no numbers, so its answers would be garbage")
+    if len(chances) == 1:
+        raise EngineError("the model finds all tokens equally likely, so its answers would be garbage")
+    asked = [n % len(prompts) for n in range(max(rows, len(prompts)))]
+
+    def wrong() -> str:
+        for n, answer in zip(asked, _answers(runner, [prompts[n] for n in asked])):
+            if at := _parting(alone[n], answer):
+                return f"{TEXTS[n]!r}, token {at}, among {rows} requests"
+        return ""
+
+    return _told(wrong)
+
+
+def _told(find: Callable[[], str]) -> bool:
+    """Whether nothing is found, after saying in the log what is."""
     try:
-        prompts = [encode_text(tokenizer, text) for text in TEXTS]
-        sampling = Sampling(TOKENS, temperature=0, ignore_eos=True)
-        alone = [[token.id for token in generate(prompt, sampling) if token] for prompt in prompts]
-        wrong = _disagreement(model, prompts, alone)
+        wrong = find()
     except Exception:
         log.exception("the batching test failed; requests are served one at a time")
         return False
@@ -43,39 +109,127 @@ def agrees(generate: Callable[[Sequence[int], Sampling], Tokens], model: Model, 
     return not wrong
 
 
-def _disagreement(model: Model, prompts: Sequence[Sequence[int]], alone: Sequence[Sequence[int]]) -> str:
+def _answers(runner: Runner, prompts: Sequence[Sequence[int]]) -> list[list[Token]]:
+    """The likeliest answers to prompts that come in several steps; raises what one of them fails with."""
+    sampling = Sampling(TOKENS, temperature=0, ignore_eos=True, logprobs=0)
+    requests = [Request("", list(prompt), sampling, lambda event: None) for prompt in prompts]
+    answers: dict[Request, list[Token]] = {}
+    running, waiting = set[Request](), list(requests)
+    try:
+        while running or waiting:
+            for _ in range(-(-len(requests) // COMING_STEPS)):
+                if waiting and runner.fits(waiting[0]):
+                    request = waiting.pop(0)
+                    runner.add(request)
+                    running.add(request)
+                    answers[request] = []
+            for output in runner.step():
+                if output.error:
+                    raise output.error
+                answers[output.request] += output.tokens
+                if output.ended or len(answers[output.request]) >= TOKENS:
+                    running.discard(output.request)
+                    runner.drop(output.request)
+    finally:
+        for request in running:
+            runner.drop(request)
+    return [answers[request] for request in requests]
+
+
+def _parting(alone: Sequence[Token], together: Sequence[Token]) -> int:
+    """The token, from 1, by which two answers differ where they should not; 0 if there is none.
+
+    Of two tokens that are almost as likely either may come, and what follows is another answer then. Such two have the
+    same probability, and neither has more than half.
+    """
+    if len(alone) != len(together):
+        return 1 + min(len(alone), len(together))
+    for at, (one, other) in enumerate(zip(alone, together), start=1):
+        if not math.isfinite(_chance(other)):
+            return at
+        if one.id != other.id:
+            likeliest = max(_chance(one), _chance(other))
+            near = abs(_chance(one) - _chance(other)) <= NEAR and likeliest <= math.log(0.5) + NEAR
+            return 0 if near else at
+    return 0
+
+
+def _chance(token: Token) -> float:
+    return math.nan if token.logprob is None else token.logprob
+
+
+def _questions(tokenizer: Tokenizer, served: Served) -> list[tuple[str, list[int], int]]:
+    """Texts, their tokens, and how many of them are read at a time; the last takes more than one step where any may."""
+    questions = [(text, encode_text(tokenizer, text), CHUNK) for text in TEXTS]
+    most = max(1, min(served.prefill_tokens + CHUNK, served.context_length - TOKENS, served.cache_tokens - TOKENS))
+    text = " ".join(TEXTS * (1 + most // len(TEXTS)))  # no text has less than a token
+    return [*questions, ("a long prompt", encode_text(tokenizer, text)[:most], served.prefill_tokens)]
+
+
+def _alone(generate: Callable[[Sequence[int], Sampling], Tokens], prompt: Sequence[int]) -> list[int]:
+    """The likeliest answer to a prompt by itself."""
+    tokens = []
+    for token in generate(prompt, Sampling(TOKENS, temperature=0, ignore_eos=True, logprobs=LIKELIEST)):
+        if token is None:
+            continue
+        if len({chance for _, chance in token.top}) == 1:
+            raise EngineError("the model finds all tokens equally likely, so its answers would be garbage")
+        tokens.append(token.id)
+    return tokens
+
+
+@dataclass(eq=False)
+class _Row:
+    """A prompt in the batch, and how many tokens of its answer were compared."""
+
+    known: Known
+    compared: int = 0
+
+    def differs(self, logits: Any) -> bool:
+        """Whether these logits prefer another token than the answer's next."""
+        expected = self.known.answer[self.compared]
+        self.compared += 1
+        with numpy.errstate(invalid="ignore"):
+            spread = logits.std()  # NaN where a logit is not finite, and 0 where all are the same: neither is an answer
+            return not (spread > 0 and logits.max() - logits[expected] <= TOLERANCE * spread)
+
+
+def _disagreement(model: Model, known: Sequence[Known], served: Served) -> str:
     """Where the batch first finds another token likelier than the one chosen alone; empty where it never does.
 
-    The batch reads the tokens that were chosen alone, whatever it finds. A row comes every second step, and goes when
-    its answer is complete, while others go on.
+    The batch reads the tokens that were chosen alone, whatever it finds. There are as many rows as will be served where
+    they have room together, the short prompts several times. They come in several steps, and go when their answers are
+    complete, while others go on.
     """
-    batch, waiting, step = Batch(model), list(range(len(prompts))), 0
-    rows: list[int] = []  # the prompt of each row
-    compared = [0] * len(prompts)  # tokens of each answer
-
-    def differs(n: int, logits: Any) -> bool:
-        expected = alone[n][compared[n]]
-        compared[n] += 1
-        return bool(logits.max() - logits[expected] > TOLERANCE * logits.std())
-
+    *short, long = known
+    others = max(served.rows, len(known)) - 1
+    waiting = [_Row(short[n % len(short)]) for n in range(others)] + [_Row(long)]
+    read: dict[int, Prefill] = {}  # by what they read: a batch copies what it is given
+    batch, rows = Batch(model), list[_Row]()
     while waiting or rows:
-        keep = [at for at, n in enumerate(rows) if compared[n] < TOKENS]
-        new = [waiting.pop(0)] if waiting and step % 2 == 0 else []
-        prefills = [Prefill(model, prompts[n]) for n in new]
-        first = [_read(prefill) for prefill in prefills]
-        batch.change(keep, [prefill.part() for prefill in prefills])
-        rows = [rows[at] for at in keep] + new
-        if wrong := [n for n, logits in zip(new, first) if differs(n, logits)]:
-            return f"{TEXTS[wrong[0]]!r}, when its prompt is read in parts"
+        keep = [at for at, row in enumerate(rows) if row.compared < TOKENS]
+        rows, new = [rows[at] for at in keep], list[_Row]()
+        while waiting and len(new) < -(-served.rows // COMING_STEPS) and _fits([*rows, *new, waiting[0]], served):
+            row = waiting.pop(0)
+            new.append(row)
+            logits = None
+            if id(row.known) not in read:
+                prefill = read[id(row.known)] = Prefill(model, row.known.prompt)
+                while prefill.left:
+                    logits = prefill.read((prefill.left - 1) % row.known.chunk + 1)  # the last parts are whole ones
+            if logits is None:
+                row.compared += 1
+            elif row.differs(logits):
+                return f"{row.known.text!r}, when its prompt is read in parts"
+        batch.change(keep, [read[id(row.known)].part() for row in new])
+        rows += new
         if rows:
-            logits = batch.decode([alone[n][compared[n] - 1] for n in rows])
-            if wrong := [n for n, after in zip(rows, logits) if differs(n, after)]:
-                return f"{TEXTS[wrong[0]]!r}, token {compared[wrong[0]]}, in a batch of {len(rows)}"
-        step += 1
+            logits = batch.decode([row.known.answer[row.compared - 1] for row in rows])
+            if wrong := [row for row, after in zip(rows, logits) if row.differs(after)]:
+                return f"{wrong[0].known.text!r}, token {wrong[0].compared}, in a batch of {len(rows)}"
     return ""
 
 
-def _read(prefill: Prefill) -> Any:
-    while prefill.left:
-        logits = prefill.read(CHUNK)
-    return logits
+def _fits(rows: Sequence[_Row], served: Served) -> bool:
+    longest = max(len(row.known.prompt) for row in rows) + TOKENS
+    return len(rows) == 1 or (len(rows) <= served.rows and len(rows) * longest <= served.cache_tokens)
