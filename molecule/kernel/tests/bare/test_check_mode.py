@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kernel.faults.bench import Bench
 from kernel.faults.state import differences, look, stack, wanted
 from rig.machine import Machine
 
@@ -29,3 +30,5 @@ def test_check_mode_tells_the_plan_and_changes_nothing(machine: Machine, play: A
     after = look(machine, files=True)
     assert differences(before, after) == []
     assert after["boot"]["boot_id"] == before["boot"]["boot_id"]
+    # Nothing has changed: the faults start from here.
+    Bench(machine.node.fleet, machine.node.name, print).adopt(before)
