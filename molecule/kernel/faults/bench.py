@@ -91,19 +91,27 @@ class Bench:
 
     # -- the machine ------------------------------------------------------------------------------------------------
 
+    def adopt(self, bare: dict[str, Any]) -> None:
+        """Keep the machine as it is now for stage bare; ``bare`` is what it looks like, every file included."""
+        self.bare, self.origin = bare, bare["boot"]["kernel"]
+        self._keep(Stage.BARE)
+
     def begin(self, stage: Stage, lossy: bool = False) -> None:
         """Have the machine as it was at that stage; the first time it is brought there and kept."""
         if stage not in self.saved:
             self._bring(stage)
-            self.machine.save(stage.value)
-            self.saved.add(stage)
-            saved = [stage.value for stage in self.saved]
-            self.kept.write_text(json.dumps({"made": self.made, "bare": self.bare, "saved": saved}))
+            self._keep(stage)
         self.layers = LAYERS[stage]
         # What it is about to forget need not be written down.
         self.machine.cut_power()
         self.machine.start(snapshot=stage.value, lossy=lossy)
         self.machine.wait(BOOT_TIMEOUT)
+
+    def _keep(self, stage: Stage) -> None:
+        self.machine.save(stage.value)
+        self.saved.add(stage)
+        saved = [stage.value for stage in self.saved]
+        self.kept.write_text(json.dumps({"made": self.made, "bare": self.bare, "saved": saved}))
 
     def _bring(self, stage: Stage) -> None:
         if stage is Stage.BARE:

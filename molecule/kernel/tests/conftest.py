@@ -15,7 +15,7 @@ from rig.machine import Machine
 FLEET, NAME = "kernel", "m1"
 FOLDER = cache.RUN / FLEET / "tests"
 #: Every layer that the scenario provisions.
-TAGS = ("--tags", "repository,kernel,driver,access")
+TAGS = "repository,kernel,driver,access"
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +35,9 @@ def play() -> Any:
     """Run a playbook against the machine."""
     operator = Operator(write_inventory(FOLDER / NAME, FLEET, NAME), NAME, FOLDER / "logs")
 
-    def run(playbook: str, *options: str) -> Run:
+    def run(playbook: str, *options: str, tags: str = TAGS) -> Run:
         log = f"{Path(playbook).stem}{''.join(options[:1])}"
-        return operator.start(playbook, log, {}, (*options, *TAGS)).finish()
+        return operator.start(playbook, log, {}, (*options, "--tags", tags)).finish()
 
     return run
 

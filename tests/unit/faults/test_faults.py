@@ -13,10 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kernel.faults.catalogue import FAULTS, MOMENTS, Act, choose
+from kernel.faults import bench
+from kernel.faults.catalogue import FAULTS, MOMENTS, Act, Stage, choose
 from kernel.faults.play import Play, Run, is_task
 from kernel.faults.state import differences, release_of, stack, unconverged, unfit, unproven, wanted
 from kernel.faults.table import COLUMNS, as_markdown, as_text, rows
+from rig import cache
+from rig.machine import Machine
 
 ORIGIN = "6.1.0-30-cloud-amd64"
 FAILED = """
@@ -246,3 +249,32 @@ def test_the_table_fits_a_terminal_and_a_document() -> None:
     markdown = as_markdown(COLUMNS, cells).splitlines()
     assert len(markdown) == 3
     assert len(re.findall(r"(?<!\\)\|", markdown[2])) == len(COLUMNS) + 1
+
+
+def test_a_machine_that_somebody_kept_is_not_made_bare_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    configured = tmp_path / "configured"
+    configured.touch()
+    machine = SimpleNamespace(
+        node=SimpleNamespace(configured=configured),
+        save=lambda name: done.append(f"save {name}"),
+        cut_power=lambda: done.append("cut"),
+        start=lambda snapshot, lossy: done.append(f"start {snapshot} {lossy}"),
+        wait=lambda timeout: done.append("wait"),
+    )
+    monkeypatch.setattr(cache, "RUN", tmp_path)
+    monkeypatch.setattr(Machine, "of", lambda *_: machine)
+    monkeypatch.setattr(bench, "write_inventory", lambda folder, *_: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr(bench, "Operator", lambda *_: None)
+    bare = {"boot": {"kernel": ORIGIN}, "files": {}}
+    bench.Bench("f", "m", print).adopt(bare)
+    assert done == ["save bare"]
+
+    later = bench.Bench("f", "m", print, reuse=True)
+    assert (later.bare, later.origin) == (bare, ORIGIN)
+    later.begin(Stage.BARE, lossy=True)
+    assert done[1:] == ["cut", "start bare True", "wait"]
+
+    # The snapshot went with the machine that had it.
+    os.utime(configured, ns=(0, 0))
+    assert bench.Bench("f", "m", print, reuse=True).saved == set()

@@ -224,3 +224,17 @@ def test_the_module_of_a_dkms_package_says_which_version_it_is() -> None:
         source = kernels.module_source("some-dkms", module, "1.2+i3-1")
         assert 'MODULE_VERSION("1.2+i3-1")' in source
         assert "@" not in source
+
+
+def test_a_machine_starts_its_programs_at_the_same_addresses_and_runs_no_more_of_them_than_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(golden, "run", lambda command, **_: (tmp_path / "etc/ssh").mkdir(exist_ok=True))
+    for name in (*golden.NOT_RUN, "etc/grub.d/10_linux"):
+        host.write(tmp_path / name, "#!/bin/sh\n", 0o755)
+    for folder in ("etc/systemd/system/multi-user.target.wants", "var/log", "var/lib", "var/cache"):
+        (tmp_path / folder).mkdir(parents=True)
+    golden._configure(tmp_path)
+    assert "norandmaps" in (tmp_path / "etc/default/grub").read_text()
+    assert [name for name in golden.NOT_RUN if os.access(tmp_path / name, os.X_OK)] == []
+    assert os.access(tmp_path / "etc/grub.d/10_linux", os.X_OK)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kernel.faults.bench import Bench
 from kernel.faults.state import differences, look, stack, wanted
 from rig.machine import Machine
 
@@ -16,7 +17,8 @@ def test_check_mode_tells_the_plan_and_changes_nothing(machine: Machine, play: A
     bare.write_text(json.dumps(before))
     origin = before["boot"]["kernel"]
     assert origin != wanted()
-    run = play("playbooks/site.yml", "--check")
+    # What check mode says of the other layers is scenario default's to see.
+    run = play("playbooks/site.yml", "--check", tags="repository,kernel")
     assert run.clean, run.output
     said = " ".join(run.output.split())
     assert f"Kernel now {origin}, kernel wanted {wanted()}" in said, run.output
@@ -28,3 +30,5 @@ def test_check_mode_tells_the_plan_and_changes_nothing(machine: Machine, play: A
     after = look(machine, files=True)
     assert differences(before, after) == []
     assert after["boot"]["boot_id"] == before["boot"]["boot_id"]
+    # Nothing has changed: the faults start from here.
+    Bench(machine.node.fleet, machine.node.name, print).adopt(before)
