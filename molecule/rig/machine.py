@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from rig import cache, deb, golden, qemu
-from rig.host import RigError, run
+from rig.host import RigError, run, say
 from rig.node import Node
 from rig.userland import USER
 
@@ -23,6 +23,8 @@ from rig.userland import USER
 READY = "ready"
 BOOT_TIMEOUT = 400.0  # on a machine that many share; 30 seconds on an idle one
 RESTORE_TIMEOUT = 180.0
+#: A few seconds on an idle host.
+CONFIGURE_TIMEOUTS = (60.0, 120.0, 180.0)
 SHUTDOWN_TIMEOUT = 60.0
 NBDKIT = "nbdkit"
 #: What the names of machines' ports have between the bridge's name and a number.
@@ -178,23 +180,35 @@ class Machine:
 
     def create(self, files: Mapping[str, deb.File]) -> None:
         """Start a copy of the golden machine and make it this node; ``files`` are what an installer would write."""
-        folder = self.node.folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self.node.folder.mkdir(parents=True, exist_ok=True)
+        for timeout in CONFIGURE_TIMEOUTS:
+            try:
+                self._configure(files, timeout)
+                break
+            except RigError as error:
+                # One in many copies hears nothing on its serial port; another copy of the same memory does.
+                self.hardware.kill()
+                if timeout == CONFIGURE_TIMEOUTS[-1]:
+                    raise
+                say(f"{self.node.name} begins anew: {str(error).splitlines()[0]}")
+        self.wait(RESTORE_TIMEOUT)
+        self.save(READY)
+        self.node.configured.touch()
+
+    def _configure(self, files: Mapping[str, deb.File], timeout: float) -> None:
+        """Start with a new copy of the golden disk and memory, and tell it over its second serial port who it is."""
         self.hardware.disk.unlink(missing_ok=True)
         self.console.unlink(missing_ok=True)
         qemu.create_disk(self.hardware.disk, self.image / "disk.qcow2")
         self.hardware.launch("-incoming", f"exec:cat '{self.image / 'memory'}'", enter=self._enter)
-        deadline = time.monotonic() + RESTORE_TIMEOUT
+        deadline = time.monotonic() + timeout
         with socket.socket(socket.AF_UNIX) as port:
-            port.settimeout(RESTORE_TIMEOUT)
+            port.settimeout(timeout)
             port.connect(str(self.hardware.setup))
             self._resume(deadline)
             text = base64.encodebytes(self._setup_script(files).encode()) + b".\n"
             port.sendall(text)
             golden.read_until(port, "xpu-rig: configured", deadline)
-        self.wait(RESTORE_TIMEOUT)
-        self.save(READY)
-        self.node.configured.touch()
 
     def _resume(self, deadline: float) -> None:
         with qemu.Monitor(self.hardware.monitor) as monitor:

@@ -103,6 +103,35 @@ def disk_of(command: list[str]) -> dict[str, object]:
     return dict(json.loads(command[command.index("-blockdev") + 1]))
 
 
+@pytest.mark.parametrize(("deaf", "works"), [(0, True), (2, True), (3, False)])
+def test_a_copy_that_hears_nothing_begins_anew_a_few_times(
+    deaf: int, works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "RUN", tmp_path)
+    monkeypatch.setattr(Machine, "hardware", hardware(tmp_path))
+    tried: list[float] = []
+    done: list[str] = []
+
+    def configure(_machine: Machine, _files: object, timeout: float) -> None:
+        tried.append(timeout)
+        if len(tried) <= deaf:
+            raise RigError("the machine did not say it")
+
+    monkeypatch.setattr(Machine, "_configure", configure)
+    monkeypatch.setattr(Machine, "wait", lambda _machine, _timeout: done.append("wait"))
+    monkeypatch.setattr(Machine, "save", lambda _machine, name: done.append(name))
+    node = Node.parse("f", ENTRY)
+    machine = Machine(node, tmp_path)
+    if works:
+        machine.create({})
+    else:
+        with pytest.raises(RigError, match="did not say it"):
+            machine.create({})
+    assert len(tried) == min(deaf + 1, 3)
+    assert tried == sorted(tried)
+    assert (done == ["wait", "ready"]) == works == node.configured.exists()
+
+
 def test_a_lossy_disk_waits_for_flushes_and_an_ordinary_one_for_nothing(tmp_path: Path) -> None:
     ordinary = disk_of(hardware(tmp_path).command())
     assert ordinary["cache"] == {"no-flush": True}
