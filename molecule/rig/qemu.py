@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,6 +27,8 @@ FILE_SIZE = 20 << 30
 PROCESSOR_OF = {"kvm": "max", "tcg": "Westmere,+rdrand,+rdtscp"}
 #: Names one of the above for every machine; without it KVM is taken where it boots a guest, and TCG elsewhere.
 OVERRIDE = "XPU_FLEET_ACCEL"
+#: What Intel's and AMD's processors call their virtualization extensions in /proc/cpuinfo.
+EXTENSIONS = re.compile(r"^flags\s*:.*\b(vmx|svm)\b", re.MULTILINE)
 QUIT_TIMEOUT = 20.0
 #: How far before others an emulated processor goes: a run on it takes longest, so everything ends sooner.
 NICE = 10
@@ -191,14 +194,21 @@ def version() -> str:
     return run(["qemu-system-x86_64", "--version"]).splitlines()[0]
 
 
-def candidates(environment: Mapping[str, str], kvm: Path = Path("/dev/kvm")) -> list[str]:
-    """Return the accelerators to try, best first; raises RigError for an override that is none of them."""
+def candidates(
+    environment: Mapping[str, str], kvm: Path = Path("/dev/kvm"), processor: Path = Path("/proc/cpuinfo")
+) -> list[str]:
+    """Return the accelerators to try, best first; raises RigError for an override that is none of them.
+
+    Some virtual machines offer a /dev/kvm that opens, on processors without the extensions that it needs. A guest's GRUB
+    hangs there, which takes a minute to notice.
+    """
     wanted = environment.get(OVERRIDE, "")
     if wanted and wanted not in PROCESSOR_OF:
         raise RigError(f"{OVERRIDE}={wanted}: choose one of {', '.join(PROCESSOR_OF)}")
     if wanted:
         return [wanted]
-    return [name for name in PROCESSOR_OF if name != "kvm" or os.access(kvm, os.R_OK | os.W_OK)]
+    able = EXTENSIONS.search(processor.read_text()) is not None and os.access(kvm, os.R_OK | os.W_OK)
+    return [name for name in PROCESSOR_OF if name != "kvm" or able]
 
 
 def choice(accelerator: str) -> dict[str, str]:

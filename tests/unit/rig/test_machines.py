@@ -145,14 +145,20 @@ def test_the_accelerator_is_in_the_command_line(tmp_path: Path) -> None:
     assert "kvm" in hardware(tmp_path, "kvm").command()
 
 
-def test_kvm_is_tried_where_it_opens(tmp_path: Path) -> None:
-    device = tmp_path / "kvm"
-    assert qemu.candidates({}, device) == ["tcg"]
-    device.touch()
-    assert qemu.candidates({}, device) == ["kvm", "tcg"]
-    assert qemu.candidates({"XPU_FLEET_ACCEL": "tcg"}, device) == ["tcg"]
+def test_kvm_is_tried_where_it_opens_on_a_processor_that_has_what_it_needs(tmp_path: Path) -> None:
+    device, processor = tmp_path / "kvm", tmp_path / "cpuinfo"
+    for extension in ("vmx", "svm"):
+        processor.write_text(f"flags\t\t: fpu {extension} aes\nvmx flags\t: ept\n")
+        device.unlink(missing_ok=True)
+        assert qemu.candidates({}, device, processor) == ["tcg"]
+        device.touch()
+        assert qemu.candidates({}, device, processor) == ["kvm", "tcg"]
+    assert qemu.candidates({"XPU_FLEET_ACCEL": "tcg"}, device, processor) == ["tcg"]
+    processor.write_text("model name\t: vmx\nflags\t\t: fpu aes xsvm\n")
+    assert qemu.candidates({}, device, processor) == ["tcg"]
+    assert qemu.candidates({"XPU_FLEET_ACCEL": "kvm"}, device, processor) == ["kvm"]
     with pytest.raises(RigError, match="XPU_FLEET_ACCEL=hax: choose one of kvm, tcg"):
-        qemu.candidates({"XPU_FLEET_ACCEL": "hax"}, device)
+        qemu.candidates({"XPU_FLEET_ACCEL": "hax"}, device, processor)
 
 
 def test_a_process_id_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
