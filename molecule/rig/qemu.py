@@ -199,8 +199,8 @@ def candidates(
 ) -> list[str]:
     """Return the accelerators to try, best first; raises RigError for an override that is none of them.
 
-    Some virtual machines offer a /dev/kvm that opens, on processors without the extensions that it needs. A guest's GRUB
-    hangs there, which takes a minute to notice.
+    Some virtual machines offer a /dev/kvm that opens, on processors without the extensions that it needs. There a
+    guest's GRUB hangs, which takes a minute to notice.
     """
     wanted = environment.get(OVERRIDE, "")
     if wanted and wanted not in PROCESSOR_OF:

@@ -57,6 +57,27 @@ def test_of_tokens_as_likely_as_each_other_top_k_takes_no_more() -> None:
     assert len(draw([1, 1, 1, 1], top_k=2)) == 2
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.02, 1.0, 3.0, 9.0])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999, 1 - 1e-9])
+def test_of_a_whole_vocabulary_top_p_keeps_what_sorting_all_of_it_keeps(spread: float, share: float) -> None:
+    logits = numpy.random.default_rng(5).normal(0, spread, 32000).round(2).astype(numpy.float32)  # many are equal
+    weights = numpy.exp((logits - logits.max()).astype(numpy.float64))
+    order = numpy.argsort(-weights, kind="stable")
+    before = numpy.cumsum(weights[order]) - weights[order]
+    weights[order[before > share * weights.sum()]] = 0
+    chances = numpy.cumsum(weights / weights.sum())
+    for seed in range(20):
+        place = numpy.random.default_rng(seed).random()
+        assert list(draw(logits, 1, seed=seed, top_p=share)) == [numpy.searchsorted(chances, place, side="right")]
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_the_likeliest_are_named_in_order(count: int) -> None:
+    logits = numpy.random.default_rng(5).normal(0, 3, 32000).round(1).astype(numpy.float32)
+    named = Sampler(Sampling(1, temperature=0, logprobs=count), prompt=[])(logits).top
+    assert [token for token, _ in named] == list(numpy.argsort(-logits, kind="stable")[:count])
+
+
 @pytest.mark.parametrize("number", [numpy.nan, numpy.inf, -numpy.inf])
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_what_is_no_number_is_refused(number: float, temperature: float) -> None:

@@ -9,6 +9,9 @@ import numpy
 
 from xpuserve.engine.request import Sampling, Token
 
+#: How many tokens are looked at first for those that hold most of the weight: nearly always enough, and sorted at once.
+FEW = 256
+
 
 class LogitsError(Exception):
     """The model gave no numbers to choose by."""
@@ -74,12 +77,36 @@ class Sampler:
             # Exactly so many, also where several weigh the same.
             weights[numpy.argpartition(weights, -sampling.top_k)[: -sampling.top_k]] = 0
         if sampling.top_p < 1:
-            order = numpy.argsort(-weights, kind="stable")
-            before = numpy.cumsum(weights[order]) - weights[order]
-            weights[order[before > sampling.top_p * weights.sum()]] = 0
+            kept = _nucleus(weights, sampling.top_p)
+            weights, others = numpy.zeros_like(weights), weights
+            weights[kept] = others[kept]
         ends = numpy.cumsum(weights)
         # side="right" passes over tokens of weight 0.
         return int(numpy.searchsorted(ends, self._random.random() * ends[-1], side="right"))
+
+
+def _nucleus(weights: Any, share: float) -> Any:
+    """The likeliest tokens, as few as hold this share of all weight together."""
+    wanted = share * weights.sum()
+    possible = numpy.flatnonzero(weights)
+    count = FEW
+    while True:
+        order = possible[_likeliest(weights[possible], count)]
+        before = numpy.cumsum(weights[order]) - weights[order]
+        if before[-1] > wanted or len(order) == len(possible):
+            return order[before <= wanted]
+        count *= 8
+
+
+def _likeliest(values: Any, count: int) -> Any:
+    """The places of the greatest values, greatest first and then in order; more than `count` where the last are equal.
+
+    A vocabulary has tens of thousands of tokens, of which the few that matter are told apart without sorting it.
+    """
+    if count >= len(values):
+        return numpy.argsort(-values, kind="stable")
+    places = numpy.flatnonzero(values >= numpy.partition(values, -count)[-count])
+    return places[numpy.argsort(-values[places], kind="stable")]
 
 
 def _with_logprobs(token: int, logits: Any, count: int) -> Token:
@@ -87,5 +114,5 @@ def _with_logprobs(token: int, logits: Any, count: int) -> Token:
     wide = logits.astype(numpy.float64)
     wide -= wide.max()
     wide -= numpy.log(numpy.exp(wide).sum())
-    likeliest = numpy.argsort(-wide, kind="stable")[:count] if count else ()
+    likeliest = _likeliest(wide, count)[:count] if count else ()
     return Token(token, float(wide[token]), tuple((int(each), float(wide[each])) for each in likeliest))
