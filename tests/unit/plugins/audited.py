@@ -42,6 +42,7 @@ class Answers:
 
     def __init__(self) -> None:
         self.ready, self.status, self.text, self.tokens = 200, 200, "The capital of France is Paris.", 8
+        self.full_for = 0  # so many questions, which are answered with 429
         self.asked: list[dict[str, Any]] = []
         self.url = ""
 
@@ -62,7 +63,7 @@ def service() -> Iterator[Answers]:
             answers.asked.append({**body, "key": self.headers.get("Authorization", "")})
             choice = {"message": {"role": "assistant", "content": answers.text}}
             content = json.dumps({"choices": [choice], "usage": {"completion_tokens": answers.tokens}}).encode()
-            self.send_response(answers.status)
+            self.send_response(429 if len(answers.asked) <= answers.full_for else answers.status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
