@@ -16,6 +16,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model_catalogue import (
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.model_weights import WeightsError, choose
 
+STACKS = sorted((Path(__file__).parents[3] / "roles/stack/vars").glob("*.yml"))
 DATA = yaml.safe_load((Path(__file__).parents[3] / "roles/model/vars/main.yml").read_text(encoding="utf-8"))
 GIB = 1024**3
 ARC = Target("bigdl", "gpu", 16 * GIB, "the smallest GPU (Intel Arc A770)")
@@ -56,6 +57,16 @@ def test_every_entry_of_the_catalogue_resolves_for_an_engine() -> None:
         assert plan(wish, ARC)["name"] == name
 
 
+@pytest.mark.parametrize("stack", [path.stem for path in STACKS])
+def test_the_model_of_a_stack_has_weights_for_each_of_its_engines(stack: str) -> None:
+    data = yaml.safe_load(next(path for path in STACKS if path.stem == stack).read_text(encoding="utf-8"))
+    for engine in data["stack_definition"]["engines"]:
+        low_bit = data["stack_definition"].get("low_bit", "") if engine == "bigdl" else ""
+        for device in ("cpu", "gpu"):
+            wish = Wish(data["stack_definition"]["model"], low_bit=low_bit)
+            assert plan(wish, Target(engine, device, 16 * GIB, "the node"))["name"] == wish.name
+
+
 @pytest.mark.parametrize(
     ("wish", "target", "said"),
     [
@@ -65,7 +76,11 @@ def test_every_entry_of_the_catalogue_resolves_for_an_engine() -> None:
         (Wish("llama-2-7b-chat"), ARC, ["needs a low-bit format", "sym_int4"]),
         (Wish("smollm2-135m-instruct", low_bit="sym_int8"), CPU, ["as it is", "model_low_bit"]),
         (Wish("llama-2-13b-chat", low_bit="fp16"), ARC, ["GiB", "A770", "sym_int4"]),
-        (Wish("llama-2-13b-chat"), CPU, ["GiB", "the node has 8.0 GiB", "model_context_length"]),
+        (
+            Wish("llama-2-13b-chat", low_bit="sym_int8"),
+            Target("bigdl", "cpu", 8 * GIB, "the node"),
+            ["GiB", "the node has 8.0 GiB", "model_context_length"],
+        ),
         (Wish("chatglm2-6b", low_bit="sym_int4"), ARC, ["model_trust_remote_code"]),
         (Wish("chatglm2-6b", low_bit="sym_int4", trust_remote_code=True), ARC, ["full commit", "'main'"]),
         (Wish("chatglm2-6b"), CPU, ["openvino or gguf", "safetensors", "model_source"]),

@@ -24,12 +24,13 @@ def model_directory(path: Path, **config: Any) -> Path:
     return path
 
 
-def gguf(path: Path) -> Path:
+def gguf(path: Path, tokenizer: str = "gpt2") -> Path:
     def string(text: str) -> bytes:
         return struct.pack("<Q", len(text)) + text.encode()
 
     keys = [
         string("general.architecture") + struct.pack("<I", 8) + string("llama"),
+        string("tokenizer.ggml.model") + struct.pack("<I", 8) + string(tokenizer),
         string("tokens") + struct.pack("<IIQ", 9, 8, 2) + string("a") + string("b"),
         string("scores") + struct.pack("<IIQff", 9, 6, 2, 0.5, 1.5),
         string("llama.context_length") + struct.pack("<II", 4, 2048),
@@ -164,6 +165,15 @@ def test_openvino_takes_no_low_bit_format(tmp_path: Path, config: dict[str, Any]
     assert check(tmp_path, config) == 2
     config["model"]["low_bit"] = ""
     assert check(tmp_path, config) == 0
+
+
+def test_openvino_takes_no_gguf_file_whose_tokenizer_it_cannot_read(
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config["engine"] = "openvino"
+    config["model"].update(path=str(gguf(tmp_path / "m.gguf", "llama")), format="gguf", low_bit="")
+    assert check(tmp_path, config) == 2
+    assert "a tokenizer of kind llama, and OpenVINO reads only gpt2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

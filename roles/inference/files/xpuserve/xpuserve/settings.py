@@ -20,6 +20,8 @@ BIGDL_FORMATS = {
 }
 # Layers of these widths get BigDL's fp16 kernel, which exists for GPUs only.
 BIGDL_FP16_GPU_WIDTHS = {4096, 11008}
+# The one kind of tokenizer (byte-level BPE) that OpenVINO GenAI 2026.4 makes of a GGUF file.
+OPENVINO_GGUF_TOKENIZER = "gpt2"
 # What engine torch computes in, by model.low_bit; without a word, in what current models were trained in.
 TORCH_NUMBERS = {"": "bfloat16", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 # What ipex-llm 2.2.0 adds to that.
@@ -137,6 +139,11 @@ def check_model(settings: Settings) -> weights.Weights:
     if found.context_length and model.context_length > found.context_length:
         raise SettingsError(
             f"model.context_length is {model.context_length}, but the model was trained for {found.context_length}"
+        )
+    if found.format == "gguf" and found.tokenizer != OPENVINO_GGUF_TOKENIZER:
+        raise SettingsError(
+            f"{model.path} has a tokenizer of kind {found.tokenizer or 'none'}, and OpenVINO reads only "
+            f"{OPENVINO_GGUF_TOKENIZER} from a GGUF file: take the model in OpenVINO's own format"
         )
     fp16_on_cpu = (settings.engine, settings.device, model.low_bit) == ("bigdl", "cpu", "fp16")
     if fp16_on_cpu and found.widths & BIGDL_FP16_GPU_WIDTHS:

@@ -24,7 +24,9 @@ class PickleError(WeightsError):
 
 @dataclass
 class Weights:
-    """A model's files. `bytes` counts the weights only; `context_length` is in tokens, 0 if it is not said."""
+    """A model's files. `bytes` counts the weights only; `context_length` is in tokens, 0 if it is not said. `tokenizer`
+    is a GGUF file's kind of it.
+    """
 
     path: str
     format: str
@@ -32,6 +34,7 @@ class Weights:
     architecture: str = ""
     context_length: int = 0
     low_bit: str = ""
+    tokenizer: str = ""
     pickle: list[str] = field(default_factory=list)
     widths: set[int] = field(default_factory=set)
 
@@ -148,7 +151,8 @@ def _gguf(path: Path) -> Weights:
             raise WeightsError(f"{path}: the GGUF header is damaged") from None
     architecture = str(keys.get("general.architecture", ""))
     context_length = int(keys.get(f"{architecture}.context_length", 0))
-    return Weights(str(path), "gguf", size, architecture, context_length)
+    tokenizer = str(keys.get("tokenizer.ggml.model", ""))
+    return Weights(str(path), "gguf", size, architecture, context_length, tokenizer=tokenizer)
 
 
 # GGUF value types by number (the format's specification, version 3).
