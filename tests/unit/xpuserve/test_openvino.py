@@ -67,6 +67,14 @@ class Handle:
         self.cancelled = True
 
 
+class Config(SimpleNamespace):
+    """What the library has where nobody says anything."""
+
+    def __init__(self, **options: Any) -> None:
+        nothing: dict[str, Any] = {"stop_token_ids": set(), "eos_token_id": -1, "stop_strings": set(), "num_beams": 1}
+        super().__init__(**{**nothing, "top_k": 2**64 - 1, "min_new_tokens": 0, **options})
+
+
 class Pipeline:
     """Lets go of what is cancelled in its next step."""
 
@@ -77,7 +85,7 @@ class Pipeline:
         self.crowd = 100  # requests with which it goes wrong
 
     def get_config(self) -> Any:
-        return SimpleNamespace(stop_token_ids={2}, eos_token_id=2)
+        return Config(stop_token_ids={2}, eos_token_id=2, top_k=20, stop_strings={"\n"}, num_beams=4, min_new_tokens=3)
 
     def get_metrics(self) -> Any:
         return SimpleNamespace(cache_usage=12.5, kv_cache_size_in_bytes=8 * 32 * 100)
@@ -101,7 +109,11 @@ class Pipeline:
 @pytest.fixture
 def backend() -> Iterator[Any]:
     with patch.dict(sys.modules, {name: MagicMock() for name in ("openvino", "openvino_genai")}):
-        yield importlib.import_module("xpuserve.backends.openvino")
+        module = importlib.import_module("xpuserve.backends.openvino")
+        library: Any = module.openvino_genai
+        library.GenerationConfig = Config
+        library.GenerationStatus.IGNORED, library.GenerationStatus.FINISHED = "IGNORED", "FINISHED"
+        yield module
 
 
 def test_a_prompt_that_the_tokenizer_cuts_is_refused(backend: Any) -> None:
@@ -124,7 +136,6 @@ def pipeline() -> Pipeline:
 
 @pytest.fixture
 def runner(backend: Any, pipeline: Pipeline) -> Any:
-    backend.openvino_genai.GenerationStatus.IGNORED = "IGNORED"
     return backend.PipelineRunner(pipeline, 2, 32)
 
 
@@ -169,6 +180,16 @@ def test_a_prompt_without_room_for_its_cache_fails_alone(runner: Any, pipeline: 
     outputs = [output for _ in range(3) for output in runner.step()]
     assert [output.request for output in outputs if isinstance(output.error, OutOfMemoryError)][:1] == [large]
     assert outputs[-1] == Output(small, [Token(5)])
+
+
+def test_an_answer_that_the_library_ends_by_itself_is_over(runner: Any, pipeline: Pipeline) -> None:
+    each = request([1])
+    runner.add(each)
+    outputs = [output for _ in range(3) for output in runner.step()]
+    pipeline.handles[0].status = "FINISHED"
+    outputs += runner.step()
+    pipeline.handles.clear()
+    assert [*outputs, *runner.step()] == [Output(each, [Token(5)]), Output(each, [Token(5)]), Output(each, ended=True)]
 
 
 def test_a_step_that_fails_ends_all_requests_and_the_next_is_served(runner: Any, pipeline: Pipeline) -> None:
@@ -267,6 +288,12 @@ def test_every_way_of_sampling_reaches_the_library(backend: Any) -> None:
     assert struct.unpack("f", struct.pack("f", config.min_p))[0] < 1
     config = engine._config(Sampling(9, temperature=0))
     assert (config.do_sample, config.stop_token_ids) == (False, {2})
+
+
+def test_what_the_model_s_own_configuration_says_of_sampling_does_not_count(backend: Any) -> None:
+    config = backend.PipelineRunner(Pipeline(), 8, 32)._config(Sampling(9, top_k=0))
+    assert (config.top_k, config.stop_strings, config.num_beams, config.min_new_tokens) == (2**64 - 1, set(), 1, 0)
+    assert (config.eos_token_id, config.stop_token_ids) == (2, {2})
 
 
 def test_how_much_the_pipeline_takes(backend: Any) -> None:

@@ -240,11 +240,15 @@ class PipelineRunner(Runner):
                 yield Output(request, tokens, ended)
             elif handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
                 yield Output(request, error=OutOfMemoryError("the prompt's cache does not fit"))
+            elif handle.get_status() == openvino_genai.GenerationStatus.FINISHED:
+                yield Output(request, ended=True)  # for a reason that was not asked for; nothing would ever come
 
     def _config(self, sampling: Sampling) -> Any:
-        config = self._pipeline.get_config()
+        # Of what the model's generation_config.json says, only which tokens end an answer: the rest is the request's.
+        model, config = self._pipeline.get_config(), openvino_genai.GenerationConfig()
         config.max_new_tokens = sampling.max_tokens
-        config.stop_token_ids = set() if sampling.ignore_eos else config.stop_token_ids | {config.eos_token_id}
+        config.eos_token_id = model.eos_token_id
+        config.stop_token_ids = set() if sampling.ignore_eos else model.stop_token_ids | {model.eos_token_id}
         config.ignore_eos = sampling.ignore_eos
         config.logprobs = int(sampling.logprobs is not None)
         config.repetition_penalty = sampling.repetition_penalty
