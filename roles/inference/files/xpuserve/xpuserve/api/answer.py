@@ -22,9 +22,16 @@ class Answer:
     """
 
     def __init__(
-        self, engine: Engine, http: HTTPRequest, choices: Sequence[tuple[list[int], Sampling]], timeout: float = 0
+        self,
+        engine: Engine,
+        http: HTTPRequest,
+        choices: Sequence[tuple[list[int], Sampling]],
+        timeout: float = 0,
+        *,
+        continues: bool = False,
     ) -> None:
-        """Queue one request for each choice, to be over within `timeout` seconds; 0 is no limit.
+        """Queue one request for each choice, to be over within `timeout` seconds; 0 is no limit. `continues` says that
+        their texts go on where those of their prompts end.
 
         Raises APIError (429) when too many wait.
         """
@@ -34,7 +41,7 @@ class Answer:
         self._queue: asyncio.Queue[Optional[tuple[int, Event]]] = asyncio.Queue()
         self._first: list[Optional[tuple[int, Event]]] = []
         self._requests = [
-            Request(f"{http.state.request_id}-{n}", prompt, sampling, partial(self._deliver, n))
+            Request(f"{http.state.request_id}-{n}", prompt, sampling, partial(self._deliver, n), continues)
             for n, (prompt, sampling) in enumerate(choices)
         ]
         for request in self._requests:

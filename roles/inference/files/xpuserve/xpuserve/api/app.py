@@ -160,7 +160,7 @@ class Completer:
             limit = self._max_tokens(len(prompt), body.max_completion_tokens or body.max_tokens, field)
             choices += [(prompt, body.sampling(limit, n)) for n in range(body.answers)]
         reply = reply_type(http.state.request_id, int(time.time()), self._model, include_usage=body.include_usage)
-        answer = Answer(self._engine, http, choices, self._limits.seconds)
+        answer = Answer(self._engine, http, choices, self._limits.seconds, continues=reply_type is not ChatReply)
         # Nothing is sent before the engine has begun: until then an error can still be an HTTP status.
         first = await answer.first()
         if isinstance(first, Failed):

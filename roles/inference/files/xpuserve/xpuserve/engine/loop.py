@@ -274,7 +274,9 @@ class Engine:
                 if not self._waiting or not self._runner.fits(self._waiting[0]):
                     return
                 request = self._waiting.popleft()
-                each = Answer(request, Detokenizer(self._backend.tokenizer.decode, request.sampling.stop), self.metrics)
+                before = request.prompt if request.continues else ()
+                text = Detokenizer(self._backend.tokenizer.decode, request.sampling.stop, before)
+                each = Answer(request, text, self.metrics)
                 self._answers[request] = each
                 request.times.started = time.monotonic()
             try:
