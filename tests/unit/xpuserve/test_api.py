@@ -212,7 +212,7 @@ BAD_BODIES = {
     "temperature too high": (chat(temperature=2.1), 400, "temperature"),
     "temperature below 0": (chat(temperature=-0.1), 400, "temperature"),
     "temperature of a wrong type": (chat(temperature="0.5"), 400, "temperature"),
-    "temperature is not a number": ('{"model": "m", "messages": [], "temperature": NaN}', 400, None),
+    "temperature is not a number": (json.dumps(chat(temperature=float("nan"))), 400, "temperature"),
     "top_p 0": (chat(top_p=0), 400, "top_p"),
     "no tokens": (chat(max_tokens=0), 400, "max_tokens"),
     "max_tokens of a wrong type": (chat(max_tokens=1.5), 400, "max_tokens"),
