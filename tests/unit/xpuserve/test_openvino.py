@@ -6,6 +6,7 @@ import importlib
 import struct
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
 from unittest.mock import MagicMock, patch
@@ -238,19 +239,52 @@ def test_what_is_larger_than_the_whole_cache_is_refused_at_once(backend: Any, pi
         runner.add(large)
 
 
+class Core:
+    """Sees a GPU with a megabyte of memory, if it says so."""
+
+    available_devices = ("CPU", "GPU")
+    tells = True
+
+    def get_property(self, device: str, name: str) -> Any:
+        assert device == "GPU"
+        if name == "GPU_DEVICE_TOTAL_MEM_SIZE" and not self.tells:
+            raise RuntimeError("unsupported property")
+        return {"GPU_DEVICE_TOTAL_MEM_SIZE": 10**6, "FULL_DEVICE_NAME": "Intel(R) Arc(TM) (dGPU)"}[name]
+
+
 @pytest.mark.parametrize(
-    ("device", "wanted", "limit"), [("cpu", 0, 5000), ("cpu", 640, 640), ("gpu", 0, 0), ("gpu", 640, 640)]
+    ("device", "wanted", "limit"), [("cpu", 0, 5000), ("cpu", 640, 640), ("gpu", 0, 2500), ("gpu", 640, 640)]
 )
-def test_a_cpu_s_cache_has_a_limit_by_itself(
-    backend: Any, pipeline: Pipeline, device: str, wanted: int, limit: int
-) -> None:
-    settings = SimpleNamespace(batch_rows=1, cache_tokens=wanted, device=device)
+def test_a_cache_has_a_limit_by_itself(backend: Any, pipeline: Pipeline, device: str, wanted: int, limit: int) -> None:
+    backend.openvino.Core = Core
+    model = SimpleNamespace(path="without-weights")
+    settings = SimpleNamespace(batch_rows=1, cache_tokens=wanted, device=device, model=model)
     engine = backend.OpenVINOBackend(settings, 0)
     engine._pipeline = pipeline
     with patch.object(backend.memory, "available", lambda: 10**6):
         assert engine.runner().cache_tokens == limit
     pipeline.step()
     assert pipeline.handles == []
+
+
+@pytest.mark.parametrize("name", ["", "model.gguf"])
+def test_the_weights_of_a_gpu_are_not_free(backend: Any, tmp_path: Path, name: str) -> None:
+    backend.openvino.Core = Core
+    (tmp_path / (name or "openvino_model.bin")).write_bytes(bytes(200_000))
+    (tmp_path / "openvino_model.xml").write_bytes(bytes(1000))
+    settings = SimpleNamespace(device="gpu", model=SimpleNamespace(path=str(tmp_path / name)))
+    assert backend.OpenVINOBackend(settings, 0)._free_memory() == 800_000
+
+
+def test_the_cache_of_a_gpu_that_does_not_say_how_much_memory_it_has_has_no_limit(
+    backend: Any, pipeline: Pipeline, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.openvino.Core = Core
+    monkeypatch.setattr(Core, "tells", False)
+    engine = backend.OpenVINOBackend(SimpleNamespace(batch_rows=1, cache_tokens=0, device="gpu"), 0)
+    engine._pipeline = pipeline
+    assert engine.runner().cache_tokens == 0
+    assert "no limit" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -261,7 +295,7 @@ def test_whether_a_batch_answers_as_one_alone_is_found_out(
 ) -> None:
     pipeline.crowd = crowd
     engine = backend.OpenVINOBackend(SimpleNamespace(batch_rows=rows, cache_tokens=0, device="gpu"), 0)
-    engine._pipeline, engine.tokenizer = pipeline, TinyTokenizer()
+    engine._pipeline, engine.tokenizer, engine._free_memory = pipeline, TinyTokenizer(), lambda: 10**9
     runner = engine.runner()
     assert runner.batching == batching
     pipeline.step()
