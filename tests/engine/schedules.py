@@ -41,7 +41,7 @@ def check(model: Model, alone: Alone, seed: int) -> None:
     """Run one random schedule, and compare every answer, complete or left early, with the one alone."""
     dice = random.Random(seed)  # noqa: S311
     scheduler = Scheduler(
-        model, rows=dice.randint(2, 6), cache_tokens=4096, prefill_tokens=dice.choice([7, 50, ROOM + 44])
+        model, rows=dice.randint(2, 6), cache_tokens=8192, prefill_tokens=dice.choice([7, 50, ROOM + 44])
     )
     left = [
         Request("", list(prompt), Sampling(TOKENS, temperature=0), lambda event: None)

@@ -78,6 +78,11 @@ class Service:
         return self._journal.read_text(encoding="utf-8")
 
     @property
+    def outcomes(self) -> set[str]:
+        """How requests ended that were on the device, since its last start."""
+        return {json.loads(line)["outcome"] for line in self.journal.splitlines() if '"request over"' in line}
+
+    @property
     def memory(self) -> int:
         """Bytes that the process has in memory."""
         pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]

@@ -180,6 +180,8 @@ def test_no_answer_is_cut_off_where_the_service_ends(tmp_path: Path, engine: str
                 each.result()
         begun = [(tokens, reply) for tokens, reply in replies if reply.status == 200]
         assert all(reply.complete(tokens) for tokens, reply in begun), service.journal[-5000:]
+        # Nor of those of whom a client saw not one byte.
+        assert service.outcomes <= {"stop", "length"}, service.journal[-5000:]
         others = [reply for _, reply in replies if reply.status != 200]
         assert {reply.status for reply in others} <= {0, 503}
         refused.update(reply.broken or str(reply.status) for reply in others)

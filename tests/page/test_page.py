@@ -288,6 +288,28 @@ def test_a_key_is_asked_for_and_kept_as_long_as_the_tab(visit: Open, service: Se
     assert KEY not in stored(page, "sessionStorage")
 
 
+def test_a_key_that_comes_late_asks_no_question_of_another_chat(visit: Open, service: Service) -> None:
+    page = visit()
+    ask(page, "Where?")
+    expect(notes(page)).to_contain_text("tok/s")
+    button(page, "New chat").click()
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=401, json={"error": {"message": "a key"}}))
+    ask(page, "When?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.unroute("**/v1/chat/completions")
+    button(page, "Where?").click()
+    button(page, "Enter API key").click()
+    page.get_by_label("API key", exact=True).fill(KEY)
+    button(page, "Use key").click()
+    expect(state(page)).to_have_text("ready")
+    expect(page.locator(".answer")).to_have_count(1)
+    button(page, "When?").click()
+    button(page, "Try again").click()
+    expect(answers(page)).to_have_text(service.backend.answer)
+    assert [prompt for prompt, _ in service.backend.seen] == ["Where?", "When?"]
+
+
 def test_a_busy_server_is_asked_again_when_it_said(visit: Open, service: Service) -> None:
     page = visit()
     others = [page.context.new_page() for _ in range(2)]

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 import queue
+import re
+import socket
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from types import SimpleNamespace
 from typing import Any, Union
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, LIMITS, MODEL, FakeBackend, wait_for
@@ -86,6 +89,16 @@ def test_a_streamed_text_answer(client: TestClient) -> None:
     events = sse(client.post(TEXT, json=text(stream=True)).text)
     assert "".join(event["choices"][0]["text"] for event in events) == ANSWER
     assert "usage" not in events[-1]
+
+
+def test_a_text_goes_on_with_a_space_and_a_chat_does_not_begin_with_one(
+    client: TestClient, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = backend.fake_tokenizer.decode
+    monkeypatch.setattr(backend.fake_tokenizer, "decode", lambda ids: decode(ids).lstrip(" "))  # as Llama's does
+    backend.answer = " Paris"
+    assert client.post(TEXT, json=text("The capital of France is")).json()["choices"][0]["text"] == " Paris"
+    assert client.post(CHAT, json=chat()).json()["choices"][0]["message"]["content"] == "Paris"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -199,7 +212,7 @@ BAD_BODIES = {
     "temperature too high": (chat(temperature=2.1), 400, "temperature"),
     "temperature below 0": (chat(temperature=-0.1), 400, "temperature"),
     "temperature of a wrong type": (chat(temperature="0.5"), 400, "temperature"),
-    "temperature is not a number": ('{"model": "m", "messages": [], "temperature": NaN}', 400, None),
+    "temperature is not a number": (json.dumps(chat(temperature=float("nan"))), 400, "temperature"),
     "top_p 0": (chat(top_p=0), 400, "top_p"),
     "no tokens": (chat(max_tokens=0), 400, "max_tokens"),
     "max_tokens of a wrong type": (chat(max_tokens=1.5), 400, "max_tokens"),
@@ -335,11 +348,10 @@ def test_a_queue_is_full_by_the_tokens_of_its_prompts_too(backend: FakeBackend) 
     engine.start()
     events = occupy(engine, backend)
     engine.submit(Request("longer than the queue", list(b"x" * 11), Sampling(1), events.put))
-    assert engine.full
     with pytest.raises(QueueFullError):
         engine.submit(Request("later", list(b"x"), Sampling(1), events.put))
     backend.may_answer.set()
-    wait_for(lambda: not engine.full)
+    wait_for(lambda: engine.waiting == 0)
     requests = [Request(f"{n}", list(b"xxxxxx"), Sampling(1), events.put) for n in range(2)]
     engine.submit(*requests)  # nothing waits, so the two may though they are more than 10 tokens
     engine.stop(5)
@@ -352,6 +364,65 @@ def test_several_answers_are_queued_together_or_not_at_all(
     occupy(engine, backend, waiting=1)
     assert client.post(CHAT, json=chat(n=2)).status_code == 429
     assert engine.waiting == 1
+
+
+@pytest.fixture
+def may_encode(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Until it is set, no prompt of a chat is encoded."""
+    event, encode = threading.Event(), engine.encode_chat
+
+    def wait(messages: Any) -> list[int]:
+        assert event.wait(10)
+        return encode(messages)
+
+    monkeypatch.setattr(engine, "encode_chat", wait)
+    yield event
+    event.set()
+
+
+def test_prompts_that_are_encoded_have_places_in_the_queue(
+    client: TestClient, engine: Engine, may_encode: threading.Event
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            encoded = [pool.submit(client.post, CHAT, json=chat()) for _ in range(2)]
+            wait_for(lambda: engine.waiting == 2)
+            assert re.search(r"^vllm:num_requests_waiting{.*} 2\.0$", client.get("/metrics").text, re.MULTILINE)
+            for refused in (client.post(CHAT, json=chat()), client.post(TEXT, json=text())):
+                assert (refused.status_code, error(refused)["code"]) == (429, "queue_full")
+        finally:
+            may_encode.set()
+        assert [response.result().status_code for response in encoded] == [200, 200]
+    assert engine.waiting == 0
+
+
+def test_the_time_in_which_a_prompt_is_encoded_counts(
+    engine: Engine, backend: FakeBackend, may_encode: threading.Event
+) -> None:
+    client = TestClient(create_app(engine, MODEL, Limits(CONTEXT, 40, seconds=0.5)))
+    began = time.monotonic()
+    with patch.object(backend.fake_tokenizer, "template", MagicMock()) as template:
+        template.format.side_effect = str
+        for prompt in ("is encoded", "waits for that"):
+            response = client.post(CHAT, json=chat(prompt))
+            assert (response.status_code, error(response)["code"]) == (504, "deadline_exceeded")
+            assert engine.waiting == 0
+        assert time.monotonic() < began + 5
+        may_encode.set()
+        assert client.post(CHAT, json=chat("last")).status_code == 200
+    assert [call.args for call in template.format.call_args_list] == [("is encoded",), ("last",)]
+    assert [prompt for prompt, _ in backend.seen] == ["last"]
+
+
+def test_a_client_that_leaves_while_its_prompt_is_encoded_frees_its_place(
+    url: str, engine: Engine, may_encode: threading.Event
+) -> None:
+    body = json.dumps(chat()).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+        connection.sendall(head.encode() + body)
+        wait_for(lambda: engine.waiting == 1)
+    wait_for(lambda: engine.waiting == 0)
 
 
 def test_a_client_is_told_when_to_come_back(client: TestClient, engine: Engine, backend: FakeBackend) -> None:

@@ -37,6 +37,34 @@ def test_a_space_before_a_word_is_kept() -> None:
     assert [detokenizer.push(n) for n in range(3)] == ["Paris", " is", " big"]
 
 
+def test_a_text_goes_on_with_its_first_space() -> None:
+    words = ["\u2581The", "\u2581capital", "\u2581of", "\u2581is", "\u2581Paris", "."]
+
+    def decode(ids: Sequence[int]) -> str:
+        return "".join(words[n] for n in ids).replace("\u2581", " ").lstrip()
+
+    for many in (1, 3, 20):
+        detokenizer = Detokenizer(decode, before=[0, 1, 2, 3] * many)
+        assert [*map(detokenizer.push, (4, 5, 4, 5)), detokenizer.finish()] == [" Paris", ".", " Paris", ".", ""]
+        assert Detokenizer(decode, before=[0, 1, 2, 3] * many).each([4, 5]) == [" Paris", "."]
+
+
+def test_a_text_goes_on_whatever_it_was_cut_within() -> None:
+    """Like Llama's, which takes bytes that follow each other for no text at all where some are no character."""
+
+    def decode(ids: Sequence[int]) -> str:
+        try:
+            return bytes(ids).decode()
+        except UnicodeDecodeError:
+            return "\ufffd" * len(ids)
+
+    for text in ("", "a", "é", "a€", "😀😀", "a😀€😀", "\ufffd"):
+        detokenizer = Detokenizer(decode, before=list(text.encode()))
+        out = [detokenizer.push(token) for token in "😀é b".encode()]
+        assert "".join(out) == "😀é b"
+        assert detokenizer.finish() == ""
+
+
 def test_a_long_answer_is_decoded_little_by_little() -> None:
     decoded: list[int] = []
 

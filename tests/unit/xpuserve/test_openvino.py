@@ -6,6 +6,7 @@ import importlib
 import struct
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
 from unittest.mock import MagicMock, patch
@@ -67,6 +68,14 @@ class Handle:
         self.cancelled = True
 
 
+class Config(SimpleNamespace):
+    """What the library has where nobody says anything."""
+
+    def __init__(self, **options: Any) -> None:
+        nothing: dict[str, Any] = {"stop_token_ids": set(), "eos_token_id": -1, "stop_strings": set(), "num_beams": 1}
+        super().__init__(**{**nothing, "top_k": 2**64 - 1, "min_new_tokens": 0, **options})
+
+
 class Pipeline:
     """Lets go of what is cancelled in its next step."""
 
@@ -77,7 +86,7 @@ class Pipeline:
         self.crowd = 100  # requests with which it goes wrong
 
     def get_config(self) -> Any:
-        return SimpleNamespace(stop_token_ids={2}, eos_token_id=2)
+        return Config(stop_token_ids={2}, eos_token_id=2, top_k=20, stop_strings={"\n"}, num_beams=4, min_new_tokens=3)
 
     def get_metrics(self) -> Any:
         return SimpleNamespace(cache_usage=12.5, kv_cache_size_in_bytes=8 * 32 * 100)
@@ -101,7 +110,11 @@ class Pipeline:
 @pytest.fixture
 def backend() -> Iterator[Any]:
     with patch.dict(sys.modules, {name: MagicMock() for name in ("openvino", "openvino_genai")}):
-        yield importlib.import_module("xpuserve.backends.openvino")
+        module = importlib.import_module("xpuserve.backends.openvino")
+        library: Any = module.openvino_genai
+        library.GenerationConfig = Config
+        library.GenerationStatus.IGNORED, library.GenerationStatus.FINISHED = "IGNORED", "FINISHED"
+        yield module
 
 
 def test_a_prompt_that_the_tokenizer_cuts_is_refused(backend: Any) -> None:
@@ -124,7 +137,6 @@ def pipeline() -> Pipeline:
 
 @pytest.fixture
 def runner(backend: Any, pipeline: Pipeline) -> Any:
-    backend.openvino_genai.GenerationStatus.IGNORED = "IGNORED"
     return backend.PipelineRunner(pipeline, 2, 32)
 
 
@@ -169,6 +181,16 @@ def test_a_prompt_without_room_for_its_cache_fails_alone(runner: Any, pipeline: 
     outputs = [output for _ in range(3) for output in runner.step()]
     assert [output.request for output in outputs if isinstance(output.error, OutOfMemoryError)][:1] == [large]
     assert outputs[-1] == Output(small, [Token(5)])
+
+
+def test_an_answer_that_the_library_ends_by_itself_is_over(runner: Any, pipeline: Pipeline) -> None:
+    each = request([1])
+    runner.add(each)
+    outputs = [output for _ in range(3) for output in runner.step()]
+    pipeline.handles[0].status = "FINISHED"
+    outputs += runner.step()
+    pipeline.handles.clear()
+    assert [*outputs, *runner.step()] == [Output(each, [Token(5)]), Output(each, [Token(5)]), Output(each, ended=True)]
 
 
 def test_a_step_that_fails_ends_all_requests_and_the_next_is_served(runner: Any, pipeline: Pipeline) -> None:
@@ -217,19 +239,52 @@ def test_what_is_larger_than_the_whole_cache_is_refused_at_once(backend: Any, pi
         runner.add(large)
 
 
+class Core:
+    """Sees a GPU with a megabyte of memory, if it says so."""
+
+    available_devices = ("CPU", "GPU")
+    tells = True
+
+    def get_property(self, device: str, name: str) -> Any:
+        assert device == "GPU"
+        if name == "GPU_DEVICE_TOTAL_MEM_SIZE" and not self.tells:
+            raise RuntimeError("unsupported property")
+        return {"GPU_DEVICE_TOTAL_MEM_SIZE": 10**6, "FULL_DEVICE_NAME": "Intel(R) Arc(TM) (dGPU)"}[name]
+
+
 @pytest.mark.parametrize(
-    ("device", "wanted", "limit"), [("cpu", 0, 5000), ("cpu", 640, 640), ("gpu", 0, 0), ("gpu", 640, 640)]
+    ("device", "wanted", "limit"), [("cpu", 0, 5000), ("cpu", 640, 640), ("gpu", 0, 2500), ("gpu", 640, 640)]
 )
-def test_a_cpu_s_cache_has_a_limit_by_itself(
-    backend: Any, pipeline: Pipeline, device: str, wanted: int, limit: int
-) -> None:
-    settings = SimpleNamespace(batch_rows=1, cache_tokens=wanted, device=device)
+def test_a_cache_has_a_limit_by_itself(backend: Any, pipeline: Pipeline, device: str, wanted: int, limit: int) -> None:
+    backend.openvino.Core = Core
+    model = SimpleNamespace(path="without-weights")
+    settings = SimpleNamespace(batch_rows=1, cache_tokens=wanted, device=device, model=model)
     engine = backend.OpenVINOBackend(settings, 0)
     engine._pipeline = pipeline
     with patch.object(backend.memory, "available", lambda: 10**6):
         assert engine.runner().cache_tokens == limit
     pipeline.step()
     assert pipeline.handles == []
+
+
+@pytest.mark.parametrize("name", ["", "model.gguf"])
+def test_the_weights_of_a_gpu_are_not_free(backend: Any, tmp_path: Path, name: str) -> None:
+    backend.openvino.Core = Core
+    (tmp_path / (name or "openvino_model.bin")).write_bytes(bytes(200_000))
+    (tmp_path / "openvino_model.xml").write_bytes(bytes(1000))
+    settings = SimpleNamespace(device="gpu", model=SimpleNamespace(path=str(tmp_path / name)))
+    assert backend.OpenVINOBackend(settings, 0)._free_memory() == 800_000
+
+
+def test_the_cache_of_a_gpu_that_does_not_say_how_much_memory_it_has_has_no_limit(
+    backend: Any, pipeline: Pipeline, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.openvino.Core = Core
+    monkeypatch.setattr(Core, "tells", False)
+    engine = backend.OpenVINOBackend(SimpleNamespace(batch_rows=1, cache_tokens=0, device="gpu"), 0)
+    engine._pipeline = pipeline
+    assert engine.runner().cache_tokens == 0
+    assert "no limit" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -240,7 +295,7 @@ def test_whether_a_batch_answers_as_one_alone_is_found_out(
 ) -> None:
     pipeline.crowd = crowd
     engine = backend.OpenVINOBackend(SimpleNamespace(batch_rows=rows, cache_tokens=0, device="gpu"), 0)
-    engine._pipeline, engine.tokenizer = pipeline, TinyTokenizer()
+    engine._pipeline, engine.tokenizer, engine._free_memory = pipeline, TinyTokenizer(), lambda: 10**9
     runner = engine.runner()
     assert runner.batching == batching
     pipeline.step()
@@ -267,6 +322,12 @@ def test_every_way_of_sampling_reaches_the_library(backend: Any) -> None:
     assert struct.unpack("f", struct.pack("f", config.min_p))[0] < 1
     config = engine._config(Sampling(9, temperature=0))
     assert (config.do_sample, config.stop_token_ids) == (False, {2})
+
+
+def test_what_the_model_s_own_configuration_says_of_sampling_does_not_count(backend: Any) -> None:
+    config = backend.PipelineRunner(Pipeline(), 8, 32)._config(Sampling(9, top_k=0))
+    assert (config.top_k, config.stop_strings, config.num_beams, config.min_new_tokens) == (2**64 - 1, set(), 1, 0)
+    assert (config.eos_token_id, config.stop_token_ids) == (2, {2})
 
 
 def test_how_much_the_pipeline_takes(backend: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Optional
 import numpy
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import (
+    ROOM,
     VOCABULARY,
     TinyModel,
     TinyTokenizer,
@@ -89,6 +90,7 @@ def is_right(run: Run, each: Request) -> bool:
 def test_whatever_comes_and_goes_every_answer_is_that_of_its_prompt_alone(seed: int) -> None:
     dice = random.Random(seed)  # noqa: S311
     run = Run(rows=dice.randint(2, 8), cache_tokens=dice.choice([200, 10000]), prefill_tokens=dice.choice([1, 5, 64]))
+    run.model.most_cells = run.scheduler._batch_tokens  # of which a copy alone has no more
     begun = [[dice.randrange(VOCABULARY) for _ in range(30)] for _ in range(2)]  # that several prompts share
     left = [
         request(
@@ -134,9 +136,9 @@ def test_no_more_rows_than_may() -> None:
 
 
 def test_no_more_rows_than_the_cache_holds_with_their_padding_when_all_are_as_long_as_they_may_get() -> None:
-    run = Run(cache_tokens=400)  # of which former conversations have 100
+    run = Run(cache_tokens=4 * (100 + ROOM))  # of which former conversations have a quarter
     run.add(request([1] * 50, 50), request([1], 1))
-    assert run.scheduler.fits(request([1], 1))  # 3 rows of 100
+    assert run.scheduler.fits(request([1], 1))  # 3 rows of 100, with their room
     run.add(request([1], 1))
     assert not run.scheduler.fits(request([1], 1))
 
@@ -256,7 +258,7 @@ def test_without_memory_for_all_the_newest_goes_and_the_others_go_on() -> None:
     run.add(*rows)
     for _ in range(4):
         run.step()
-    run.model.most_cells = 3 * (len(LONG) + 21)
+    run.model.most_cells = 3 * (len(LONG) + 21 + ROOM)
     run.finish()
     assert list(run.errors) == rows[3:]
     assert isinstance(run.errors[rows[3]], OutOfMemoryError)
@@ -499,7 +501,7 @@ def test_as_many_rows_are_tested_as_are_served_and_a_prompt_of_several_parts(row
 
 @pytest.mark.parametrize("tokens", [1, 30, 200, 600])
 def test_the_test_takes_no_more_memory_than_rows_will(tokens: int) -> None:
-    longest = max(map(len, selftest.TEXTS)) + selftest.TOKENS
+    longest = max(map(len, selftest.TEXTS)) + selftest.TOKENS + ROOM
     model = TinyModel()
     model.most_cells = max(tokens, longest)  # one row always has room
     assert selftest.agrees(generate, model, TinyTokenizer(), replace(SERVED, rows=16, cache_tokens=tokens))

@@ -36,10 +36,11 @@ class TinyModel(Model):
     """Writes new columns behind a cache's last, in place, while there is room: as BigDL's attention does."""
 
     stop_ids = frozenset({END})
+    room = ROOM
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, int]] = []  # rows and tokens of each
-        self.most_cells: Optional[int] = None  # rows times columns that memory is there for
+        self.most_cells: Optional[int] = None  # rows times columns, with their room, that memory is there for
         self.fails_after: Optional[int] = None  # tokens in a prompt
         self.decodes = True
         self.lost = False
@@ -54,13 +55,13 @@ class TinyModel(Model):
             raise RuntimeError("device lost")
         if self.poison in ids:
             raise IndexError("index out of range")
-        self._need(rows, columns + tokens)
+        memory = cache.memory if cache else numpy.empty((rows, 0, 2), numpy.int64)
+        self._need(rows, memory.shape[1] if memory.shape[1] >= columns + tokens else columns + tokens + ROOM)
         if self.fails_after is not None and tokens > self.fails_after:
             raise ValueError("a prompt that the model cannot read")
         if not self.decodes and cache and tokens == 1:
             raise ValueError("a batch that the model cannot decode")
         self.steps.append((rows, tokens))
-        memory = cache.memory if cache else numpy.empty((rows, 0, 2), numpy.int64)
         if memory.shape[1] < columns + tokens:
             grown = numpy.full((rows, columns + tokens + ROOM, 2), -1, numpy.int64)
             grown[:, :columns] = memory[:, :columns]
@@ -73,7 +74,7 @@ class TinyModel(Model):
 
     def gather(self, parts: Sequence[Part], *, grows: bool) -> Any:
         columns = max(part.end - part.start for part in parts)
-        self._need(len(parts), columns)
+        self._need(len(parts), columns + ROOM * grows)
         memory = numpy.zeros((len(parts), columns + ROOM * grows, 2), numpy.int64)
         for n, part in enumerate(parts):
             memory[n, columns - (part.end - part.start) : columns] = part.cache.seen[part.row, part.start : part.end]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Optional
+from typing import Optional, TypeVar
 
 from fastapi import Request as HTTPRequest
 
 from xpuserve.api import errors
+from xpuserve.api.observe import CLIENT_LEFT
 from xpuserve.engine.loop import Engine, QueueFullError
 from xpuserve.engine.request import Event, Failed, Piece, Request, Sampling
+
+T = TypeVar("T")
 
 
 class Answer:
@@ -21,39 +25,55 @@ class Answer:
     They are cancelled as soon as the client is gone.
     """
 
-    def __init__(
-        self, engine: Engine, http: HTTPRequest, choices: Sequence[tuple[list[int], Sampling]], timeout: float = 0
-    ) -> None:
-        """Queue one request for each choice, to be over within `timeout` seconds; 0 is no limit.
-
-        Raises APIError (429) when too many wait.
-        """
+    def __init__(self, engine: Engine, http: HTTPRequest, timeout: float = 0) -> None:
+        """From now on the client is watched, and everything is to be over within `timeout` seconds; 0 is no limit."""
         self._engine = engine
         self._http = http
+        self._began = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Optional[tuple[int, Event]]] = asyncio.Queue()
         self._first: list[Optional[tuple[int, Event]]] = []
-        self._requests = [
-            Request(f"{http.state.request_id}-{n}", prompt, sampling, partial(self._deliver, n))
-            for n, (prompt, sampling) in enumerate(choices)
-        ]
-        for request in self._requests:
-            request.together = self._requests
-        try:
-            engine.submit(*self._requests)
-        except QueueFullError:
-            raise errors.busy(engine.retry_after) from None
+        self._requests: list[Request] = []
         self._watcher = asyncio.create_task(self._watch())
         # Here and not in the engine, which may be what hangs.
         self._alarm = self._loop.call_later(timeout, self._expire, timeout) if timeout else None
 
+    async def result(self, work: asyncio.Future[T]) -> T:
+        """What `work` gives, unless time is over or the client leaves before: then it is cancelled, and APIError."""
+        end = asyncio.ensure_future(self._queue.get())
+        try:
+            await asyncio.wait((work, end), return_when=asyncio.FIRST_COMPLETED)
+            if not end.done():
+                return work.result()
+            item = end.result()
+            if item and isinstance(item[1], Failed):
+                raise errors.failure(item[1])
+            raise errors.APIError(CLIENT_LEFT, "the client left")
+        finally:
+            end.cancel()
+            work.cancel()
+
+    def submit(self, choices: Sequence[tuple[list[int], Sampling]], *, continues: bool) -> None:
+        """Queue one request for each choice; `continues` says that their texts go on where those of their prompts end.
+
+        Raises APIError (429) when too much waits.
+        """
+        requests = [
+            Request(f"{self._http.state.request_id}-{n}", prompt, sampling, partial(self._deliver, n), continues)
+            for n, (prompt, sampling) in enumerate(choices)
+        ]
+        for request in requests:
+            request.together = requests
+            request.times.submitted = self._began
+        try:
+            self._engine.submit(*requests)
+        except QueueFullError:
+            raise errors.busy(self._engine.retry_after) from None
+        self._requests = requests
+
     async def first(self) -> Optional[Event]:
         """The first event, which `events` gives out again; None if the client left before it."""
-        try:
-            self._first = [await self._queue.get()]
-        except asyncio.CancelledError:
-            self.close()
-            raise
+        self._first = [await self._queue.get()]
         return self._first[0][1] if self._first[0] else None
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Optional
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,7 +23,7 @@ from xpuserve.api.auth import RequireKey
 from xpuserve.api.errors import SERVER_ERROR, APIError
 from xpuserve.api.observe import CLIENT_LEFT, Observe
 from xpuserve.api.schema import ChatReply, ChatRequest, CompletionBase, CompletionRequest, Reply
-from xpuserve.engine.loop import STALL_SECONDS, Engine
+from xpuserve.engine.loop import STALL_SECONDS, Engine, QueueFullError
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Failed, Finished, Piece, TokenText
 from xpuserve.keys import Keys
@@ -109,12 +111,12 @@ def create_app(
     async def chat_completions(body: ChatRequest, http: Request) -> Response:
         """Continue a conversation."""
         messages = [message.as_message() for message in body.messages]
-        return await completer.complete(body, http, ChatReply, lambda: [engine.encode_chat(messages)])
+        return await completer.complete(body, http, ChatReply, [partial(engine.encode_chat, messages)])
 
     @app.post("/v1/completions", responses=document.completion(document.Completion))
     async def completions(body: CompletionRequest, http: Request) -> Response:
         """Continue a text, or several."""
-        return await completer.complete(body, http, Reply, lambda: [engine.encode_text(text) for text in body.prompts])
+        return await completer.complete(body, http, Reply, [partial(engine.encode_text, text) for text in body.prompts])
 
     return app
 
@@ -126,15 +128,17 @@ class Completer:
         self._engine = engine
         self._model = model
         self._limits = limits
+        # In the order in which they came, and none whose client has left: what has not begun here can be cancelled.
+        self._encoder = ThreadPoolExecutor(1, "encoder")
 
     async def complete(
         self,
         body: CompletionBase,
         http: Request,
         reply_type: type[Reply],
-        encode: Callable[[], list[list[int]]],
+        encode: Sequence[Callable[[], list[int]]],
     ) -> Response:
-        """Answer one request; `encode` gives the token ids of its prompts."""
+        """Answer one request; `encode` gives the token ids of each of its prompts."""
         self.check_model(body.model)
         refused = body.not_offered()
         if refused:
@@ -148,24 +152,23 @@ class Completer:
         if not (self._engine.ready and self._engine.alive):
             retry = {"Retry-After": errors.RETRY_SECONDS}
             raise APIError(503, "the model is not ready yet", SERVER_ERROR, code="not_ready", headers=retry)
-        if self._engine.full:  # before the tokenizer has work with it
-            raise errors.busy(self._engine.retry_after)
         field = "messages" if reply_type is ChatReply else "prompt"
+        answer = Answer(self._engine, http, self._limits.seconds)
         try:
-            prompts = await run_in_threadpool(encode)
-        except PromptError as error:
-            raise APIError(400, str(error), param=field) from None
-        choices = []
-        for prompt in prompts:
-            limit = self._max_tokens(len(prompt), body.max_completion_tokens or body.max_tokens, field)
-            choices += [(prompt, body.sampling(limit, n)) for n in range(body.answers)]
-        reply = reply_type(http.state.request_id, int(time.time()), self._model, include_usage=body.include_usage)
-        answer = Answer(self._engine, http, choices, self._limits.seconds)
-        # Nothing is sent before the engine has begun: until then an error can still be an HTTP status.
-        first = await answer.first()
-        if isinstance(first, Failed):
+            prompts = await self._encoded(encode, body.answers, answer, field)
+            choices = []
+            for prompt in prompts:
+                limit = self._max_tokens(len(prompt), body.max_completion_tokens or body.max_tokens, field)
+                choices += [(prompt, body.sampling(limit, n)) for n in range(body.answers)]
+            answer.submit(choices, continues=reply_type is not ChatReply)
+            # Nothing is sent before the engine has begun: until then an error can still be an HTTP status.
+            first = await answer.first()
+            if isinstance(first, Failed):
+                raise errors.failure(first)
+        except BaseException:
             answer.close()
-            raise errors.failure(first)
+            raise
+        reply = reply_type(http.state.request_id, int(time.time()), self._model, include_usage=body.include_usage)
         usage = Usage(sum(map(len, prompts)))
         if body.stream:
             chunks = sse.stream(_chunks(answer, len(choices), reply, usage, body.include_usage))
@@ -177,6 +180,18 @@ class Completer:
         if name != self._model:
             message = f"there is no model {name!r}; this is {self._model!r}"
             raise APIError(404, message, param="model", code="model_not_found")
+
+    async def _encoded(
+        self, encode: Sequence[Callable[[], list[int]]], answers: int, answer: Answer, field: str
+    ) -> list[list[int]]:
+        loop = asyncio.get_running_loop()
+        try:
+            with self._engine.places(len(encode) * answers):  # before the tokenizer has work with it
+                return await answer.result(loop.run_in_executor(self._encoder, lambda: [each() for each in encode]))
+        except QueueFullError:
+            raise errors.busy(self._engine.retry_after) from None
+        except PromptError as error:
+            raise APIError(400, str(error), param=field) from None
 
     def _max_tokens(self, prompt: int, wanted: Optional[int], field: str) -> int:
         if prompt == 0:

@@ -55,6 +55,7 @@ class Model(ABC):
     """
 
     stop_ids: frozenset[int]
+    room: int = 0  # columns that memory is taken for behind the last of a cache that grows
 
     @abstractmethod
     def forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> tuple[Any, Any]:

@@ -114,7 +114,7 @@ class HFBackend(Backend):
         return Scheduler(model, rows=rows, cache_tokens=cache_tokens, prefill_tokens=prefill_tokens)
 
     def _cache_tokens(self, model: Model, rows: int) -> int:
-        most = rows * self._settings.model.context_length
+        most = rows * (self._settings.model.context_length + model.room)
         return self._settings.cache_tokens or max(1, min(most, model.cache_tokens()))
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Tokens:
@@ -139,6 +139,8 @@ class LlamaModel(Model):
     A cache is a pair of tensors [rows, heads, columns, width] for each layer. New columns may be written into the
     memory behind a tensor's last where its strides say that there is room: no two caches may share memory there.
     """
+
+    room = ROOM
 
     def __init__(self, model: Any, stop_ids: set[int]) -> None:
         self._model = model

@@ -28,7 +28,7 @@ from xpuserve.settings import Settings
 ROWS = 32
 # Tokens in a block of the library's key-value cache.
 BLOCK_TOKENS = {"cpu": 32, "gpu": 16}
-# Of the memory that a CPU has available, what the cache may grow to: it is copied as it grows.
+# Of the memory that is free, what the cache may grow to: it is copied as it grows.
 CACHE_SHARE = 1 / 2
 
 log = logging.getLogger(__name__)
@@ -128,13 +128,28 @@ class OpenVINOBackend(Backend):
         """See Backend."""
         rows, block = self._settings.batch_rows or ROWS, BLOCK_TOKENS[self._settings.device]
         runner = PipelineRunner(self._pipeline, rows, block, self._settings.cache_tokens)
-        if self._settings.device == "cpu" and not self._settings.cache_tokens:
+        free = 0 if self._settings.cache_tokens else self._free_memory()
+        if free:
             token = runner.token_bytes()
-            runner.cache_tokens = int(memory.available() * CACHE_SHARE / token) if token else 0
+            runner.cache_tokens = int(free * CACHE_SHARE / token) if token else 0
             log.info("the cache may hold %d tokens, of %d bytes each", runner.cache_tokens, token)
         if rows > 1 and not selftest.runs_agree(runner, self.tokenizer, rows):
             runner.serve_alone()
         return runner
+
+    def _free_memory(self) -> int:
+        """Bytes that the device has beside the weights; 0 where it does not say."""
+        if self._settings.device == "cpu":
+            return memory.available()
+        try:
+            total = int(openvino.Core().get_property(self._device(), "GPU_DEVICE_TOTAL_MEM_SIZE"))
+        except RuntimeError as error:
+            log.warning("OpenVINO does not say how much memory the GPU has, so the cache has no limit: %s", error)
+            return 0
+        # What is taken, GPU_MEMORY_STATISTICS tells of one Core, and the pipeline's own is out of reach: the weights
+        # are taken to be as large as their files.
+        path = Path(self._settings.model.path)
+        return max(0, total - sum(file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.bin"))))
 
     def _device(self) -> str:
         if self._settings.device == "cpu":
@@ -240,11 +255,15 @@ class PipelineRunner(Runner):
                 yield Output(request, tokens, ended)
             elif handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
                 yield Output(request, error=OutOfMemoryError("the prompt's cache does not fit"))
+            elif handle.get_status() == openvino_genai.GenerationStatus.FINISHED:
+                yield Output(request, ended=True)  # for a reason that was not asked for; nothing would ever come
 
     def _config(self, sampling: Sampling) -> Any:
-        config = self._pipeline.get_config()
+        # Of what the model's generation_config.json says, only which tokens end an answer: the rest is the request's.
+        model, config = self._pipeline.get_config(), openvino_genai.GenerationConfig()
         config.max_new_tokens = sampling.max_tokens
-        config.stop_token_ids = set() if sampling.ignore_eos else config.stop_token_ids | {config.eos_token_id}
+        config.eos_token_id = model.eos_token_id
+        config.stop_token_ids = set() if sampling.ignore_eos else model.stop_token_ids | {model.eos_token_id}
         config.ignore_eos = sampling.ignore_eos
         config.logprobs = int(sampling.logprobs is not None)
         config.repetition_penalty = sampling.repetition_penalty

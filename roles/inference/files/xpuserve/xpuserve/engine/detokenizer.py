@@ -15,16 +15,23 @@ _LONGEST = 4
 class Detokenizer:
     """The text of one answer, piece by piece."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = (), before: Sequence[int] = ()
+    ) -> None:
+        """`before` are the tokens of the text that the answer goes on with, if it does."""
         self._decode = decode
         self._stop = stop
-        self._ids: list[int] = []
+        self._ids = list(before[1 - _TOGETHER :])
         # Tokens are decoded together with a few before them, because tokenizers treat a text's first token
         # differently. [_start:_read] is that context, already given out, and _before its text; [_read:] is not given
         # out yet.
         self._start = 0
-        self._read = 0
-        self._before = ""
+        self._before = decode(self._ids) if self._ids else ""
+        # That began within a character; tokenizers may take what follows for part of it, and for no text either.
+        while self._before.startswith(_INCOMPLETE):
+            del self._ids[0]
+            self._before = decode(self._ids) if self._ids else ""
+        self._read = len(self._ids)
         self._held = ""
         self.stopped = False
 

@@ -7,7 +7,8 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Optional
 
 from xpuserve.backends.base import Backend, EngineError
@@ -65,6 +66,7 @@ class Engine:
         # What follows changes under this lock only, and its waiter is this thread.
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
+        self._promised = 0  # places in the queue, to requests whose prompts are encoded
         self._answers: dict[Request, Answer] = {}  # to the requests on the device
         self._progress = 0.0  # when work began or a step ended last
         self._closed: Optional[Failed] = None  # what those are told who come now
@@ -93,19 +95,13 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait."""
-        return len(self._waiting)
+        """How many requests wait, for the device or to be encoded."""
+        return len(self._waiting) + self._promised
 
     @property
     def running(self) -> int:
         """How many requests are on the device."""
         return len(self._answers)
-
-    @property
-    def full(self) -> bool:
-        """Whether no request can be queued now, however short."""
-        with self._changed:
-            return not self._room_for(1, 0)
 
     @property
     def retry_after(self) -> int:
@@ -152,6 +148,19 @@ class Engine:
             request.deliver(event)
         for request in waiting:
             self.metrics.over(request, "abort")
+
+    @contextmanager
+    def places(self, requests: int) -> Iterator[None]:
+        """Let so many requests wait while their prompts are encoded, or raise QueueFullError."""
+        with self._changed:
+            if not self._room_for(requests, 0):
+                raise QueueFullError
+            self._promised += requests
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._promised -= requests
 
     def submit(self, *requests: Request) -> None:
         """Queue all of these requests, or raise QueueFullError and queue none."""
@@ -202,8 +211,8 @@ class Engine:
     def _room_for(self, requests: int, tokens: int) -> bool:
         # What is larger than the whole queue is let in when nothing waits, or it would never be served.
         waiting = sum(len(request.prompt) for request in self._waiting)
-        fits = len(self._waiting) + requests <= self._queue_requests and waiting + tokens <= self._queue_tokens
-        return fits or not self._waiting
+        fits = self.waiting + requests <= self._queue_requests and waiting + tokens <= self._queue_tokens
+        return fits or not self.waiting
 
     def _wait(self) -> bool:
         """Wait for work; False when the engine is to stop and none is left."""
@@ -274,7 +283,9 @@ class Engine:
                 if not self._waiting or not self._runner.fits(self._waiting[0]):
                     return
                 request = self._waiting.popleft()
-                each = Answer(request, Detokenizer(self._backend.tokenizer.decode, request.sampling.stop), self.metrics)
+                before = request.prompt if request.continues else ()
+                text = Detokenizer(self._backend.tokenizer.decode, request.sampling.stop, before)
+                each = Answer(request, text, self.metrics)
                 self._answers[request] = each
                 request.times.started = time.monotonic()
             try:

@@ -109,6 +109,7 @@ class Request:
     prompt: list[int]
     sampling: Sampling
     deliver: Callable[[Event], None]
+    continues: bool = False  # the answer's text goes on where the prompt's ends
     cancelled: threading.Event = field(default_factory=threading.Event)
     times: Times = field(default_factory=Times)
     together: Sequence[Request] = field(default=(), repr=False)  # the requests that make one reply with it

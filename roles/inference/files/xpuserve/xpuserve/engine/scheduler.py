@@ -38,8 +38,8 @@ class Scheduler(Runner):
     """
 
     def __init__(self, model: Model, *, rows: int, cache_tokens: int, prefill_tokens: int) -> None:
-        """At most `rows` requests at a time, whose caches with their padding hold `cache_tokens` together; those of the
-        last conversations count. `prefill_tokens` of prompts are read in one step.
+        """At most `rows` requests at a time, whose caches hold `cache_tokens` together; their padding and room, and the
+        caches of the last conversations, count. `prefill_tokens` of prompts are read in one step.
         """
         self._model = model
         self._most_rows = rows
@@ -65,7 +65,8 @@ class Scheduler(Runner):
         """See Runner. What rows may grow to counts: none is ever taken out again for want of room."""
         rows = [row.request for row in self._active()]
         longest = max(len(each.prompt) + each.sampling.max_tokens for each in (*rows, request))
-        room = len(rows) < self._most_rows and (len(rows) + 1) * longest <= self._batch_tokens
+        taken = (len(rows) + 1) * (longest + self._model.room)
+        room = len(rows) < self._most_rows and taken <= self._batch_tokens
         return room or not rows
 
     def add(self, request: Request) -> None:

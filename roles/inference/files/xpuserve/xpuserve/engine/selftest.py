@@ -203,13 +203,14 @@ def _disagreement(model: Model, known: Sequence[Known], served: Served) -> str:
     """
     *short, long = known
     others = max(served.rows, len(known)) - 1
+    coming = -(-served.rows // COMING_STEPS)
     waiting = [_Row(short[n % len(short)]) for n in range(others)] + [_Row(long)]
     read: dict[int, Prefill] = {}  # by what they read: a batch copies what it is given
     batch, rows = Batch(model), list[_Row]()
     while waiting or rows:
         keep = [at for at, row in enumerate(rows) if row.compared < TOKENS]
         rows, new = [rows[at] for at in keep], list[_Row]()
-        while waiting and len(new) < -(-served.rows // COMING_STEPS) and _fits([*rows, *new, waiting[0]], served):
+        while waiting and len(new) < coming and _fits(model, [*rows, *new, waiting[0]], served):
             row = waiting.pop(0)
             new.append(row)
             logits = None
@@ -230,6 +231,6 @@ def _disagreement(model: Model, known: Sequence[Known], served: Served) -> str:
     return ""
 
 
-def _fits(rows: Sequence[_Row], served: Served) -> bool:
-    longest = max(len(row.known.prompt) for row in rows) + TOKENS
+def _fits(model: Model, rows: Sequence[_Row], served: Served) -> bool:
+    longest = max(len(row.known.prompt) for row in rows) + TOKENS + model.room
     return len(rows) == 1 or (len(rows) <= served.rows and len(rows) * longest <= served.cache_tokens)

@@ -90,11 +90,11 @@ async function ask() {
   }
   running = null;
   working(false);
-  if (trouble && asked === chat) explain(trouble, text);
+  if (trouble && asked === chat) explain(trouble, asked, text);
 }
 
-// Say what went wrong and what to do about it.
-function explain(error, text) {
+// Say what went wrong with the chat that is shown, and what to do about it.
+function explain(error, asked, text) {
   const again = () => {
     if (text) chat.messages.pop();
     view.show(chat.messages);
@@ -103,8 +103,9 @@ function explain(error, text) {
   if (error.status === 401) {
     view.problem("The server asks for an API key. Enter one, and the question is asked again.", again);
     server.askForKey(() => {
-      view.forgetProblems();
       server.connect();
+      if (asked !== chat) return; // another is shown by now
+      view.forgetProblems();
       again();
     });
     return;
