@@ -395,7 +395,7 @@ class Boot:
         wanted["next_entry"] = ""
         wanted[f"/{DROP_IN}"] = self._drop_in(entry.path, 0 if others else panic)
         wanted["origin"] = self.origin or self.running
-        return {**wanted, **self._closed()} if confirm else wanted
+        return {**wanted, **self._closed()} if confirm or self._returns_from(release) else wanted
 
     def want_tried(self, release: str, confirm_timeout: int) -> dict[str, str]:
         """Return the state in which a kernel is booted once; raises BootError where that is not safe."""
@@ -437,6 +437,10 @@ class Boot:
             foreign = "as the other settings say"
             wanted.update({"GRUB's default": foreign, "panic": self._other_panic(), f"/{DROP_IN}": ""})
         return wanted
+
+    def _returns_from(self, release: str) -> bool:
+        """Tell whether the timer of a trial would reboot the node while it runs a kernel."""
+        return f"ConditionKernelVersion={release}" in self._text(f"{UNITS}/{TIMER}").splitlines()
 
     def _closed(self) -> dict[str, str]:
         return {**{f"/{path}": "" for path in (*_units("", 0), *_links())}, "trial": "", "kexec": ""}
@@ -509,18 +513,23 @@ class Boot:
     def make_default(self, release: str, wanted: Mapping[str, str], *, confirm: bool) -> None:
         """Bring about what want_default returned."""
         found = self.state()
+        ends_trial = confirm or self._returns_from(release)
         if any(found[name] != wanted[name] for name in ("GRUB's default", "panic", f"/{DROP_IN}")):
             text = wanted[f"/{DROP_IN}"]
 
             def check(menu: Menu) -> None:
                 self._check_default(menu, release, wanted["panic"])
+                # A timer beside the new menu would reboot each boot of its default, without end. Until that menu is in
+                # its place the node can do without: it still boots its former kernel.
+                if ends_trial:
+                    self._disarm()
 
             with self._drop_in_written(text):
                 self._generate(check)
         if found["origin"] != wanted["origin"]:
             write_durably(self._root / ORIGIN, (json.dumps({"release": wanted["origin"]}) + "\n").encode())
         self._set_next_entry("")
-        if confirm:
+        if ends_trial:
             self._close()
 
     def arm(self, wanted: Mapping[str, str]) -> None:
@@ -545,6 +554,7 @@ class Boot:
 
     def remove(self) -> None:
         """Take away everything of this collection."""
+        self._disarm()  # whichever kernel the menu boots without this collection, no timer may return from it
         if (self._root / DROP_IN).exists():
             # The file stays, empty of settings, until the menu is made: where this is interrupted the next run sees it.
             with self._drop_in_written(_HEADING):
@@ -555,8 +565,8 @@ class Boot:
         (self._root / ORIGIN).unlink(missing_ok=True)
         self._close()
 
-    def _close(self) -> None:
-        """End a trial: first the timer that would reboot the node, last the record of it."""
+    def _disarm(self) -> None:
+        """Take away the timer that would reboot the node."""
         present = [self._root / path for path in (*_links(), *_units("", 0)) if os.path.lexists(self._root / path)]
         if present:
             self._checked_run(["systemctl", "stop", TIMER])
@@ -564,6 +574,10 @@ class Boot:
                 path.unlink()
                 _sync_directory(path.parent)
             self._checked_run(["systemctl", "daemon-reload"])
+
+    def _close(self) -> None:
+        """End a trial: first the timer, last the record of it."""
+        self._disarm()
         if self._loaded():
             self._checked_run(["kexec", "-u"])
         directory = self._root / STATE

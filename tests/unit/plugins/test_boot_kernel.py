@@ -433,11 +433,57 @@ def test_a_trial_that_succeeds_is_closed(pinned: Node) -> None:
 def test_a_timer_that_cannot_be_stopped_is_an_error(pinned: Node) -> None:
     pinned.apply("tried", release=NEW)
     pinned.boots(NEW, "boot-2")
+    menu = pinned.menu()
     pinned.command("systemctl", "echo 'Failed to stop' >&2; exit 1")
     with pytest.raises(BootError, match=r"systemctl stop xpu-fleet-kernel-return\.timer failed .*Failed to stop"):
         pinned.apply("default", release=NEW, confirm=True)
+    assert pinned.menu() == menu and pinned.facts()["default"] == OLD and pinned.units() == UNITS
     pinned.command("systemctl", "")
     assert pinned.apply("default", release=NEW, confirm=True)["changed"] and pinned.units() == []
+
+
+@pytest.mark.parametrize("confirm", [True, False])
+@pytest.mark.parametrize("failing", ["menu", "flush"])
+def test_no_timer_ever_returns_from_the_default(
+    pinned: Node, monkeypatch: pytest.MonkeyPatch, confirm: bool, failing: str
+) -> None:
+    pinned.apply("tried", release=NEW)
+    pinned.boots(NEW, "boot-2")
+
+    def cut(*arguments: object) -> None:
+        raise OSError("the power is lost")
+
+    # Just before the new menu is in its place, and just after it.
+    monkeypatch.setattr(*((Path, "replace") if failing == "menu" else (boot, "_flush")), cut)
+    if failing == "menu":  # the settings are written with the same call
+        monkeypatch.setattr(boot, "write_durably", lambda path, content: path.write_bytes(content))
+    with pytest.raises(OSError, match="the power is lost"):
+        pinned.apply("default", release=NEW, confirm=confirm)
+    monkeypatch.undo()
+    assert pinned.facts()["default"] == (OLD if failing == "menu" else NEW)
+    assert pinned.units() == [] and "systemctl stop xpu-fleet-kernel-return.timer" in pinned.calls()
+    assert pinned.facts()["trial"]["outcome"] == "running"  # so that the next run proves it
+    assert pinned.apply("default", release=NEW, confirm=True)["changed"]
+    assert pinned.facts()["default"] == NEW and pinned.facts()["trial"] == {}
+
+
+def test_a_menu_that_cannot_be_made_leaves_the_timer(pinned: Node) -> None:
+    pinned.apply("tried", release=NEW)
+    pinned.boots(NEW, "boot-2")
+    pinned.command("grub-script-check", "exit 1")
+    with pytest.raises(BootError, match="grub-script-check"):
+        pinned.apply("default", release=NEW, confirm=True)
+    assert pinned.units() == UNITS and pinned.facts()["default"] == OLD
+
+
+def test_the_timer_is_gone_before_the_menu_is_left_to_others(pinned: Node) -> None:
+    pinned.apply("tried", release=NEW)
+    pinned.boots(NEW, "boot-2")
+    pinned.command("systemctl", "exit 1")
+    files = pinned.files()
+    with pytest.raises(BootError, match="systemctl stop"):
+        pinned.apply("absent")
+    assert pinned.files() == files
 
 
 @pytest.mark.parametrize(
