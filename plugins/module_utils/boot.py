@@ -48,6 +48,7 @@ READ_ONLY_LAYERS = frozenset(("diskfilter", "lvm"))
 
 _STAYS = "the settings of GRUB say panic=0, with which a node whose kernel fails would not return; remove it"
 _HEADING = "# Written by xpu.fleet; changes are overwritten.\n"
+_KEXEC = 0xD  # among the boot loaders' numbers in the kernel's boot protocol
 _EXT4_CHECKPOINT = 0x4004662B  # EXT4_IOC_CHECKPOINT, _IOW('f', 43, __u32)
 _RETURN_TIMER = """\
 [Unit]
@@ -127,6 +128,8 @@ class Boot:
         self.running = self._text("proc/sys/kernel/osrelease").strip()
         self.boot_id = self._text("proc/sys/kernel/random/boot_id").strip()
         self.by_grub = any(word.startswith("BOOT_IMAGE=") for word in self._text("proc/cmdline").split())
+        #: Its command line looks as if GRUB had booted it, but GRUB has not.
+        self.by_kexec = int(self._text("proc/sys/kernel/bootloader_type").strip() or 0) >> 4 == _KEXEC
         self._files = settings_files(root / "etc")
         self._settings = Settings(self._files)
         self.block, self.block_problem = self._read_block()
@@ -214,6 +217,7 @@ class Boot:
             "running": self.running,
             "boot_id": self.boot_id,
             "grub": self.by_grub,
+            "kexec": self.by_kexec,
             "entries": [
                 {"title": entry.title, "path": entry.path, "release": entry.release, "recovery": entry.recovery}
                 for entry in entries

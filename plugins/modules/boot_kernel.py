@@ -79,7 +79,10 @@ boot:
       description: The id of this boot.
       type: str
     grub:
-      description: Whether GRUB booted it.
+      description: Whether GRUB booted it, or kexec with what GRUB's menu says.
+      type: bool
+    kexec:
+      description: Whether kexec started it, so that GRUB may never have loaded it.
       type: bool
     entries:
       description: The entries of the menu with C(title), C(path), C(release) ("" for other systems) and C(recovery).

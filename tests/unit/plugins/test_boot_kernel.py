@@ -175,6 +175,12 @@ def test_facts_change_nothing_and_tell_what_is_booted(node: Node) -> None:
     assert node.apply()["changed"] is False
 
 
+@pytest.mark.parametrize(("loader", "kexec"), [("114", False), ("208", True), ("", False)])
+def test_a_kernel_that_kexec_started_is_told(node: Node, loader: str, kexec: bool) -> None:
+    node.write("proc/sys/kernel/bootloader_type", f"{loader}\n")
+    assert node.facts()["grub"] and node.facts()["kexec"] is kexec
+
+
 def test_the_default_is_made_once(node: Node) -> None:
     foreseen = node.apply("default", check=True, release=NEW, panic=30)
     assert foreseen["changed"] and not (node.root / DROP_IN).exists()
