@@ -12,16 +12,20 @@ from typing import Any
 _COLLECTIONS = Path(__file__).resolve().parents[3] / "collections"
 
 
-def run_module(name: str, /, *, check: bool = False, path: str = "", **arguments: Any) -> dict[str, Any]:
-    """Run a module and return its result; PATH puts a directory of stand-in commands first."""
+def run_module(
+    name: str, /, *, check: bool = False, path: str = "", at: Path | None = None, **arguments: Any
+) -> dict[str, Any]:
+    """Run a module and return its result; PATH puts a directory of stand-in commands first, AT stands for /."""
     private = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_tmpdir": None}
     environment = {
         **os.environ,
         "PYTHONPATH": str(_COLLECTIONS),
         "PATH": f"{path}:{os.environ['PATH']}",
     }
+    module = f"ansible_collections.xpu.fleet.plugins.modules.{name}"
+    code = f"import pathlib; import {module} as m; m.ROOT = pathlib.Path({str(at)!r}); m.main()"
     process = subprocess.run(
-        [sys.executable, "-m", f"ansible_collections.xpu.fleet.plugins.modules.{name}"],
+        [sys.executable, *(["-m", module] if at is None else ["-c", code])],
         input=json.dumps({"ANSIBLE_MODULE_ARGS": {**private, **arguments}}),
         env=environment,
         capture_output=True,
