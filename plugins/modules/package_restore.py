@@ -95,7 +95,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.found import (  # noqa: 
     read_record,
     record_path,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.kernels import CommandError, wait_for_others  # noqa: E402
 
+ROOT = Path("/")
 Packages = Mapping[str, State]
 
 
@@ -259,7 +261,7 @@ def main() -> None:
         present = {layer: record for layer, record in records.items() if record is not None}
         nothing: dict[str, Any] = {"changed": False, "removed": [], "installed": [], "notes": []}
         answer = _restore(module, present, directory) if present else nothing
-    except (FoundError, AptError) as error:
+    except (FoundError, AptError, CommandError) as error:
         module.fail_json(msg=str(error))
     notes = [f"There is no record of layer {layer}: its packages stay." for layer in records if layer not in present]
     module.exit_json(**{**answer, "recorded": list(present), "notes": answer["notes"] + notes})
@@ -278,6 +280,7 @@ def _restore(module: AnsibleModule, records: Mapping[str, Record], directory: Pa
             if plan.arguments():
                 apt.carry_out(plan)
             for verb, names in marks(found, installed()).items():
+                wait_for_others(ROOT, module.params["lock_timeout"])  # apt-mark does not
                 command(["apt-mark", verb, *names])
             for layer in records:
                 record_path(directory, layer).unlink()

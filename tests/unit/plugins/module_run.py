@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +37,20 @@ def run_module(
     assert process.stdout, process.stderr
     result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return result
+
+
+@contextmanager
+def apt_locked(root: Path) -> Iterator[None]:
+    """Be another program that installs packages."""
+    path = root / "var/lib/dpkg/lock-frontend"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    code = f"import fcntl; f = open({str(path)!r}, 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    # A process of its own: locks do not keep out the one that has them.
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin and other.stdout
+        other.stdout.readline()
+        try:
+            yield
+        finally:
+            other.stdin.write(b"\n")
+            other.stdin.close()
