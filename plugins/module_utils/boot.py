@@ -37,6 +37,8 @@ BLOCK = "boot/grub/grubenv"
 STATE = "var/lib/xpu-fleet/kernel"
 #: The kernel that ran when something was changed here for the first time: where a rollback goes.
 ORIGIN = f"{STATE}/origin.json"
+#: What a state calls kernels whose entries were made while their initramfs was missing.
+LACKING = "entries without their initramfs"
 UNITS = "etc/systemd/system"
 TIMER = "xpu-fleet-kernel-return.timer"
 #: File systems and layers below them that GRUB reads but does not write. It does write to LUKS (its cryptodisk encrypts
@@ -312,6 +314,14 @@ class Boot:
             problems.append("GRUB asks for a passphrase before each boot: its directory is on an encrypted disk")
         return problems
 
+    def _without_initramfs(self) -> list[str]:
+        """Return the kernels that have an initramfs which no entry of the menu loads."""
+        if self.menu is None or self.menu.boot_loader_spec:
+            return []
+        whole = {entry.release for entry in self.menu.all_entries() if entry.initrds}
+        bare = (release for release in self.menu.releases() if release not in whole)
+        return [release for release in bare if _has_content(self._root / f"boot/initrd.img-{release}")]
+
     def _missing_files(self, entry: Entry) -> list[str]:
         files = map(self._boot_file, (*entry.kernels, *entry.initrds))
         missing = [self._shown(path) for path in files if not _has_content(path)]
@@ -368,6 +378,7 @@ class Boot:
             "GRUB's default": entry.path if entry else "",
             "panic": entry.argument("panic") if entry else "",
             "next_entry": self.block.variables.get("next_entry", ""),
+            LACKING: ", ".join(self._without_initramfs()),
             f"/{DROP_IN}": self._text(DROP_IN),
             **{f"/{path}": self._text(path) for path in _units("", 0)},
             **{f"/{path}": _link(self._root / path) for path in _links()},
@@ -397,6 +408,7 @@ class Boot:
         wanted["GRUB's default"] = entry.path
         wanted["panic"] = others or (str(panic) if panic else "")
         wanted["next_entry"] = ""
+        wanted[LACKING] = ""
         wanted[f"/{DROP_IN}"] = self._drop_in(entry.path, 0 if others else panic)
         wanted["origin"] = self.origin or self.running
         return {**wanted, **self._closed()} if confirm or self._returns_from(release) else wanted
@@ -518,7 +530,7 @@ class Boot:
         """Bring about what want_default returned."""
         found = self.state()
         ends_trial = confirm or self._returns_from(release)
-        if any(found[name] != wanted[name] for name in ("GRUB's default", "panic", f"/{DROP_IN}")):
+        if any(found[name] != wanted[name] for name in ("GRUB's default", "panic", LACKING, f"/{DROP_IN}")):
             text = wanted[f"/{DROP_IN}"]
 
             def check(menu: Menu) -> None:

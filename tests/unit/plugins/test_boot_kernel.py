@@ -14,6 +14,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils import boot
 from ansible_collections.xpu.fleet.plugins.module_utils.boot import (
     BLOCK,
     DROP_IN,
+    LACKING,
     MENU,
     ORIGIN,
     STATE,
@@ -209,6 +210,30 @@ def test_a_menu_older_than_its_settings_is_made_anew(node: Node) -> None:
     node.write(MENU, old)  # as if the power was lost between the settings and the menu
     assert node.apply("default", release=NEW, panic=30)["changed"]
     assert node.facts()["default"] == NEW
+
+
+@pytest.mark.parametrize("release", [OLD, NEW])
+def test_a_menu_made_without_an_initramfs_is_made_anew(node: Node, release: str) -> None:
+    node.apply("default", release=OLD, panic=30)
+    whole = node.menu()
+    line = f"\tinitrd\t/boot/initrd.img-{release}\n"
+    node.write(MENU, whole.replace(line, ""))
+    assert line in whole and node.boot().state()[LACKING] == release
+    foreseen = node.apply("default", check=True, release=OLD, panic=30)
+    assert foreseen["changed"] and f"{LACKING}: {release}" in foreseen["diff"]["before"] and line not in node.menu()
+    assert node.apply("default", release=OLD, panic=30)["changed"] and node.menu() == whole
+    assert not node.apply("default", release=OLD, panic=30)["changed"]
+    # Without the file the menu is as it has to be.
+    node.write(MENU, whole.replace(line, ""))
+    (node.root / f"boot/initrd.img-{release}").unlink()
+    assert node.boot().state()[LACKING] == ""
+
+
+def test_a_menu_that_tries_without_an_initramfs_first_stays(tmp_path: Path) -> None:
+    node = Node(tmp_path, "ubuntu2204-cloud")
+    for release in ("5.15.0-91-generic", "5.15.0-88-generic"):
+        node.write(f"boot/initrd.img-{release}", "initramfs")
+    assert "initrdless" in node.menu() and node.boot().state()[LACKING] == ""
 
 
 @pytest.mark.parametrize("damage", ["", "menuentry 'cut {", "menuentry a {\n"])
