@@ -15,7 +15,7 @@ _COLLECTIONS = Path(__file__).resolve().parents[3] / "collections"
 
 
 def run_module(
-    name: str, /, *, check: bool = False, path: str = "", at: Path | None = None, **arguments: Any
+    name: str, /, *, check: bool = False, path: str = "", at: Path | str | None = None, **arguments: Any
 ) -> dict[str, Any]:
     """Run a module and return its result; PATH puts a directory of stand-in commands first, AT stands for /."""
     private = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_tmpdir": None}

@@ -485,8 +485,10 @@ def test_no_timer_ever_returns_from_the_default(
         raise OSError("the power is lost")
 
     # Just before the new menu is in its place, and just after it.
-    monkeypatch.setattr(*((Path, "replace") if failing == "menu" else (boot, "_flush")), cut)
-    if failing == "menu":  # the settings are written with the same call
+    if failing == "flush":
+        monkeypatch.setattr(boot, "_flush", cut)
+    else:  # the settings are written with the same call
+        monkeypatch.setattr(Path, "replace", cut)
         monkeypatch.setattr(boot, "write_durably", lambda path, content: path.write_bytes(content))
     with pytest.raises(OSError, match="the power is lost"):
         pinned.apply("default", release=NEW, confirm=confirm)
