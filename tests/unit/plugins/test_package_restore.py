@@ -137,6 +137,25 @@ def test_a_version_that_is_gone_is_replaced_and_said(node: Packages) -> None:
     ]
 
 
+def test_a_package_that_would_bring_an_unknown_kernel_is_left_alone(node: Packages) -> None:
+    node.offer(mesa=["24"], libdrm=["2.4"])
+    node.write({**node.read(), "brings": {"mesa": ["libx", "linux-image-6.8.0-50-generic"], "libdrm": []}})
+    foreseen = restore(node, check=True)
+    result = restore(node)
+    assert result["installed"] == foreseen["installed"] == ["libdrm=2.4"]
+    assert result["notes"] == [
+        "mesa was 22, which no repository offers any more; at 24 it would bring linux-image-6.8.0-50-generic, "
+        "which was not there, so it stays as it is (intel manual held)."
+    ]
+
+
+def test_a_kernel_that_was_there_may_come_back(node: Packages) -> None:
+    node.offer(mesa=["24"], libdrm=["2.4"])
+    node.change(**{"linux-image-6.8.0-50-generic": {"version": "6.8", "manual": True}})
+    node.write({**node.read(), "brings": {"mesa": ["linux-image-6.8.0-50-generic"]}})
+    assert "mesa=24" in restore(node)["installed"]
+
+
 def test_a_package_that_was_removed_comes_back(node: Packages) -> None:
     node.change(desktop=None, mesa=None, libdrm=None)
     assert restore(node)["installed"] == ["libdrm=2.4", "mesa=22"]
