@@ -101,7 +101,7 @@ def packages(release: str, versions: Mapping[str, str]) -> Iterator[Package]:
         elif name == f"linux-modules-extra-{release}":
             files = {path: entry for path, entry in _modules(release, built).items() if _is_extra(path)}
             files[f"/lib/modules/{release}/kernel/drivers/gpu/{module.name}"] = File(module.read_bytes())
-            depends = [f"linux-modules-{release}"]
+            depends = [f"linux-modules-{release}", f"linux-image-{release} | linux-image-unsigned-{release}"]
             yield Package(name, version, files, depends=depends, scripts=_depmod(release), section="kernel")
         else:
             raise RigError(f"the rig does not know what is in the package {name}")

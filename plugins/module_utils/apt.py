@@ -182,9 +182,18 @@ def unknown(plan: Iterable[Change], available: Mapping[str, list[str]]) -> list[
     ]
 
 
+def pinned_names(layer: str, etc: Path = APT_ETC) -> set[str]:
+    """Return the packages that this collection prefers at a version, and holds, for a layer."""
+    try:
+        text = (etc / f"preferences.d/xpu-fleet-{layer}.pref").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return set()
+    return set(re.findall(r"^Package: (\S+)$", text, re.MULTILINE))
+
+
 def unfinished(updates: Path = DPKG_UPDATES) -> bool:
     """Tell whether an interrupted dpkg or apt left an installation half done."""
-    if _run(["dpkg", "--audit"]).strip() or (updates.is_dir() and any(updates.iterdir())):
+    if _run(["dpkg", "--audit"], statuses=(0, 1)).strip() or (updates.is_dir() and any(updates.iterdir())):
         return True
     return _result(["apt-get", "check", "-qq", "-o", "Debug::NoLocking=true"]).returncode != 0
 

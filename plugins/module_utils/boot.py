@@ -37,6 +37,8 @@ BLOCK = "boot/grub/grubenv"
 STATE = "var/lib/xpu-fleet/kernel"
 #: The kernel that ran when something was changed here for the first time: where a rollback goes.
 ORIGIN = f"{STATE}/origin.json"
+#: What a state calls kernels whose entries were made while their initramfs was missing.
+LACKING = "entries without their initramfs"
 UNITS = "etc/systemd/system"
 TIMER = "xpu-fleet-kernel-return.timer"
 #: File systems and layers below them that GRUB reads but does not write. It does write to LUKS (its cryptodisk encrypts
@@ -48,6 +50,7 @@ READ_ONLY_LAYERS = frozenset(("diskfilter", "lvm"))
 
 _STAYS = "the settings of GRUB say panic=0, with which a node whose kernel fails would not return; remove it"
 _HEADING = "# Written by xpu.fleet; changes are overwritten.\n"
+_KEXEC = 0xD  # among the boot loaders' numbers in the kernel's boot protocol
 _EXT4_CHECKPOINT = 0x4004662B  # EXT4_IOC_CHECKPOINT, _IOW('f', 43, __u32)
 _RETURN_TIMER = """\
 [Unit]
@@ -127,6 +130,8 @@ class Boot:
         self.running = self._text("proc/sys/kernel/osrelease").strip()
         self.boot_id = self._text("proc/sys/kernel/random/boot_id").strip()
         self.by_grub = any(word.startswith("BOOT_IMAGE=") for word in self._text("proc/cmdline").split())
+        #: Its command line looks as if GRUB had booted it, but GRUB has not.
+        self.by_kexec = int(self._text("proc/sys/kernel/bootloader_type").strip() or 0) >> 4 == _KEXEC
         self._files = settings_files(root / "etc")
         self._settings = Settings(self._files)
         self.block, self.block_problem = self._read_block()
@@ -214,6 +219,7 @@ class Boot:
             "running": self.running,
             "boot_id": self.boot_id,
             "grub": self.by_grub,
+            "kexec": self.by_kexec,
             "entries": [
                 {"title": entry.title, "path": entry.path, "release": entry.release, "recovery": entry.recovery}
                 for entry in entries
@@ -308,6 +314,14 @@ class Boot:
             problems.append("GRUB asks for a passphrase before each boot: its directory is on an encrypted disk")
         return problems
 
+    def _without_initramfs(self) -> list[str]:
+        """Return the kernels that have an initramfs which no entry of the menu loads."""
+        if self.menu is None or self.menu.boot_loader_spec:
+            return []
+        whole = {entry.release for entry in self.menu.all_entries() if entry.initrds}
+        bare = (release for release in self.menu.releases() if release not in whole)
+        return [release for release in bare if _has_content(self._root / f"boot/initrd.img-{release}")]
+
     def _missing_files(self, entry: Entry) -> list[str]:
         files = map(self._boot_file, (*entry.kernels, *entry.initrds))
         missing = [self._shown(path) for path in files if not _has_content(path)]
@@ -364,6 +378,7 @@ class Boot:
             "GRUB's default": entry.path if entry else "",
             "panic": entry.argument("panic") if entry else "",
             "next_entry": self.block.variables.get("next_entry", ""),
+            LACKING: ", ".join(self._without_initramfs()),
             f"/{DROP_IN}": self._text(DROP_IN),
             **{f"/{path}": self._text(path) for path in _units("", 0)},
             **{f"/{path}": _link(self._root / path) for path in _links()},
@@ -393,9 +408,10 @@ class Boot:
         wanted["GRUB's default"] = entry.path
         wanted["panic"] = others or (str(panic) if panic else "")
         wanted["next_entry"] = ""
+        wanted[LACKING] = ""
         wanted[f"/{DROP_IN}"] = self._drop_in(entry.path, 0 if others else panic)
         wanted["origin"] = self.origin or self.running
-        return {**wanted, **self._closed()} if confirm else wanted
+        return {**wanted, **self._closed()} if confirm or self._returns_from(release) else wanted
 
     def want_tried(self, release: str, confirm_timeout: int) -> dict[str, str]:
         """Return the state in which a kernel is booted once; raises BootError where that is not safe."""
@@ -437,6 +453,10 @@ class Boot:
             foreign = "as the other settings say"
             wanted.update({"GRUB's default": foreign, "panic": self._other_panic(), f"/{DROP_IN}": ""})
         return wanted
+
+    def _returns_from(self, release: str) -> bool:
+        """Tell whether the timer of a trial would reboot the node while it runs a kernel."""
+        return f"ConditionKernelVersion={release}" in self._text(f"{UNITS}/{TIMER}").splitlines()
 
     def _closed(self) -> dict[str, str]:
         return {**{f"/{path}": "" for path in (*_units("", 0), *_links())}, "trial": "", "kexec": ""}
@@ -509,18 +529,23 @@ class Boot:
     def make_default(self, release: str, wanted: Mapping[str, str], *, confirm: bool) -> None:
         """Bring about what want_default returned."""
         found = self.state()
-        if any(found[name] != wanted[name] for name in ("GRUB's default", "panic", f"/{DROP_IN}")):
+        ends_trial = confirm or self._returns_from(release)
+        if any(found[name] != wanted[name] for name in ("GRUB's default", "panic", LACKING, f"/{DROP_IN}")):
             text = wanted[f"/{DROP_IN}"]
 
             def check(menu: Menu) -> None:
                 self._check_default(menu, release, wanted["panic"])
+                # A timer beside the new menu would reboot each boot of its default, without end. Until that menu is in
+                # its place the node can do without: it still boots its former kernel.
+                if ends_trial:
+                    self._disarm()
 
             with self._drop_in_written(text):
                 self._generate(check)
         if found["origin"] != wanted["origin"]:
             write_durably(self._root / ORIGIN, (json.dumps({"release": wanted["origin"]}) + "\n").encode())
         self._set_next_entry("")
-        if confirm:
+        if ends_trial:
             self._close()
 
     def arm(self, wanted: Mapping[str, str]) -> None:
@@ -545,6 +570,7 @@ class Boot:
 
     def remove(self) -> None:
         """Take away everything of this collection."""
+        self._disarm()  # whichever kernel the menu boots without this collection, no timer may return from it
         if (self._root / DROP_IN).exists():
             # The file stays, empty of settings, until the menu is made: where this is interrupted the next run sees it.
             with self._drop_in_written(_HEADING):
@@ -555,8 +581,8 @@ class Boot:
         (self._root / ORIGIN).unlink(missing_ok=True)
         self._close()
 
-    def _close(self) -> None:
-        """End a trial: first the timer that would reboot the node, last the record of it."""
+    def _disarm(self) -> None:
+        """Take away the timer that would reboot the node."""
         present = [self._root / path for path in (*_links(), *_units("", 0)) if os.path.lexists(self._root / path)]
         if present:
             self._checked_run(["systemctl", "stop", TIMER])
@@ -564,6 +590,10 @@ class Boot:
                 path.unlink()
                 _sync_directory(path.parent)
             self._checked_run(["systemctl", "daemon-reload"])
+
+    def _close(self) -> None:
+        """End a trial: first the timer, last the record of it."""
+        self._disarm()
         if self._loaded():
             self._checked_run(["kexec", "-u"])
         directory = self._root / STATE

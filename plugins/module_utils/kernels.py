@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import total_ordering
+from pathlib import Path
 
 #: What a kernel's packages hold, as their names say it between "linux-" and the release.
 _PARTS = "image|headers|modules|tools|cloud-tools|buildinfo|objects|signatures|kbuild|config|lib-rust"
@@ -229,6 +232,31 @@ def apt(arguments: list[str], lock_timeout: int = 600) -> str:
     options = ["-q", "-y", "-o", f"DPkg::Lock::Timeout={lock_timeout}"]
     options += ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
     return run(["apt-get", *options, *arguments])
+
+
+def wait_for_others(root: Path, seconds: float) -> bool:
+    """Wait until nobody else installs packages; return whether somebody did. Raises CommandError after some time."""
+    path = root / "var/lib/dpkg/lock-frontend"
+    deadline = time.monotonic() + seconds
+    waited = False
+    while path.exists():
+        with path.open("r+b") as lock:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise CommandError(f"another program has been installing packages for {seconds:g} s") from error
+                waited = True
+            else:
+                break
+        time.sleep(0.5)
+    return waited
+
+
+def set_holds(verb: str, packages: Iterable[str], root: Path, lock_timeout: int = 600) -> None:
+    """Let apt-mark "hold" or "unhold" packages once nobody else installs any, for which it does not wait by itself."""
+    wait_for_others(root, lock_timeout)
+    run(["apt-mark", verb, *packages])
 
 
 def complaints(output: str) -> str:

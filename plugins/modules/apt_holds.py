@@ -21,6 +21,10 @@ options:
     type: str
     choices: [held, unheld]
     default: held
+  lock_timeout:
+    description: Seconds to wait for another program that installs packages.
+    type: int
+    default: 600
 attributes:
   check_mode:
     description: Reads and compares, changes nothing.
@@ -44,7 +48,16 @@ packages:
   returned: success
 """
 
+from pathlib import Path  # noqa: E402
+
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa: E402
+    CommandError,
+    run,
+    set_holds,
+)
+
+ROOT = Path("/")
 
 
 def differing(packages: list[str], held: set[str], hold: bool) -> list[str]:
@@ -62,19 +75,19 @@ def main() -> None:
         argument_spec={
             "packages": {"type": "list", "elements": "str", "required": True},
             "state": {"type": "str", "choices": ["held", "unheld"], "default": "held"},
+            "lock_timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )
     packages: list[str] = module.params["packages"]
     hold = module.params["state"] == "held"
-    _, output, _ = module.run_command(["apt-mark", "showhold"], check_rc=True)
-    held = set(output.split())
-    change = differing(packages, held, hold)
-    if change and not module.check_mode:
-        verb = "hold" if hold else "unhold"
-        status, output, error = module.run_command(["apt-mark", verb, *change])
-        if status:
-            module.fail_json(msg=f"apt-mark {verb} {' '.join(change)} failed: {(error or output).strip()}")
+    try:
+        held = set(run(["apt-mark", "showhold"]).split())
+        change = differing(packages, held, hold)
+        if change and not module.check_mode:
+            set_holds("hold" if hold else "unhold", change, ROOT, module.params["lock_timeout"])
+    except (CommandError, OSError) as error:
+        module.fail_json(msg=str(error))
     module.exit_json(
         changed=bool(change),
         packages=change,

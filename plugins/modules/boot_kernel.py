@@ -22,7 +22,8 @@ options:
     description:
       - V(tried) boots the kernel at the next boot only, by GRUB's C(next_entry), or by kexec where GRUB cannot write
         its environment block. It has no effect where the kernel runs.
-      - V(default) makes it the kernel of every boot.
+      - V(default) makes it the kernel of every boot. A menu that was made while the initramfs of a kernel was missing,
+        whichever that is, is made anew.
       - V(absent) takes everything away that the other two wrote.
     type: str
     choices: [tried, default, absent]
@@ -79,7 +80,10 @@ boot:
       description: The id of this boot.
       type: str
     grub:
-      description: Whether GRUB booted it.
+      description: Whether GRUB booted it, or kexec with what GRUB's menu says.
+      type: bool
+    kexec:
+      description: Whether kexec started it, so that GRUB may never have loaded it.
       type: bool
     entries:
       description: The entries of the menu with C(title), C(path), C(release) ("" for other systems) and C(recovery).

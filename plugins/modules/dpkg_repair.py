@@ -40,8 +40,6 @@ broken:
   returned: success
 """
 
-import fcntl  # noqa: E402
-import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
@@ -54,6 +52,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa
     run,
     simulated,
     unfinished,
+    wait_for_others,
     without_lists,
 )
 
@@ -77,25 +76,6 @@ def broken(root: Path) -> list[str]:
     if check.returncode:
         found.append(f"apt-get check failed: {complaints(check.stdout + check.stderr)}")
     return found
-
-
-def wait_for_others(root: Path, seconds: float) -> bool:
-    """Wait until nobody else installs packages; return whether somebody did. Raises CommandError after some time."""
-    path = root / "var/lib/dpkg/lock-frontend"
-    deadline = time.monotonic() + seconds
-    waited = False
-    while path.exists():
-        with path.open("r+b") as lock:
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise CommandError(f"another program has been installing packages for {seconds:g} s") from error
-                waited = True
-            else:
-                break
-        time.sleep(0.5)
-    return waited
 
 
 def repair(lock_timeout: int) -> None:

@@ -12,7 +12,7 @@ description:
     would bring them back.
   - Asks apt first what would go. It is an error, and nothing is removed, where that is a package of the running
     kernel, of O(newer_than) or of one in O(keep), a held package, one that somebody installed by hand, or where apt
-    would install something instead.
+    would install something instead. Packages that this collection holds for an earlier kernel go, held or not.
 author: The xpu.fleet developers (@xpu-fleet)
 options:
   newer_than:
@@ -42,7 +42,9 @@ options:
     default: 600
 attributes:
   check_mode:
-    description: Asks apt and returns the same lists, removes nothing.
+    description: >-
+      Asks apt and returns the same lists, removes nothing. Where an interrupted installation keeps apt from answering,
+      only the packages are returned that would go by their names.
     support: full
   diff_mode:
     description: Shows the packages that go.
@@ -70,11 +72,19 @@ releases:
 """
 
 import os  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.apt import (  # noqa: E402
+    APT_ETC,
+    AptError,
+    pinned_names,
+    unfinished,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa: E402
     CommandError,
+    Simulation,
     Version,
     apt,
     installed_packages,
@@ -85,6 +95,10 @@ from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa
     simulated,
     superfluous,
 )
+
+ROOT = Path("/")
+#: The layer whose packages are the stack's kernel.
+LAYER = "kernel"
 
 
 class PurgeError(Exception):
@@ -103,11 +117,20 @@ def purge(parameters: dict[str, Any], running: str, *, check: bool) -> dict[str,
         held = {name for name, package in packages.items() if package.held}
         if held.intersection(wanted):
             command.append("--allow-change-held-packages")
-        simulation = simulated(run(["apt-get", "-q", "--simulate", *command, *wanted]))
-        automatic = set(run(["apt-mark", "showauto"]).split())
-        against = objections(simulation, wanted, protected, held.difference(metapackages), automatic)
-        if against:
-            raise PurgeError(f"kernels newer than {newer_than} are not removed: {'; '.join(against)}")
+        # Of the kernel before this one, the hold is the collection's own.
+        own = pinned_names(LAYER, ROOT / APT_ETC.relative_to("/")).intersection(wanted)
+        others = held.difference(metapackages, own)
+        try:
+            simulation = simulated(run(["apt-get", "-q", "--simulate", *command, *wanted]))
+            automatic = set(run(["apt-mark", "showauto"]).split())
+            against = objections(simulation, wanted, protected, others, automatic)
+            if against:
+                raise PurgeError(f"kernels newer than {newer_than} are not removed: {'; '.join(against)}")
+        except (CommandError, PurgeError):
+            if not (check and unfinished()):
+                raise
+            # apt plans nothing on top of half an installation; that is mended before anything is removed.
+            simulation = Simulation(tuple(wanted), ())
         removed = simulation.removed
         if not check:
             apt([*command, *wanted], parameters["lock_timeout"])
@@ -146,7 +169,7 @@ def main() -> None:
         module.fail_json(msg="which kernel runs can only be pretended in check mode")
     try:
         result = purge(module.params, running or os.uname().release, check=module.check_mode)
-    except (CommandError, PurgeError) as error:
+    except (AptError, CommandError, PurgeError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

@@ -62,6 +62,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa
     installed_packages,
     result_of,
     run,
+    set_holds,
 )
 
 ROOT = Path("/")
@@ -72,6 +73,7 @@ class Kernel:
 
     def __init__(self, release: str, packages: Mapping[str, str], root: Path) -> None:
         installed = installed_packages()
+        self._root = root
         self._release = release
         #: With the versions that are installed: others are not this module's business.
         self._packages = {name: installed[name].version for name in packages if name in installed}
@@ -94,7 +96,7 @@ class Kernel:
             # apt lets a held package go that it installs by name.
             held = [name for name in self._held if name in files]
             if held:
-                run(["apt-mark", "hold", *held])
+                set_holds("hold", held, self._root, lock_timeout)
             self._expect_nothing(
                 [f"{name}: {', '.join(paths[:5])}" for name, paths in self._damaged_packages().items()]
             )

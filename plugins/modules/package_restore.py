@@ -14,7 +14,8 @@ description:
   - What came along with the packages goes with them where nothing else needs it. What was there before stays.
   - apt is asked first. It is an error, and nothing changes, where anything else would have to go.
   - The repositories that this collection added offer no versions here, so that a package gets the distribution's again.
-    Where its version is not offered any more, the next newer one is taken; RV(notes) say so.
+    Where its version is not offered any more, the next newer one is taken; RV(notes) say so. One that would bring a
+    kernel which was not there is left alone.
   - Without a record nothing is done.
 author: The xpu.fleet developers (@xpu-fleet)
 options:
@@ -95,7 +96,13 @@ from ansible_collections.xpu.fleet.plugins.module_utils.found import (  # noqa: 
     read_record,
     record_path,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa: E402
+    CommandError,
+    release_of,
+    wait_for_others,
+)
 
+ROOT = Path("/")
 Packages = Mapping[str, State]
 
 
@@ -141,8 +148,15 @@ class Apt:
         """Return what the plan would remove, with ``sweep`` also what nothing would need then. Raises FoundError."""
         needs = ["AutoRemove::SuggestsImportant", "AutoRemove::RecommendsImportant"]
         options = [f"-oAPT::{name}=false" for name in needs] + ["-oAPT::Get::AutomaticRemove=true"] if sweep else []
+        return self._simulated(("Remv", "Purg"), options, plan)
+
+    def arrivals(self, plan: Plan) -> list[str]:
+        """Return what the plan would install. Raises FoundError."""
+        return self._simulated(("Inst",), [], plan)
+
+    def _simulated(self, actions: tuple[str, ...], options: list[str], plan: Plan) -> list[str]:
         output = self._install(["--simulate", *options], plan)
-        return [line.split()[1] for line in output.splitlines() if line.startswith(("Remv ", "Purg "))]
+        return [line.split()[1] for line in output.splitlines() if line.startswith(actions)]
 
     def carry_out(self, plan: Plan) -> None:
         """Do it in one transaction. Raises FoundError."""
@@ -182,6 +196,22 @@ def _bring_back(plan: Plan, name: str, was: State, present: State, offered: list
     if version != was.version:
         after = f"comes at {version}" if version else f"stays as it is ({present})"
         plan.notes.append(f"{name} was {was.version}, which no repository offers any more; it {after}.")
+
+
+def leave_kernels(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
+    """Take away what would bring a kernel that nobody has seen running. Raises FoundError."""
+    for name, version in list(plan.install.items()):
+        if version == found[name].version:
+            continue
+        arriving = [other for other in apt.arrivals(Plan(install={name: version})) if release_of(other)]
+        unknown = [other for other in arriving if not (now_of(now, other).version or now_of(found, other).version)]
+        if unknown:
+            del plan.install[name]
+            plan.notes = [note for note in plan.notes if not note.startswith(f"{name} was ")]
+            plan.notes.append(
+                f"{name} was {found[name].version}, which no repository offers any more; at {version} it would bring"
+                f" {', '.join(unknown)}, which was not there, so it stays as it is ({now_of(now, name)})."
+            )
 
 
 def nearest(version: str, offered: list[str]) -> str:
@@ -259,7 +289,7 @@ def main() -> None:
         present = {layer: record for layer, record in records.items() if record is not None}
         nothing: dict[str, Any] = {"changed": False, "removed": [], "installed": [], "notes": []}
         answer = _restore(module, present, directory) if present else nothing
-    except (FoundError, AptError) as error:
+    except (FoundError, AptError, CommandError) as error:
         module.fail_json(msg=str(error))
     notes = [f"There is no record of layer {layer}: its packages stay." for layer in records if layer not in present]
     module.exit_json(**{**answer, "recorded": list(present), "notes": answer["notes"] + notes})
@@ -272,12 +302,14 @@ def _restore(module: AnsibleModule, records: Mapping[str, Record], directory: Pa
         apt = Apt(Path(scratch), module.params["lock_timeout"])
         lost = [name for name, was in found.items() if was.version and was.version != now_of(now, name).version]
         plan = plan_for(found, now, apt.available(lost))
+        leave_kernels(plan, apt, found, now)
         complete(plan, apt, found, now)
         calls = marks(found, now)
         if not module.check_mode:
             if plan.arguments():
                 apt.carry_out(plan)
             for verb, names in marks(found, installed()).items():
+                wait_for_others(ROOT, module.params["lock_timeout"])  # apt-mark does not
                 command(["apt-mark", verb, *names])
             for layer in records:
                 record_path(directory, layer).unlink()

@@ -6,7 +6,7 @@ import os
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
-from ansible_collections.xpu.fleet.plugins.module_utils.boot import BLOCK, DROP_IN, MENU, Boot
+from ansible_collections.xpu.fleet.plugins.module_utils.boot import BLOCK, DROP_IN, LACKING, MENU, Boot
 from ansible_collections.xpu.fleet.plugins.module_utils.kernels import superfluous
 
 #: What holds the kernel as GRUB's default, and how a Boot's state calls it.
@@ -14,6 +14,7 @@ SETTLED = {
     "GRUB's default entry": "GRUB's default",
     "panic= of GRUB's default": "panic",
     f"content of /{DROP_IN}": f"/{DROP_IN}",
+    "kernels whose initramfs is not in GRUB's menu": LACKING,
 }
 
 

@@ -53,6 +53,9 @@ elif name == "apt-get":
         gone |= set(left) - needed(package for package in left if packages[package].get("manual"))
     for package in sorted(gone):
         print("Purg", package, "[1]")
+    for package in [operand.partition("=")[0] for operand in operands if "=" in operand]:
+        for arriving in [package, *node.get("brings", {{}}).get(package, [])]:
+            print("Inst", arriving, "(1 main [amd64])")
     if "--simulate" not in arguments:
         if node.get("broken"):
             sys.exit("E: Sub-process /usr/bin/dpkg returned an error code (1)")

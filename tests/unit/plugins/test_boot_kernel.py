@@ -14,6 +14,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils import boot
 from ansible_collections.xpu.fleet.plugins.module_utils.boot import (
     BLOCK,
     DROP_IN,
+    LACKING,
     MENU,
     ORIGIN,
     STATE,
@@ -175,6 +176,12 @@ def test_facts_change_nothing_and_tell_what_is_booted(node: Node) -> None:
     assert node.apply()["changed"] is False
 
 
+@pytest.mark.parametrize(("loader", "kexec"), [("114", False), ("208", True), ("", False)])
+def test_a_kernel_that_kexec_started_is_told(node: Node, loader: str, kexec: bool) -> None:
+    node.write("proc/sys/kernel/bootloader_type", f"{loader}\n")
+    assert node.facts()["grub"] and node.facts()["kexec"] is kexec
+
+
 def test_the_default_is_made_once(node: Node) -> None:
     foreseen = node.apply("default", check=True, release=NEW, panic=30)
     assert foreseen["changed"] and not (node.root / DROP_IN).exists()
@@ -203,6 +210,30 @@ def test_a_menu_older_than_its_settings_is_made_anew(node: Node) -> None:
     node.write(MENU, old)  # as if the power was lost between the settings and the menu
     assert node.apply("default", release=NEW, panic=30)["changed"]
     assert node.facts()["default"] == NEW
+
+
+@pytest.mark.parametrize("release", [OLD, NEW])
+def test_a_menu_made_without_an_initramfs_is_made_anew(node: Node, release: str) -> None:
+    node.apply("default", release=OLD, panic=30)
+    whole = node.menu()
+    line = f"\tinitrd\t/boot/initrd.img-{release}\n"
+    node.write(MENU, whole.replace(line, ""))
+    assert line in whole and node.boot().state()[LACKING] == release
+    foreseen = node.apply("default", check=True, release=OLD, panic=30)
+    assert foreseen["changed"] and f"{LACKING}: {release}" in foreseen["diff"]["before"] and line not in node.menu()
+    assert node.apply("default", release=OLD, panic=30)["changed"] and node.menu() == whole
+    assert not node.apply("default", release=OLD, panic=30)["changed"]
+    # Without the file the menu is as it has to be.
+    node.write(MENU, whole.replace(line, ""))
+    (node.root / f"boot/initrd.img-{release}").unlink()
+    assert node.boot().state()[LACKING] == ""
+
+
+def test_a_menu_that_tries_without_an_initramfs_first_stays(tmp_path: Path) -> None:
+    node = Node(tmp_path, "ubuntu2204-cloud")
+    for release in ("5.15.0-91-generic", "5.15.0-88-generic"):
+        node.write(f"boot/initrd.img-{release}", "initramfs")
+    assert "initrdless" in node.menu() and node.boot().state()[LACKING] == ""
 
 
 @pytest.mark.parametrize("damage", ["", "menuentry 'cut {", "menuentry a {\n"])
@@ -433,11 +464,59 @@ def test_a_trial_that_succeeds_is_closed(pinned: Node) -> None:
 def test_a_timer_that_cannot_be_stopped_is_an_error(pinned: Node) -> None:
     pinned.apply("tried", release=NEW)
     pinned.boots(NEW, "boot-2")
+    menu = pinned.menu()
     pinned.command("systemctl", "echo 'Failed to stop' >&2; exit 1")
     with pytest.raises(BootError, match=r"systemctl stop xpu-fleet-kernel-return\.timer failed .*Failed to stop"):
         pinned.apply("default", release=NEW, confirm=True)
+    assert pinned.menu() == menu and pinned.facts()["default"] == OLD and pinned.units() == UNITS
     pinned.command("systemctl", "")
     assert pinned.apply("default", release=NEW, confirm=True)["changed"] and pinned.units() == []
+
+
+@pytest.mark.parametrize("confirm", [True, False])
+@pytest.mark.parametrize("failing", ["menu", "flush"])
+def test_no_timer_ever_returns_from_the_default(
+    pinned: Node, monkeypatch: pytest.MonkeyPatch, confirm: bool, failing: str
+) -> None:
+    pinned.apply("tried", release=NEW)
+    pinned.boots(NEW, "boot-2")
+
+    def cut(*arguments: object) -> None:
+        raise OSError("the power is lost")
+
+    # Just before the new menu is in its place, and just after it.
+    if failing == "flush":
+        monkeypatch.setattr(boot, "_flush", cut)
+    else:  # the settings are written with the same call
+        monkeypatch.setattr(Path, "replace", cut)
+        monkeypatch.setattr(boot, "write_durably", lambda path, content: path.write_bytes(content))
+    with pytest.raises(OSError, match="the power is lost"):
+        pinned.apply("default", release=NEW, confirm=confirm)
+    monkeypatch.undo()
+    assert pinned.facts()["default"] == (OLD if failing == "menu" else NEW)
+    assert pinned.units() == [] and "systemctl stop xpu-fleet-kernel-return.timer" in pinned.calls()
+    assert pinned.facts()["trial"]["outcome"] == "running"  # so that the next run proves it
+    assert pinned.apply("default", release=NEW, confirm=True)["changed"]
+    assert pinned.facts()["default"] == NEW and pinned.facts()["trial"] == {}
+
+
+def test_a_menu_that_cannot_be_made_leaves_the_timer(pinned: Node) -> None:
+    pinned.apply("tried", release=NEW)
+    pinned.boots(NEW, "boot-2")
+    pinned.command("grub-script-check", "exit 1")
+    with pytest.raises(BootError, match="grub-script-check"):
+        pinned.apply("default", release=NEW, confirm=True)
+    assert pinned.units() == UNITS and pinned.facts()["default"] == OLD
+
+
+def test_the_timer_is_gone_before_the_menu_is_left_to_others(pinned: Node) -> None:
+    pinned.apply("tried", release=NEW)
+    pinned.boots(NEW, "boot-2")
+    pinned.command("systemctl", "exit 1")
+    files = pinned.files()
+    with pytest.raises(BootError, match="systemctl stop"):
+        pinned.apply("absent")
+    assert pinned.files() == files
 
 
 @pytest.mark.parametrize(

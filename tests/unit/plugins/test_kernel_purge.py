@@ -175,6 +175,7 @@ DPKG = """#!/bin/sh
 case "$1" in
   --print-architecture) echo amd64 ;;
   -W) cat {state} ;;
+  --audit) [ -z "$UNFINISHED" ] || echo " half a package" ;;
 esac
 """
 APT = """#!/bin/sh
@@ -274,6 +275,23 @@ def test_a_held_metapackage_goes_and_a_held_kernel_does_not(apt: Apt) -> None:
     assert "--simulate" in apt.calls()[-1]
 
 
+def test_a_kernel_that_this_collection_held_goes(apt: Apt, tmp_path: Path) -> None:
+    image, headers = "linux-image-6.1.0-50-cloud-amd64", "linux-headers-6.1.0-50-cloud-amd64"
+    apt.install({**dict.fromkeys([*INSTALLED, "libauto"], "install"), image: "hold", "libauto": "hold"})
+    pins = tmp_path / "root/etc/apt/preferences.d/xpu-fleet-kernel.pref"
+    pins.parent.mkdir(parents=True)
+    arguments: dict[str, Any] = {"at": tmp_path / "root", "newer_than": WANTED, "metapackages": METAS}
+    pins.write_text(f"# managed\n\nPackage: {headers}\nPin: version 1\n\nPackage: libauto\nPin: version 1\n")
+    refused = run_module("kernel_purge", check=True, path=apt.path, **arguments)
+    assert f"{image}, which is held, would go" in refused["msg"]
+    pins.write_text(pins.read_text() + f"\nPackage: {image}\nPin: version 1\nPin-Priority: 1001\n")
+    refused = run_module("kernel_purge", check=True, path=apt.path, **arguments)
+    assert refused["msg"].endswith("are not removed: libauto, which is held, would go")  # that is no kernel's package
+    apt.install({**dict.fromkeys([*INSTALLED, "libauto"], "install"), image: "hold"})
+    done = run_module("kernel_purge", path=apt.path, **arguments)
+    assert done["packages"] == GOING and "--allow-change-held-packages" in apt.calls()[-1]
+
+
 @pytest.mark.parametrize("along", ["linux-image-5.19.0-41-generic", "linux-image-{running}"])
 def test_the_wanted_and_the_running_kernel_never_go_along(apt: Apt, along: str) -> None:
     name = along.format(running=os.uname().release)
@@ -294,6 +312,23 @@ def test_another_running_kernel_can_be_pretended_in_check_mode_only(apt: Apt) ->
     arguments: dict[str, Any] = {"newer_than": WANTED, "running": NEWER}
     assert not run_module("kernel_purge", check=True, path=apt.path, **arguments)["changed"]
     assert "only be pretended in check mode" in run_module("kernel_purge", path=apt.path, **arguments)["msg"]
+
+
+def test_a_plan_is_made_on_top_of_half_an_installation(apt: Apt, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments: dict[str, Any] = {"newer_than": WANTED, "metapackages": METAS}
+    monkeypatch.setenv("FAIL", "1")
+    monkeypatch.setenv("UNFINISHED", "1")
+    foreseen = run_module("kernel_purge", check=True, path=apt.path, **arguments)
+    assert foreseen["changed"] and foreseen["packages"] == GOING[1:] and foreseen["releases"] == [NEWER]
+    assert "Could not get lock" in run_module("kernel_purge", path=apt.path, **arguments)["msg"]
+    # What apt does answer is believed, as long as there is nothing against it.
+    monkeypatch.delenv("FAIL")
+    assert run_module("kernel_purge", check=True, path=apt.path, **arguments)["packages"] == GOING
+    apt.auto.write_text("linux-image-5.19.0-41-generic\n")
+    assert run_module("kernel_purge", check=True, path=apt.path, **arguments)["packages"] == GOING[1:]
+    assert "would go" in run_module("kernel_purge", path=apt.path, **arguments)["msg"]
+    monkeypatch.delenv("UNFINISHED")
+    assert "would go" in run_module("kernel_purge", check=True, path=apt.path, **arguments)["msg"]
 
 
 def test_what_apt_says_is_in_the_error(apt: Apt, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.kernels import CommandError, damaged_files
 from ansible_collections.xpu.fleet.plugins.modules import kernel_repair
+from ansible_collections.xpu.fleet.tests.unit.plugins.module_run import apt_locked
 
 RELEASE = "5.19.0-41-generic"
 IMAGE, MODULES = f"linux-image-{RELEASE}", f"linux-modules-{RELEASE}"
@@ -51,8 +52,8 @@ class Node:
         file.write_text(text)
         return file
 
-    def repair(self, check: bool = False) -> list[str]:
-        return kernel_repair.Kernel(RELEASE, PACKAGES, self.root).repair(check=check, lock_timeout=600)
+    def repair(self, check: bool = False, lock_timeout: int = 600) -> list[str]:
+        return kernel_repair.Kernel(RELEASE, PACKAGES, self.root).repair(check=check, lock_timeout=lock_timeout)
 
     def changes(self) -> list[str]:
         """Return the commands that changed something since this was asked last."""
@@ -88,6 +89,12 @@ def test_damaged_packages_are_installed_again_at_their_version(node: Node) -> No
     assert call.endswith(f" {IMAGE}=5.19.0-41.42") and MODULES not in call
     assert kept == f"apt-mark hold {IMAGE}"
     assert node.repair() == []
+
+
+def test_a_hold_waits_for_others_that_install_packages(node: Node) -> None:
+    (node.at / f"damage-{IMAGE}").write_text(f"??5??????   /boot/vmlinuz-{RELEASE}\n")
+    with apt_locked(node.root), pytest.raises(CommandError, match="another program has been installing packages for 1"):
+        node.repair(lock_timeout=1)
 
 
 def test_a_package_that_is_not_held_is_not_held_then(node: Node) -> None:

@@ -135,6 +135,10 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
         "kernel", "newer kernels and what brings them", "linux-generic-hwe-22.04",
     ),
     "initramfs gone": (remove(f"/boot/initrd.img-{KERNEL}"), "kernel", f"/boot/initrd.img-{KERNEL}", "absent"),
+    "menu made without the initramfs": (
+        edit("/boot/grub/grub.cfg", f"initrd\t/boot/initrd.img-{KERNEL}", ""),
+        "kernel", "kernels whose initramfs is not in GRUB's menu", KERNEL,
+    ),
     "driver upgraded": (package("intel-opencl-icd", "25.1"), "driver", "package intel-opencl-icd", "25.1"),
     "driver removed": (
         lambda node: node.packages.pop("intel-opencl-icd"), "driver", "package intel-opencl-icd", "absent",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.found import Record, State
 from ansible_collections.xpu.fleet.plugins.modules.package_restore import marks, merge, nearest, plan_for
-from ansible_collections.xpu.fleet.tests.unit.plugins.module_run import run_module
+from ansible_collections.xpu.fleet.tests.unit.plugins.module_run import apt_locked, run_module
 from ansible_collections.xpu.fleet.tests.unit.plugins.packages import Packages
 
 BEFORE: dict[str, dict[str, Any]] = {
@@ -38,10 +38,11 @@ def node(tmp_path: Path) -> Packages:
     return node
 
 
-def restore(node: Packages, *layers: str, check: bool = False) -> dict[str, Any]:
+def restore(node: Packages, *layers: str, check: bool = False, **more: Any) -> dict[str, Any]:
     """Run the module."""
     wanted = list(layers) or ["driver"]
-    return run_module("package_restore", check=check, path=node.path, layer=wanted, directory=str(node.records))
+    at: dict[str, Any] = {"path": node.path, "at": node.records.parent, "directory": str(node.records)}
+    return run_module("package_restore", check=check, layer=wanted, **at, **more)
 
 
 def plain(packages: dict[str, dict[str, Any]]) -> dict[str, tuple[str, bool, bool]]:
@@ -120,6 +121,12 @@ def test_a_run_that_was_cut_off_is_finished_by_the_next(node: Packages) -> None:
     assert plain(node.installed) == plain(BEFORE)
 
 
+def test_marks_wait_for_others_that_install_packages(node: Packages) -> None:
+    with apt_locked(node.records.parent):
+        assert "another program has been installing packages for 1 s" in restore(node, lock_timeout=1)["msg"]
+    assert restore(node)["changed"]
+
+
 def test_a_version_that_is_gone_is_replaced_and_said(node: Packages) -> None:
     node.offer(mesa=["24", "23"])
     result = restore(node)
@@ -128,6 +135,25 @@ def test_a_version_that_is_gone_is_replaced_and_said(node: Packages) -> None:
         "libdrm was 2.4, which no repository offers any more; it stays as it is (2.5 auto).",
         "mesa was 22, which no repository offers any more; it comes at 23.",
     ]
+
+
+def test_a_package_that_would_bring_an_unknown_kernel_is_left_alone(node: Packages) -> None:
+    node.offer(mesa=["24"], libdrm=["2.4"])
+    node.write({**node.read(), "brings": {"mesa": ["libx", "linux-image-6.8.0-50-generic"], "libdrm": []}})
+    foreseen = restore(node, check=True)
+    result = restore(node)
+    assert result["installed"] == foreseen["installed"] == ["libdrm=2.4"]
+    assert result["notes"] == [
+        "mesa was 22, which no repository offers any more; at 24 it would bring linux-image-6.8.0-50-generic, "
+        "which was not there, so it stays as it is (intel manual held)."
+    ]
+
+
+def test_a_kernel_that_was_there_may_come_back(node: Packages) -> None:
+    node.offer(mesa=["24"], libdrm=["2.4"])
+    node.change(**{"linux-image-6.8.0-50-generic": {"version": "6.8", "manual": True}})
+    node.write({**node.read(), "brings": {"mesa": ["linux-image-6.8.0-50-generic"]}})
+    assert "mesa=24" in restore(node)["installed"]
 
 
 def test_a_package_that_was_removed_comes_back(node: Packages) -> None:

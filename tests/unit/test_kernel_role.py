@@ -1,0 +1,76 @@
+"""What role kernel does in which order, where no machine of the tests shows it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = ROOT / "roles/kernel/tasks"
+
+#: How a run finds a node that runs the kernel it wants, and what happens to the node then.
+FOUND: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "grub": ({"kexec": False, "tried": True, "newer": True}, ["default", "purge", "reboot"]),
+    "kexec": ({"kexec": True, "tried": True, "newer": True}, ["default", "reboot", "purge"]),
+    "kexec-alone": ({"kexec": True, "tried": True, "newer": False}, ["default", "reboot"]),
+    # An earlier run came as far as this.
+    "kexec-interrupted": ({"kexec": True, "tried": False, "newer": True}, ["default", "reboot", "purge"]),
+    "grub-interrupted": ({"kexec": False, "tried": False, "newer": True}, ["default", "purge"]),
+    "converged": ({"kexec": True, "tried": False, "newer": False}, ["default"]),
+}
+
+
+def note(step: str) -> dict[str, Any]:
+    return {"ansible.builtin.set_fact": {"done": "{{ done + ['" + step + "'] }}"}}
+
+
+def stand_ins(name: str) -> list[dict[str, Any]]:
+    """Return a file of tasks; what would change this machine only says so."""
+    tasks: list[dict[str, Any]] = yaml.safe_load((TASKS / name).read_text())
+    acts = {"xpu.fleet.boot_kernel": "default", "ansible.builtin.include_role": "reboot"}
+    for task in tasks:
+        for module, step in acts.items():
+            if task.pop(module, None):
+                task.pop("vars", None)
+                task.update(note(step))
+    return tasks
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["run", "check"])
+def test_what_grub_booted_so_far_stays_until_grub_has_booted_the_kernel(tmp_path: Path, check: bool) -> None:
+    files = {name: stand_ins(name) for name in ("settle.yml", "boot_default.yml")}
+    after = {"boot": {"kexec": False, "running": "wanted", "trial": {}}}
+    files["look.yml"] = [{"name": "Look", "ansible.builtin.set_fact": {"__kernel_look": after}}]
+    files["purge.yml"] = [{"name": "Purge", **note("purge")}]
+    for name, tasks in files.items():
+        (tmp_path / name).write_text(yaml.safe_dump(tasks))
+    hosts = {}
+    for host, (found, done) in FOUND.items():
+        hosts[host] = {
+            "__kernel_look": {"boot": {**after["boot"], "kexec": found["kexec"]}},
+            "__kernel_superfluous": {"packages": ["newer"] if found["newer"] else []},
+            "expected": [step for step in done if not (check and step == "reboot")],
+            # Nothing is tried in check mode.
+            **({"__kernel_tried": True} if found["tried"] and not check else {}),
+        }
+    common = {"done": [], "__kernel_wanted": "wanted", "__kernel_runs": True, "ansible_connection": "local"}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": common}}))
+    compare = {"that": "done == expected", "fail_msg": "{{ done }} instead of {{ expected }}"}
+    play = {
+        "hosts": "all",
+        "gather_facts": False,
+        "tasks": [
+            {"name": "Settle", "ansible.builtin.include_tasks": str(tmp_path / "settle.yml")},
+            {"name": "Compare", "ansible.builtin.assert": compare},
+        ],
+    }
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    command = ["ansible-playbook", "-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml")]
+    run = subprocess.run(
+        [*command, *(["--check"] if check else [])], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
