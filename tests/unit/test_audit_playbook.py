@@ -100,6 +100,11 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
     for role in ROLES:
         asked = {"name": f"xpu.fleet.{role}", "tasks_from": "expect", "public": True}
         tasks.append({"name": role, "ansible.builtin.include_role": asked})
+    # The role's own list, with the weights as role model shares them.
+    weights = {"path": "{{ __model_low_bit_place }}", "format": "low_bit"}
+    restarts = {"name": "Restarts", "vars": {"model_resolved": weights}}
+    restarts["ansible.builtin.set_fact"] = {"restarts": "{{ __inference_inputs + __inference_libraries }}"}
+    tasks.append(restarts)
     for number, (template, variables) in enumerate(RENDERED.values()):
         written = {"src": f"{ROOT}/roles/{template}", "dest": f"{out}/{number}", "mode": "0644"}
         model = {"model_resolved": "{{ __model_plan }}"}
@@ -120,6 +125,7 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
         }
     )
     told = {"expected": EXPECTED, "found": "{{ found.layers }}", "plain_python": "{{ plain_python }}"}
+    told["restarts"] = "{{ restarts }}"
     told["prompts"] = {name: f"{{{{ {name}_prompt }}}}" for name in prompts}
     result = "{{ told | to_json }}"
     tasks.append({"name": "Tell", "ansible.builtin.copy": {"content": result, "dest": f"{out}/result", "mode": "0644"}})
@@ -198,6 +204,13 @@ def test_proxy_and_wheels_of_the_engines_installation_are_expected_where_they_ar
     assert python["files"]["/opt/xpu/wheelhouse/alpha-1.0.whl"] == {"size": 5}
     assert (python["files"]["/opt/xpu/proxy.env"]["mode"], python["absent"]) == ("0600", [])
     assert (plain["files"], plain["absent"]) == ({}, ["/opt/xpu/proxy.env"])
+
+
+def test_an_instance_is_restarted_for_all_that_the_audit_compares_its_start_with(asked: dict[str, Any]) -> None:
+    compared, low_bit = asked["expected"]["service"]["inputs"], asked["expected"]["model"]["low_bit"]["directory"]
+    assert set(asked["restarts"]) - set(compared) == {low_bit}
+    assert set(compared) <= set(asked["restarts"])
+    assert f"{low_bit}/.xpu-manifest.json" in compared
 
 
 def test_the_stacks_speed_counts_for_its_own_model_where_nobody_names_one(asked: dict[str, Any]) -> None:
