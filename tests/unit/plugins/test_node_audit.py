@@ -88,6 +88,12 @@ def second_card(node: Audited) -> None:
     node.expected["platform"]["gpus"].append({"address": "0000:07:00.0", "id": "8086:56a0"})
 
 
+def other_password(node: Audited) -> None:
+    plain = "https://repository.example.com"
+    node.expected["repository"]["repositories"][0]["uris"] = [f"{plain.replace('//', '//user:new@')}/ubuntu"]
+    node.replace(SOURCES, plain, plain.replace("//", "//user:old@"))
+
+
 def restarted_late(node: Audited) -> None:
     os.utime(node.at(SETTINGS), (4e9, 4e9))
 
@@ -100,6 +106,8 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
         lambda node: node.write("/var/lib/dpkg/updates/0000", "x"), "platform", "interrupted work of dpkg", "0000",
     ),
     "sources edited": (edit(SOURCES, "arc", "main"), "repository", f"content of {SOURCES}", "Components: main"),
+    "sources unreadable": (lambda node: node.at(SOURCES).chmod(0o600), "repository", f"mode of {SOURCES}", "0600"),
+    "password of a mirror": (other_password, "repository", f"content of {SOURCES}", "others"),
     "sources removed": (remove(SOURCES), "repository", SOURCES, "absent"),
     "keyring unreadable": (lambda node: node.at(KEYRING).chmod(0o600), "repository", f"mode of {KEYRING}", "0600"),
     "leftover source": (
@@ -295,6 +303,18 @@ def test_foreign_keys_in_a_keyring_are_found(node: Audited, stranger: SigningKey
     }
 
 
+def test_a_mirrors_password_is_in_no_report(node: Audited) -> None:
+    other_password(node)
+    (finding,) = node.audit()["repository"]["findings"]
+    assert finding["expected"] == "the mirror's user and password"
+    node.replace(SOURCES, "arc", "main")
+    mirror = "https://user:new@repository.example.com/ubuntu"
+    node.write("/etc/apt/sources.list.d/mixed.list", f"deb {mirror} jammy arc\ndeb {mirror}-more jammy arc\n")
+    found = node.audit()["repository"]
+    assert "https://***@repository.example.com/ubuntu-more" in found["unseen"][0]["why"]
+    assert ":new" not in str(found) and ":old" not in str(found)
+
+
 def test_a_service_that_is_gone_gives_no_answer(node: Audited) -> None:
     node.expected["service"]["urls"] = ["http://127.0.0.1:9"]
     (finding,) = node.audit()["service"]["findings"]
@@ -359,13 +379,13 @@ def test_an_expectation_that_a_layer_does_not_know_is_never_ok(node: Audited) ->
 @pytest.mark.parametrize("layer", NAMES)
 def test_an_error_inside_a_layer_is_never_ok(node: Audited, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> Any:
-        raise RuntimeError("broken")
+        raise RuntimeError("https://user:pa55word@mirror.example.com broke")
 
     node.expected["python"] = {"directory": ENVIRONMENT, "interpreter": "/usr/bin/python3", "requirements": ""}
     monkeypatch.setattr(Report, "compare", fails)
     found = node.audit()[layer]
     assert found["status"] == "not_looked_at"
-    assert {unseen["why"] for unseen in found["unseen"]} == {"RuntimeError: broken"}
+    assert {unseen["why"] for unseen in found["unseen"]} == {"RuntimeError: https://***@mirror.example.com broke"}
 
 
 def test_without_packages_to_read_nothing_about_packages_is_known(node: Audited) -> None:
