@@ -80,6 +80,9 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
     }
     tasks: list[dict[str, Any]] = [{"name": "Facts", "ansible.builtin.set_fact": facts}]
     tasks += [{"name": "Stack", "ansible.builtin.include_role": {"name": "xpu.fleet.stack", "public": True}}]
+    checks = {"name": "xpu.fleet.stack", "tasks_from": "preflight"}
+    refusal = {"name": "Refused", "ansible.builtin.set_fact": {"refused": "{{ ansible_failed_result.msg }}"}}
+    tasks.append({"block": [{"name": "Checks", "ansible.builtin.include_role": checks}], "rescue": [refusal]})
     python = {"name": "xpu.fleet.python_runtime", "tasks_from": "expect", "public": True}
     plain = {"python_runtime_proxy": "", "python_runtime_wheelhouse": ""}
     tasks.append({"name": "Plain", "ansible.builtin.include_role": python, "vars": plain})
@@ -125,7 +128,7 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
         }
     )
     told = {"expected": EXPECTED, "found": "{{ found.layers }}", "plain_python": "{{ plain_python }}"}
-    told["restarts"] = "{{ restarts }}"
+    told.update({"restarts": "{{ restarts }}", "refused": "{{ refused }}"})
     told["prompts"] = {name: f"{{{{ {name}_prompt }}}}" for name in prompts}
     result = "{{ told | to_json }}"
     tasks.append({"name": "Tell", "ansible.builtin.copy": {"content": result, "dest": f"{out}/result", "mode": "0644"}})
@@ -267,6 +270,11 @@ def test_gpus_that_were_there_are_missed(asked: dict[str, Any]) -> None:
         {"what": "GPU at 0000:07:00.0", "expected": "a GPU", "found": "none"},
         {"what": "GPU at 0000:09:00.0", "expected": "8086:56a1", "found": "none"},
     ]
+
+
+def test_a_node_that_lost_a_gpu_is_refused(asked: dict[str, Any]) -> None:
+    assert "had a GPU at 0000:07:00.0, 0000:09:00.0, which" in asked["refused"]
+    assert "put its address into xpu_lost_gpus" in asked["refused"]
 
 
 def test_what_an_instance_is_given_can_be_read_again(asked: dict[str, Any], tmp_path: Path) -> None:
