@@ -26,6 +26,9 @@ DRIFTS = {
         "driver",
         "DKMS module intel-i915-dkms",
     ),
+    "module-not-in-place": Drift(
+        f"rm /lib/modules/{wanted()}/updates/dkms/i915.ko*", "driver", "DKMS module intel-i915-dkms"
+    ),
 }
 
 
