@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES, audit, summary
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.grub_settings import EnvironmentBlock
 from ansible_collections.xpu.fleet.tests.unit.plugins.aptrepo import SigningKey
 from ansible_collections.xpu.fleet.tests.unit.plugins.audited import (
     ENVIRONMENT,
@@ -74,6 +75,15 @@ def grub_takes(entry: str) -> Callable[[Audited], object]:
     return edit("/boot/grub/grub.cfg", f'set default="{own}"', f'set default="{entry}"')
 
 
+def next_boot(entry: str) -> Callable[[Audited], object]:
+    def change(node: Audited) -> None:
+        block = EnvironmentBlock()
+        block.set("next_entry", entry)
+        node.write("/boot/grub/grubenv", block.content())
+
+    return change
+
+
 def answers(**more: Any) -> Callable[[Audited], object]:
     return lambda node: node.answers.__dict__.update(more)
 
@@ -127,6 +137,8 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
         "kernel", "GRUB's default entry", "-recovery-",
     ),
     "default by position": (remove(GRUB_SETTING), "kernel", f"content of {GRUB_SETTING}", "none"),
+    "firmware at the next boot": (next_boot("uefi-firmware"), "kernel", "kernel for the next boot alone", "uefi-f"),
+    "kernel at the next boot": (next_boot("0"), "kernel", "kernel for the next boot alone", NEWER),
     "kernel package changed": (
         package("linux-image-5.19.0-41-generic", "5.19.0-41.99"),
         "kernel", "package linux-image-5.19.0-41-generic", "5.19.0-41.99",
