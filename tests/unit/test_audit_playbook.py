@@ -327,6 +327,12 @@ def test_the_exit_status_tells_drift_from_what_could_not_be_looked_at(
     assert report["nodes"]["b"]["reason"] == ((second or {"reason": "not reached"}).get("reason") or "")
 
 
+@pytest.mark.parametrize("name", ["audit", "plan"])
+def test_what_is_told_of_all_nodes_is_told_once_whatever_strategy_is_configured(name: str) -> None:
+    (play,) = yaml.safe_load((ROOT / f"playbooks/{name}.yml").read_text())
+    assert play["strategy"] == "ansible.builtin.linear"
+
+
 def test_an_audit_of_no_node_is_not_in_order() -> None:
     assert fleet_report({}, [])["exit"] == 2
 
