@@ -227,6 +227,8 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
         edit(SETTINGS, "tiny.gguf", "other.gguf"), "service", f"{SETTINGS}: model.path", f"{MODEL}/other.gguf",
     ),
     "port changed": (edit(SETTINGS, "8000", "9000"), "service", f"{SETTINGS}: port", "9000"),
+    "setting added": (edit(SETTINGS, '{"port"', '{"more": "/x", "port"'), "service", f"{SETTINGS}: more", "/x"),
+    "setting removed": (edit(SETTINGS, '"port": 8000, ', ""), "service", f"{SETTINGS}: port", "not set"),
     "unit masked": (unit(LoadState="masked"), "service", UNIT, "masked"),
     "unit disabled": (unit(UnitFileState="disabled"), "service", f"{UNIT} at boot", "disabled"),
     "unit stopped": (unit(ActiveState="inactive"), "service", UNIT, "inactive"),
@@ -293,6 +295,16 @@ def test_the_environment_of_the_engine_is_compared_file_by_file(
     found = node.audit()["python"]
     assert found["status"] == "drift"
     assert (what, says) in [(finding["what"], finding["found"]) for finding in found["findings"]]
+
+
+def test_a_file_of_the_engine_that_was_altered_is_found_by_its_content(node: Audited, tmp_path: Path) -> None:
+    node.add_python(tmp_path / "wheels")
+    (place,) = node.at(ENVIRONMENT).glob("lib/python*/site-packages")
+    content, later = (place / "alpha.py").read_text(), (place / "alpha-1.0.dist-info/RECORD").stat().st_mtime + 1
+    for text, status in ((content.replace("1.0", "6.6"), "drift"), (content, "ok")):
+        (place / "alpha.py").write_text(text)
+        os.utime(place / "alpha.py", (later, later))
+        assert node.audit()["python"]["status"] == status
 
 
 def test_versions_are_those_that_are_there_also_where_others_are_expected(node: Audited, tmp_path: Path) -> None:
