@@ -215,6 +215,14 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
         lambda node: node.expected["model"]["source"].update(location="https://models.example.com/other.gguf"),
         "model", f"weights in {MODEL}", "another source",
     ),
+    "weights closed": (
+        lambda node: node.at(f"{MODEL}/tiny.gguf").chmod(0o640),
+        "model", f"what the service cannot read of {MODEL}", f"{MODEL}/tiny.gguf",
+    ),
+    "way to the weights closed": (
+        lambda node: node.at("/var/lib/xpu").chmod(0o750),
+        "model", f"what the service cannot read of {MODEL}", "/var/lib/xpu",
+    ),
     "unit edited": (
         edit("/etc/systemd/system/xpuserve@.service", "/opt/xpu", "/tmp"),
         "service", "content of /etc/systemd/system/xpuserve@.service", "sha256",

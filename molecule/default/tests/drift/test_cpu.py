@@ -61,6 +61,7 @@ DRIFTS = {
         "weights in",
         frozenset({"service"}),
     ),
+    "weights-closed": Drift("chmod -R o-rwx /var/lib/xpu", "model", "what the service cannot read of"),
     "manifest-lost": Drift(
         "rm /var/lib/xpu/models/*/.xpu-manifest.json", "model", "weights in", frozenset({"service"})
     ),
