@@ -18,6 +18,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "overrides": {"type": "dict", "default": {}},
     "ppa": {"type": "bool", "default": False},
     "dkms": {"type": "str", "default": "auto"},
+    "lost_gpus": {"type": "list", "elements": "str", "default": []},
     "gpus": {"type": "list", "elements": "dict", "required": True},
     "known": {"type": "list", "elements": "dict", "default": []},
     "served": {"type": "list", "elements": "str", "default": []},
@@ -63,6 +64,7 @@ class ActionModule(ActionBase):
             overrides=options["overrides"],
             ppa=options["ppa"],
             dkms=options["dkms"],
+            lost_gpus=options["lost_gpus"],
         )
         try:
             stack = resolve(definitions, node, wish)

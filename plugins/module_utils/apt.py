@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.xpu.fleet.plugins.module_utils.download import hide_password
+
 APT_ETC = Path("/etc/apt")
 APT_LISTS = Path("/var/lib/apt/lists")
 DPKG_UPDATES = Path("/var/lib/dpkg/updates")
@@ -60,7 +62,7 @@ class Repository:
         problems = [f"unknown key '{key}'" for key in sorted(set(data) - known)]
         problems += [f"no '{key}'" for key in ("uris", "suites", "keyring", "sources") if not data.get(key)]
         if problems:
-            raise AptError(f"repository {data.get('uris') or data}: {', '.join(problems)}")
+            raise AptError(hide_password(f"repository {data.get('uris') or data}: {', '.join(problems)}"))
         return cls(**data)
 
     def stanza(self, keyring: str = "") -> str:
@@ -115,8 +117,9 @@ def files_to_remove(repository: Repository, files: Mapping[Path, list[Source]]) 
             others = [entry for entry in entries if (entry.uri, entry.suite) not in repository.places()]
             if others:
                 raise AptError(
-                    f"{path} names {repository.uris[0]} with another Signed-By than {repository.keyring}, and"
-                    f" {others[0].uri} besides. Remove the former from it: apt refuses to read both."
+                    f"{path} names {hide_password(repository.uris[0])} with another Signed-By than"
+                    f" {repository.keyring}, and {hide_password(others[0].uri)} besides. Remove the former from it: apt"
+                    " refuses to read both."
                 )
             doomed.append(path)
     return doomed

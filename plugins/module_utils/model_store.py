@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -105,6 +105,16 @@ class Stored:
     # Files whose content is as verified, though their time changed.
     touched: Sequence[str] = ()
     good: Sequence[str] = ()
+    # What of them, and of the directory, is open to root alone.
+    closed: Sequence[Path] = ()
+
+
+def closed_to_others(directory: Path, names: Iterable[str], top: Path) -> list[Path]:
+    """Return what keeps the service's user from files of a directory: directories on the way from TOP, and files."""
+    files = [directory / name for name in names]
+    steps = {step for file in files for step in file.parents if step == top or top in step.parents}
+    closed = [step for step in sorted(steps) if not step.stat().st_mode & stat.S_IXOTH]
+    return closed + [file for file in files if not file.stat().st_mode & stat.S_IROTH]
 
 
 def read_stored(request: Request) -> Stored:
@@ -134,7 +144,8 @@ def read_stored(request: Request) -> Stored:
             touched.append(name)
         else:
             bad.append(f"{name} was altered")
-    return Stored("; ".join(bad), manifest, touched, [*good, *touched])
+    sound, top = [*good, *touched], request.directory
+    return Stored("; ".join(bad), manifest, touched, sound, closed_to_others(top, [*sound, MANIFEST], top))
 
 
 def describe(request: Request, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,10 +176,7 @@ def in_place(request: Request) -> dict[str, Any]:
     if path.is_file() and path.suffix.lower() not in (".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl"):
         raise StoreError(f"{path} is a file: model_source.path takes a GGUF file or a directory")
     form, chosen = choose(names, request.formats, where=str(path), wanted_files=request.wanted_files, code=request.code)
-    hidden = [
-        step for step in (directory.resolve(), *directory.resolve().parents) if not step.stat().st_mode & stat.S_IXOTH
-    ]
-    hidden += [directory / name for name in chosen if not (directory / name).stat().st_mode & stat.S_IROTH]
+    hidden = closed_to_others(directory.resolve(), chosen, Path("/"))
     if hidden:
         raise StoreError(f"{hidden[0]} cannot be read by the service's user: chmod o+rX it")
     stats = {name: (directory / name).stat() for name in chosen}
@@ -406,11 +414,15 @@ def swap_in(incoming: Path, directory: Path) -> None:
 
 
 def refresh(request: Request, stored: Stored) -> dict[str, Any]:
-    """Record the new times of files whose content was found to be as verified. Returns the manifest."""
+    """Open what is closed to the service, and record the new times of files as verified. Returns the manifest."""
+    for path in stored.closed:
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | (0o055 if path.is_dir() else 0o044))
     manifest = json.loads(json.dumps(stored.manifest))
     for name in stored.touched:
         manifest["files"][name]["mtime_ns"] = (request.directory / name).stat().st_mtime_ns
-    write_manifest(request.directory, manifest)
+    # A manifest that is written anew is one more reason for the service to start again.
+    if stored.touched:
+        write_manifest(request.directory, manifest)
     return dict(manifest)
 
 

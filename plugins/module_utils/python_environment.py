@@ -25,7 +25,7 @@ _PROBE_SECONDS = 300
 
 # Runs in the environment's own interpreter: which requirements it lacks, which distributions are damaged.
 _PROBE = r"""
-import json, re, sys
+import base64, hashlib, json, re, sys
 from importlib import metadata
 from pathlib import Path
 try:
@@ -34,21 +34,31 @@ except ImportError:
     print(json.dumps({"error": "pip is missing"})); sys.exit(0)
 def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()
+def altered(path, written, digest):
+    # pip writes RECORD last: nothing of what it wrote is newer, and only what is newer is read.
+    if path.stat().st_mtime_ns <= written or digest is None or digest.mode != "sha256":
+        return False
+    found = hashlib.sha256(path.read_bytes()).digest()
+    return base64.urlsafe_b64encode(found).rstrip(b"=").decode() != digest.value
 def whole(distribution, name):
     record = distribution.read_text("RECORD")
     if not record or distribution.read_text("METADATA") is None:
         return False
     if canonical(name) in base:
         return True
+    written = (Path(str(distribution._path)) / "RECORD").stat().st_mtime_ns
     for file in distribution.files or []:
         if file.suffix == ".pyc":
             continue
+        path = Path(str(file.locate()))
         try:
-            size = Path(str(file.locate())).stat().st_size
+            size = path.stat().st_size
         except OSError:
             return False
         # Scripts lie outside, and carry the path of the environment, which changed when it was put in its place.
-        if file.size is not None and file.size != size and file.parts[0] != "..":
+        if file.parts[0] == "..":
+            continue
+        if (file.size is not None and file.size != size) or altered(path, written, file.hash):
             return False
     return True
 wanted = json.load(sys.stdin)

@@ -124,6 +124,8 @@ class Wish:
     overrides: dict[str, Any] = field(default_factory=dict)
     ppa: bool = False
     dkms: str = AUTO
+    #: Addresses of GPUs that are gone for good, by the operator's word.
+    lost_gpus: list[str] = field(default_factory=list)
 
 
 def resolve(definitions: dict[str, dict[str, Any]], node: Node, wish: Wish) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def resolve(definitions: dict[str, dict[str, Any]], node: Node, wish: Wish) -> d
         "title": stack["title"],
         "family": family,
         "gpus": node.gpus if family != "none" else [],
-        "lost": [{"address": gpu["address"], "id": gpu.get("id", "")} for gpu in node.lost if family != "none"],
+        "lost": _missed(node, wish) if family != "none" else [],
         "container": node.container,
         "engine": engine,
         "device": device,
@@ -222,6 +224,11 @@ def _lay_over(base: dict[str, Any], overrides: dict[str, Any]) -> None:
             _lay_over(base[key], value)
         else:
             base[key] = copy.deepcopy(value)
+
+
+def _missed(node: Node, wish: Wish) -> list[dict[str, str]]:
+    missed = [gpu for gpu in node.lost if gpu["address"] not in wish.lost_gpus]
+    return [{"address": gpu["address"], "id": gpu.get("id", "")} for gpu in missed]
 
 
 def _described(gpu: dict[str, Any]) -> str:

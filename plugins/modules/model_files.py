@@ -148,9 +148,10 @@ def _run(request: Request, *, check_mode: bool, staged: bool) -> dict[str, Any]:
     stored = read_stored(request)
     if not stored.reason:
         manifest = stored.manifest
-        if stored.touched and not check_mode:
+        changed = bool(stored.touched or stored.closed)
+        if changed and not check_mode:
             manifest = refresh(request, stored)
-        return {"changed": bool(stored.touched), "weights": describe(request, manifest), "reason": ""}
+        return {"changed": changed, "weights": describe(request, manifest), "reason": ""}
     result = {"changed": True, "weights": {}, "reason": stored.reason}
     if check_mode:
         plan(request, stored)

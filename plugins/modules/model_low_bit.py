@@ -114,7 +114,7 @@ def main() -> None:
     request = Request(directory=Path(options["directory"]), source=made_from, formats=["low_bit"])
     stored = read_stored(request)
     try:
-        if not stored.reason and stored.touched and not module.check_mode:
+        if not stored.reason and not module.check_mode:
             refresh(request, stored)
         elif stored.reason and not module.check_mode:
             convert(
@@ -130,7 +130,7 @@ def main() -> None:
         module.fail_json(msg=f"Model {options['name']}: {error}.")
     except (OSError, LookupError) as error:
         module.fail_json(msg=f"Model {options['name']}: the converted weights cannot be stored ({error}).")
-    changed = bool(stored.reason or stored.touched)
+    changed = bool(stored.reason or stored.touched or stored.closed)
     after = f"converted to {made_from['low_bit']}\n"
     module.exit_json(
         changed=changed,

@@ -44,6 +44,11 @@ options:
     description: C(always), C(never), or C(auto) for DKMS modules where the kernel is the node's own.
     type: str
     default: auto
+  lost_gpus:
+    description: PCI addresses of GPUs that were found earlier and are gone for good; they are not missed.
+    type: list
+    elements: str
+    default: []
   gpus:
     description: What M(xpu.fleet.gpu_info) found.
     type: list

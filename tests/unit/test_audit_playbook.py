@@ -80,6 +80,9 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
     }
     tasks: list[dict[str, Any]] = [{"name": "Facts", "ansible.builtin.set_fact": facts}]
     tasks += [{"name": "Stack", "ansible.builtin.include_role": {"name": "xpu.fleet.stack", "public": True}}]
+    checks = {"name": "xpu.fleet.stack", "tasks_from": "preflight"}
+    refusal = {"name": "Refused", "ansible.builtin.set_fact": {"refused": "{{ ansible_failed_result.msg }}"}}
+    tasks.append({"block": [{"name": "Checks", "ansible.builtin.include_role": checks}], "rescue": [refusal]})
     python = {"name": "xpu.fleet.python_runtime", "tasks_from": "expect", "public": True}
     plain = {"python_runtime_proxy": "", "python_runtime_wheelhouse": ""}
     tasks.append({"name": "Plain", "ansible.builtin.include_role": python, "vars": plain})
@@ -100,6 +103,11 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
     for role in ROLES:
         asked = {"name": f"xpu.fleet.{role}", "tasks_from": "expect", "public": True}
         tasks.append({"name": role, "ansible.builtin.include_role": asked})
+    # The role's own list, with the weights as role model shares them.
+    weights = {"path": "{{ __model_low_bit_place }}", "format": "low_bit"}
+    restarts = {"name": "Restarts", "vars": {"model_resolved": weights}}
+    restarts["ansible.builtin.set_fact"] = {"restarts": "{{ __inference_inputs + __inference_libraries }}"}
+    tasks.append(restarts)
     for number, (template, variables) in enumerate(RENDERED.values()):
         written = {"src": f"{ROOT}/roles/{template}", "dest": f"{out}/{number}", "mode": "0644"}
         model = {"model_resolved": "{{ __model_plan }}"}
@@ -120,6 +128,7 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
         }
     )
     told = {"expected": EXPECTED, "found": "{{ found.layers }}", "plain_python": "{{ plain_python }}"}
+    told.update({"restarts": "{{ restarts }}", "refused": "{{ refused }}"})
     told["prompts"] = {name: f"{{{{ {name}_prompt }}}}" for name in prompts}
     result = "{{ told | to_json }}"
     tasks.append({"name": "Tell", "ansible.builtin.copy": {"content": result, "dest": f"{out}/result", "mode": "0644"}})
@@ -200,6 +209,13 @@ def test_proxy_and_wheels_of_the_engines_installation_are_expected_where_they_ar
     assert (plain["files"], plain["absent"]) == ({}, ["/opt/xpu/proxy.env"])
 
 
+def test_an_instance_is_restarted_for_all_that_the_audit_compares_its_start_with(asked: dict[str, Any]) -> None:
+    compared, low_bit = asked["expected"]["service"]["inputs"], asked["expected"]["model"]["low_bit"]["directory"]
+    assert set(asked["restarts"]) - set(compared) == {low_bit}
+    assert set(compared) <= set(asked["restarts"])
+    assert f"{low_bit}/.xpu-manifest.json" in compared
+
+
 def test_the_stacks_speed_counts_for_its_own_model_where_nobody_names_one(asked: dict[str, Any]) -> None:
     speeds = {name: float(prompt["tokens_per_second"]) for name, prompt in asked["prompts"].items()}
     assert speeds == {"own": 13.75, "named": 3, "other": 0, "after": 0}
@@ -256,6 +272,11 @@ def test_gpus_that_were_there_are_missed(asked: dict[str, Any]) -> None:
     ]
 
 
+def test_a_node_that_lost_a_gpu_is_refused(asked: dict[str, Any]) -> None:
+    assert "had a GPU at 0000:07:00.0, 0000:09:00.0, which" in asked["refused"]
+    assert "put its address into xpu_lost_gpus" in asked["refused"]
+
+
 def test_what_an_instance_is_given_can_be_read_again(asked: dict[str, Any], tmp_path: Path) -> None:
     settings = f"{UNITS}/xpuserve@0.service.d/gpu.conf"
     written = tmp_path / settings.lstrip("/")
@@ -304,6 +325,12 @@ def test_the_exit_status_tells_drift_from_what_could_not_be_looked_at(
     report = fleet_report(audits, ["a", "b"])
     assert (report["status"], report["exit"]) == (status, code)
     assert report["nodes"]["b"]["reason"] == ((second or {"reason": "not reached"}).get("reason") or "")
+
+
+@pytest.mark.parametrize("name", ["audit", "plan"])
+def test_what_is_told_of_all_nodes_is_told_once_whatever_strategy_is_configured(name: str) -> None:
+    (play,) = yaml.safe_load((ROOT / f"playbooks/{name}.yml").read_text())
+    assert play["strategy"] == "ansible.builtin.linear"
 
 
 def test_an_audit_of_no_node_is_not_in_order() -> None:

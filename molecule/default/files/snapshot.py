@@ -14,6 +14,10 @@ from pathlib import Path
 
 #: What changes by itself, holds no state of the node's own, or tells what happened rather than what is.
 PASSING = ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/cache", "/var/lib/apt", "/var/log", "/var/tmp")
+#: Where the content of a file counts. What is larger is a kernel or the like; distributions of Python have checksums of
+#: their own, which layer python compares.
+READ = ("/boot", "/etc", "/opt/xpu", "/usr/local/bin")
+LARGEST = 1024**2
 
 
 def output(*command: str) -> list[str]:
@@ -22,8 +26,13 @@ def output(*command: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def is_read(path: Path, size: int) -> bool:
+    """Tell whether the content of a file of this size counts."""
+    return any(map(path.is_relative_to, READ)) and size <= LARGEST and "site-packages" not in path.parts
+
+
 def describe(path: Path, touched: bool) -> str:
-    """Return kind, owner and mode of a file, in /etc also its content."""
+    """Return kind, owner and mode of a file, in some places also its content."""
     found = path.lstat()
     words = [stat.filemode(found.st_mode), f"{found.st_uid}:{found.st_gid}"]
     if touched:
@@ -31,7 +40,7 @@ def describe(path: Path, touched: bool) -> str:
         words.append(str(found.st_ctime_ns))
     if path.is_symlink():
         words.append(str(path.readlink()))
-    elif path.is_file() and path.is_relative_to("/etc"):
+    elif path.is_file() and is_read(path, found.st_size):
         words.append(hashlib.sha256(path.read_bytes()).hexdigest())
     return " ".join(words)
 

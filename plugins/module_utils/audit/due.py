@@ -16,10 +16,12 @@ SHOWN = 2
 def chosen_layers(run_tags: Iterable[str], skip_tags: Iterable[str] = ()) -> list[str]:
     """Return the layers that ``--tags`` and ``--skip-tags`` leave, with those that they do not run without.
 
-    What the node itself is has no role and belongs to every choice.
+    A layer that does not run without one that is skipped goes with it. What the node itself is has no role and belongs
+    to every choice.
     """
     run, skip = set(run_tags), set(skip_tags)
     chosen = {name for name in NAMES if run & {name, "all", "tagged"} and not skip & {name, "all", "tagged"}}
+    chosen -= {layer.name for layer in LAYERS if skip.intersection(layer.runs_with)}
     for layer in LAYERS:
         if layer.name in chosen:
             chosen.update(layer.runs_with)

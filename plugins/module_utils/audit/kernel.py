@@ -50,7 +50,9 @@ class Kernel(Layer):
             found, wanted = boot.state(), boot.want_default(release, 0, confirm=False)
             for what, name in SETTLED.items():
                 report.compare(what, wanted[name] or "none", found[name] or "none")
-        report.compare("kernel for the next boot alone", "none", facts["next"] or "none")
+        # An entry that is no kernel's (the firmware's settings, a memory test) keeps the node away as well.
+        following = facts["next"] or boot.block.variables.get("next_entry") or "none"
+        report.compare("kernel for the next boot alone", "none", following)
         report.compare("trial of a kernel", "none", facts["trial"].get("explanation", "none"))
 
     def _others(self, report: Report, release: str) -> None:

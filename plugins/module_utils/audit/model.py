@@ -14,6 +14,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model_store import (
     MANIFEST,
     Request,
     StoreError,
+    closed_to_others,
     describe,
     in_place,
     read_stored,
@@ -53,7 +54,13 @@ class Model(Layer):
             report.absent(directory, _WHOLE)
             return False
         self.node.content(f"{directory}/{MANIFEST}")  # one that only others can read is not a damaged one
-        return report.compare(f"weights in {directory}", _WHOLE, read_stored(request).reason or _WHOLE)
+        stored = read_stored(request)
+        if not report.compare(f"weights in {directory}", _WHOLE, stored.reason or _WHOLE):
+            return False
+        closed = closed_to_others(request.directory.resolve(), [*stored.good, MANIFEST], self.node.root.resolve())
+        shown = [f"/{path.relative_to(self.node.root.resolve())}" for path in closed]
+        report.compare(f"what the service cannot read of {directory}", [], shown)
+        return True
 
 
 def served_weights(node: Node, expected: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ansible_collections.xpu.fleet.plugins.module_utils.download import hide_password
+
 OK = "ok"
 DRIFT = "drift"
 MISSING = "missing"
@@ -70,7 +72,7 @@ class Report:
         except Exception as error:
             # Whatever it is: an audit that ended here would say nothing, and one that went on as if nothing had
             # happened would call the layer sound.
-            self.not_seen(what, f"{type(error).__name__}: {error}")
+            self.not_seen(what, hide_password(f"{type(error).__name__}: {error}"))
 
     @property
     def status(self) -> str:

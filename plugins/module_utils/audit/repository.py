@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,8 +51,20 @@ def _sources(node: Node, repository: Repository, report: Report) -> None:
     if text is None:
         report.absent(repository.sources)
     else:
-        wanted, found = (hide_password(one) for one in (HEADER + repository.stanza(), text))
-        report.compare(f"content of {repository.sources}", wanted, found)
+        _content(repository, text, report)
+        _mode(node, repository.sources, report)
+
+
+def _content(repository: Repository, text: str, report: Report) -> None:
+    wanted = HEADER + repository.stanza()
+    shown, found = hide_password(wanted), hide_password(text)
+    if text != wanted and found == shown:
+        shown, found = "the mirror's user and password", "others"
+    report.compare(f"content of {repository.sources}", shown, found)
+
+
+def _mode(node: Node, path: str, report: Report) -> None:
+    report.compare(f"mode of {path}", "0644", f"{stat.S_IMODE(node.path(path).stat().st_mode):04o}")
 
 
 def _keyring(node: Node, repository: Repository, report: Report) -> None:
@@ -61,8 +74,7 @@ def _keyring(node: Node, repository: Repository, report: Report) -> None:
         return
     wanted = {normalize_fingerprint(fingerprint) for fingerprint in repository.fingerprints}
     report.compare(f"keys of {repository.keyring}", wanted, set(keyring_fingerprints(content)))
-    mode = f"{node.path(repository.keyring).stat().st_mode & 0o777:04o}"
-    report.compare(f"mode of {repository.keyring}", "0644", mode)
+    _mode(node, repository.keyring, report)
 
 
 def _contradictions(node: Node, definition: Mapping[str, Any], repository: Repository, report: Report) -> None:

@@ -59,9 +59,14 @@ class Service(Layer):
             weights = served_weights(self.node, self.node.expected["model"])
             place = {key: weights[key] for key in _OF_WEIGHTS if weights.get(key)}
             # Where the weights are not as verified, layer model says so.
-            values["model"] = {key: value for key, value in values["model"].items() if key not in _OF_WEIGHTS} | place
-        for name, value in _leaves(values).items():
-            report.compare(f"{wanted['path']}: {name}", json.dumps(value), json.dumps(_leaves(found).get(name)))
+            kept = found.get("model", {}) if isinstance(found.get("model"), dict) else {}
+            unknown = {key: kept[key] for key in _OF_WEIGHTS if key in kept and key not in place}
+            known = {key: value for key, value in values["model"].items() if key not in _OF_WEIGHTS}
+            values["model"] = {**known, **place, **unknown}
+        expected, present = _leaves(values), _leaves(found)
+        for name in {**expected, **present}:
+            shown = [json.dumps(leaves[name]) if name in leaves else "not set" for leaves in (expected, present)]
+            report.compare(f"{wanted['path']}: {name}", *shown)
 
     def _others(self, report: Report) -> None:
         """Look for instances that start at boot, or run, and should not."""

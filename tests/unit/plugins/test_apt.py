@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,18 @@ def test_a_contradicting_file_with_further_sources_is_for_a_person() -> None:
 def test_a_repository_with_wrong_keys_is_an_error() -> None:
     with pytest.raises(AptError, match="unknown key 'url', no 'uris', no 'suites', no 'keyring', no 'sources'"):
         Repository.from_mapping({"url": "x"})
+
+
+def test_a_mirrors_password_is_in_no_error() -> None:
+    secret = "https://user:pa55word@mirror.example.com"
+    graphics = replace(GRAPHICS, uris=[secret])
+    mixed = {Path("/etc/apt/sources.list"): entries("/other.gpg", uri=secret) + entries("", uri=f"{secret}/more")}
+    with pytest.raises(AptError) as refused:
+        files_to_remove(graphics, mixed)
+    with pytest.raises(AptError) as unknown_key:
+        Repository.from_mapping({"uris": [secret], "url": secret})
+    for said in (str(refused.value), str(unknown_key.value)):
+        assert "https://***@mirror.example.com" in said and "pa55word" not in said
 
 
 def test_changes_and_unknown() -> None:

@@ -71,6 +71,9 @@ def test_only_chosen_layers_run() -> None:
         (["kernel", "repository"], [], ["platform", "repository", "kernel"]),
         (["service"], [], ["platform", "model", "service"]),
         (["all"], ["service", "model"], [name for name in NAMES if name not in ("service", "model")]),
+        # The service opens what role model brings.
+        (["all"], ["model"], [name for name in NAMES if name not in ("service", "model")]),
+        (["service"], ["model"], ["platform"]),
         (["elsewhere"], [], ["platform"]),
     ],
 )

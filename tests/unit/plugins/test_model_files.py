@@ -95,6 +95,21 @@ def test_a_file_with_another_time_is_read_and_kept(hub: Hub, place: Path) -> Non
     assert not ask(place, **from_hub(hub))["changed"]
 
 
+def test_weights_that_the_service_cannot_read_are_opened_and_stay_as_they_are(hub: Hub, place: Path) -> None:
+    ask(place, **from_hub(hub))
+    hub.requests.clear()
+    manifest = (place / ".xpu-manifest.json").stat().st_mtime_ns
+    place.chmod(0o750)
+    (place / "tokenizer.json").chmod(0o600)
+    assert ask(place, **from_hub(hub), check=True)["changed"]
+    assert place.stat().st_mode & 0o777 == 0o750
+    assert ask(place, **from_hub(hub))["changed"]
+    assert place.stat().st_mode & 0o777 == 0o755
+    assert (place / "tokenizer.json").stat().st_mode & 0o777 == 0o644
+    assert (hub.requests, (place / ".xpu-manifest.json").stat().st_mtime_ns) == ([], manifest)
+    assert not ask(place, **from_hub(hub))["changed"]
+
+
 def test_a_download_that_breaks_off_goes_on_where_it_was(hub: Hub, place: Path) -> None:
     hub.cut_after = 10000
     assert ask(place, **from_hub(hub))["changed"]

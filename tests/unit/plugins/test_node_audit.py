@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES, audit, summary
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.grub_settings import EnvironmentBlock
 from ansible_collections.xpu.fleet.tests.unit.plugins.aptrepo import SigningKey
 from ansible_collections.xpu.fleet.tests.unit.plugins.audited import (
     ENVIRONMENT,
@@ -74,6 +75,15 @@ def grub_takes(entry: str) -> Callable[[Audited], object]:
     return edit("/boot/grub/grub.cfg", f'set default="{own}"', f'set default="{entry}"')
 
 
+def next_boot(entry: str) -> Callable[[Audited], object]:
+    def change(node: Audited) -> None:
+        block = EnvironmentBlock()
+        block.set("next_entry", entry)
+        node.write("/boot/grub/grubenv", block.content())
+
+    return change
+
+
 def answers(**more: Any) -> Callable[[Audited], object]:
     return lambda node: node.answers.__dict__.update(more)
 
@@ -88,6 +98,12 @@ def second_card(node: Audited) -> None:
     node.expected["platform"]["gpus"].append({"address": "0000:07:00.0", "id": "8086:56a0"})
 
 
+def other_password(node: Audited) -> None:
+    plain = "https://repository.example.com"
+    node.expected["repository"]["repositories"][0]["uris"] = [f"{plain.replace('//', '//user:new@')}/ubuntu"]
+    node.replace(SOURCES, plain, plain.replace("//", "//user:old@"))
+
+
 def restarted_late(node: Audited) -> None:
     os.utime(node.at(SETTINGS), (4e9, 4e9))
 
@@ -100,6 +116,8 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
         lambda node: node.write("/var/lib/dpkg/updates/0000", "x"), "platform", "interrupted work of dpkg", "0000",
     ),
     "sources edited": (edit(SOURCES, "arc", "main"), "repository", f"content of {SOURCES}", "Components: main"),
+    "sources unreadable": (lambda node: node.at(SOURCES).chmod(0o600), "repository", f"mode of {SOURCES}", "0600"),
+    "password of a mirror": (other_password, "repository", f"content of {SOURCES}", "others"),
     "sources removed": (remove(SOURCES), "repository", SOURCES, "absent"),
     "keyring unreadable": (lambda node: node.at(KEYRING).chmod(0o600), "repository", f"mode of {KEYRING}", "0600"),
     "leftover source": (
@@ -119,6 +137,8 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
         "kernel", "GRUB's default entry", "-recovery-",
     ),
     "default by position": (remove(GRUB_SETTING), "kernel", f"content of {GRUB_SETTING}", "none"),
+    "firmware at the next boot": (next_boot("uefi-firmware"), "kernel", "kernel for the next boot alone", "uefi-f"),
+    "kernel at the next boot": (next_boot("0"), "kernel", "kernel for the next boot alone", NEWER),
     "kernel package changed": (
         package("linux-image-5.19.0-41-generic", "5.19.0-41.99"),
         "kernel", "package linux-image-5.19.0-41-generic", "5.19.0-41.99",
@@ -199,6 +219,14 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
         lambda node: node.expected["model"]["source"].update(location="https://models.example.com/other.gguf"),
         "model", f"weights in {MODEL}", "another source",
     ),
+    "weights closed": (
+        lambda node: node.at(f"{MODEL}/tiny.gguf").chmod(0o640),
+        "model", f"what the service cannot read of {MODEL}", f"{MODEL}/tiny.gguf",
+    ),
+    "way to the weights closed": (
+        lambda node: node.at("/var/lib/xpu").chmod(0o750),
+        "model", f"what the service cannot read of {MODEL}", "/var/lib/xpu",
+    ),
     "unit edited": (
         edit("/etc/systemd/system/xpuserve@.service", "/opt/xpu", "/tmp"),
         "service", "content of /etc/systemd/system/xpuserve@.service", "sha256",
@@ -211,6 +239,8 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
         edit(SETTINGS, "tiny.gguf", "other.gguf"), "service", f"{SETTINGS}: model.path", f"{MODEL}/other.gguf",
     ),
     "port changed": (edit(SETTINGS, "8000", "9000"), "service", f"{SETTINGS}: port", "9000"),
+    "setting added": (edit(SETTINGS, '{"port"', '{"more": "/x", "port"'), "service", f"{SETTINGS}: more", "/x"),
+    "setting removed": (edit(SETTINGS, '"port": 8000, ', ""), "service", f"{SETTINGS}: port", "not set"),
     "unit masked": (unit(LoadState="masked"), "service", UNIT, "masked"),
     "unit disabled": (unit(UnitFileState="disabled"), "service", f"{UNIT} at boot", "disabled"),
     "unit stopped": (unit(ActiveState="inactive"), "service", UNIT, "inactive"),
@@ -279,6 +309,16 @@ def test_the_environment_of_the_engine_is_compared_file_by_file(
     assert (what, says) in [(finding["what"], finding["found"]) for finding in found["findings"]]
 
 
+def test_a_file_of_the_engine_that_was_altered_is_found_by_its_content(node: Audited, tmp_path: Path) -> None:
+    node.add_python(tmp_path / "wheels")
+    (place,) = node.at(ENVIRONMENT).glob("lib/python*/site-packages")
+    content, later = (place / "alpha.py").read_text(), (place / "alpha-1.0.dist-info/RECORD").stat().st_mtime + 1
+    for text, status in ((content.replace("1.0", "6.6"), "drift"), (content, "ok")):
+        (place / "alpha.py").write_text(text)
+        os.utime(place / "alpha.py", (later, later))
+        assert node.audit()["python"]["status"] == status
+
+
 def test_versions_are_those_that_are_there_also_where_others_are_expected(node: Audited, tmp_path: Path) -> None:
     node.add_python(tmp_path / "wheels")
     node.packages["intel-opencl-icd"] = "99"
@@ -297,6 +337,18 @@ def test_foreign_keys_in_a_keyring_are_found(node: Audited, stranger: SigningKey
         "expected": node.expected["repository"]["repositories"][0]["fingerprints"][0],
         "found": stranger.fingerprint,
     }
+
+
+def test_a_mirrors_password_is_in_no_report(node: Audited) -> None:
+    other_password(node)
+    (finding,) = node.audit()["repository"]["findings"]
+    assert finding["expected"] == "the mirror's user and password"
+    node.replace(SOURCES, "arc", "main")
+    mirror = "https://user:new@repository.example.com/ubuntu"
+    node.write("/etc/apt/sources.list.d/mixed.list", f"deb {mirror} jammy arc\ndeb {mirror}-more jammy arc\n")
+    found = node.audit()["repository"]
+    assert "https://***@repository.example.com/ubuntu-more" in found["unseen"][0]["why"]
+    assert ":new" not in str(found) and ":old" not in str(found)
 
 
 def test_a_service_that_is_gone_gives_no_answer(node: Audited) -> None:
@@ -363,13 +415,13 @@ def test_an_expectation_that_a_layer_does_not_know_is_never_ok(node: Audited) ->
 @pytest.mark.parametrize("layer", NAMES)
 def test_an_error_inside_a_layer_is_never_ok(node: Audited, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> Any:
-        raise RuntimeError("broken")
+        raise RuntimeError("https://user:pa55word@mirror.example.com broke")
 
     node.expected["python"] = {"directory": ENVIRONMENT, "interpreter": "/usr/bin/python3", "requirements": ""}
     monkeypatch.setattr(Report, "compare", fails)
     found = node.audit()[layer]
     assert found["status"] == "not_looked_at"
-    assert {unseen["why"] for unseen in found["unseen"]} == {"RuntimeError: broken"}
+    assert {unseen["why"] for unseen in found["unseen"]} == {"RuntimeError: https://***@mirror.example.com broke"}
 
 
 def test_without_packages_to_read_nothing_about_packages_is_known(node: Audited) -> None:

@@ -136,6 +136,13 @@ def test_a_gpu_that_is_gone_beside_others_is_missed() -> None:
     stack = resolve(STACKS, found, Wish())
     assert [card["address"] for card in stack["gpus"]] == ["0000:03:00.0"]
     assert stack["lost"] == [{"address": "0000:07:00.0", "id": ""}, {"address": "0000:09:00.0", "id": "8086:56a0"}]
+    told = resolve(STACKS, found, Wish(lost_gpus=["0000:07:00.0"]))
+    assert [card["address"] for card in told["lost"]] == ["0000:09:00.0"]
+
+
+def test_that_the_last_gpu_is_gone_for_good_is_not_a_wish_for_the_cpu() -> None:
+    with pytest.raises(StackError, match="set xpu_stack to cpu"):
+        resolve(STACKS, node(known=[gpu()]), Wish(lost_gpus=["0000:03:00.0"]))
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,12 @@ DRIFTS = {
         "fastapi",
         frozenset({"service"}),
     ),
+    "engine-file-altered": Drift(
+        "sed -i 's/a/b/' $(find /opt/xpu/engines/openvino/lib -path '*site-packages/fastapi/__init__.py')",
+        "python",
+        "fastapi",
+        frozenset({"service"}),
+    ),
     "engine-package-lost": Drift(
         "rm -r /opt/xpu/engines/openvino/lib/python3*/site-packages/uvicorn*",
         "python",
@@ -55,6 +61,7 @@ DRIFTS = {
         "weights in",
         frozenset({"service"}),
     ),
+    "weights-closed": Drift("chmod -R o-rwx /var/lib/xpu", "model", "what the service cannot read of"),
     "manifest-lost": Drift(
         "rm /var/lib/xpu/models/*/.xpu-manifest.json", "model", "weights in", frozenset({"service"})
     ),
@@ -71,6 +78,7 @@ DRIFTS = {
     ),
     "unit-for-a-gpu-that-is-not": Drift("systemctl enable xpuserve@7", "service", "instances that should not be there"),
     "settings-edited": Drift(f"sed -i 's/8000/8001/' {CONFIG}", "service", CONFIG),
+    "setting-added": Drift(f"sed -i 's/^{{/{{\"by_hand\": 1,/' {CONFIG}", "service", CONFIG),
     "stack-environment-lost": Drift("rm /etc/xpuserve/stack.env", "service", "/etc/xpuserve/stack.env"),
     "code-replaced": Drift("echo x >> /opt/xpu/xpuserve.pyz", "service", "/opt/xpu/xpuserve.pyz"),
     "command-replaced": Drift("echo '#!/bin/sh' > /usr/local/bin/xpuserve", "service", "/usr/local/bin/xpuserve"),

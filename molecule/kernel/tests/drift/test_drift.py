@@ -18,6 +18,7 @@ DRIFTS = {
     ),
     "default-by-position": Drift(f"rm {SETTING}; update-grub", "kernel", SETTING),
     "next-boot-chosen": Drift("grub-reboot 0", "kernel", "kernel for the next boot alone"),
+    "firmware-at-the-next-boot": Drift("grub-reboot uefi-firmware", "kernel", "kernel for the next boot alone"),
     "kernel-hold-removed": Drift(
         f"apt-mark unhold linux-image-{wanted()}", "kernel", f"hold of linux-image-{wanted()}"
     ),
@@ -25,6 +26,9 @@ DRIFTS = {
         "dkms unbuild $(dkms status | sed -n 's#^\\(intel-i915-dkms/[^,]*\\),.*#\\1#p' | head -1) --all",
         "driver",
         "DKMS module intel-i915-dkms",
+    ),
+    "module-not-in-place": Drift(
+        f"rm /lib/modules/{wanted()}/updates/dkms/i915.ko*", "driver", "DKMS module intel-i915-dkms"
     ),
 }
 

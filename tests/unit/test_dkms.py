@@ -1,0 +1,68 @@
+"""Modules that DKMS calls installed are put back where their files are gone or are others."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+KERNEL = "5.19.0-41-generic"
+#: A stand-in for dkms: what it says is in a file, and an installation by force makes a line of that right.
+DKMS = """#!/bin/sh
+echo "$*" >> {place}/asked
+case "$1" in
+status) cat {place}/says ;;
+install) sed -i "s#^\\($(echo "$3" | sed 's#/#[/, ]*#')\\(,.*\\)*: installed\\) (.*#\\1#" {place}/says ;;
+esac
+"""
+SOUND = f"sound/1, {KERNEL}, x86_64: installed (original_module exists)"
+
+
+FORCED = f"install --force i915-dkms/1.23 -k {KERNEL}"
+
+
+@pytest.mark.parametrize(
+    ("says", "forced"),
+    [
+        (f"i915-dkms/1.23, {KERNEL}, x86_64: installed (Original modules exist)", []),
+        (f"i915-dkms/1.23, {KERNEL}, x86_64: installed (Differences between built and installed modules)", [FORCED]),
+        (
+            f"i915-dkms, 1.23, {KERNEL}, x86_64: installed (original_module exists) (WARNING! Diff between built and"
+            " installed module!)",
+            [FORCED],
+        ),
+    ],
+)
+def test_a_module_that_is_not_in_place_is_put_back(tmp_path: Path, says: str, forced: list[str]) -> None:
+    command = tmp_path / "dkms"
+    command.write_text(DKMS.format(place=tmp_path))
+    command.chmod(0o755)
+    # Another's module is another's.
+    (tmp_path / "says").write_text(f"{says}\n{SOUND}\nother/2, {KERNEL}, x86_64: installed (WARNING! Diff)\n")
+    variables = {
+        "__gpu_driver_kernel": KERNEL,
+        "__gpu_driver_modules": [{"module": "i915-dkms"}, {"module": "sound"}],
+        "ansible_python_interpreter": sys.executable,
+    }
+    role = ROOT / "roles/gpu_driver"
+    build = {"name": "Build", "ansible.builtin.include_tasks": str(role / "tasks/build.yml")}
+    of_all = {"hosts": "localhost", "connection": "local", "gather_facts": False}
+    play = [{**of_all, "vars_files": [str(role / "vars/main.yml")], "tasks": [build]}]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(play))
+    run = subprocess.run(
+        ["ansible-playbook", "-i", "localhost,", "-e", json.dumps(variables), str(tmp_path / "play.yml")],
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [line for line in asked if line.startswith("install")] == forced
