@@ -166,7 +166,10 @@ def test_a_process_id_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert qemu.live(pidfile, "python") is None
     pidfile.write_text(f"{os.getpid()}\n")
     assert qemu.live(pidfile, "python") is None
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(pidfile)]) as process:
+    command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)", str(pidfile)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()  # a program that only begins has no command line yet
         pidfile.write_text(f"{process.pid}\n")
         assert qemu.live(pidfile, "qemu-system") is None
         assert qemu.live(pidfile, "python") == process.pid
