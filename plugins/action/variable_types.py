@@ -9,8 +9,9 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import problems
 
+ROLES = Path(__file__).resolve().parents[2] / "roles"
 OPTIONS: dict[str, dict[str, Any]] = {
-    "role": {"type": "path", "required": True},
+    "roles": {"type": "list", "elements": "str", "required": True},
     "entry_point": {"type": "str", "default": "main"},
 }
 
@@ -25,13 +26,15 @@ class ActionModule(ActionBase):
         """Fail with one message that names every variable of a wrong type."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(argument_spec=OPTIONS)
-        path = Path(arguments["role"]) / "meta/argument_specs.yml"
-        options = self._loader.load_from_file(str(path), cache="all")["argument_specs"][arguments["entry_point"]][
-            "options"
-        ]
-        variables = task_vars or {}
-        values = {name: self._templar.template(variables[name]) for name in options if name in variables}
-        found = problems(options, values)
+        found: list[str] = []
+        for role in arguments["roles"]:
+            found += self._problems(ROLES / role, arguments["entry_point"], task_vars or {})
         if found:
             raise AnsibleActionFail(" ".join(found))
         return {**result, "changed": False}
+
+    def _problems(self, role: Path, entry_point: str, variables: dict[str, Any]) -> list[str]:
+        specs = self._loader.load_from_file(str(role / "meta/argument_specs.yml"), cache="all")["argument_specs"]
+        options = specs[entry_point]["options"]
+        values = {name: self._templar.template(variables[name]) for name in options if name in variables}
+        return problems(options, values)

@@ -7,13 +7,14 @@ module: variable_types
 short_description: Refuse role variables of the wrong type
 version_added: "0.1.0"
 description:
-  - Compares the variables of the role that calls it with its C(meta/argument_specs.yml), without converting anything.
+  - Compares variables with the C(meta/argument_specs.yml) of roles of this collection, without converting anything.
   - Fails with one message that names every variable of a wrong type. Nothing runs on the node.
 author: The xpu.fleet developers (@xpu-fleet)
 options:
-  role:
-    description: Directory of the role.
-    type: path
+  roles:
+    description: Names of the roles, whose variables have to be visible where this is called.
+    type: list
+    elements: str
     required: true
   entry_point:
     description: Entry point whose options are meant.
@@ -31,7 +32,7 @@ attributes:
 EXAMPLES = r"""
 - name: Check the types of the variables
   xpu.fleet.variable_types:
-    role: "{{ role_path }}"
+    roles: [kernel, oneapi]
 """
 
 RETURN = r""" # """

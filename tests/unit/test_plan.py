@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_layers_have_the_roles_that_site_runs_for_them() -> None:
-    site = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
-    tasks = [task for task in site[1]["tasks"] if "tasks_from" not in task["ansible.builtin.include_role"]]
+    provision = yaml.safe_load((ROOT / "playbooks/tasks/provision.yml").read_text())
+    tasks = [task for task in provision if "tasks_from" not in task["ansible.builtin.include_role"]]
     runs = {task["when"]: task["ansible.builtin.include_role"]["name"] for task in tasks}
     assert runs == {f"'{layer}' in xpu_due": f"xpu.fleet.{role}" for layer, role in ROLES.items()}
     assert set(ROLES) == set(NAMES) - {"platform"}

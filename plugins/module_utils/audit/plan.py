@@ -22,6 +22,11 @@ ROLES = {
 }
 
 
+def roles_of(layers: Iterable[str]) -> list[str]:
+    """Return the roles of these layers."""
+    return [ROLES[layer] for layer in layers if layer in ROLES]
+
+
 def fleet_plan(report: Mapping[str, Any], chosen: Iterable[str], force: bool = False) -> dict[str, Any]:
     """Return ``exit``, the ``nodes`` with their ``roles`` and the ``reasons``, and ``lines`` that say all of it.
 
