@@ -211,9 +211,11 @@ def read_state(wanted: Wanted) -> State:
         return State(False, "its interpreter gives no answer")
     if "error" in found:
         return State(False, str(found["error"]))
-    version = interpreter_version(wanted.interpreter)
-    if version and version != found["version"]:
-        return State(False, f"it has Python {found['version']}, wanted is {version}")
+    # An environment's interpreter is a link to the one that made it: nothing is to be asked of the same file.
+    if os.path.realpath(python) != os.path.realpath(wanted.interpreter):
+        version = interpreter_version(wanted.interpreter)
+        if version and version != found["version"]:
+            return State(False, f"it has Python {found['version']}, wanted is {version}")
     return State(True, "", found["installed"], found["missing"], found["damaged"], found["extra"])
 
 
