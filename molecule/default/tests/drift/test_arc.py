@@ -48,7 +48,7 @@ DRIFTS = {
         "oneapi.env",
         frozenset({"service"}),
     ),
-    "low-bit-lost": Drift("rm -r /var/lib/xpu/models/*-sym_int*", "model", "weights in", frozenset({"service"})),
+    "low-bit-lost": Drift("rm -r /var/lib/xpu/models/*-sym_int*", "model", "-sym_int8", frozenset({"service"})),
 }
 
 
