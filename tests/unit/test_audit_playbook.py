@@ -380,6 +380,21 @@ def test_an_audit_that_does_not_come_to_its_end_could_not_look(tmp_path: Path) -
     assert "it did not get to its end" in run.stdout + run.stderr
 
 
+def test_variables_of_a_wrong_type_are_named_by_the_audit() -> None:
+    wrong: dict[str, Any] = {
+        "ansible_python_interpreter": sys.executable,
+        "xpu_audit_become": False,
+        "xpu_stack": "cpu",
+    }
+    wrong |= {"oneapi_environment_file": ["a"], "inference_port": "x"}
+    command = ["ansible-playbook", "-i", "localhost,", "-c", "local", "-e", json.dumps(wrong), "playbooks/plan.yml"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = " ".join((run.stdout + run.stderr).split())
+    assert run.returncode == 2, said
+    assert "oneapi_environment_file must be a string" in said
+    assert "inference_port must be a whole number" in said
+
+
 def test_expectations_have_names_of_their_own() -> None:
     # What a task of the role has registered would stand before a variable of the same name.
     for role in ROLES:

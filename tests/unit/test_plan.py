@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.plan import ROLES, fleet_plan
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.plan import ROLES, fleet_plan, roles_of
 from ansible_collections.xpu.fleet.tests.unit.audit_fleet import drift, layer, node, report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +24,7 @@ def test_layers_have_the_roles_that_site_runs_for_them() -> None:
     runs = {task["when"]: task["ansible.builtin.include_role"]["name"] for task in tasks}
     assert runs == {f"'{layer}' in xpu_due": f"xpu.fleet.{role}" for layer, role in ROLES.items()}
     assert set(ROLES) == set(NAMES) - {"platform"}
+    assert roles_of(["platform", "python", "service"]) == ["python_runtime", "inference"]
 
 
 def test_each_role_is_told_with_its_reason() -> None:

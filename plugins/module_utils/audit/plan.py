@@ -54,7 +54,7 @@ def _node(node: Mapping[str, Any], chosen: list[str], force: bool) -> dict[str, 
     lines = [f"{ROLES.get(layer, layer)}: {reason}" for layer, reason in why.items()]
     return {
         "looked_at": True,
-        "roles": [ROLES[layer] for layer in due if layer in ROLES],
+        "roles": roles_of(due),
         "reasons": why,
         "lines": lines,
     }

@@ -103,6 +103,14 @@ def test_an_environment_without_its_interpreter_is_built_anew(bench: Bench) -> N
     assert not bench.run()["changed"]
 
 
+def test_an_environment_of_another_python_is_to_be_built_anew(bench: Bench, tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho 3.99\n")
+    other.chmod(0o755)
+    found = bench.run(check=True, interpreter=str(other))
+    assert found["changed"] and "wanted is 3.99" in str(found), found
+
+
 def test_pins_without_hashes_are_installed_by_version(bench: Bench) -> None:
     make_wheel(bench.wheels, "gamma", "1.0")
     assert bench.run(unhashed=["gamma==1.0"])["changed"]
