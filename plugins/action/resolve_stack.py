@@ -45,7 +45,7 @@ class ActionModule(ActionBase):
         definitions = self._definitions(Path(options["directory"]))
         node = Node(
             distribution=options["distribution"],
-            # Debian reports point releases (12.5); stacks name the release.
+            # Ansible's facts have Debian's point releases (12.5); stacks name the release.
             release=options["release"] if options["distribution"] == "Ubuntu" else options["release"].split(".")[0],
             codename=options["codename"],
             kernel=options["kernel"],
@@ -72,7 +72,8 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(str(error)) from error
         requirements = Path(options["directory"]) / "requirements" / f"{stack['python']['requirements']}.txt"
         stack["python"]["requirements_file"] = str(requirements)
-        return {**result, "changed": False, "stack": stack, "packages": pinned_packages(stack)}
+        facts = {"ansible_kernel": options["kernel"]}
+        return {**result, "changed": False, "ansible_facts": facts, "stack": stack, "packages": pinned_packages(stack)}
 
     def _definitions(self, directory: Path) -> dict[str, dict[str, Any]]:
         definitions = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_info
-short_description: Find the GPUs of a node
+short_description: Find the GPUs of a node, and the system that drives them
 version_added: "0.1.0"
 description:
   - Reads sysfs and needs neither lspci nor root. Of a GPU's own firmware only root learns.
@@ -143,6 +143,31 @@ secure_boot:
   description: Whether UEFI Secure Boot is on.
   type: bool
   returned: always
+system:
+  description: The node's system; what it does not tell is empty.
+  type: dict
+  returned: always
+  contains:
+    distribution:
+      description: Name, C(Debian) and C(Ubuntu) as Ansible's facts have them.
+      type: str
+      sample: Ubuntu
+    release:
+      description: C(VERSION_ID) of os-release.
+      type: str
+      sample: "22.04"
+    codename:
+      description: C(VERSION_CODENAME) of os-release.
+      type: str
+      sample: jammy
+    kernel:
+      description: The running kernel, as C(uname -r) says it.
+      type: str
+      sample: 6.8.0-45-generic
+    architecture:
+      description: Machine, as C(uname -m) says it.
+      type: str
+      sample: x86_64
 """
 
 from pathlib import Path  # noqa: E402
@@ -154,12 +179,17 @@ from ansible_collections.xpu.fleet.plugins.module_utils.gpus import (  # noqa: E
     secure_boot,
     served_gpus,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system import SystemReadError, system  # noqa: E402
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={"root": {"type": "path", "default": "/"}}, supports_check_mode=True)
     root = Path(module.params["root"])
+    try:
+        runs = system(root)
+    except SystemReadError as error:
+        module.fail_json(msg=f"{error}.")
     gpus = all_gpus(root)
     module.exit_json(
         changed=False,
@@ -169,6 +199,7 @@ def main() -> None:
         served=served_gpus(root),
         container=is_container(root),
         secure_boot=secure_boot(root),
+        system=runs,
     )
 
 

@@ -74,23 +74,23 @@ options:
     type: bool
     required: true
   distribution:
-    description: Name of the distribution, as C(ansible_facts['distribution']).
+    description: Name of the distribution, as RV(xpu.fleet.gpu_info#module:system.distribution).
     type: str
     required: true
   release:
-    description: Its release, as C(ansible_facts['distribution_version']) (C(22.04), or C(12) for Debian).
+    description: Its release (C(22.04), or C(12) for Debian).
     type: str
     required: true
   codename:
-    description: Its code name, as C(ansible_facts['distribution_release']).
+    description: Its code name.
     type: str
     required: true
   kernel:
-    description: Running kernel, as C(ansible_facts['kernel']).
+    description: Running kernel, as C(uname -r) says it.
     type: str
     required: true
   architecture:
-    description: Machine, as C(ansible_facts['architecture']).
+    description: Machine, as C(uname -m) says it.
     type: str
     required: true
 attributes:
@@ -109,11 +109,11 @@ EXAMPLES = r"""
     gpus: "{{ found.gpus }}"
     container: "{{ found.container }}"
     secure_boot: "{{ found.secure_boot }}"
-    distribution: "{{ ansible_facts['distribution'] }}"
-    release: "{{ ansible_facts['distribution_version'] }}"
-    codename: "{{ ansible_facts['distribution_release'] }}"
-    kernel: "{{ ansible_facts['kernel'] }}"
-    architecture: "{{ ansible_facts['architecture'] }}"
+    distribution: "{{ found.system.distribution }}"
+    release: "{{ found.system.release }}"
+    codename: "{{ found.system.codename }}"
+    kernel: "{{ found.system.kernel }}"
+    architecture: "{{ found.system.architecture }}"
 """
 
 RETURN = r"""
@@ -125,4 +125,12 @@ packages:
   description: Every package that the roles will install for it, with the exact version or an empty string.
   type: dict
   returned: success
+ansible_facts:
+  description: The fact that roles need beside the stack, so that none have to be gathered.
+  type: dict
+  returned: success
+  contains:
+    ansible_kernel:
+      description: The running kernel.
+      type: str
 """

@@ -72,12 +72,9 @@ RENDERED: dict[str, tuple[str, dict[str, Any]]] = {
 
 def play(root: Path, out: Path) -> list[dict[str, Any]]:
     """A play that asks every role for its expectation, and renders what roles render into files."""
-    facts = {
-        **{"distribution": "Ubuntu", "distribution_version": "22.04", "distribution_release": "jammy"},
-        **{"kernel": "5.15.0-91-generic", "architecture": "x86_64", "cacheable": True},
-        # What playbooks/gpus.yml kept of an earlier time.
-        "xpu_gpus": [{"address": "0000:09:00.0", "id": "8086:56a1", "name": "Intel Arc A750", "family": "arc"}],
-    }
+    # What playbooks/gpus.yml kept of an earlier time.
+    earlier = [{"address": "0000:09:00.0", "id": "8086:56a1", "name": "Intel Arc A750", "family": "arc"}]
+    facts = {"xpu_gpus": earlier, "cacheable": True}
     tasks: list[dict[str, Any]] = [{"name": "Facts", "ansible.builtin.set_fact": facts}]
     tasks += [{"name": "Stack", "ansible.builtin.include_role": {"name": "xpu.fleet.stack", "public": True}}]
     checks = {"name": "xpu.fleet.stack", "tasks_from": "preflight"}
@@ -153,6 +150,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     former = root / "etc/systemd/system/xpuserve@1.service.d"
     former.mkdir(parents=True)
     (former / "gpu.conf").write_text("# GPU 0000:07:00.0 and no other.\n")
+    (root / "etc/os-release").write_text('ID=ubuntu\nNAME="Ubuntu"\nVERSION_ID="22.04"\nVERSION_CODENAME=jammy\n')
+    (root / "proc/sys/kernel").mkdir(parents=True)
+    (root / "proc/sys/kernel/osrelease").write_text("5.15.0-91-generic\n")
     (root / "var/lib/dpkg").mkdir(parents=True)
     (root / "var/lib/dpkg/status").write_text(
         "Package: dpkg\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n"

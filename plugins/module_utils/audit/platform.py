@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.gpus import is_container, secure_boot
+from ansible_collections.xpu.fleet.plugins.module_utils.system import system
 
 
 class Platform(Layer):
@@ -18,10 +17,10 @@ class Platform(Layer):
     def look(self, report: Report) -> None:
         """Look at what the choice of the stack depends on."""
         with report.looking_at("distribution"):
-            release = self._os_release()
-            for key, field in (("distribution", "NAME"), ("release", "VERSION_ID")):
+            found = system(self.node.root)
+            for key in ("distribution", "release"):
                 if key in self.expected:
-                    report.compare(key, self.expected[key], release.get(field, "").split(" ", 1)[0])
+                    report.compare(key, self.expected[key], found[key])
         if "container" in self.expected:
             report.compare("container", bool(self.expected["container"]), is_container(self.node.root))
         if "secure_boot" in self.expected:
@@ -31,11 +30,6 @@ class Platform(Layer):
                 self._gpus(report)
         with report.looking_at("dpkg"):
             self._dpkg(report)
-
-    def _os_release(self) -> dict[str, str]:
-        lines = (self.node.text("/etc/os-release") or "").splitlines()
-        pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
-        return {name: " ".join(shlex.split(value)) for name, _, value in pairs}
 
     def _gpus(self, report: Report) -> None:
         there = {gpu.address: gpu.id for gpu in self.node.gpus}

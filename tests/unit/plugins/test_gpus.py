@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,39 @@ def test_what_the_roles_do_not_use_is_reported_apart(tmp_path: Path) -> None:
         ("0000:04:00.0", "other", "Intel Iris Xe MAX Graphics"),
         ("0000:05:00.0", "other", "Intel graphics fff0"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("os_release", "distribution", "release", "codename"),
+    [
+        (
+            'PRETTY_NAME="Ubuntu 22.04.5 LTS"\nNAME="Ubuntu"\nVERSION_ID="22.04"\nVERSION_CODENAME=jammy\nID=ubuntu\n',
+            *("Ubuntu", "22.04", "jammy"),
+        ),
+        (
+            "# NAME=x\n\nNAME='Debian GNU/Linux'\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\nID=debian\n",
+            *("Debian", "12", "bookworm"),
+        ),
+        ('NAME="Linux Mint"\nVERSION_ID="21.3"\nID=linuxmint\nID_LIKE="ubuntu debian"\n', "Linux Mint", "21.3", ""),
+        ("", "", "", ""),
+    ],
+)
+def test_the_system_is_told_as_ansibles_facts_name_it(
+    tmp_path: Path, os_release: str, distribution: str, release: str, codename: str
+) -> None:
+    write(tmp_path / "proc/sys/kernel", osrelease="5.19.0-41-generic\n")
+    if os_release:
+        write(tmp_path / "etc", **{"os-release": os_release})
+    system = run_module("gpu_info", root=str(tmp_path))["system"]
+    named = {"distribution": distribution, "release": release, "codename": codename}
+    assert system == {**named, "kernel": "5.19.0-41-generic", "architecture": os.uname().machine}
+
+
+def test_a_damaged_os_release_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "etc", **{"os-release": 'NAME="Ubuntu\n'})
+    result = run_module("gpu_info", root=str(tmp_path))
+    assert result["failed"]
+    assert result["msg"] == "/etc/os-release is damaged (No closing quotation); restore it."
 
 
 def test_functions_for_virtual_machines_are_not_the_nodes_own(tmp_path: Path) -> None:

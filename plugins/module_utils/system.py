@@ -1,0 +1,45 @@
+"""What system a machine runs, which the choice of its stack depends on beside its GPUs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+OS_RELEASE = "etc/os-release"
+#: Names of the distributions that stacks are made for, as Ansible's facts have them, by the ID of os-release(5).
+_NAMES = {"debian": "Debian", "ubuntu": "Ubuntu"}
+
+
+class SystemReadError(Exception):
+    """What the system says of itself cannot be understood; the message says where."""
+
+
+def system(root: Path = Path("/")) -> dict[str, str]:
+    """Return ``distribution``, ``release``, ``codename``, ``kernel`` (the running one) and ``architecture``.
+
+    Each is "" where the system does not tell it. Raises SystemReadError where os-release(5) is damaged.
+    """
+    told = _os_release(root)
+    return {
+        "distribution": _NAMES.get(told.get("ID", ""), told.get("NAME", "")),
+        "release": told.get("VERSION_ID", ""),
+        "codename": told.get("VERSION_CODENAME", ""),
+        "kernel": _text(root / "proc/sys/kernel/osrelease").strip(),
+        "architecture": os.uname().machine,
+    }
+
+
+def _os_release(root: Path) -> dict[str, str]:
+    lines = (line.partition("=") for line in _text(root / OS_RELEASE).splitlines() if not line.startswith("#"))
+    try:
+        return {name: " ".join(shlex.split(value)) for name, equals, value in lines if equals}
+    except ValueError as error:
+        raise SystemReadError(f"/{OS_RELEASE} is damaged ({error}); restore it") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
