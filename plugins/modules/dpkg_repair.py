@@ -9,7 +9,8 @@ short_description: Finish an installation that was interrupted
 version_added: "0.2.0"
 description:
   - Looks whether dpkg was interrupted, packages are installed in part, or dependencies are not met; then configures
-    what is unpacked, and lets apt correct what is left.
+    what is unpacked, and lets apt correct what is left. Of kernels that are installed in part, depmod lists the
+    modules anew before that.
   - Packages that are whole are never removed for that. It is an error where apt would do so, or where something is
     still broken in the end.
 author: The xpu.fleet developers (@xpu-fleet)
@@ -48,6 +49,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa
     apt,
     complaints,
     installed_packages,
+    release_of,
     result_of,
     run,
     simulated,
@@ -80,11 +82,16 @@ def broken(root: Path) -> list[str]:
 
 def repair(lock_timeout: int) -> None:
     """Configure what is unpacked, then let apt correct the rest. Raises CommandError."""
+    # To configure a kernel makes its initramfs. depmod does not flush its lists of the kernel's modules: after a power
+    # cut they may be empty although the modules' package is configured, and the initramfs would not find its root.
+    for release in sorted({release_of(name) for name in _partial()} - {""}):
+        if (ROOT / "lib/modules" / release / "kernel").is_dir():
+            result_of(["depmod", release])
     # It fails where a package waits for one that is not unpacked yet: apt brings that.
     configured = result_of(["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"])
-    partial = {name for name, package in installed_packages().items() if package.status != "installed"}
     options = ["--fix-broken", "--no-install-recommends", "install"]
     simulation = simulated(run(["apt-get", "-q", "--simulate", *options]))
+    partial = _partial()
     whole = [name for name in simulation.removed if name not in partial]
     if whole:
         raise CommandError(f"apt would remove {', '.join(whole)} to correct dependencies; somebody has to decide that")
@@ -98,6 +105,10 @@ def repair(lock_timeout: int) -> None:
             said = complaints(configured.stdout + configured.stderr)
             raise CommandError(f"dpkg --configure -a failed: {said}; {error}") from error
         raise
+
+
+def _partial() -> set[str]:
+    return {name for name, package in installed_packages().items() if package.status != "installed"}
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ module: kernel_repair
 short_description: Mend a kernel's files before it is booted
 version_added: "0.2.0"
 description:
-  - Compares the files of a kernel's packages with their checksums and installs damaged packages again; makes
-    C(modules.dep) and the initramfs where they are missing, empty or not of this kernel.
+  - Compares the files of a kernel's packages with their checksums and installs damaged packages again; makes depmod's
+    lists of its modules where they are missing or empty, and the initramfs where it is missing or empty or has none of
+    these modules.
   - Packages that are not installed are left to others.
 author: The xpu.fleet developers (@xpu-fleet)
 options:
@@ -50,6 +51,7 @@ damaged:
   returned: success
 """
 
+import re  # noqa: E402
 from collections.abc import Mapping  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -66,6 +68,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa
 )
 
 ROOT = Path("/")
+#: What modprobe reads of depmod's files. depmod does not flush them: after a power cut they may be there and empty.
+LISTS = ("modules.dep", "modules.dep.bin", "modules.alias", "modules.alias.bin")
 
 
 class Kernel:
@@ -106,7 +110,7 @@ class Kernel:
             self._expect_nothing(self._modules_problem())
         initramfs = self._initramfs_problem()
         if not initramfs and modules:
-            initramfs = [f"{self._initramfs.name} was made without modules.dep"]
+            initramfs = [f"{self._initramfs.name} was made without whole lists of modules"]
         if initramfs and not check:
             run(["update-initramfs", "-u" if self._initramfs.exists() else "-c", "-k", self._release])
             self._expect_nothing(self._initramfs_problem())
@@ -122,10 +126,11 @@ class Kernel:
         return {name: paths for name, paths in files.items() if paths}
 
     def _modules_problem(self) -> list[str]:
-        dependencies = self._modules / "modules.dep"
-        if not (self._modules / "kernel").is_dir() or (dependencies.is_file() and dependencies.stat().st_size):
+        if not (self._modules / "kernel").is_dir():
             return []
-        return [f"modules.dep of {self._release} is missing or empty"]
+        lists = [self._modules / name for name in LISTS]
+        lost = [path.name for path in lists if not path.is_file() or not path.stat().st_size]
+        return [f"missing or empty for {self._release}: {', '.join(lost)}"] if lost else []
 
     def _initramfs_problem(self) -> list[str]:
         name = self._initramfs.name
@@ -136,7 +141,8 @@ class Kernel:
             return []  # another program than initramfs-tools made it
         if listing.returncode:
             return [f"{name} cannot be read"]
-        if f"lib/modules/{self._release}/" not in listing.stdout:
+        # One that was made without depmod's lists has modules.builtin and the like, and no module.
+        if not re.search(rf"lib/modules/{re.escape(self._release)}/\S+\.ko\b", listing.stdout):
             return [f"{name} has no modules of {self._release}"]
         return []
 

@@ -39,7 +39,9 @@ COMMANDS = {
   *) [ ! -e {at}/unconfigurable ] || {{ echo 'dpkg: error processing package half' >&2; exit 1; }}
      rm -f {at}/audit {at}/root/var/lib/dpkg/updates/* ;;
 esac""",
-    "dpkg-query": "printf 'half\\tamd64\\tinstall\\tunpacked\\t1\\nwhole\\tamd64\\tinstall\\tinstalled\\t1\\n'",
+    "depmod": "",
+    "dpkg-query": """[ ! -e {at}/kernels ] || cat {at}/kernels
+printf 'half\\tamd64\\tinstall\\tunpacked\\t1\\nwhole\\tamd64\\tinstall\\tinstalled\\t1\\n'""",
     "apt-get": """case " $* " in
   *" check "*) [ ! -e {at}/unmet ] || {{ echo 'E: Unmet dependencies.' >&2; exit 100; }} ;;
   *" --simulate "*) [ ! -e {at}/removes ] || echo "Remv $(cat {at}/removes) [1]" ;;
@@ -126,6 +128,23 @@ def test_what_is_broken_is_told_and_mended(node: Node, prepare: Any, broken: str
     fix = next(index for index, call in enumerate(calls) if "--fix-broken" in call and "--simulate" not in call)
     assert configure < fix and "DPkg::Lock::Timeout=600" in calls[fix]
     assert not node.run()["changed"]
+
+
+def test_modules_of_a_kernel_are_listed_before_it_is_configured(node: Node) -> None:
+    partial, whole, absent = "5.19.0-41-generic", "6.2.0-26-generic", "6.5.0-9-generic"
+    states = {partial: "unpacked", whole: "installed", absent: "unpacked"}
+    lines = (f"linux-image-{release}\tamd64\tinstall\t{state}\t1\n" for release, state in states.items())
+    node.set("kernels", "".join(lines))
+    for release in (partial, whole):
+        (node.root / f"lib/modules/{release}/kernel").mkdir(parents=True)
+    node.set("audit", AUDIT)
+    node.run(check=True)
+    assert not any(call.startswith("depmod") for call in node.calls())
+    node.run()
+    calls = node.calls()
+    (listed,) = (index for index, call in enumerate(calls) if call.startswith("depmod"))
+    assert calls[listed] == f"depmod {partial}"
+    assert listed < next(index for index, call in enumerate(calls) if "--configure -a" in call)
 
 
 def test_packages_whose_list_of_files_is_lost_are_installed_again(node: Node) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.kernels import CommandError, damaged_files
 from ansible_collections.xpu.fleet.plugins.modules import kernel_repair
+from ansible_collections.xpu.fleet.plugins.modules.kernel_repair import LISTS
 from ansible_collections.xpu.fleet.tests.unit.plugins.module_run import apt_locked
 
 RELEASE = "5.19.0-41-generic"
@@ -26,7 +27,7 @@ esac""",
     "dpkg-query": """printf '%s\\tamd64\\t%s\\tinstalled\\t5.19.0-41.42\\n' """ + f"{IMAGE} hold {MODULES} install",
     "apt-mark": "",
     "apt-get": "[ -e {at}/stuck ] || rm -f {at}/damage-*",
-    "depmod": "echo deps >{at}/root/lib/modules/$1/modules.dep",
+    "depmod": f"for list in {' '.join(LISTS)}; do echo x >{{at}}/root/lib/modules/$1/$list; done",
     "update-initramfs": "[ -e {at}/stuck ] || echo usr/lib/modules/$3/kernel/x.ko >{at}/root/boot/initrd.img-$3",
     "lsinitramfs": 'grep -q broken "$1" && exit 1; cat "$1"',
 }
@@ -38,7 +39,7 @@ class Node:
     def __init__(self, directory: Path) -> None:
         self.at, self.root, self.log = directory, directory / "root", directory / "log"
         self.initramfs = self.write(f"boot/initrd.img-{RELEASE}", f"usr/lib/modules/{RELEASE}/kernel/x.ko\n")
-        self.dependencies = self.write(f"lib/modules/{RELEASE}/modules.dep", "x")
+        self.lists = {name: self.write(f"lib/modules/{RELEASE}/{name}", "x") for name in LISTS}
         self.write(f"lib/modules/{RELEASE}/kernel/x.ko", "module")
         for name, script in COMMANDS.items():
             command = directory / "commands" / name
@@ -118,6 +119,8 @@ def test_packages_that_cannot_be_had_are_an_error(node: Node) -> None:
         ("", "is missing or empty", "-u"),
         ("broken", "cannot be read", "-u"),
         ("usr/lib/modules/6.2.0-26-generic/kernel/x.ko\n", f"has no modules of {RELEASE}", "-u"),
+        # What mkinitramfs makes where depmod's lists are empty.
+        (f"usr/lib/modules/{RELEASE}/modules.builtin\n", f"has no modules of {RELEASE}", "-u"),
     ],
 )
 def test_the_initramfs_is_made_where_it_is_none_of_this_kernel(
@@ -141,13 +144,14 @@ def test_an_initramfs_that_stays_broken_is_an_error(node: Node) -> None:
 
 
 @pytest.mark.parametrize("content", [None, ""])
-def test_the_list_of_modules_is_made_and_the_initramfs_after_it(node: Node, content: str | None) -> None:
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_of_modules_are_made_and_the_initramfs_after_them(node: Node, name: str, content: str | None) -> None:
     if content is None:
-        node.dependencies.unlink()
+        node.lists[name].unlink()
     else:
-        node.dependencies.write_text(content)
+        node.lists[name].write_text(content)
     assert len(node.repair(check=True)) == 2 and node.changes() == []
-    assert node.repair()[0] == f"modules.dep of {RELEASE} is missing or empty"
+    assert node.repair()[0] == f"missing or empty for {RELEASE}: {name}"
     assert node.changes() == [f"depmod {RELEASE}", f"update-initramfs -u -k {RELEASE}"]
     assert node.repair() == []
 
