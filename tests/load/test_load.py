@@ -32,6 +32,9 @@ class Load(NamedTuple):
     """How much of it an engine gets. BigDL is several times slower on a CPU."""
 
     overload_seconds: int
+    #: What they take of memory, all that follow is compared with. OpenVINO keeps what it prepared for a shape of
+    #: input, in a cache of limited size, and each number of tokens in a step is one: its process was seen to grow by
+    #: 30 % over the first 700 answers, and by 4 % over the next 700.
     warm_up_answers: int
     leaving: int
     clients: int  # of whom some are on the device where the service is to end, and the others wait
@@ -39,8 +42,8 @@ class Load(NamedTuple):
 
 
 LOADS = {
-    "openvino": Load(120, 100, leaving=1000, clients=48, drained=200),
-    "bigdl": Load(30, 50, leaving=200, clients=24, drained=50),
+    "openvino": Load(120, 700, leaving=1000, clients=48, drained=200),
+    "bigdl": Load(30, 150, leaving=200, clients=24, drained=50),
 }
 both = pytest.mark.parametrize("engine", LOADS)
 
@@ -89,10 +92,17 @@ def test_ten_times_as_much_as_it_can_do_is_refused_and_takes_no_memory(tmp_path:
     members = 8 * (ROWS + QUEUE)
     with ThreadPoolExecutor(members) as pool, service.running() as client:
         crowd = Crowd(client)
+        before: list[int] = []
+        memory: list[int] = []
+
+        def answered(count: int) -> bool:
+            before.append(service.memory)
+            return len(crowd.answered) >= count
+
         asking = [pool.submit(crowd.member, number) for number in range(members)]
         try:
-            wait_for(lambda: len(crowd.answered) >= load.warm_up_answers)
-            memory = [service.memory]
+            for answers in range(50, load.warm_up_answers + 1, 50):
+                wait_for(partial(answered, answers))
             end = time.monotonic() + load.overload_seconds
             while time.monotonic() < end:
                 crowd.gone.wait(1)
@@ -102,13 +112,14 @@ def test_ten_times_as_much_as_it_can_do_is_refused_and_takes_no_memory(tmp_path:
         for each in asking:
             each.result()
         print(
-            f"answered {len(crowd.answered)}, refused {dict(crowd.refused)}, MB {[size >> 20 for size in memory[::5]]}"
+            f"answered {len(crowd.answered)}, refused {dict(crowd.refused)}, "
+            f"MB at most {max(before) >> 20} before, then {[size >> 20 for size in memory[::5]]}"
         )
         assert len(crowd.answered) > load.warm_up_answers
         assert all(crowd.answered)
         assert set(crowd.refused) == {(429, True)}
         assert crowd.refused[429, True] > (TIMES - 3) * len(crowd.answered)
-        assert max(memory) - min(memory) <= 0.05 * memory[0]
+        assert max(memory) <= 1.05 * max(before)
         wait_for(lambda: client.at_rest() is None)
 
 
