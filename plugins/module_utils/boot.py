@@ -37,6 +37,8 @@ BLOCK = "boot/grub/grubenv"
 STATE = "var/lib/xpu-fleet/kernel"
 #: The kernel that ran when something was changed here for the first time: where a rollback goes.
 ORIGIN = f"{STATE}/origin.json"
+#: The boot in which a trial was confirmed: as long as it lasts, GRUB has not booted the kernel as its default.
+CONFIRMED = f"{STATE}/confirmed"
 #: What a state calls kernels whose entries were made while their initramfs was missing.
 LACKING = "entries without their initramfs"
 UNITS = "etc/systemd/system"
@@ -232,6 +234,7 @@ class Boot:
             "own": (self._root / DROP_IN).exists(),
             "origin": self.origin,
             "trial": self._trial_facts(),
+            "default_untried": bool(self.boot_id) and self._text(CONFIRMED).strip() == self.boot_id,
             "problems": self._problems(),
             "notes": self._notes(),
         }
@@ -545,6 +548,8 @@ class Boot:
         if found["origin"] != wanted["origin"]:
             write_durably(self._root / ORIGIN, (json.dumps({"release": wanted["origin"]}) + "\n").encode())
         self._set_next_entry("")
+        if confirm and self.trial.get("release") == release:
+            write_durably(self._root / CONFIRMED, f"{self.boot_id}\n".encode())
         if ends_trial:
             self._close()
 
@@ -578,7 +583,8 @@ class Boot:
             (self._root / DROP_IN).unlink()
             _sync_directory((self._root / DROP_IN).parent)
         self._set_next_entry("")
-        (self._root / ORIGIN).unlink(missing_ok=True)
+        for path in (ORIGIN, CONFIRMED):
+            (self._root / path).unlink(missing_ok=True)
         self._close()
 
     def _disarm(self) -> None:

@@ -115,6 +115,10 @@ boot:
         - Empty, or C(release), C(origin), C(attempt), C(outcome) and C(explanation) of the trial that is not closed.
         - The outcome is V(armed) before the boot, V(running) in it, V(fell_back) after the node returned.
       type: dict
+    default_untried:
+      description:
+        - Whether this boot was the trial of the kernel that is the default, so that GRUB has not booted it as such.
+      type: bool
     problems:
       description: What stands in the way of a change, a sentence each.
       type: list

@@ -20,6 +20,7 @@ FOUND: dict[str, tuple[dict[str, Any], list[str]]] = {
     # An earlier run came as far as this.
     "kexec-interrupted": ({"kexec": True, "tried": False, "newer": True}, ["default", "reboot", "purge"]),
     "grub-interrupted": ({"kexec": False, "tried": False, "newer": True}, ["default", "purge"]),
+    "unbooted": ({"kexec": False, "tried": False, "newer": False, "untried": True}, ["default", "reboot"]),
     "converged": ({"kexec": True, "tried": False, "newer": False}, ["default"]),
 }
 
@@ -43,7 +44,7 @@ def stand_ins(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("check", [False, True], ids=["run", "check"])
 def test_what_grub_booted_so_far_stays_until_grub_has_booted_the_kernel(tmp_path: Path, check: bool) -> None:
     files = {name: stand_ins(name) for name in ("settle.yml", "boot_default.yml")}
-    after = {"boot": {"kexec": False, "running": "wanted", "trial": {}}}
+    after = {"boot": {"kexec": False, "running": "wanted", "trial": {}, "default_untried": False}}
     files["look.yml"] = [{"name": "Look", "ansible.builtin.set_fact": {"__kernel_look": after}}]
     files["purge.yml"] = [{"name": "Purge", **note("purge")}]
     for name, tasks in files.items():
@@ -51,7 +52,9 @@ def test_what_grub_booted_so_far_stays_until_grub_has_booted_the_kernel(tmp_path
     hosts = {}
     for host, (found, done) in FOUND.items():
         hosts[host] = {
-            "__kernel_look": {"boot": {**after["boot"], "kexec": found["kexec"]}},
+            "__kernel_look": {
+                "boot": {**after["boot"], "kexec": found["kexec"], "default_untried": found.get("untried", False)}
+            },
             "__kernel_superfluous": {"packages": ["newer"] if found["newer"] else []},
             "expected": [step for step in done if not (check and step == "reboot")],
             # Nothing is tried in check mode.

@@ -297,11 +297,13 @@ chmod 755 /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}
 STORIES: dict[str, tuple[str, ...]] = {
     "power": tuple(f"cut-{name}" for name, *_ in MOMENTS[:-1]),
     "controller": tuple(f"kill-{name}" for name, *_ in MOMENTS[:-1]),
-    # A run that goes on after newer kernels began to go has no second reboot: this one starts from the beginning.
+    # A run after a power cut in which the node booted its default has no second reboot: these start anew.
     "power-at-last": ("cut-second",),
     "controller-at-last": ("kill-second",),
     "kernel": ("boot-full", "boot-fills", "no-compiler", "panic", "no-root", "no-network", "damaged"),
-    "later": ("newer-kernel", "apt-locked", "rollback"),
+    "later": ("newer-kernel", "apt-locked"),
+    # From a machine that nobody upgraded: what an upgrade brought, and the role removed, would come back too.
+    "back": ("rollback",),
 }
 
 

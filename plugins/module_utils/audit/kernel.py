@@ -54,6 +54,8 @@ class Kernel(Layer):
         following = facts["next"] or boot.block.variables.get("next_entry") or "none"
         report.compare("kernel for the next boot alone", "none", following)
         report.compare("trial of a kernel", "none", facts["trial"].get("explanation", "none"))
+        booted = "not since its trial" if facts["default_untried"] else "booted"
+        report.compare("boot of GRUB's default as such", "booted", booted)
 
     def _others(self, report: Report, release: str) -> None:
         packages, following = self.node.packages, self.expected.get("metapackages", [])

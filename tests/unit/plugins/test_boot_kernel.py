@@ -453,12 +453,17 @@ def test_a_trial_that_succeeds_is_closed(pinned: Node) -> None:
     assert not pinned.apply("tried", release=NEW)["changed"]
     done = pinned.apply("default", release=NEW, confirm=True)
     assert done["changed"] and pinned.units() == []
-    assert [path.name for path in (pinned.root / STATE).iterdir()] == ["origin.json"]
+    assert sorted(path.name for path in (pinned.root / STATE).iterdir()) == ["confirmed", "origin.json"]
     calls = pinned.calls()
     assert calls[-2:] == ["systemctl stop xpu-fleet-kernel-return.timer", "systemctl daemon-reload"]
     facts = pinned.facts()
     assert facts["trial"] == {} and facts["default"] == NEW and "panic=" not in pinned.menu()
+    assert facts["default_untried"]
     assert not pinned.apply("default", release=NEW, confirm=True)["changed"]
+    pinned.boots(NEW, "boot-3")
+    assert not pinned.facts()["default_untried"]
+    pinned.apply("absent")
+    assert not (pinned.root / STATE).exists()
 
 
 def test_a_timer_that_cannot_be_stopped_is_an_error(pinned: Node) -> None:

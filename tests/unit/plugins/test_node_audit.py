@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES, audit, summary
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.boot import CONFIRMED
 from ansible_collections.xpu.fleet.plugins.module_utils.grub_settings import EnvironmentBlock
 from ansible_collections.xpu.fleet.tests.unit.plugins.aptrepo import SigningKey
 from ansible_collections.xpu.fleet.tests.unit.plugins.audited import (
@@ -131,6 +132,10 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
     "other kernel runs": (edit("/proc/sys/kernel/osrelease", KERNEL, NEWER), "kernel", "running kernel", NEWER),
     "default moved": (
         grub_takes(f"gnulinux-advanced-{UUID}>gnulinux-{NEWER}-advanced-{UUID}"), "kernel", "GRUB's default", NEWER,
+    ),
+    "default not booted": (
+        lambda node: [node.write(f"/{path}", "boot-2\n") for path in ("proc/sys/kernel/random/boot_id", CONFIRMED)],
+        "kernel", "boot of GRUB's default as such", "not since its trial",
     ),
     "default in recovery": (
         grub_takes(f"gnulinux-advanced-{UUID}>gnulinux-{KERNEL}-recovery-{UUID}"),
