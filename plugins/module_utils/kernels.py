@@ -262,5 +262,8 @@ def set_holds(verb: str, packages: Iterable[str], root: Path, lock_timeout: int 
 def complaints(output: str) -> str:
     """Return the errors in what apt or dpkg printed, or the end of it."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith(("E:", "dpkg: error"))]
-    return " / ".join(dict.fromkeys(errors or lines[-8:]))
+    errors = [index for index, line in enumerate(lines) if line.startswith(("E:", "dpkg: error"))]
+    # After a package that it could not process, dpkg says why, and before it, the package's scripts what they met.
+    why = {index + step for index in errors if lines[index].endswith(":") for step in (-2, -1, 1)}
+    shown = sorted(index for index in {*errors, *why} if 0 <= index < len(lines))
+    return " / ".join(dict.fromkeys([lines[index] for index in shown] or lines[-8:]))

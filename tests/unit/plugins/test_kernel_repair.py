@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.kernels import CommandError, damaged_files
+from ansible_collections.xpu.fleet.plugins.module_utils.kernels import CommandError, complaints, damaged_files
 from ansible_collections.xpu.fleet.plugins.modules import kernel_repair
 from ansible_collections.xpu.fleet.plugins.modules.kernel_repair import LISTS
 from ansible_collections.xpu.fleet.tests.unit.plugins.module_run import apt_locked
@@ -68,6 +68,29 @@ class Node:
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     monkeypatch.setenv("PATH", f"{tmp_path}/commands:{os.environ['PATH']}")
     return Node(tmp_path)
+
+
+def test_an_error_of_dpkg_is_told_with_what_it_says_about_it() -> None:
+    output = """Reading package lists...
+Removing linux-image-6.2.0-26-generic (6.2.0-26.26) ...
+
+run-parts: executing /etc/kernel/postrm.d/zz-update-grub
+grub-probe: error: cannot find a device for the root (is /dev mounted?).
+run-parts: /etc/kernel/postrm.d/zz-update-grub exited with return code 1
+dpkg: error processing package linux-image-6.2.0-26-generic (--remove):
+ installed linux-image-6.2.0-26-generic package post-removal script subprocess returned error exit status 1
+Errors were encountered while processing:
+ linux-image-6.2.0-26-generic
+E: Sub-process /usr/bin/dpkg returned an error code (1)
+"""
+    assert complaints(output).split(" / ") == [
+        "grub-probe: error: cannot find a device for the root (is /dev mounted?).",
+        "run-parts: /etc/kernel/postrm.d/zz-update-grub exited with return code 1",
+        "dpkg: error processing package linux-image-6.2.0-26-generic (--remove):",
+        "installed linux-image-6.2.0-26-generic package post-removal script subprocess returned error exit status 1",
+        "E: Sub-process /usr/bin/dpkg returned an error code (1)",
+    ]
+    assert complaints("a\nb\n") == "a / b"
 
 
 def test_a_whole_kernel_is_left_alone(node: Node) -> None:
