@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.kernels import CommandError, complaints, damaged_files
 from ansible_collections.xpu.fleet.plugins.modules import kernel_repair
-from ansible_collections.xpu.fleet.plugins.modules.kernel_repair import LISTS
 from ansible_collections.xpu.fleet.tests.unit.plugins.module_run import apt_locked
 
 RELEASE = "5.19.0-41-generic"
 IMAGE, MODULES = f"linux-image-{RELEASE}", f"linux-modules-{RELEASE}"
+LISTS = ("modules.dep", "modules.dep.bin", "modules.alias", "modules.alias.bin")
 PACKAGES = {IMAGE: "5.19.0-41.42", MODULES: "5.19.0-41.42", "linux-absent": "1"}
 
 COMMANDS = {
