@@ -14,9 +14,19 @@ from pathlib import Path
 
 #: What a kernel's packages hold, as their names say it between "linux-" and the release.
 _PARTS = "image|headers|modules|tools|cloud-tools|buildinfo|objects|signatures|kbuild|config|lib-rust"
+#: Before that stands what the headers and tools that several kernels share are built for: "hwe-6.5-", "oem-6.5-",
+#: "lowlatency-hwe-6.5-", "nvidia-6.5-", "intel-iotg-".
 _PACKAGE = re.compile(
-    rf"^linux-(?:hwe-[\d.]+-|hwe-edge-[\d.]+-)?(?:{_PARTS})-(?:[a-z][a-z0-9+]*-|\d+-(?:open-|server-)*(?=\d))*?"
-    r"(?P<release>\d+\.\d+\.\d+[-+.~][\w.+~-]*?)(?:-(?:unsigned|dbg|dbgsym))?$"
+    rf"^linux-(?:(?!(?:firmware|source|doc)-)[a-z][a-z0-9+]*-(?:\d+(?:\.\d+)*-)?)*?"
+    rf"(?:{_PARTS})-(?:[a-z][a-z0-9+]*-|\d+-(?:open-|server-)*(?=\d))*?"
+    r"(?P<release>\d+\.\d+\.\d+(?:[-+.~][\w.+~-]*?)?)(?:-(?:unsigned|dbg|dbgsym))?$"
+)
+#: Metapackages, which follow the newest kernel of a flavour: "linux-generic-hwe-22.04", "linux-image-oem-22.04c",
+#: "linux-headers-aws", "linux-modules-nvidia-535-generic-hwe-22.04", Debian's "linux-image-cloud-amd64".
+_METAPACKAGE = re.compile(
+    r"^linux-(?!(?:firmware|source|doc|base|libc|compiler|kbuild|config|support)-)(?:[a-z0-9+.]+-)*?"
+    r"(?:generic|virtual|lowlatency|oem|aws|azure|gcp|gke|gkeop|ibm|intel|iotg|kvm|nvidia|oracle|raspi|realtime|rt|hwe|amd64|686|arm64)"
+    r"(?:-[a-z0-9+.]+)*$"
 )
 
 
@@ -68,6 +78,11 @@ def release_of(package: str) -> str:
     """
     match = _PACKAGE.match(package)
     return match["release"] if match else ""
+
+
+def is_metapackage(package: str) -> bool:
+    """Tell whether a package's name is that of one which follows the newest kernel of a flavour."""
+    return bool(_METAPACKAGE.match(package)) and not release_of(package)
 
 
 def abi_of(release: str) -> str:
@@ -155,7 +170,11 @@ def objections(
     held: Iterable[str],
     automatic: Iterable[str],
 ) -> list[str]:
-    """Return why a simulated removal must not be carried out."""
+    """Return why a simulated removal must not be carried out.
+
+    A metapackage that goes along depends on a kernel that goes, and would bring it back: that it was installed by hand
+    is no reason to keep it.
+    """
     named, kept, auto = set(wanted), list(protected), set(automatic)
     found = []
     for name in simulation.removed:
@@ -164,7 +183,7 @@ def objections(
             found.append(f"{name} of kernel {owners[0]} would go")
         elif name in held:
             found.append(f"{name}, which is held, would go")
-        elif name not in named and name not in auto:
+        elif name not in named and name not in auto and not is_metapackage(name):
             found.append(f"{name}, which was installed by hand, would go along")
     return found + [f"{name} would be installed" for name in simulation.installed]
 

@@ -14,6 +14,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (
     Version,
     abi_of,
     belongs,
+    is_metapackage,
     is_newer,
     objections,
     release_of,
@@ -77,7 +78,24 @@ def test_versions_are_in_dpkgs_order() -> None:
         ("linux-headers-6.1.0-50-common", "6.1.0-50-common"),
         ("linux-headers-6.12.41+deb13-amd64", "6.12.41+deb13-amd64"),
         ("linux-image-6.8.0-1015-oem", "6.8.0-1015-oem"),
+        ("linux-oem-6.5-headers-6.5.0-1019", "6.5.0-1019"),
+        ("linux-oem-6.5-lib-rust-6.5.0-1019-oem", "6.5.0-1019-oem"),
+        ("linux-modules-ipu6-6.5.0-1019-oem", "6.5.0-1019-oem"),
+        ("linux-lowlatency-headers-6.8.0-45", "6.8.0-45"),
+        ("linux-lowlatency-hwe-6.5-headers-6.5.0-17", "6.5.0-17"),
+        ("linux-lowlatency-hwe-6.8-cloud-tools-6.8.0-45", "6.8.0-45"),
+        ("linux-hwe-edge-5.19-headers-5.19.0-20", "5.19.0-20"),
+        ("linux-intel-iotg-headers-5.15.0-1030", "5.15.0-1030"),
+        ("linux-intel-iotg-5.15-tools-5.15.0-1030", "5.15.0-1030"),
+        ("linux-nvidia-6.5-headers-6.5.0-1014", "6.5.0-1014"),
+        ("linux-aws-6.5-headers-6.5.0-1014", "6.5.0-1014"),
+        ("linux-azure-6.5-cloud-tools-6.5.0-1010", "6.5.0-1010"),
+        ("linux-gcp-headers-6.8.0-1010", "6.8.0-1010"),
+        ("linux-image-6.6.0", "6.6.0"),
+        ("linux-headers-6.8.7-060807", "6.8.7-060807"),
         ("linux-image-generic-hwe-22.04", ""),
+        ("linux-oem-22.04c", ""),
+        ("linux-oem-6.5-tools-host", ""),
         ("linux-headers-generic", ""),
         ("linux-image-cloud-amd64", ""),
         ("linux-kbuild-6.1", ""),
@@ -92,6 +110,35 @@ def test_versions_are_in_dpkgs_order() -> None:
 )
 def test_packages_are_told_by_their_names(package: str, release: str) -> None:
     assert release_of(package) == release
+
+
+@pytest.mark.parametrize(
+    ("package", "follows"),
+    [
+        ("linux-generic", True),
+        ("linux-headers-generic-hwe-22.04-edge", True),
+        ("linux-image-virtual-hwe-22.04", True),
+        ("linux-image-extra-virtual", True),
+        ("linux-lowlatency-hwe-22.04", True),
+        ("linux-image-oem-22.04c", True),
+        ("linux-modules-ipu6-oem-22.04c", True),
+        ("linux-modules-nvidia-535-generic-hwe-22.04", True),
+        ("linux-nvidia-6.5", True),
+        ("linux-aws-lts-22.04", True),
+        ("linux-image-cloud-amd64", True),
+        ("linux-image-6.5.0-1019-oem", False),
+        ("linux-oem-6.5-headers-6.5.0-1019", False),
+        ("linux-firmware", False),
+        ("linux-firmware-raspi", False),
+        ("linux-tools-common", False),
+        ("linux-libc-dev", False),
+        ("linux-base", False),
+        ("linux-perf", False),
+        ("libgeneric", False),
+    ],
+)
+def test_metapackages_are_told_by_their_names(package: str, follows: bool) -> None:
+    assert is_metapackage(package) is follows
 
 
 def test_packages_that_kernels_share_belong_to_each() -> None:
@@ -159,6 +206,7 @@ def test_a_simulation_is_read() -> None:
         (["linux-headers-5.19.0-41"], [], "of kernel 5.19.0-41-generic would go"),
         (["wanted", "held"], [], "held, which is held, would go"),
         (["wanted", "by-hand"], [], "by-hand, which was installed by hand, would go along"),
+        (["wanted", "linux-oem-22.04c", "linux-headers-oem-22.04c"], [], ""),
         (["wanted"], ["other"], "other would be installed"),
     ],
 )
@@ -286,7 +334,7 @@ def test_a_kernel_that_this_collection_held_goes(apt: Apt, tmp_path: Path) -> No
     assert f"{image}, which is held, would go" in refused["msg"]
     pins.write_text(pins.read_text() + f"\nPackage: {image}\nPin: version 1\nPin-Priority: 1001\n")
     refused = run_module("kernel_purge", check=True, path=apt.path, **arguments)
-    assert refused["msg"].endswith("are not removed: libauto, which is held, would go")  # that is no kernel's package
+    assert "are not removed: libauto, which is held, would go. " in refused["msg"]  # that is no kernel's package
     apt.install({**dict.fromkeys([*INSTALLED, "libauto"], "install"), image: "hold"})
     done = run_module("kernel_purge", path=apt.path, **arguments)
     assert done["packages"] == GOING and "--allow-change-held-packages" in apt.calls()[-1]
