@@ -126,8 +126,8 @@ def purge(parameters: dict[str, Any], running: str, *, check: bool) -> dict[str,
             against = objections(simulation, wanted, protected, others, automatic)
             if against:
                 raise PurgeError(
-                    f"kernels newer than {newer_than} are not removed: {'; '.join(against)}. Remove these packages, or let apt"
-                    " (apt-mark auto, apt-mark unhold); kernel_purge: false keeps the kernels."
+                    f"kernels newer than {newer_than} are not removed: {'; '.join(against)}. Remove these packages, or"
+                    " let apt (apt-mark auto, apt-mark unhold); kernel_purge: false keeps the kernels."
                 )
         except (CommandError, PurgeError):
             if not (check and unfinished()):
