@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from xpuserve import backends, cli, settings
-from xpuserve.backends.base import Backend
 from xpuserve.bench import WARM_UP_TOKENS, WORDS, Run, Sample
+from xpuserve.engine.backend import Backend
 from xpuserve.engine.prompts import encode_chat
-from xpuserve.engine.request import Message, Request, Sampling
+from xpuserve.engine.request import Message, Request, SamplingParams
 
 
 def main() -> int:
@@ -125,9 +125,9 @@ class Batches(Loop):
         self._runner.drop(key)
 
 
-def greedy(tokens: int) -> Sampling:
+def greedy(tokens: int) -> SamplingParams:
     """As `xpuserve bench` asks."""
-    return Sampling(tokens, temperature=0, ignore_eos=True)
+    return SamplingParams(tokens, temperature=0, ignore_eos=True)
 
 
 def measure(loop: Loop, prompts: Sequence[list[int]], clients: int, tokens: int) -> Run:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from xpuserve.backends.base import Model
 from xpuserve.backends.huggingface import ROOM
-from xpuserve.engine.request import Request, Sampling
+from xpuserve.engine.backend import Model
+from xpuserve.engine.request import Request, SamplingParams
 from xpuserve.engine.runner import Tokens
 from xpuserve.engine.scheduler import Scheduler
 
@@ -26,13 +26,13 @@ PROMPTS = [
 class Alone:
     """What each prompt gets by itself."""
 
-    def __init__(self, generate: Callable[[Sequence[int], Sampling], Tokens]) -> None:
+    def __init__(self, generate: Callable[[Sequence[int], SamplingParams], Tokens]) -> None:
         self._generate = generate
         self._known: dict[tuple[int, ...], list[int]] = {}
 
     def __call__(self, prompt: tuple[int, ...], most: int) -> list[int]:
         if prompt not in self._known:
-            tokens = self._generate(prompt, Sampling(most, temperature=0))
+            tokens = self._generate(prompt, SamplingParams(most, temperature=0))
             self._known[prompt] = [token.id for token in tokens if token]
         return self._known[prompt]
 
@@ -41,10 +41,10 @@ def check(model: Model, alone: Alone, seed: int) -> None:
     """Run one random schedule, and compare every answer, complete or left early, with the one alone."""
     dice = random.Random(seed)  # noqa: S311
     scheduler = Scheduler(
-        model, rows=dice.randint(2, 6), cache_tokens=8192, prefill_tokens=dice.choice([7, 50, ROOM + 44])
+        model, batch_requests=dice.randint(2, 6), batch_tokens=8192, prefill_tokens=dice.choice([7, 50, ROOM + 44])
     )
     left = [
-        Request("", list(prompt), Sampling(TOKENS, temperature=0), lambda event: None)
+        Request("", list(prompt), SamplingParams(TOKENS, temperature=0), lambda event: None)
         for prompt in dice.sample(PROMPTS, 6)
     ]
     answers: dict[Request, list[int]] = {}

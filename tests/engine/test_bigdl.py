@@ -106,7 +106,7 @@ import torch
 from bigdl.llm.ggml.model.llama import llama_cpp
 from bigdl.llm.transformers import AutoModelForCausalLM
 from xpuserve.backends.bigdl import BigDLBackend
-from xpuserve.engine.request import Sampling
+from xpuserve.engine.request import SamplingParams
 
 torch.set_num_threads(1)
 backend = BigDLBackend.__new__(BigDLBackend)
@@ -116,7 +116,7 @@ backend._model = AutoModelForCausalLM.from_pretrained(
 backend._device, backend._stop_ids = "cpu", set()
 prompts, answers = json.load(sys.stdin)
 if not answers:
-    sampling = Sampling(24, temperature=0)
+    sampling = SamplingParams(24, temperature=0)
     told = [[token.id for token in backend.generate(prompt, sampling)] for prompt in prompts]
 else:
     told = []

@@ -21,13 +21,13 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from xpuserve import backends
-from xpuserve.backends.base import EngineError, Part
 from xpuserve.backends.torch import TorchBackend, TorchLlama
 from xpuserve.engine import selftest
+from xpuserve.engine.backend import EngineError, Part
 from xpuserve.engine.prompts import PromptError, encode_chat
-from xpuserve.engine.request import Message, Sampling
+from xpuserve.engine.request import Message, SamplingParams
 from xpuserve.engine.runner import OneAtATime
-from xpuserve.engine.runner import alone as answer
+from xpuserve.engine.runner import run_single as answer
 from xpuserve.engine.scheduler import Scheduler
 from xpuserve.settings import IPEX_LLM_FORMATS, Settings
 
@@ -189,14 +189,14 @@ def test_a_directory_is_loaded_and_answers_in_a_batch_as_alone(directory: Path) 
     assert runner.batching == "on"
     prompt = encode_chat(backend.tokenizer, "tokenizer", [Message("user", "w7 w8")])
     assert prompt == [1, 7, 8, 3]
-    sampling = Sampling(TOKENS, temperature=0)
+    sampling = SamplingParams(TOKENS, temperature=0)
     assert answer(runner, prompt, sampling) == [token.id for token in backend.generate(prompt, sampling)]
     assert backend.tokenizer.decode([7, 0, 8]).split() == ["w7", "w8"]
     second = backend.second_tokenizer()
     assert second is not backend.tokenizer
     assert second.encode("w7 w8", special=False) == backend.tokenizer.encode("w7 w8", special=False)
     assert backend._stop_ids == {0}
-    assert runner._cache_tokens > 0
+    assert runner._batch_tokens > 0
 
 
 def test_the_template_s_refusal_is_the_client_s(directory: Path) -> None:

@@ -42,7 +42,7 @@ class Reply:
         return counted <= tokens and reasons[-1] == reason and not any(reasons[:-1])
 
 
-class Client:
+class LoadClient:
     """Of one service."""
 
     def __init__(self, port: int, model: str) -> None:

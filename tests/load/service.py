@@ -16,7 +16,7 @@ from typing import Any
 from rig.contents import models
 from rig.smollm2 import GGUF_NAME, HF_NAME
 
-from tests.load.client import Client
+from tests.load.client import LoadClient
 
 PACKAGE = Path(__file__).resolve().parents[2] / "roles/inference/files/xpuserve"
 MODEL = "smollm2-135m-instruct"
@@ -55,14 +55,14 @@ class Service:
         self._config.write_text(json.dumps({**base, "model": model, **settings}))
 
     @contextmanager
-    def running(self) -> Iterator[Client]:
+    def running(self) -> Iterator[LoadClient]:
         """Run it until the block ends; yields a client when it is ready. Nothing may have gone wrong that it notes."""
         python = ENVIRONMENTS[self._engine] / "bin/python"
         command = [str(python), "-m", "xpuserve", "serve", "--config", str(self._config)]
         environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONDONTWRITEBYTECODE": "1"}
         with self._journal.open("wb") as journal:
             self._process = subprocess.Popen(command, env=environment, stdout=journal, stderr=journal)
-        client = Client(self._port, MODEL)
+        client = LoadClient(self._port, MODEL)
         try:
             wait_for(lambda: self._process.poll() is not None or client.status("/ready") == 200)
             assert self._process.poll() is None, self.journal[-5000:]

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.load.client import Client, Reply
+from tests.load.client import LoadClient, Reply
 from tests.load.service import Service, wait_for
 
 #: Requests on the device together, and of a queue that is to be full soon.
@@ -59,7 +59,7 @@ def some_text(chance: random.Random) -> str:
 class Crowd:
     """For each answer that has ended, ten more requests come: of ten, one can be served."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: LoadClient) -> None:
         self._client = client
         self._due = threading.Semaphore(TIMES * (ROWS + QUEUE))
         self.gone = threading.Event()
@@ -87,7 +87,7 @@ class Crowd:
 @both
 def test_ten_times_as_much_as_it_can_do_is_refused_and_takes_no_memory(tmp_path: Path, engine: str) -> None:
     load = LOADS[engine]
-    service = Service(tmp_path, engine, batch_rows=ROWS, queue_requests=QUEUE)
+    service = Service(tmp_path, engine, batch_requests=ROWS, queue_requests=QUEUE)
     members = 8 * (ROWS + QUEUE)
     with ThreadPoolExecutor(members) as pool, service.running() as client:
         crowd = Crowd(client)
@@ -122,7 +122,7 @@ def test_ten_times_as_much_as_it_can_do_is_refused_and_takes_no_memory(tmp_path:
         wait_for(lambda: client.at_rest() is None)
 
 
-def leave(client: Client, number: int) -> str:
+def leave(client: LoadClient, number: int) -> str:
     """Ask, and be gone at some time; the result is when."""
     chance = random.Random(number)  # noqa: S311
     when = chance.choice(["asking", "waiting", "reading"])
@@ -144,7 +144,7 @@ def leave(client: Client, number: int) -> str:
 @both
 def test_of_those_who_leave_nothing_stays(tmp_path: Path, engine: str) -> None:
     many = LOADS[engine].leaving
-    service = Service(tmp_path, engine, batch_rows=ROWS, queue_requests=many)
+    service = Service(tmp_path, engine, batch_requests=ROWS, queue_requests=many)
     with ThreadPoolExecutor(6 * ROWS) as pool, service.running() as client:
         assert client.ask("The capital of France is", 8).complete(8)
         wait_for(lambda: client.at_rest() is None)
@@ -163,7 +163,7 @@ def test_of_those_who_leave_nothing_stays(tmp_path: Path, engine: str) -> None:
         assert all(reply.complete(40) and "Paris" in reply.text for reply in together)
 
 
-def ask_until_it_ends(client: Client, replies: list[tuple[int, Reply]], number: int) -> None:
+def ask_until_it_ends(client: LoadClient, replies: list[tuple[int, Reply]], number: int) -> None:
     """Ask again and again, until one request is not answered."""
     chance = random.Random(number)  # noqa: S311
     reply = Reply(status=200)
@@ -209,7 +209,7 @@ def test_keys_change_while_answers_are_under_way(tmp_path: Path) -> None:
         changed.replace(file)
 
     write(old)
-    service = Service(tmp_path, batch_rows=ROWS, api_keys_file=str(file))
+    service = Service(tmp_path, batch_requests=ROWS, api_keys_file=str(file))
     with ThreadPoolExecutor(ROWS) as pool, service.running() as client, ExitStack() as stack:
         client.key = old
         replies = [Reply() for _ in range(ROWS)]
@@ -219,7 +219,7 @@ def test_keys_change_while_answers_are_under_way(tmp_path: Path) -> None:
         assert len(list(pool.map(next, streams))) == ROWS
         write(new)
         service.send(signal.SIGHUP)
-        newcomer = Client(client.port, "")
+        newcomer = LoadClient(client.port, "")
         newcomer.key = new
         wait_for(lambda: newcomer.status("/v1/models") == 200)
         assert client.status("/v1/models") == 401

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Optional
 
 from xpuserve.api.app import Limits
-from xpuserve.backends.base import Backend, EngineError, Tokenizer
+from xpuserve.engine.backend import Backend, EngineError, Tokenizer
 from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Message, Sampling, Token
+from xpuserve.engine.request import Message, SamplingParams, Token
 from xpuserve.engine.runner import Tokens
 
 MODEL = "fake-1b"
@@ -60,7 +60,7 @@ class FakeBackend(Backend):
         self.may_answer = threading.Event()
         self.answering = threading.Event()
         self.closed = threading.Event()
-        self.seen: list[tuple[str, Sampling]] = []
+        self.seen: list[tuple[str, SamplingParams]] = []
         self.threads: set[str] = set()
         self.fake_tokenizer = ByteTokenizer()
 
@@ -71,7 +71,7 @@ class FakeBackend(Backend):
             raise self.load_error
         self.tokenizer = self.fake_tokenizer
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Tokens:
+    def generate(self, prompt: Sequence[int], sampling: SamplingParams) -> Tokens:
         self.threads.add(threading.current_thread().name)
         text = self.tokenizer.decode(prompt)
         self.seen.append((text, sampling))

@@ -18,9 +18,9 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, LIM
 from fastapi.testclient import TestClient
 from xpuserve.api.app import Limits, create_app
 from xpuserve.api.schema import NOT_OFFERED
-from xpuserve.client import Client
+from xpuserve.client import APIClient
 from xpuserve.engine.loop import Engine, QueueFullError
-from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, Sampling
+from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, SamplingParams
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 ANSWER = "Paris is the capital of France."
@@ -118,9 +118,9 @@ def test_the_end_of_an_answer_that_looked_like_a_stop_sequence_is_not_lost(
 
 def test_sampling_reaches_the_engine(client: TestClient, backend: FakeBackend) -> None:
     client.post(CHAT, json=chat(temperature=0, top_p=0.5, seed=7, max_completion_tokens=9, stop="x"))
-    assert backend.seen[-1][1] == Sampling(max_tokens=9, temperature=0, top_p=0.5, seed=7, stop=("x",))
+    assert backend.seen[-1][1] == SamplingParams(max_tokens=9, temperature=0, top_p=0.5, seed=7, stop=("x",))
     client.post(CHAT, json=chat())
-    assert backend.seen[-1][1] == Sampling(max_tokens=40, temperature=1.0, top_p=1.0)
+    assert backend.seen[-1][1] == SamplingParams(max_tokens=40, temperature=1.0, top_p=1.0)
 
 
 def test_the_default_length_is_what_the_context_has_left(client: TestClient, backend: FakeBackend) -> None:
@@ -147,9 +147,9 @@ def test_every_way_of_sampling_reaches_the_engine(client: TestClient, backend: F
         **{"repetition_penalty": 1.5, "presence_penalty": 1.0, "frequency_penalty": -1.0},
     }
     client.post(TEXT, json=text(max_tokens=2, **options))
-    assert backend.seen[-1][1] == Sampling(max_tokens=2, **options)
+    assert backend.seen[-1][1] == SamplingParams(max_tokens=2, **options)
     client.post(TEXT, json=text(max_tokens=2, top_k=-1, temperature=None, n=None))
-    assert backend.seen[-1][1] == Sampling(max_tokens=2)
+    assert backend.seen[-1][1] == SamplingParams(max_tokens=2)
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])
@@ -323,10 +323,10 @@ def test_a_bug_is_a_500_in_the_same_shape(client: TestClient, engine: Engine, mo
 def occupy(engine: Engine, backend: FakeBackend, waiting: int = 0) -> queue.Queue[Event]:
     """Let the engine work on a request that does not end, with others waiting."""
     events: queue.Queue[Event] = queue.Queue()
-    engine.submit(Request("first", list(b"WAIT"), Sampling(31), events.put))
+    engine.submit(Request("first", list(b"WAIT"), SamplingParams(31), events.put))
     assert backend.answering.wait(5)
     for n in range(waiting):
-        engine.submit(Request(f"waiting{n}", list(b"x"), Sampling(1), events.put))
+        engine.submit(Request(f"waiting{n}", list(b"x"), SamplingParams(1), events.put))
     return events
 
 
@@ -347,12 +347,12 @@ def test_a_queue_is_full_by_the_tokens_of_its_prompts_too(backend: FakeBackend) 
     engine = Engine(backend, prompt_format="tokenizer", warm_up=False, queue_tokens=10)
     engine.start()
     events = occupy(engine, backend)
-    engine.submit(Request("longer than the queue", list(b"x" * 11), Sampling(1), events.put))
+    engine.submit(Request("longer than the queue", list(b"x" * 11), SamplingParams(1), events.put))
     with pytest.raises(QueueFullError):
-        engine.submit(Request("later", list(b"x"), Sampling(1), events.put))
+        engine.submit(Request("later", list(b"x"), SamplingParams(1), events.put))
     backend.may_answer.set()
     wait_for(lambda: engine.waiting == 0)
-    requests = [Request(f"{n}", list(b"xxxxxx"), Sampling(1), events.put) for n in range(2)]
+    requests = [Request(f"{n}", list(b"xxxxxx"), SamplingParams(1), events.put) for n in range(2)]
     engine.submit(*requests)  # nothing waits, so the two may though they are more than 10 tokens
     engine.stop(5)
     assert events.qsize() == 31 + 1 + 3 * 2
@@ -399,7 +399,7 @@ def test_prompts_that_are_encoded_have_places_in_the_queue(
 def test_the_time_in_which_a_prompt_is_encoded_counts(
     engine: Engine, backend: FakeBackend, may_encode: threading.Event
 ) -> None:
-    client = TestClient(create_app(engine, MODEL, Limits(CONTEXT, 40, seconds=0.5)))
+    client = TestClient(create_app(engine, MODEL, Limits(CONTEXT, 40, request_timeout=0.5)))
     began = time.monotonic()
     with patch.object(backend.fake_tokenizer, "template", MagicMock()) as template:
         template.format.side_effect = str
@@ -435,7 +435,7 @@ def test_a_client_is_told_when_to_come_back(client: TestClient, engine: Engine, 
 @pytest.mark.parametrize("prompt", ["Where?", "WAIT"])  # waiting for its turn, and under way
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_takes_too_long_ends(engine: Engine, backend: FakeBackend, prompt: str, stream: bool) -> None:
-    client = TestClient(create_app(engine, MODEL, Limits(CONTEXT, 40, seconds=0.2)))
+    client = TestClient(create_app(engine, MODEL, Limits(CONTEXT, 40, request_timeout=0.2)))
     if prompt == "Where?":
         occupy(engine, backend)
     response = client.post(CHAT, json=chat(prompt, stream=stream))
@@ -453,11 +453,11 @@ def test_an_answer_that_takes_too_long_ends(engine: Engine, backend: FakeBackend
 
 def test_an_engine_that_ends_answers_those_who_wait_and_those_who_come(engine: Engine, backend: FakeBackend) -> None:
     events: queue.Queue[Event] = queue.Queue()
-    engine.submit(Request("first", list(b"WAIT EXIT"), Sampling(31), events.put))
-    engine.submit(Request("waiting", list(b"x"), Sampling(1), events.put))
+    engine.submit(Request("first", list(b"WAIT EXIT"), SamplingParams(31), events.put))
+    engine.submit(Request("waiting", list(b"x"), SamplingParams(1), events.put))
     assert events.get(timeout=5) == Piece("P")
     assert events.get(timeout=5) == events.get(timeout=5) == Failed("the engine ended")
-    engine.submit(Request("late", list(b"x"), Sampling(1), events.put))
+    engine.submit(Request("late", list(b"x"), SamplingParams(1), events.put))
     assert events.get(timeout=5) == Failed("the engine ended")
 
 
@@ -503,12 +503,12 @@ def test_not_ready_before_it_is_warm(backend: FakeBackend) -> None:
     assert backend.seen == []
     backend.may_load.set()
     wait_for(lambda: client.get("/ready").status_code == 200)
-    assert backend.seen == [("Hello", Sampling(max_tokens=8, temperature=0))]  # the warm-up
+    assert backend.seen == [("Hello", SamplingParams(max_tokens=8, temperature=0))]  # the warm-up
     engine.stop(5)
 
 
 def test_an_engine_that_hangs_is_not_healthy(engine: Engine, backend: FakeBackend) -> None:
-    client = TestClient(create_app(engine, MODEL, LIMITS, stall_seconds=0.2))
+    client = TestClient(create_app(engine, MODEL, LIMITS, stall_timeout=0.2))
     events = occupy(engine, backend)
     for path in ("/health", "/ready"):
         wait_for(lambda path=path: client.get(path).status_code == 503)  # type: ignore[misc]
@@ -548,7 +548,7 @@ def cancelled(engine: Engine) -> bool:
 
 
 def pieces(url: str, body: dict[str, Any]) -> Generator[str, None, None]:
-    with closing(Client(url).events(body)) as events:
+    with closing(APIClient(url).events(body)) as events:
         yield from (event.text for event in events if event.text)
 
 
@@ -566,7 +566,7 @@ def test_a_client_that_leaves_a_stream_stops_the_engine(url: str, engine: Engine
 
 def test_a_client_that_leaves_while_it_waits_is_never_served(url: str, engine: Engine, backend: FakeBackend) -> None:
     occupy(engine, backend)
-    connection = Client(url)._connect()
+    connection = APIClient(url)._connect()
     connection.request("POST", CHAT, json.dumps(chat("LEFT")), {"Content-Type": "application/json"})
     wait_for(lambda: engine.waiting == 1)
     connection.close()

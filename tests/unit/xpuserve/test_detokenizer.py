@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import ByteTokenizer
-from xpuserve.engine.answer import Answer
 from xpuserve.engine.detokenizer import Detokenizer
-from xpuserve.engine.request import Event, Piece, Request, Sampling, Token
+from xpuserve.engine.generation import Generation
+from xpuserve.engine.request import Event, Piece, Request, SamplingParams, Token
 from xpuserve.engine.runner import Output
 from xpuserve.metrics import Metrics
 
@@ -101,8 +101,8 @@ def test_a_character_after_bytes_that_are_none_comes_whole() -> None:
 
 def test_log_probabilities_go_with_the_text_after_bytes_that_are_no_character() -> None:
     events: list[Event] = []
-    request = Request("r", [1], Sampling(100, logprobs=0), events.append)
-    answer = Answer(request, Detokenizer(ByteTokenizer().decode, ("END",)), Metrics())
+    request = Request("r", [1], SamplingParams(100, logprobs=0), events.append)
+    answer = Generation(request, Detokenizer(ByteTokenizer().decode, ("END",)), Metrics())
     written = [0xF0] * 20 + list(b"ab END")
     assert answer.take(Output(request, [Token(token, -1.0) for token in written])) == "stop"
     told = [token for event in events if isinstance(event, Piece) for token in event.tokens]

@@ -47,7 +47,7 @@ def test_completions_are_as_documented(
     assert ask("x" * 70000) == 413
     assert ask("EARLY") == 500
     assert check(document, client.post(path, json={**body(), "model": "x"}), path) == 404
-    hurried = TestClient(create_app(engine, MODEL, Limits(LIMITS.context_length, 40, seconds=0.1)))
+    hurried = TestClient(create_app(engine, MODEL, Limits(LIMITS.context_length, 40, request_timeout=0.1)))
     occupy(engine, backend)
     assert check(document, hurried.post(path, json=body()), path) == 504
     engine.abort(Failed("it stops", code="shutting_down"))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from xpuserve.backends.families import alone_because
+from xpuserve.backends.families import unbatchable_reason
 
 LLAMA = "transformers.models.llama.modeling_llama"
 OWN = "transformers_modules.model.modeling_llama"
@@ -40,13 +40,13 @@ def config(**options: Any) -> SimpleNamespace:
 
 @pytest.mark.parametrize("options", BATCHED.values(), ids=BATCHED)
 def test_what_looks_at_each_token_s_own_position_is_batched(options: dict[str, Any]) -> None:
-    assert alone_because(LLAMA, config(**options), 4096) == ""
+    assert unbatchable_reason(LLAMA, config(**options), 4096) == ""
 
 
 @pytest.mark.parametrize(("options", "reason"), ALONE.values(), ids=ALONE)
 def test_what_does_not_is_served_one_at_a_time(options: dict[str, Any], reason: str) -> None:
-    assert reason in alone_because(LLAMA, config(**options), 4096)
+    assert reason in unbatchable_reason(LLAMA, config(**options), 4096)
 
 
 def test_code_that_comes_with_a_model_is_served_one_at_a_time() -> None:
-    assert alone_because(OWN, config(), 4096) == "the model's code is its own"
+    assert unbatchable_reason(OWN, config(), 4096) == "the model's code is its own"

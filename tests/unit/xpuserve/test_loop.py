@@ -21,7 +21,7 @@ from fastapi.testclient import TestClient
 from openai import OpenAI
 from xpuserve.api.app import create_app
 from xpuserve.engine.loop import FAILED_STEPS, Engine
-from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, Sampling
+from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, SamplingParams
 from xpuserve.engine.runner import TooLargeError
 
 TOKENIZER = TinyTokenizer()
@@ -63,7 +63,7 @@ class Asked(Request):
     def __init__(self, prompt: str, most: int = 20, **sampling: Any) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
         ids = TOKENIZER.encode(prompt, special=False)
-        super().__init__(prompt, ids, Sampling(most, temperature=0, **sampling), self.events.put)
+        super().__init__(prompt, ids, SamplingParams(most, temperature=0, **sampling), self.events.put)
 
     def outcome(self) -> tuple[str, Event]:
         """The whole text, and what ended it."""

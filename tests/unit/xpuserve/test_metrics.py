@@ -11,7 +11,7 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_api import occupy
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from xpuserve.engine.loop import Engine
-from xpuserve.engine.request import Failed, Request, Sampling, Times
+from xpuserve.engine.request import Failed, Request, SamplingParams, Times
 from xpuserve.metrics import CONTENT_TYPE, Metrics
 
 CHAT = "/v1/chat/completions"
@@ -76,7 +76,7 @@ def test_of_several_answers_to_a_prompt_the_longest_is_counted_when_all_are_comp
     metrics = Metrics("m", 100)
     prompts = [[1], [1]]
     together = [
-        Request(f"r{n}", prompts[n // 3], Sampling(50), lambda event: None, times=Times(tokens=tokens))
+        Request(f"r{n}", prompts[n // 3], SamplingParams(50), lambda event: None, times=Times(tokens=tokens))
         for n, tokens in enumerate((10, 40, 20, 5))
     ]
     for each in together:
@@ -109,7 +109,7 @@ def test_what_runs_and_waits(client: TestClient, engine: Engine, backend: FakeBa
 
 def test_a_request_that_leaves_the_queue_is_counted_once(engine: Engine, backend: FakeBackend) -> None:
     occupy(engine, backend)
-    request = Request("r", [1], Sampling(1), lambda event: None)
+    request = Request("r", [1], SamplingParams(1), lambda event: None)
     engine.submit(request)
     engine.cancel(request)
     engine.cancel(request)
@@ -138,7 +138,7 @@ def test_what_clients_write_makes_no_new_series(client: TestClient) -> None:
 def test_times_are_where_they_belong() -> None:
     metrics = Metrics('a "quoted" \\ model\n', 100)
     times = Times(submitted=0.0, started=3.0, first=4.0, last=8.0, tokens=5)
-    request = Request("r", [1] * 20, Sampling(50), lambda event: None, times=times)
+    request = Request("r", [1] * 20, SamplingParams(50), lambda event: None, times=times)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("time.monotonic", lambda: 9.0)
         metrics.over(request, "stop")

@@ -14,7 +14,7 @@ from unittest.mock import MagicMock, patch
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyTokenizer, request
 from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Sampling, Token
+from xpuserve.engine.request import SamplingParams, Token
 from xpuserve.engine.runner import OutOfMemoryError, Output, TooLargeError
 
 
@@ -219,7 +219,7 @@ def test_a_step_without_memory_tells_all_to_come_back(runner: Any, pipeline: Pip
 
 def test_no_more_runs_than_the_cache_has_room_for(backend: Any, pipeline: Pipeline) -> None:
     runner = backend.PipelineRunner(pipeline, 32, 32, 100)
-    assert runner.cache_tokens == 128
+    assert runner.batch_tokens == 128
     first, second = request([1] * 32, 32), request([2], 32)  # 2 blocks each
     runner.add(first)
     assert runner.fits(second)
@@ -258,11 +258,11 @@ class Core:
 def test_a_cache_has_a_limit_by_itself(backend: Any, pipeline: Pipeline, device: str, wanted: int, limit: int) -> None:
     backend.openvino.Core = Core
     model = SimpleNamespace(path="without-weights")
-    settings = SimpleNamespace(batch_rows=1, cache_tokens=wanted, device=device, model=model)
+    settings = SimpleNamespace(batch_requests=1, batch_tokens=wanted, device=device, model=model)
     engine = backend.OpenVINOBackend(settings, 0)
     engine._pipeline = pipeline
     with patch.object(backend.memory, "available", lambda: 10**6):
-        assert engine.runner().cache_tokens == limit
+        assert engine.runner().batch_tokens == limit
     pipeline.step()
     assert pipeline.handles == []
 
@@ -281,9 +281,9 @@ def test_the_cache_of_a_gpu_that_does_not_say_how_much_memory_it_has_has_no_limi
 ) -> None:
     backend.openvino.Core = Core
     monkeypatch.setattr(Core, "tells", False)
-    engine = backend.OpenVINOBackend(SimpleNamespace(batch_rows=1, cache_tokens=0, device="gpu"), 0)
+    engine = backend.OpenVINOBackend(SimpleNamespace(batch_requests=1, batch_tokens=0, device="gpu"), 0)
     engine._pipeline = pipeline
-    assert engine.runner().cache_tokens == 0
+    assert engine.runner().batch_tokens == 0
     assert "no limit" in caplog.text
 
 
@@ -294,7 +294,7 @@ def test_whether_a_batch_answers_as_one_alone_is_found_out(
     backend: Any, pipeline: Pipeline, rows: int, crowd: int, batching: str
 ) -> None:
     pipeline.crowd = crowd
-    engine = backend.OpenVINOBackend(SimpleNamespace(batch_rows=rows, cache_tokens=0, device="gpu"), 0)
+    engine = backend.OpenVINOBackend(SimpleNamespace(batch_requests=rows, batch_tokens=0, device="gpu"), 0)
     engine._pipeline, engine.tokenizer, engine._free_memory = pipeline, TinyTokenizer(), lambda: 10**9
     runner = engine.runner()
     assert runner.batching == batching
@@ -312,28 +312,28 @@ def test_every_way_of_sampling_reaches_the_library(backend: Any) -> None:
         **{"temperature": 0.5, "top_p": 0.4, "top_k": 5, "min_p": 0.1, "ignore_eos": True},
         **{"repetition_penalty": 1.5, "presence_penalty": 1.0, "frequency_penalty": -1.0},
     }
-    config = engine._config(Sampling(9, seed=-1, **options))
+    config = engine._config(SamplingParams(9, seed=-1, **options))
     assert {name: getattr(config, name) for name in options} == options
     assert (config.max_new_tokens, config.stop_token_ids, config.do_sample) == (9, set(), True)
     assert config.rng_seed == 2**32 - 1
-    config = engine._config(Sampling(9, temperature=5e-324, top_p=5e-324, min_p=1 - 1e-16))
+    config = engine._config(SamplingParams(9, temperature=5e-324, top_p=5e-324, min_p=1 - 1e-16))
     narrow = [struct.unpack("f", struct.pack("f", number))[0] for number in (config.temperature, config.top_p)]
     assert all(number > 0 for number in narrow)
     assert struct.unpack("f", struct.pack("f", config.min_p))[0] < 1
-    config = engine._config(Sampling(9, temperature=0))
+    config = engine._config(SamplingParams(9, temperature=0))
     assert (config.do_sample, config.stop_token_ids) == (False, {2})
 
 
 def test_what_the_model_s_own_configuration_says_of_sampling_does_not_count(backend: Any) -> None:
-    config = backend.PipelineRunner(Pipeline(), 8, 32)._config(Sampling(9, top_k=0))
+    config = backend.PipelineRunner(Pipeline(), 8, 32)._config(SamplingParams(9, top_k=0))
     assert (config.top_k, config.stop_strings, config.num_beams, config.min_new_tokens) == (2**64 - 1, set(), 1, 0)
     assert (config.eos_token_id, config.stop_token_ids) == (2, {2})
 
 
 def test_how_much_the_pipeline_takes(backend: Any) -> None:
-    settings = SimpleNamespace(batch_rows=0, cache_tokens=1001, prefill_tokens=100, device="gpu")
+    settings = SimpleNamespace(batch_requests=0, batch_tokens=1001, prefill_tokens=100, device="gpu")
     config = backend.OpenVINOBackend(settings, 0)._scheduler()
     assert (config.max_num_seqs, config.max_num_batched_tokens, config.num_kv_blocks) == (32, 132, 63)
     assert config.enable_prefix_caching is True
-    settings.batch_rows = 4
+    settings.batch_requests = 4
     assert backend.OpenVINOBackend(settings, 0)._scheduler().max_num_seqs == 4

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy
 import pytest
-from xpuserve.engine.request import Sampling
+from xpuserve.engine.request import SamplingParams
 from xpuserve.engine.sampler import LogitsError, Sampler
 
 LOGITS = numpy.array([1, 3, 2, -1, 0], numpy.float32)
@@ -14,13 +14,13 @@ LOGITS = numpy.array([1, 3, 2, -1, 0], numpy.float32)
 def draw(logits: Any = LOGITS, count: int = 400, **sampling: Any) -> Counter[int]:
     """How often each token is chosen as the first of an answer."""
     return Counter(
-        Sampler(Sampling(1, **{"seed": seed, **sampling}), prompt=[])(numpy.asarray(logits, numpy.float32)).id
+        Sampler(SamplingParams(1, **{"seed": seed, **sampling}), prompt=[])(numpy.asarray(logits, numpy.float32)).id
         for seed in range(count)
     )
 
 
 def answer(count: int, prompt: tuple[int, ...] = (), **sampling: Any) -> list[int]:
-    sampler = Sampler(Sampling(count, **{"temperature": 0, **sampling}), prompt)
+    sampler = Sampler(SamplingParams(count, **{"temperature": 0, **sampling}), prompt)
     return [sampler(LOGITS).id for _ in range(count)]
 
 
@@ -74,7 +74,7 @@ def test_of_a_whole_vocabulary_top_p_keeps_what_sorting_all_of_it_keeps(spread: 
 @pytest.mark.parametrize("count", [1, 20])
 def test_the_likeliest_are_named_in_order(count: int) -> None:
     logits = numpy.random.default_rng(5).normal(0, 3, 32000).round(1).astype(numpy.float32)
-    named = Sampler(Sampling(1, temperature=0, logprobs=count), prompt=[])(logits).top
+    named = Sampler(SamplingParams(1, temperature=0, logprobs=count), prompt=[])(logits).top
     assert [token for token, _ in named] == list(numpy.argsort(-logits, kind="stable")[:count])
 
 

@@ -16,11 +16,11 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import (
     expected,
     request,
 )
-from xpuserve.backends.base import EngineError
 from xpuserve.engine import selftest
+from xpuserve.engine.backend import EngineError
 from xpuserve.engine.batch import Batch, Prefill
 from xpuserve.engine.prefix import CONVERSATIONS, LEAST_TOKENS, PrefixCache
-from xpuserve.engine.request import Request, Sampling
+from xpuserve.engine.request import Request, SamplingParams
 from xpuserve.engine.runner import OutOfMemoryError
 from xpuserve.engine.sampler import LogitsError, Sampler
 from xpuserve.engine.scheduler import Scheduler
@@ -41,7 +41,9 @@ class Run:
 
     def __init__(self, model: Optional[TinyModel] = None, **limits: int) -> None:
         self.model = model or TinyModel()
-        self.scheduler = Scheduler(self.model, **{"rows": 8, "cache_tokens": 10000, "prefill_tokens": 16, **limits})
+        self.scheduler = Scheduler(
+            self.model, **{"batch_requests": 8, "batch_tokens": 10000, "prefill_tokens": 16, **limits}
+        )
         self.answers: dict[Request, list[int]] = {}
         self.errors: dict[Request, Exception] = {}
         self.running: list[Request] = []
@@ -89,8 +91,12 @@ def is_right(run: Run, each: Request) -> bool:
 @pytest.mark.parametrize("seed", range(200))
 def test_whatever_comes_and_goes_every_answer_is_that_of_its_prompt_alone(seed: int) -> None:
     dice = random.Random(seed)  # noqa: S311
-    run = Run(rows=dice.randint(2, 8), cache_tokens=dice.choice([200, 10000]), prefill_tokens=dice.choice([1, 5, 64]))
-    run.model.most_cells = run.scheduler._batch_tokens  # of which a copy alone has no more
+    run = Run(
+        batch_requests=dice.randint(2, 8),
+        batch_tokens=dice.choice([200, 10000]),
+        prefill_tokens=dice.choice([1, 5, 64]),
+    )
+    run.model.most_cells = run.scheduler._running_tokens  # of which a copy alone has no more
     begun = [[dice.randrange(VOCABULARY) for _ in range(30)] for _ in range(2)]  # that several prompts share
     left = [
         request(
@@ -128,7 +134,7 @@ def test_each_row_has_its_own_generator() -> None:
 
 
 def test_no_more_rows_than_may() -> None:
-    run = Run(rows=2)
+    run = Run(batch_requests=2)
     run.add(request(LONG), request(OTHER))
     assert not run.scheduler.fits(request([1]))
     run.drop(run.running[0])
@@ -136,7 +142,7 @@ def test_no_more_rows_than_may() -> None:
 
 
 def test_no_more_rows_than_the_cache_holds_with_their_padding_when_all_are_as_long_as_they_may_get() -> None:
-    run = Run(cache_tokens=4 * (100 + ROOM))  # of which former conversations have a quarter
+    run = Run(batch_tokens=4 * (100 + ROOM))  # of which former conversations have a quarter
     run.add(request([1] * 50, 50), request([1], 1))
     assert run.scheduler.fits(request([1], 1))  # 3 rows of 100, with their room
     run.add(request([1], 1))
@@ -144,7 +150,7 @@ def test_no_more_rows_than_the_cache_holds_with_their_padding_when_all_are_as_lo
 
 
 def test_a_request_that_is_larger_than_the_cache_is_served_alone() -> None:
-    run = Run(cache_tokens=20)
+    run = Run(batch_tokens=20)
     large = request(LONG, 30)
     run.answer(large)
     assert is_right(run, large)
@@ -363,7 +369,7 @@ def test_a_row_without_a_token_to_choose_fails_alone_and_leaves_nothing_to_other
 
 
 def test_how_full_the_cache_is() -> None:
-    run = Run(cache_tokens=1000, prefill_tokens=100)
+    run = Run(batch_tokens=1000, prefill_tokens=100)
     assert run.scheduler.cache_usage == 0
     run.add(request(LONG), request(OTHER))
     run.step()
@@ -375,10 +381,10 @@ def test_how_full_the_cache_is() -> None:
     assert run.scheduler.cache_usage == 0
 
 
-SERVED = selftest.Served(rows=8, cache_tokens=10000, prefill_tokens=100, context_length=1000)
+SERVED = selftest.Served(batch_requests=8, batch_tokens=10000, prefill_tokens=100, context_length=1000)
 
 
-def generate(prompt: Any, sampling: Sampling, model: Optional[TinyModel] = None) -> Any:
+def generate(prompt: Any, sampling: SamplingParams, model: Optional[TinyModel] = None) -> Any:
     model = model or TinyModel()
     choose = Sampler(sampling, prompt)
     batch = Batch(model)
@@ -482,7 +488,7 @@ def test_a_model_that_answers_otherwise_in_a_batch_is_found(
     ("model", "error"), [(NaN, LogitsError), (Infinite, LogitsError), (Zero, EngineError), (Broken, RuntimeError)]
 )
 def test_a_model_that_gives_garbage_alone_too_is_not_served(model: type[TinyModel], error: type[Exception]) -> None:
-    def garbage(prompt: Any, sampling: Sampling) -> Any:
+    def garbage(prompt: Any, sampling: SamplingParams) -> Any:
         return generate(prompt, sampling, model())
 
     with pytest.raises(error):
@@ -492,7 +498,7 @@ def test_a_model_that_gives_garbage_alone_too_is_not_served(model: type[TinyMode
 @pytest.mark.parametrize("rows", [2, 5, 8, 16])
 def test_as_many_rows_are_tested_as_are_served_and_a_prompt_of_several_parts(rows: int) -> None:
     model = TinyModel()
-    assert selftest.agrees(generate, model, TinyTokenizer(), replace(SERVED, rows=rows))
+    assert selftest.agrees(generate, model, TinyTokenizer(), replace(SERVED, batch_requests=rows))
     assert max(seen for seen, _ in model.steps) == rows
     parts = [tokens for _, tokens in model.steps if tokens > selftest.CHUNK]
     assert parts == [SERVED.prefill_tokens]
@@ -504,7 +510,7 @@ def test_the_test_takes_no_more_memory_than_rows_will(tokens: int) -> None:
     longest = max(map(len, selftest.TEXTS)) + selftest.TOKENS + ROOM
     model = TinyModel()
     model.most_cells = max(tokens, longest)  # one row always has room
-    assert selftest.agrees(generate, model, TinyTokenizer(), replace(SERVED, rows=16, cache_tokens=tokens))
+    assert selftest.agrees(generate, model, TinyTokenizer(), replace(SERVED, batch_requests=16, batch_tokens=tokens))
 
 
 @pytest.mark.parametrize("context", [16, 40])

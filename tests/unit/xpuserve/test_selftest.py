@@ -18,8 +18,8 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_scheduler import (
     Zero,
 )
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyModel, TinyTokenizer
-from xpuserve.backends.base import EngineError
 from xpuserve.engine import selftest
+from xpuserve.engine.backend import EngineError
 from xpuserve.engine.request import Token
 from xpuserve.engine.sampler import LogitsError
 from xpuserve.engine.scheduler import Scheduler
@@ -28,7 +28,7 @@ ROWS = 8
 
 
 def scheduler(model: type[TinyModel]) -> Scheduler:
-    return Scheduler(model(), rows=ROWS, cache_tokens=10**6, prefill_tokens=100)
+    return Scheduler(model(), batch_requests=ROWS, batch_tokens=10**6, prefill_tokens=100)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ class Blind(Scheduler):
 
 
 def test_probabilities_that_are_no_numbers_are_found() -> None:
-    runner = Blind(TinyModel(), rows=ROWS, cache_tokens=10**6, prefill_tokens=100)
+    runner = Blind(TinyModel(), batch_requests=ROWS, batch_tokens=10**6, prefill_tokens=100)
     with pytest.raises(EngineError, match="no numbers"):
         selftest.runs_agree(runner, TinyTokenizer(), ROWS)
 

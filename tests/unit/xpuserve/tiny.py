@@ -11,8 +11,8 @@ from typing import Any, Optional
 
 import numpy
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import ByteTokenizer
-from xpuserve.backends.base import Backend, Model, Part
-from xpuserve.engine.request import Event, Request, Sampling
+from xpuserve.engine.backend import Backend, Model, Part
+from xpuserve.engine.request import Event, Request, SamplingParams
 from xpuserve.engine.runner import OutOfMemoryError
 from xpuserve.engine.scheduler import Scheduler
 
@@ -114,7 +114,7 @@ def request(prompt: Sequence[int], most: int = 10, name: str = "r", **sampling: 
     def deliver(event: Event) -> None:
         pass
 
-    return Request(name, list(prompt), Sampling(most, **{"temperature": 0, **sampling}), deliver)
+    return Request(name, list(prompt), SamplingParams(most, **{"temperature": 0, **sampling}), deliver)
 
 
 class TinyTokenizer(ByteTokenizer):
@@ -146,4 +146,4 @@ class TinyBackend(Backend):
         return self.second
 
     def runner(self) -> Scheduler:
-        return Scheduler(self.model, rows=4, cache_tokens=10**8, prefill_tokens=16)
+        return Scheduler(self.model, batch_requests=4, batch_tokens=10**8, prefill_tokens=16)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Optional
 
-from xpuserve.client import Client, ClientError
+from xpuserve.client import APIClient, ClientError
 
 NOTES = """\
 what is measured:
@@ -114,7 +114,7 @@ class Run:
 class Bench:
     """Asks one server."""
 
-    def __init__(self, client: Client, load: Load, seed: int) -> None:
+    def __init__(self, client: APIClient, load: Load, seed: int) -> None:
         self.load = load
         self._client = client
         self._random = random.Random(seed)  # noqa: S311 - no secret
@@ -216,7 +216,7 @@ class Bench:
 
 
 def run(
-    client: Client,
+    client: APIClient,
     model: Optional[str],
     clients: Sequence[int],
     *,

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from xpuserve.client import Client, ClientError
+from xpuserve.client import APIClient, ClientError
 
 HELP = """\
 /new     begin a new conversation
@@ -35,7 +35,7 @@ def run(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # models write characters that not every terminal has
     try:
-        client = Client(url, key)
+        client = APIClient(url, key)
         body = {"model": model or client.first_model(), **options}
         history = [{"role": "system", "content": system}] if system else []
         if once is not None:
@@ -51,7 +51,7 @@ def run(
     return 0
 
 
-def converse(client: Client, body: dict[str, Any], system: list[dict[str, str]]) -> None:
+def converse(client: APIClient, body: dict[str, Any], system: list[dict[str, str]]) -> None:
     """Ask and answer until Ctrl-D or 'exit'; the model sees the whole conversation each time."""
     print(f"{body['model']} at {client.url}. Ctrl-C stops an answer; Ctrl-D or 'exit' leaves; /help says more.")
     history = system
@@ -110,7 +110,7 @@ def questions_kept() -> Iterator[None]:
             readline.write_history_file(path)
 
 
-def ask(client: Client, body: dict[str, Any], messages: list[dict[str, str]]) -> list[dict[str, str]]:
+def ask(client: APIClient, body: dict[str, Any], messages: list[dict[str, str]]) -> list[dict[str, str]]:
     """Print the answer to a conversation, whose oldest turns are forgotten until the rest fits the model's context.
 
     The result is the conversation with the answer, without the question if nothing of an answer came.
@@ -127,7 +127,7 @@ def ask(client: Client, body: dict[str, Any], messages: list[dict[str, str]]) ->
             return [*messages, {"role": "assistant", "content": answer}] if answer else messages[:-1]
 
 
-def print_answer(client: Client, body: dict[str, Any], *, speed: bool = False) -> str:
+def print_answer(client: APIClient, body: dict[str, Any], *, speed: bool = False) -> str:
     """Print an answer as it comes, and then how fast it was; Ctrl-C ends it early. The result is the text that came."""
     text, tokens, times = "", 0, [time.monotonic()]
     with closing(client.events(body)) as events:

@@ -185,7 +185,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     if key is None:
         return 2
     try:
-        server = client.Client(arguments.url, key)
+        server = client.APIClient(arguments.url, key)
     except client.ClientError as error:
         return _error(str(error), 2)
     return bench.run(

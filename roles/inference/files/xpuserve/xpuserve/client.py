@@ -37,7 +37,7 @@ class Event(NamedTuple):
     finished: bool = False  # nothing but token counts follows
 
 
-class Client:
+class APIClient:
     """An OpenAI-compatible server. Every request has a connection of its own, so threads may share a client."""
 
     def __init__(self, url: str, key: str = "", timeout: float = TIMEOUT_SECONDS) -> None:

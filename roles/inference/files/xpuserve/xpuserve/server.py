@@ -39,8 +39,8 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, engine: Engine, settings: Settings) -> None:
         super().__init__(config)
         self._engine = engine
-        self._stall_seconds = settings.stall_timeout
-        self._drain_seconds = settings.stop_timeout
+        self._stall_timeout = settings.stall_timeout
+        self._stop_timeout = settings.stop_timeout
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server."""
@@ -54,17 +54,17 @@ class Server(uvicorn.Server):
         systemd.notify("STOPPING=1")
         stopped = Failed("the server is shutting down", code="shutting_down")
         self._engine.drain(stopped)
-        asyncio.get_running_loop().call_later(self._drain_seconds, self._engine.abort, stopped)
+        asyncio.get_running_loop().call_later(self._stop_timeout, self._engine.abort, stopped)
         await super().shutdown(sockets)
 
     async def _keep_watch(self, interval: float) -> None:
         hangs = False
         while True:
-            before, hangs = hangs, self._engine.stalled_seconds > self._stall_seconds
+            before, hangs = hangs, self._engine.stalled_seconds > self._stall_timeout
             if not hangs:
                 systemd.notify("WATCHDOG=1", wait=False)
             elif not before:
-                log.error("the engine has work, and no step has ended for %g s", self._stall_seconds)
+                log.error("the engine has work, and no step has ended for %g s", self._stall_timeout)
             await asyncio.sleep(interval)
 
 
@@ -100,7 +100,7 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
         on_failed=on_failed,
     )
     limits = Limits(settings.model.context_length, settings.max_tokens_default, settings.request_timeout)
-    app = create_app(engine, settings.model.name, limits, keys, stall_seconds=settings.stall_timeout)
+    app = create_app(engine, settings.model.name, limits, keys, stall_timeout=settings.stall_timeout)
     close = settings.stop_timeout + CLOSE_SECONDS
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=close)
     server = Server(config, engine, settings)

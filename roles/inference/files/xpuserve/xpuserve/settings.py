@@ -10,6 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from xpuserve import weights
 
+# What may wait, as requests and as tokens of their prompts.
+QUEUE_REQUESTS, QUEUE_TOKENS = 32, 65536
+# A step takes seconds at most, but for one that compiles a GPU's kernels.
+STALL_SECONDS = 300
+
 # Low-bit formats of BigDL-LLM 2.4.0 by device. Its CPU code raises for the others at the first token.
 BIGDL_FORMATS = {
     "cpu": ["sym_int4", "asym_int4", "sym_int5", "asym_int5", "sym_int8", "fp16"],
@@ -45,7 +50,7 @@ class SettingsError(Exception):
     """The configuration cannot be used; the message names the file and each wrong key."""
 
 
-class Model(BaseModel):
+class ModelSettings(BaseModel):
     """The one model that is served."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -60,7 +65,7 @@ class Model(BaseModel):
     revision: str = ""
 
     @model_validator(mode="after")
-    def _remote_code_is_pinned(self) -> Model:
+    def _remote_code_is_pinned(self) -> ModelSettings:
         if self.trust_remote_code and not self.revision:
             raise ValueError("trust_remote_code runs code that comes with the model: pin it with revision")
         return self
@@ -76,18 +81,20 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     api_keys_file: str = ""  # keys that clients need, one a line; without a file, everyone is served
-    model: Model
+    model: ModelSettings
     cache_dir: str = Field(min_length=1)
     threads: int = Field(default=0, ge=0)  # CPU threads of the engine; 0 leaves it to the engine
     max_tokens_default: int = Field(default=512, ge=1)
     warm_up: bool = True
     request_timeout: int = Field(default=600, ge=0)  # seconds for a whole answer, waiting included; 0 is no limit
-    queue_requests: int = Field(default=32, ge=1)  # that may wait; more are refused
-    stall_timeout: int = Field(default=300, ge=1)  # seconds without a step that ended, after which the engine hangs
+    queue_requests: int = Field(default=QUEUE_REQUESTS, ge=1)  # that may wait; more are refused
+    stall_timeout: int = Field(
+        default=STALL_SECONDS, ge=1
+    )  # seconds without a step that ended, after which the engine hangs
     stop_timeout: int = Field(default=60, ge=1)  # seconds that answers under way have when the service is to end
-    queue_tokens: int = Field(default=65536, ge=1)  # of prompts that may wait
-    batch_rows: int = Field(default=0, ge=0)  # requests that are on the device together; 0 leaves it to the engine
-    cache_tokens: int = Field(default=0, ge=0)  # that their key-value caches hold together; 0 leaves it to the engine
+    queue_tokens: int = Field(default=QUEUE_TOKENS, ge=1)  # of prompts that may wait
+    batch_requests: int = Field(default=0, ge=0)  # requests that are on the device together; 0 leaves it to the engine
+    batch_tokens: int = Field(default=0, ge=0)  # that their key-value caches hold together; 0 leaves it to the engine
     prefill_tokens: int = Field(default=256, ge=1)  # of prompts that are read in one step beside running answers
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from fastapi import Request as HTTPRequest
 from xpuserve.api import errors
 from xpuserve.api.observe import CLIENT_LEFT
 from xpuserve.engine.loop import Engine, QueueFullError
-from xpuserve.engine.request import Event, Failed, Piece, Request, Sampling
+from xpuserve.engine.request import Event, Failed, Piece, Request, SamplingParams
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Answer:
             end.cancel()
             work.cancel()
 
-    def submit(self, choices: Sequence[tuple[list[int], Sampling]], *, continues: bool) -> None:
+    def submit(self, choices: Sequence[tuple[list[int], SamplingParams]], *, continues: bool) -> None:
         """Queue one request for each choice; `continues` says that their texts go on where those of their prompts end.
 
         Raises APIError (429) when too much waits.

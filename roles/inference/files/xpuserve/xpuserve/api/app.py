@@ -23,11 +23,12 @@ from xpuserve.api.auth import RequireKey
 from xpuserve.api.errors import SERVER_ERROR, APIError
 from xpuserve.api.observe import CLIENT_LEFT, Observe
 from xpuserve.api.schema import ChatReply, ChatRequest, CompletionBase, CompletionRequest, Reply
-from xpuserve.engine.loop import STALL_SECONDS, Engine, QueueFullError
+from xpuserve.engine.loop import Engine, QueueFullError
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import Failed, Finished, Piece, TokenText
 from xpuserve.keys import Keys
 from xpuserve.metrics import CONTENT_TYPE
+from xpuserve.settings import STALL_SECONDS
 
 # What a body may be long: more than any text of as many tokens as the context has. A token is four letters where it is
 # long, and JSON may write each of them in six bytes. Without a limit, one client takes the memory, and the tokenizer's
@@ -41,7 +42,7 @@ class Limits:
 
     context_length: int
     max_tokens_default: int
-    seconds: float = 0  # for a whole answer, waiting included; 0 is no limit
+    request_timeout: float = 0  # seconds for a whole answer, waiting included; 0 is no limit
 
 
 def create_app(
@@ -50,11 +51,11 @@ def create_app(
     limits: Limits,
     keys: Optional[Keys] = None,
     *,
-    stall_seconds: float = STALL_SECONDS,
+    stall_timeout: float = STALL_SECONDS,
 ) -> FastAPI:
     """The web application in front of `engine`.
 
-    Without `keys`, everyone who reaches it is served. An engine that ends no step for `stall_seconds` though it has
+    Without `keys`, everyone who reaches it is served. An engine that ends no step for `stall_timeout` though it has
     work is not healthy.
     """
     handlers: dict[Any, Any] = {
@@ -68,7 +69,7 @@ def create_app(
     ]
     app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers, middleware=layers)
     completer = Completer(engine, model, limits)
-    card = document.Model(id=model, created=int(time.time()))
+    card = document.ModelCard(id=model, created=int(time.time()))
     document.complete(app, model)
     page.add(app)
 
@@ -76,7 +77,7 @@ def create_app(
         if not engine.alive:
             return "the engine's thread has ended"
         stalled = engine.stalled_seconds
-        return f"the engine has work, and no step has ended for {stalled:.0f} s" if stalled > stall_seconds else ""
+        return f"the engine has work, and no step has ended for {stalled:.0f} s" if stalled > stall_timeout else ""
 
     @app.get("/health", responses=document.PROBE)
     async def health() -> Response:
@@ -102,7 +103,7 @@ def create_app(
         return document.Models(data=[card])
 
     @app.get("/v1/models/{name:path}", responses={**document.KEY_NEEDED, **document.UNKNOWN_MODEL, **document.FAILED})
-    async def one_model(name: str) -> document.Model:
+    async def one_model(name: str) -> document.ModelCard:
         """The model of that name."""
         completer.check_model(name)
         return card
@@ -153,7 +154,7 @@ class Completer:
             retry = {"Retry-After": errors.RETRY_SECONDS}
             raise APIError(503, "the model is not ready yet", SERVER_ERROR, code="not_ready", headers=retry)
         field = "messages" if reply_type is ChatReply else "prompt"
-        answer = Answer(self._engine, http, self._limits.seconds)
+        answer = Answer(self._engine, http, self._limits.request_timeout)
         try:
             prompts = await self._encoded(encode, body.answers, answer, field)
             choices = []
@@ -169,7 +170,7 @@ class Completer:
             answer.close()
             raise
         reply = reply_type(http.state.request_id, int(time.time()), self._model, include_usage=body.include_usage)
-        usage = Usage(sum(map(len, prompts)))
+        usage = TokenCounts(sum(map(len, prompts)))
         if body.stream:
             chunks = sse.stream(_chunks(answer, len(choices), reply, usage, body.include_usage))
             return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
@@ -230,7 +231,7 @@ class BodyLimit:
         await self._app(scope, limited, send)
 
 
-class Usage:
+class TokenCounts:
     """Token counts of one reply. A prompt counts once, however many answers it gets."""
 
     def __init__(self, prompt: int) -> None:
@@ -247,7 +248,7 @@ class Usage:
         return {"prompt_tokens": self._prompt, "completion_tokens": self._answers, "total_tokens": total}
 
 
-async def _whole(answer: Answer, choices: int, reply: Reply, usage: Usage) -> Response:
+async def _whole(answer: Answer, choices: int, reply: Reply, usage: TokenCounts) -> Response:
     texts, reasons = [""] * choices, [""] * choices
     tokens: list[list[TokenText]] = [[] for _ in range(choices)]
     async for n, event in answer.events():
@@ -265,7 +266,7 @@ async def _whole(answer: Answer, choices: int, reply: Reply, usage: Usage) -> Re
 
 
 async def _chunks(
-    answer: Answer, choices: int, reply: Reply, usage: Usage, include_usage: bool
+    answer: Answer, choices: int, reply: Reply, usage: TokenCounts, include_usage: bool
 ) -> AsyncIterator[dict[str, Any]]:
     for chunk in reply.first_chunks(choices):
         yield chunk

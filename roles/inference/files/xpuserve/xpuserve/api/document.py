@@ -39,7 +39,7 @@ class Ready(Status):
     batching: Optional[Literal["on", "off", "degraded"]]
 
 
-class Model(BaseModel):
+class ModelCard(BaseModel):
     """A model that is served."""
 
     id: str
@@ -52,7 +52,7 @@ class Models(BaseModel):
     """All models that are served."""
 
     object: Literal["list"] = "list"
-    data: list[Model]
+    data: list[ModelCard]
 
 
 class Usage(BaseModel):

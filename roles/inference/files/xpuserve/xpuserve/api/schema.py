@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from xpuserve.engine.request import Message, Sampling, TokenText
+from xpuserve.engine.request import Message, SamplingParams, TokenText
 
 MAX_ANSWERS = 8  # to one prompt
 MAX_PROMPTS = 16  # in one request for completions
@@ -158,7 +158,7 @@ class CompletionBase(BaseModel):
             found |= {"logprobs", "top_logprobs"} if self.alternatives else {"logprobs"}
         return found
 
-    def sampling(self, max_tokens: int, answer: int) -> Sampling:
+    def sampling(self, max_tokens: int, answer: int) -> SamplingParams:
         """How the tokens of the answer of that number are chosen; each answer has a seed of its own."""
         chosen = {name: getattr(self, name) for name in _SAMPLED if getattr(self, name) is not None}
         chosen["top_k"] = max(0, chosen.get("top_k", 0))
@@ -166,10 +166,10 @@ class CompletionBase(BaseModel):
             chosen["seed"] = self.seed + answer
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         bias = tuple((int(token), add) for token, add in (self.logit_bias or {}).items())
-        return Sampling(max_tokens, stop=stop, logit_bias=bias, logprobs=self.alternatives, **chosen)
+        return SamplingParams(max_tokens, stop=stop, logit_bias=bias, logprobs=self.alternatives, **chosen)
 
 
-# The fields of a request that a Sampling has under the same name.
+# The fields of a request that SamplingParams has under the same name.
 _SAMPLED = (
     *("temperature", "top_p", "top_k", "min_p", "ignore_eos"),
     *("repetition_penalty", "presence_penalty", "frequency_penalty"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xpuserve.backends.base import Backend
+    from xpuserve.engine.backend import Backend
     from xpuserve.settings import Settings
 
 

@@ -13,8 +13,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from xpuserve import weights
 from xpuserve.backends import instructions
-from xpuserve.backends.base import Model, Tokenizer
 from xpuserve.backends.huggingface import HFBackend, HFTokenizer, LlamaModel
+from xpuserve.engine.backend import Model, Tokenizer
 
 WEIGHTS_FILE = "model.safetensors"
 # What a converted model takes over from its source as it is: the tokenizer, and a model's own code.

@@ -11,7 +11,7 @@ _LLAMA = {"llama", "mistral", "qwen2", "qwen3"}
 _FIXED_ROPE = {"default", "linear", "llama3", "yarn"}
 
 
-def alone_because(module: str, config: Any, context_length: int) -> str:
+def unbatchable_reason(module: str, config: Any, context_length: int) -> str:
     """Why requests must be served one at a time; empty where a batch serves them.
 
     `module` is where the model's class comes from, `context_length` what a request may have, in tokens.

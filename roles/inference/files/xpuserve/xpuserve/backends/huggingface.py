@@ -11,10 +11,10 @@ import torch
 from jinja2.exceptions import TemplateError
 
 from xpuserve.backends import memory
-from xpuserve.backends.base import Backend, EngineError, Model, Part, Tokenizer
 from xpuserve.engine import selftest
+from xpuserve.engine.backend import Backend, EngineError, Model, Part, Tokenizer
 from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Message, Sampling
+from xpuserve.engine.request import Message, SamplingParams
 from xpuserve.engine.runner import OneAtATime, OutOfMemoryError, Runner, Tokens
 from xpuserve.engine.sampler import Sampler
 from xpuserve.engine.scheduler import Scheduler
@@ -101,23 +101,23 @@ class HFBackend(Backend):
 
     def runner(self) -> Runner:
         """See Backend."""
-        rows = self._settings.batch_rows or ROWS[self._settings.device]
+        rows = self._settings.batch_requests or ROWS[self._settings.device]
         model = self._rows() if rows > 1 else None
         if model is None:
             return OneAtATime(self.generate)
         prefill_tokens, context_length = self._settings.prefill_tokens, self._settings.model.context_length
-        served = selftest.Served(rows, self._cache_tokens(model, rows), prefill_tokens, context_length)
+        served = selftest.Served(rows, self._batch_tokens(model, rows), prefill_tokens, context_length)
         if not selftest.agrees(self.generate, model, self.tokenizer, served):
             return OneAtATime(self.generate, "degraded")
         model.free()
-        cache_tokens = self._cache_tokens(model, rows)  # the test has had the device's libraries take what they need
-        return Scheduler(model, rows=rows, cache_tokens=cache_tokens, prefill_tokens=prefill_tokens)
+        batch_tokens = self._batch_tokens(model, rows)  # the test has had the device's libraries take what they need
+        return Scheduler(model, batch_requests=rows, batch_tokens=batch_tokens, prefill_tokens=prefill_tokens)
 
-    def _cache_tokens(self, model: Model, rows: int) -> int:
+    def _batch_tokens(self, model: Model, rows: int) -> int:
         most = rows * (self._settings.model.context_length + model.room)
-        return self._settings.cache_tokens or max(1, min(most, model.cache_tokens()))
+        return self._settings.batch_tokens or max(1, min(most, model.cache_tokens()))
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Tokens:
+    def generate(self, prompt: Sequence[int], sampling: SamplingParams) -> Tokens:
         """See Backend."""
         choose = Sampler(sampling, prompt)
         stop_ids = set() if sampling.ignore_eos else self._stop_ids

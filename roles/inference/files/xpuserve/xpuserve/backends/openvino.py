@@ -17,10 +17,10 @@ import openvino
 import openvino_genai
 
 from xpuserve.backends import memory
-from xpuserve.backends.base import Backend, EngineError, Tokenizer
 from xpuserve.engine import selftest
+from xpuserve.engine.backend import Backend, EngineError, Tokenizer
 from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Message, Request, Sampling, Token
+from xpuserve.engine.request import Message, Request, SamplingParams, Token
 from xpuserve.engine.runner import OutOfMemoryError, Output, Runner, TooLargeError
 from xpuserve.settings import Settings
 
@@ -97,12 +97,12 @@ class OpenVINOBackend(Backend):
 
     def _scheduler(self) -> Any:
         config = openvino_genai.SchedulerConfig()
-        config.max_num_seqs = self._settings.batch_rows or ROWS
+        config.max_num_seqs = self._settings.batch_requests or ROWS
         config.max_num_batched_tokens = self._settings.prefill_tokens + config.max_num_seqs
         config.enable_prefix_caching = True
         # Without a size, the cache grows with what runs at a time, which the runner limits, and former conversations
         # stay in what it has. With one, they would stay until all of it is taken.
-        config.num_kv_blocks = -(-self._settings.cache_tokens // BLOCK_TOKENS[self._settings.device])
+        config.num_kv_blocks = -(-self._settings.batch_tokens // BLOCK_TOKENS[self._settings.device])
         return config
 
     @contextmanager
@@ -126,13 +126,13 @@ class OpenVINOBackend(Backend):
 
     def runner(self) -> Runner:
         """See Backend."""
-        rows, block = self._settings.batch_rows or ROWS, BLOCK_TOKENS[self._settings.device]
-        runner = PipelineRunner(self._pipeline, rows, block, self._settings.cache_tokens)
-        free = 0 if self._settings.cache_tokens else self._free_memory()
+        rows, block = self._settings.batch_requests or ROWS, BLOCK_TOKENS[self._settings.device]
+        runner = PipelineRunner(self._pipeline, rows, block, self._settings.batch_tokens)
+        free = 0 if self._settings.batch_tokens else self._free_memory()
         if free:
             token = runner.token_bytes()
-            runner.cache_tokens = int(free * CACHE_SHARE / token) if token else 0
-            log.info("the cache may hold %d tokens, of %d bytes each", runner.cache_tokens, token)
+            runner.batch_tokens = int(free * CACHE_SHARE / token) if token else 0
+            log.info("the cache may hold %d tokens, of %d bytes each", runner.batch_tokens, token)
         if rows > 1 and not selftest.runs_agree(runner, self.tokenizer, rows):
             runner.serve_alone()
         return runner
@@ -173,21 +173,21 @@ def _present(token_id: int) -> Optional[int]:
 class PipelineRunner(Runner):
     """The requests in a pipeline, which batches them itself."""
 
-    def __init__(self, pipeline: Any, rows: int, block: int, cache_tokens: int = 0) -> None:
-        """At most `rows` requests at a time, whose caches, in blocks of so many tokens, hold `cache_tokens` together; 0
-        is no limit.
+    def __init__(self, pipeline: Any, batch_requests: int, block: int, batch_tokens: int = 0) -> None:
+        """At most `batch_requests` at a time, whose caches, in blocks of so many tokens, hold `batch_tokens` together;
+        0 is no limit.
         """
         self._pipeline = pipeline
-        self._most_rows = rows
+        self._batch_requests = batch_requests
         self._block = block
-        self.cache_tokens = -(-cache_tokens // block) * block  # as the library has it
+        self.batch_tokens = -(-batch_tokens // block) * block  # as the library has it
         self._ids = itertools.count()
         self._handles: dict[Request, tuple[Any, Any]] = {}  # and how the library was told to sample
-        self.batching = "on" if rows > 1 else "off"
+        self.batching = "on" if batch_requests > 1 else "off"
 
     def serve_alone(self) -> None:
         """From now on, take one request at a time: the truth test failed."""
-        self._most_rows, self.batching = 1, "degraded"
+        self._batch_requests, self.batching = 1, "degraded"
 
     @property
     def cache_usage(self) -> float:
@@ -200,19 +200,19 @@ class PipelineRunner(Runner):
         tokens = self._tokens(request)
         if self._is_too_large(tokens):
             return True  # to be refused
-        room = not self.cache_tokens or tokens + sum(map(self._tokens, self._handles)) <= self.cache_tokens
-        return room and len(self._handles) < self._most_rows
+        room = not self.batch_tokens or tokens + sum(map(self._tokens, self._handles)) <= self.batch_tokens
+        return room and len(self._handles) < self._batch_requests
 
     def _tokens(self, request: Request) -> int:
         """What a request may take of the cache: whole blocks."""
         return -(-_size(request) // self._block) * self._block
 
     def _is_too_large(self, tokens: int) -> bool:
-        return bool(self.cache_tokens) and tokens > self.cache_tokens
+        return bool(self.batch_tokens) and tokens > self.batch_tokens
 
     def token_bytes(self) -> int:
         """Memory that a token takes in the cache, found out with a request of one; 0 if the library does not tell."""
-        probe = Request("", [0], Sampling(max_tokens=1, temperature=0), lambda event: None)
+        probe = Request("", [0], SamplingParams(max_tokens=1, temperature=0), lambda event: None)
         self.add(probe)
         try:
             self._pipeline.step()
@@ -226,7 +226,7 @@ class PipelineRunner(Runner):
         if self._is_too_large(self._tokens(request)):
             raise TooLargeError(
                 f"prompt and answer may have {_size(request)} tokens together, but the server has room for "
-                f"{self.cache_tokens}: ask for less max_tokens"
+                f"{self.batch_tokens}: ask for less max_tokens"
             )
         config = self._config(request.sampling)
         ids = openvino.Tensor(numpy.array([request.prompt], dtype=numpy.int64))
@@ -258,7 +258,7 @@ class PipelineRunner(Runner):
             elif handle.get_status() == openvino_genai.GenerationStatus.FINISHED:
                 yield Output(request, ended=True)  # for a reason that was not asked for; nothing would ever come
 
-    def _config(self, sampling: Sampling) -> Any:
+    def _config(self, sampling: SamplingParams) -> Any:
         # Of what the model's generation_config.json says, only which tokens end an answer: the rest is the request's.
         model, config = self._pipeline.get_config(), openvino_genai.GenerationConfig()
         config.max_new_tokens = sampling.max_tokens

@@ -12,9 +12,9 @@ from typing import Any, Optional
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from xpuserve.backends.base import EngineError, Model, Tokenizer
-from xpuserve.backends.families import alone_because
+from xpuserve.backends.families import unbatchable_reason
 from xpuserve.backends.huggingface import ROOM, HFBackend, HFTokenizer, LlamaModel
+from xpuserve.engine.backend import EngineError, Model, Tokenizer
 from xpuserve.settings import TORCH_NUMBERS
 
 try:
@@ -53,7 +53,7 @@ class TorchBackend(HFBackend):
 
     def _rows(self) -> Optional[Model]:
         config = self._model.config
-        reason = alone_because(type(self._model).__module__, config, self._settings.model.context_length)
+        reason = unbatchable_reason(type(self._model).__module__, config, self._settings.model.context_length)
         if reason:
             log.info("requests are served one at a time: %s", reason)
             return None

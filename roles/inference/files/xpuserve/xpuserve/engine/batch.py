@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import numpy
 
-from xpuserve.backends.base import Model, Part
+from xpuserve.engine.backend import Model, Part
 
 
 class Batch:

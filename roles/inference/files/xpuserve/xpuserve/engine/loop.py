@@ -11,19 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Optional
 
-from xpuserve.backends.base import Backend, EngineError
 from xpuserve.engine import prompts
-from xpuserve.engine.answer import Answer
+from xpuserve.engine.backend import Backend, EngineError
 from xpuserve.engine.detokenizer import Detokenizer
-from xpuserve.engine.request import Failed, Message, Request, Sampling
-from xpuserve.engine.runner import TooLargeError, alone
+from xpuserve.engine.generation import Generation
+from xpuserve.engine.request import Failed, Message, Request, SamplingParams
+from xpuserve.engine.runner import TooLargeError, run_single
 from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
+from xpuserve.settings import QUEUE_REQUESTS, QUEUE_TOKENS
 
-# What may wait, as requests and as tokens of their prompts; more are told to come back later.
-QUEUE_REQUESTS, QUEUE_TOKENS = 32, 65536
-# A step takes seconds at most, but for one that compiles a GPU's kernels.
-STALL_SECONDS = 300
 MAX_RETRY_SECONDS = 60
 WARM_UP_TOKENS = 8
 # Steps in a row that fail and give nobody a token, after which it is found out whether the model answers at all.
@@ -67,7 +64,7 @@ class Engine:
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
         self._promised = 0  # places in the queue, to requests whose prompts are encoded
-        self._answers: dict[Request, Answer] = {}  # to the requests on the device
+        self._answers: dict[Request, Generation] = {}  # to the requests on the device
         self._progress = 0.0  # when work began or a step ended last
         self._closed: Optional[Failed] = None  # what those are told who come now
         self._stopping = False
@@ -237,7 +234,7 @@ class Engine:
             started = time.monotonic()
             self._on_status("warming up")
             prompt = self.encode_chat([Message("user", "Hello")])
-            alone(self._runner, prompt, Sampling(max_tokens=WARM_UP_TOKENS, temperature=0))
+            run_single(self._runner, prompt, SamplingParams(max_tokens=WARM_UP_TOKENS, temperature=0))
             log.info("warmed up in %.1f s", time.monotonic() - started)
 
     def _step(self) -> None:
@@ -272,7 +269,9 @@ class Engine:
         Requests that fail by what is in them would end the engine otherwise.
         """
         try:
-            alone(self._runner, self.encode_text("Hello"), Sampling(max_tokens=1, temperature=0, ignore_eos=True))
+            run_single(
+                self._runner, self.encode_text("Hello"), SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)
+            )
         except Exception as error:
             raise EngineError(f"{FAILED_STEPS} steps in a row failed, and a known prompt does too") from error
         self._failed_steps = 0
@@ -285,7 +284,7 @@ class Engine:
                 request = self._waiting.popleft()
                 before = request.prompt if request.continues else ()
                 text = Detokenizer(self._backend.tokenizer.decode, request.sampling.stop, before)
-                each = Answer(request, text, self.metrics)
+                each = Generation(request, text, self.metrics)
                 self._answers[request] = each
                 request.times.started = time.monotonic()
             try:
@@ -294,7 +293,7 @@ class Engine:
                 self._failed_steps += not isinstance(error, TooLargeError)
                 self._over(each, each.fail(error))
 
-    def _over(self, each: Answer, outcome: str) -> None:
+    def _over(self, each: Generation, outcome: str) -> None:
         """An answer is complete, or wanted no more, or failed."""
         request, times, now = each.request, each.request.times, time.monotonic()
         self._runner.drop(request)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from xpuserve.backends.base import Part
+from xpuserve.engine.backend import Part
 
 # Conversations that are kept, however short: each is compared with every new prompt.
 CONVERSATIONS = 16

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xpuserve.engine.request import Message
 
 if TYPE_CHECKING:
-    from xpuserve.backends.base import Tokenizer
+    from xpuserve.engine.backend import Tokenizer
 
 
 class PromptError(ValueError):

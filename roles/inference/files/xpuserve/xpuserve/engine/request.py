@@ -18,7 +18,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How tokens are chosen; every default but the temperature changes nothing. Temperature 0 takes the likeliest
     token every time.
     """
@@ -107,7 +107,7 @@ class Request:
 
     id: str
     prompt: list[int]
-    sampling: Sampling
+    sampling: SamplingParams
     deliver: Callable[[Event], None]
     continues: bool = False  # the answer's text goes on where the prompt's ends
     cancelled: threading.Event = field(default_factory=threading.Event)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from xpuserve.engine.request import Request, Sampling, Token
+from xpuserve.engine.request import Request, SamplingParams, Token
 
 Tokens = Generator[Optional[Token], None, None]
 
@@ -64,7 +64,7 @@ class Runner(ABC):
 class OneAtATime(Runner):
     """Requests one after the other, through a function that yields the tokens of one answer."""
 
-    def __init__(self, generate: Callable[[Sequence[int], Sampling], Tokens], batching: str = "off") -> None:
+    def __init__(self, generate: Callable[[Sequence[int], SamplingParams], Tokens], batching: str = "off") -> None:
         self._generate = generate
         self._request: Optional[Request] = None
         self.batching = batching
@@ -98,7 +98,7 @@ class OneAtATime(Runner):
             yield Output(request, () if token is None else (token,))
 
 
-def alone(runner: Runner, prompt: Sequence[int], sampling: Sampling) -> list[int]:
+def run_single(runner: Runner, prompt: Sequence[int], sampling: SamplingParams) -> list[int]:
     """The tokens that `runner`, which has nothing else to do, answers; raises what the answer fails with."""
     request = Request("", list(prompt), sampling, deliver=lambda event: None)
     runner.add(request)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from xpuserve.engine.request import Sampling, Token
+from xpuserve.engine.request import SamplingParams, Token
 
 #: How many tokens are looked at first for those that hold most of the weight: nearly always enough, and sorted at once.
 FEW = 256
@@ -20,7 +20,7 @@ class LogitsError(Exception):
 class Sampler:
     """Chooses the tokens of one answer."""
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
+    def __init__(self, sampling: SamplingParams, prompt: Sequence[int]) -> None:
         self._sampling = sampling
         # Seeds may be negative, which the generator does not take.
         self._random = numpy.random.default_rng(None if sampling.seed is None else sampling.seed % 2**64)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
-from xpuserve.backends.base import Model
+from xpuserve.engine.backend import Model
 from xpuserve.engine.batch import Batch, Prefill
 from xpuserve.engine.prefix import LEAST_TOKENS, PrefixCache, common_tokens
 from xpuserve.engine.request import Request
@@ -37,16 +37,16 @@ class Scheduler(Runner):
     and taken out in one copy, before the next.
     """
 
-    def __init__(self, model: Model, *, rows: int, cache_tokens: int, prefill_tokens: int) -> None:
-        """At most `rows` requests at a time, whose caches hold `cache_tokens` together; their padding and room, and the
-        caches of the last conversations, count. `prefill_tokens` of prompts are read in one step.
+    def __init__(self, model: Model, *, batch_requests: int, batch_tokens: int, prefill_tokens: int) -> None:
+        """At most `batch_requests` at a time, whose caches hold `batch_tokens` together; their padding and room, and
+        the caches of the last conversations, count. `prefill_tokens` of prompts are read in one step.
         """
         self._model = model
-        self._most_rows = rows
-        self._cache_tokens = cache_tokens
+        self._batch_requests = batch_requests
+        self._batch_tokens = batch_tokens
         self._prefill_tokens = prefill_tokens
-        self._kept = PrefixCache(int(cache_tokens * KEPT_SHARE))
-        self._batch_tokens = cache_tokens - int(cache_tokens * KEPT_SHARE)
+        self._kept = PrefixCache(int(batch_tokens * KEPT_SHARE))
+        self._running_tokens = batch_tokens - int(batch_tokens * KEPT_SHARE)
         self._reset()
 
     def _reset(self) -> None:
@@ -59,14 +59,14 @@ class Scheduler(Runner):
     def cache_usage(self) -> float:
         """See Runner. What is only kept goes as soon as it is in the way, so it is not taken: at rest this is 0."""
         apart = sum(row.prefill.done for row in self._read + self._prefills if row.prefill)
-        return min(1.0, (len(self._rows) * self._batch.width + apart) / self._cache_tokens)
+        return min(1.0, (len(self._rows) * self._batch.width + apart) / self._batch_tokens)
 
     def fits(self, request: Request) -> bool:
         """See Runner. What rows may grow to counts: none is ever taken out again for want of room."""
         rows = [row.request for row in self._active()]
         longest = max(len(each.prompt) + each.sampling.max_tokens for each in (*rows, request))
         taken = (len(rows) + 1) * (longest + self._model.room)
-        room = len(rows) < self._most_rows and taken <= self._batch_tokens
+        room = len(rows) < self._batch_requests and taken <= self._running_tokens
         return room or not rows
 
     def add(self, request: Request) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy
 
-from xpuserve.backends.base import EngineError, Model, Tokenizer
+from xpuserve.engine.backend import EngineError, Model, Tokenizer
 from xpuserve.engine.batch import Batch, Prefill
 from xpuserve.engine.prompts import encode_text
-from xpuserve.engine.request import Request, Sampling, Token
+from xpuserve.engine.request import Request, SamplingParams, Token
 from xpuserve.engine.runner import Runner, Tokens
 
 # Of different length, so that rows are padded.
@@ -45,8 +45,8 @@ class Served:
     are read at a time, and tokens that a request may have.
     """
 
-    rows: int
-    cache_tokens: int
+    batch_requests: int
+    batch_tokens: int
     prefill_tokens: int
     context_length: int
 
@@ -62,7 +62,7 @@ class Known:
 
 
 def agrees(
-    generate: Callable[[Sequence[int], Sampling], Tokens], model: Model, tokenizer: Tokenizer, served: Served
+    generate: Callable[[Sequence[int], SamplingParams], Tokens], model: Model, tokenizer: Tokenizer, served: Served
 ) -> bool:
     """Whether known prompts get the same tokens from `generate`, one at a time, and from `model` in a batch.
 
@@ -111,7 +111,7 @@ def _told(find: Callable[[], str]) -> bool:
 
 def _answers(runner: Runner, prompts: Sequence[Sequence[int]]) -> list[list[Token]]:
     """The likeliest answers to prompts that come in several steps; raises what one of them fails with."""
-    sampling = Sampling(TOKENS, temperature=0, ignore_eos=True, logprobs=0)
+    sampling = SamplingParams(TOKENS, temperature=0, ignore_eos=True, logprobs=0)
     requests = [Request("", list(prompt), sampling, lambda event: None) for prompt in prompts]
     answers: dict[Request, list[Token]] = {}
     running, waiting = set[Request](), list(requests)
@@ -161,15 +161,15 @@ def _chance(token: Token) -> float:
 def _questions(tokenizer: Tokenizer, served: Served) -> list[tuple[str, list[int], int]]:
     """Texts, their tokens, and how many of them are read at a time; the last takes more than one step where any may."""
     questions = [(text, encode_text(tokenizer, text), CHUNK) for text in TEXTS]
-    most = max(1, min(served.prefill_tokens + CHUNK, served.context_length - TOKENS, served.cache_tokens - TOKENS))
+    most = max(1, min(served.prefill_tokens + CHUNK, served.context_length - TOKENS, served.batch_tokens - TOKENS))
     text = " ".join(TEXTS * (1 + most // len(TEXTS)))  # no text has less than a token
     return [*questions, ("a long prompt", encode_text(tokenizer, text)[:most], served.prefill_tokens)]
 
 
-def _alone(generate: Callable[[Sequence[int], Sampling], Tokens], prompt: Sequence[int]) -> list[int]:
+def _alone(generate: Callable[[Sequence[int], SamplingParams], Tokens], prompt: Sequence[int]) -> list[int]:
     """The likeliest answer to a prompt by itself."""
     tokens = []
-    for token in generate(prompt, Sampling(TOKENS, temperature=0, ignore_eos=True, logprobs=LIKELIEST)):
+    for token in generate(prompt, SamplingParams(TOKENS, temperature=0, ignore_eos=True, logprobs=LIKELIEST)):
         if token is None:
             continue
         if len({chance for _, chance in token.top}) == 1:
@@ -202,8 +202,8 @@ def _disagreement(model: Model, known: Sequence[Known], served: Served) -> str:
     complete, while others go on.
     """
     *short, long = known
-    others = max(served.rows, len(known)) - 1
-    coming = -(-served.rows // COMING_STEPS)
+    others = max(served.batch_requests, len(known)) - 1
+    coming = -(-served.batch_requests // COMING_STEPS)
     waiting = [_Row(short[n % len(short)]) for n in range(others)] + [_Row(long)]
     read: dict[int, Prefill] = {}  # by what they read: a batch copies what it is given
     batch, rows = Batch(model), list[_Row]()
@@ -233,4 +233,4 @@ def _disagreement(model: Model, known: Sequence[Known], served: Served) -> str:
 
 def _fits(model: Model, rows: Sequence[_Row], served: Served) -> bool:
     longest = max(len(row.known.prompt) for row in rows) + TOKENS + model.room
-    return len(rows) == 1 or (len(rows) <= served.rows and len(rows) * longest <= served.cache_tokens)
+    return len(rows) == 1 or (len(rows) <= served.batch_requests and len(rows) * longest <= served.batch_tokens)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from xpuserve.engine.request import Message, Sampling
+from xpuserve.engine.request import Message, SamplingParams
 from xpuserve.engine.runner import OneAtATime, Runner, Tokens
 
 
@@ -100,7 +100,7 @@ class Backend(ABC):
         """What steps requests through the loaded model; unless a backend has better, one request at a time."""
         return OneAtATime(self.generate)
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Tokens:
+    def generate(self, prompt: Sequence[int], sampling: SamplingParams) -> Tokens:
         """Yield tokens, at most `sampling.max_tokens`, and end where the model ends its answer.
 
         A step that gives no token, such as a part of a long prompt, yields None: after every step the engine looks

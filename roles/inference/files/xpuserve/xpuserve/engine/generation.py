@@ -14,7 +14,7 @@ from xpuserve.metrics import Metrics
 log = logging.getLogger(__name__)
 
 
-class Answer:
+class Generation:
     """The answer to a request that is on the device."""
 
     def __init__(self, request: Request, text: Detokenizer, metrics: Metrics) -> None:
