@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.xpu.fleet.plugins.module_utils.model_catalogue import (
+from ansible_collections.xpu.fleet.plugins.module_utils.model.catalogue import (
     Catalogue,
     ModelError,
     Target,

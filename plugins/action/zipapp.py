@@ -11,7 +11,7 @@ from typing import Any, Optional
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.xpu.fleet.plugins.module_utils.zip_tree import TreeError, build_archive, list_archive
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.zip_tree import TreeError, build_archive, list_archive
 from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import copy_to_node
 
 _PASSED_ON = ("dest", "mode", "owner", "group")

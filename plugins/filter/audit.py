@@ -13,8 +13,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.due import chosen_
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.junit import junit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.plan import fleet_plan, roles_of
-from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import requirement_lines
-from ansible_collections.xpu.fleet.plugins.module_utils.zip_tree import TreeError, build_archive
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import requirement_lines
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.zip_tree import TreeError, build_archive
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_files import audit_files
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_page import page
 

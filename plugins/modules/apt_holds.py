@@ -51,7 +51,7 @@ packages:
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import (  # noqa: E402
     CommandError,
     run,
     set_holds,

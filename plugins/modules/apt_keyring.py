@@ -73,21 +73,21 @@ fingerprints:
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.download import (  # noqa: E402
-    DownloadError,
-    hide_password,
-    read_url,
-    use_proxy,
-)
-from ansible_collections.xpu.fleet.plugins.module_utils.files import write_atomically  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.found import FoundError, remember_file  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.openpgp import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import (  # noqa: E402
     KeyFileError,
     keyring_fingerprints,
     normalize_fingerprint,
     public_keys,
     select_keys,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import FoundError, remember_file  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.download import (  # noqa: E402
+    DownloadError,
+    hide_password,
+    read_url,
+    use_proxy,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_atomically  # noqa: E402
 
 _MODE = 0o644
 

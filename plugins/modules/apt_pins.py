@@ -84,7 +84,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.apt import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
     APT_ETC,
     APT_LISTS,
     AptError,
@@ -99,17 +99,17 @@ from ansible_collections.xpu.fleet.plugins.module_utils.apt import (  # noqa: E4
     unfinished,
     unknown,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.download import (  # noqa: E402
-    DownloadError,
-    hide_password,
-    read_url,
-    use_proxy,
-)
-from ansible_collections.xpu.fleet.plugins.module_utils.openpgp import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import (  # noqa: E402
     KeyFileError,
     keyring_fingerprints,
     normalize_fingerprint,
     select_keys,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.system.download import (  # noqa: E402
+    DownloadError,
+    hide_password,
+    read_url,
+    use_proxy,
 )
 
 

@@ -60,15 +60,15 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.apt import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
     AptError,
     Repository,
     files_to_remove,
     source_files,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.download import hide_password  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.files import write_atomically  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.found import FoundError, remember_file  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import FoundError, remember_file  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_atomically  # noqa: E402
 
 _HEADER = "# Managed by Ansible (xpu.fleet).\n"
 _MODE = 0o644

@@ -141,7 +141,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.boot import Boot, BootError, describe  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import Boot, BootError, describe  # noqa: E402
 
 ROOT = Path("/")
 

@@ -55,7 +55,7 @@ from collections.abc import Mapping  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.found import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import (  # noqa: E402
     FoundError,
     read_files,
     remove_empty,

@@ -173,13 +173,13 @@ system:
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.gpus import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import (  # noqa: E402
     all_gpus,
     is_container,
     secure_boot,
     served_gpus,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.system import SystemReadError, system  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.os_release import SystemReadError, system  # noqa: E402
 
 
 def main() -> None:

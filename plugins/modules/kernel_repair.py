@@ -57,7 +57,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import (  # noqa: E402
     CommandError,
     apt,
     damaged_files,

@@ -62,7 +62,7 @@ ports:
 """
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.listeners import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.listeners import (  # noqa: E402
     address_problem,
     is_network,
     listeners,

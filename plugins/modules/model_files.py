@@ -122,9 +122,8 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.download import use_proxy  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.model_hub import FetchError  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.model_store import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import FetchError  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (  # noqa: E402
     Request,
     StoreError,
     commit_incoming,
@@ -137,8 +136,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model_store import (  # 
     read_stored,
     refresh,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.model_weights import WeightsError, choose  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import Sources  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Sources  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.download import use_proxy  # noqa: E402
 
 
 def _run(request: Request, *, check_mode: bool, staged: bool) -> dict[str, Any]:

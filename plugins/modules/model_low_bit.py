@@ -83,8 +83,8 @@ import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.low_bit import Conversion, convert  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.model_store import Request, StoreError, read_stored, refresh  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.model.conversion import Conversion, convert  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.model.store import Request, StoreError, read_stored, refresh  # noqa: E402
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.kernels import result_of  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import result_of  # noqa: E402
 
 ROOT = Path("/")
 #: type, process, line, id, user, host, and what does not matter here; as glibc writes it on 64-bit machines.

@@ -55,12 +55,12 @@ import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.environment import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.script_environment import (  # noqa: E402
     ScriptError,
     environment_file,
     exported_by,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.files import write_atomically  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_atomically  # noqa: E402
 
 _HEADER = "# Managed by Ansible (xpu.fleet): what {script} exports.\n"
 _MODE = 0o644

@@ -66,7 +66,7 @@ added:
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.found import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import (  # noqa: E402
     FoundError,
     Record,
     State,

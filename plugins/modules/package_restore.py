@@ -80,13 +80,18 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.apt import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
     APT_ETC,
     OWN_PREFERENCES,
     AptError,
     available_versions,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.found import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import (  # noqa: E402
+    CommandError,
+    release_of,
+    wait_for_others,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import (  # noqa: E402
     OWN_HEADER,
     FoundError,
     Record,
@@ -95,11 +100,6 @@ from ansible_collections.xpu.fleet.plugins.module_utils.found import (  # noqa: 
     installed,
     read_record,
     record_path,
-)
-from ansible_collections.xpu.fleet.plugins.module_utils.kernels import (  # noqa: E402
-    CommandError,
-    release_of,
-    wait_for_others,
 )
 
 ROOT = Path("/")

@@ -95,8 +95,7 @@ import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.download import use_proxy  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import (  # noqa: E402
     RuntimeSetupError,
     Sources,
     State,
@@ -105,6 +104,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.python_environment impor
     free_bytes,
     read_state,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.download import use_proxy  # noqa: E402
 
 
 def _listing(state: State, wanted: Wanted, *, after: bool) -> str:

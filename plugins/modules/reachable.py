@@ -55,8 +55,8 @@ sources:
 """
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.download import hide_password, use_proxy  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.reach import problems  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password, use_proxy  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.reach import problems  # noqa: E402
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ stopped:
 """
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.service_units import ServiceError, carry_out, plan, run  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.service_units import ServiceError, carry_out, plan, run  # noqa: E402
 
 
 def main() -> None:

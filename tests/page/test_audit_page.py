@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.before import read_earlier, trend
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_page import page as render
 from ansible_collections.xpu.fleet.tests.page.conftest import SLOW
-from ansible_collections.xpu.fleet.tests.unit.audit_fleet import drift, every_state, node, report, save
+from ansible_collections.xpu.fleet.tests.unit.plugins.support.audit_fleet import drift, every_state, node, report, save
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 

@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
-from ansible_collections.xpu.fleet.plugins.module_utils.model_store import (
+from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (
     MANIFEST,
     Request,
     StoreError,
@@ -19,7 +19,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model_store import (
     in_place,
     read_stored,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.model_weights import WeightsError
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError
 
 _WHOLE = "as verified"
 

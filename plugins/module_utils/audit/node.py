@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.xpu.fleet.plugins.module_utils.boot import Run, run_command
-from ansible_collections.xpu.fleet.plugins.module_utils.gpus import Gpu, all_gpus
-from ansible_collections.xpu.fleet.plugins.module_utils.kernels import Package
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import Run, run_command
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import Gpu, all_gpus
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import Package
 
 _UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NeedDaemonReload,ExecMainStartTimestampMonotonic"

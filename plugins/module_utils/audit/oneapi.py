@@ -7,7 +7,7 @@ from pathlib import Path
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import ABSENT, Report
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.repository import look_at_repositories
-from ansible_collections.xpu.fleet.plugins.module_utils.environment import environment_file, exported_by
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.script_environment import environment_file, exported_by
 
 _SECONDS = 60
 

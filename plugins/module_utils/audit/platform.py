@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
-from ansible_collections.xpu.fleet.plugins.module_utils.gpus import is_container, secure_boot
-from ansible_collections.xpu.fleet.plugins.module_utils.system import system
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import is_container, secure_boot
+from ansible_collections.xpu.fleet.plugins.module_utils.system.os_release import system
 
 
 class Platform(Layer):

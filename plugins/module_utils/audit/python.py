@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
-from ansible_collections.xpu.fleet.plugins.module_utils.python_environment import Wanted, read_state
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Wanted, read_state
 
 
 class Python(Layer):

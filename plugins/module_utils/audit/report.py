@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ansible_collections.xpu.fleet.plugins.module_utils.download import hide_password
+from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
 
 OK = "ok"
 DRIFT = "drift"

@@ -13,7 +13,7 @@ from typing import Any, Optional
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.model import served_weights
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
-from ansible_collections.xpu.fleet.plugins.module_utils.service_units import newest
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.service_units import newest
 
 _UNITS = "/etc/systemd/system"
 #: Seconds that a service that is well takes at most to say so; it does while its engine works, too.

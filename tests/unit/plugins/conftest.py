@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ansible_collections.xpu.fleet.tests.unit.plugins.aptrepo import SigningKey
+from ansible_collections.xpu.fleet.tests.unit.plugins.support.aptrepo import SigningKey
 
 
 @contextmanager

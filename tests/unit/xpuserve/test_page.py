@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.zip_tree import build_archive
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.zip_tree import build_archive
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import LIMITS, MODEL
 from fastapi.testclient import TestClient
 from xpuserve.api import page

@@ -1,0 +1,318 @@
+"""Find the GPUs of a machine in sysfs, without lspci and, where the kernel does not ask for it, without root."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpu_ids import GPUS, INTEGRATED, OTHER, USED
+
+INTEL_VENDOR = "0x8086"
+#: PCI base class 03 is a display controller: 0300 VGA compatible, 0302 3D, 0380 other (data center cards).
+DISPLAY_CLASS = "0x03"
+BRIDGE_CLASS = "0x0604"
+#: Without resizable BAR the memory BAR is a window of this size, which says nothing about the memory behind it.
+WINDOW = 256 * 1024**2
+#: Memory in GiB behind devices whose BAR is larger: its size is a power of two, the memory's is not. Source: Intel's
+#: product pages.
+_ODD_SIZES = {
+    **{"5691": 12, "56a5": 6, "56b1": 6, "56b3": 12, "56ba": 6},
+    **{"56c1": 6, "0bda": 48, "e20b": 12, "e20c": 10, "e211": 24},
+}
+#: Where role inference gives an instance its GPU, and how it names that there.
+_INSTANCES = "etc/systemd/system/xpuserve@*.service.d/gpu.conf"
+_SERVED = re.compile(r"^# GPU (\S+) ", re.MULTILINE)
+_VERSION_FOUND = re.compile(r"\bfound\b\D*(\d+(?:\.\d+)+)")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A PCIe link, as the port at its lower end tells it; lanes and GT/s, 0 where unknown."""
+
+    address: str
+    width: int
+    maximum_width: int
+    speed: float
+    maximum_speed: float
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the link is narrower or slower than the port could have it."""
+        return 0 < self.width < self.maximum_width or 0 < self.speed < self.maximum_speed
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU.
+
+    ``address`` is the PCI address, ``id`` vendor and device as ``8086:56a0``, ``family`` arc, arc-b, flex or max, or
+    integrated or other for what is reported and not used. ``driver`` is the bound kernel driver or "",
+    ``driver_version`` its own version or the kernel's that it came with, ``driver_out_of_tree`` whether it came
+    otherwise (DKMS). ``render_node`` and ``card_node`` are paths below /dev/dri or "" (by PCI address where udev makes
+    that: numbers may change from boot to boot). ``memory_bytes`` is local memory, 0 where the kernel tells none, and
+    ``memory_bar_bytes`` how much of it the CPU can address; ``resizable_bar`` is whether that is more than the classic
+    window. ``link`` is the card's own; cards with a switch inside report in it what is behind that switch, so
+    ``slot_link`` is the one that reaches the mainboard. ``firmware`` has GuC and HuC where debugfs can be read.
+    ``kernel_modules`` are those of the running kernel that claim the device, None where its modules are not to be seen.
+    """
+
+    address: str
+    id: str
+    name: str
+    family: str
+    driver: str
+    render_node: str
+    memory_bytes: int
+    card_node: str = ""
+    driver_version: str = ""
+    driver_out_of_tree: bool = False
+    memory_bar_bytes: int = 0
+    resizable_bar: bool = False
+    numa_node: int = -1
+    link: Optional[Link] = None
+    slot_link: Optional[Link] = None
+    firmware: dict[str, dict[str, str]] = field(default_factory=dict)
+    virtual_functions: int = 0
+    maximum_virtual_functions: int = 0
+    virtual_function_of: str = ""
+    kernel_modules: Optional[list[str]] = None
+
+    @property
+    def used(self) -> bool:
+        """Whether the roles use it; functions that a card lends to virtual machines are not the node's own."""
+        return self.family in USED and not self.virtual_function_of
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a module's result."""
+        data = asdict(self)
+        for name, link in (("link", self.link), ("slot_link", self.slot_link)):
+            if link is not None:
+                data[name]["reduced"] = link.reduced
+        return data
+
+
+def all_gpus(root: Path = Path("/")) -> list[Gpu]:
+    """Return every display controller of the machine whose files are below ``root``, in PCI order."""
+    devices = root / "sys/bus/pci/devices"
+    if not devices.is_dir():
+        return []
+    displays = [path for path in sorted(devices.iterdir()) if _read(path / "class").startswith(DISPLAY_CLASS)]
+    modules = _Modules(root)
+    return [_gpu(device, root, modules) for device in displays]
+
+
+def find_gpus(root: Path = Path("/")) -> list[Gpu]:
+    """Return the GPUs that the roles use, in PCI order."""
+    return [gpu for gpu in all_gpus(root) if gpu.used]
+
+
+def served_gpus(root: Path = Path("/")) -> list[str]:
+    """Return the PCI addresses of the GPUs that the node's instances were given, whether those are there or not."""
+    given = (_SERVED.search(_read(path)) for path in root.glob(_INSTANCES))
+    return sorted({found[1] for found in given if found})
+
+
+def is_container(root: Path = Path("/")) -> bool:
+    """Tell whether this system runs in a container, whose kernel belongs to the host."""
+    markers = ("run/systemd/container", ".dockerenv", "run/.containerenv")
+    if any((root / marker).exists() for marker in markers):
+        return True
+    try:
+        environment = (root / "proc/1/environ").read_bytes()
+    except OSError:
+        return False
+    return any(entry.startswith(b"container=") for entry in environment.split(b"\0"))
+
+
+def secure_boot(root: Path = Path("/")) -> bool:
+    """Tell whether UEFI Secure Boot is on; the variable's fifth byte, after four of attributes, is its value."""
+    variable = root / "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+    try:
+        return variable.read_bytes()[4:5] == b"\x01"
+    except OSError:
+        return False
+
+
+def _gpu(device: Path, root: Path, modules: _Modules) -> Gpu:
+    vendor = _read(device / "vendor").removeprefix("0x").lower()
+    device_id = _read(device / "device").removeprefix("0x").lower()
+    family, name = _identity(vendor, device_id, device.name)
+    bar = _memory_bar(device)
+    driver = device / "driver"
+    version, out_of_tree = _driver_version(driver, root)
+    physical = device / "physfn"
+    return Gpu(
+        address=device.name,
+        id=f"{vendor}:{device_id}",
+        name=name,
+        family=family,
+        driver=driver.resolve().name if driver.exists() else "",
+        driver_version=version,
+        driver_out_of_tree=out_of_tree,
+        render_node=_node(device, root, "renderD", "render"),
+        card_node=_node(device, root, "card", "card"),
+        memory_bytes=_memory(device, device_id, bar) if family in USED else 0,
+        memory_bar_bytes=bar,
+        resizable_bar=bar > WINDOW,
+        numa_node=_number(device / "numa_node", -1),
+        link=_link(device),
+        slot_link=_slot_link(device),
+        firmware=_firmware(device, root),
+        virtual_functions=_number(device / "sriov_numvfs"),
+        maximum_virtual_functions=_number(device / "sriov_totalvfs"),
+        virtual_function_of=physical.resolve().name if physical.exists() else "",
+        kernel_modules=modules.claiming(_read(device / "modalias")),
+    )
+
+
+def _identity(vendor: str, device_id: str, address: str) -> tuple[str, str]:
+    """Return family and name; what is on the first bus is part of the processor, whatever its id."""
+    if f"0x{vendor}" != INTEL_VENDOR:
+        return OTHER, f"display controller {vendor}:{device_id}"
+    unknown = (INTEGRATED if address.endswith(":00:02.0") else OTHER, f"Intel graphics {device_id}")
+    return GPUS.get(device_id, unknown)
+
+
+def _driver_version(driver: Path, root: Path) -> tuple[str, bool]:
+    """Return the version of a bound driver, and whether it is from outside the kernel's own tree."""
+    if not driver.exists():
+        return "", False
+    link = driver / "module"
+    module = root / "sys/module" / (link.resolve().name if link.exists() else driver.resolve().name)
+    out_of_tree = "O" in _read(module / "taint")
+    own = _read(module / "version") or (_read(module / "srcversion") if out_of_tree else "")
+    return own or _read(root / "proc/sys/kernel/osrelease"), out_of_tree
+
+
+def _node(device: Path, root: Path, prefix: str, kind: str) -> str:
+    nodes = sorted(path.name for path in (device / "drm").glob(f"{prefix}[0-9]*"))
+    if not nodes:
+        return ""
+    stable = f"dev/dri/by-path/pci-{device.name}-{kind}"
+    return f"/{stable}" if (root / stable).exists() else f"/dev/dri/{nodes[0]}"
+
+
+def _memory_bar(device: Path) -> int:
+    """Size of the BAR that maps local memory, the third; each line has its start, end and flags."""
+    lines = _read(device / "resource").splitlines()
+    if len(lines) < 3:
+        return 0
+    start, end, _flags = (int(number, 16) for number in lines[2].split())
+    return end - start + 1 if end else 0
+
+
+def _memory(device: Path, device_id: str, bar: int) -> int:
+    """Local memory in bytes: what the driver says, else the size of the memory BAR where it is resized to cover all."""
+    for total in sorted((device / "drm").glob("card*/lmem_total_bytes")):
+        return _number(total)
+    if bar <= WINDOW:
+        return 0
+    return min(bar, _ODD_SIZES[device_id] * 1024**3) if device_id in _ODD_SIZES else bar
+
+
+def _link(port: Path) -> Optional[Link]:
+    if not (port / "current_link_width").exists():
+        return None
+    return Link(
+        address=port.resolve().name,
+        width=_number(port / "current_link_width"),
+        maximum_width=_number(port / "max_link_width"),
+        speed=_gigatransfers(port / "current_link_speed"),
+        maximum_speed=_gigatransfers(port / "max_link_speed"),
+    )
+
+
+def _slot_link(device: Path) -> Optional[Link]:
+    """Return the link between card and mainboard: that of the upper of two bridges of Intel's below the root port."""
+    bridges = list(_bridges(device))
+    inside = bridges[:2]
+    if len(bridges) > 2 and all(_read(bridge / "vendor") == INTEL_VENDOR for bridge in inside):
+        return _link(inside[1])
+    return _link(device)
+
+
+def _bridges(device: Path) -> Iterator[Path]:
+    """Yield the bridges above a device, the nearest first: its real directory is in theirs."""
+    for parent in device.resolve().parents:
+        if not _read(parent / "class").startswith(BRIDGE_CLASS):
+            return
+        yield parent
+
+
+def _gigatransfers(path: Path) -> float:
+    match = re.match(r"\d+(\.\d+)?", _read(path))
+    return float(match[0]) if match else 0.0
+
+
+def _firmware(device: Path, root: Path) -> dict[str, dict[str, str]]:
+    """Return file, status and version of the GPU's own firmware; debugfs is for root alone."""
+    found: dict[str, dict[str, str]] = {}
+    cards = sorted(path.name.removeprefix("card") for path in (device / "drm").glob("card[0-9]*"))
+    places = [root / "sys/kernel/debug/dri" / name for name in (device.name, *cards)]
+    for place in places:
+        for gt in ("gt0", "gt"):
+            for kind in ("guc", "huc"):
+                text = _read(place / gt / "uc" / f"{kind}_info")
+                if text and kind not in found:
+                    found[kind] = _firmware_facts(text)
+    return found
+
+
+def _firmware_facts(text: str) -> dict[str, str]:
+    file = re.search(r"firmware: (\S+)", text)
+    status = re.search(r"status: (\S+)", text)
+    version = _VERSION_FOUND.search(text)
+    return {
+        "file": file[1] if file else "",
+        "status": status[1] if status else "",
+        "version": version[1] if version else "",
+    }
+
+
+class _Modules:
+    """What the modules of the running kernel, and those built into it, say which devices they drive."""
+
+    def __init__(self, root: Path) -> None:
+        directory = root / "lib/modules" / (_read(root / "proc/sys/kernel/osrelease") or "unknown")
+        self._aliases: list[tuple[str, str]] = []
+        self._seen = False
+        for line in self._text(directory / "modules.alias").splitlines():
+            if line.startswith("alias pci:"):
+                _, pattern, module = line.split(None, 2)
+                self._aliases.append((pattern, module))
+        for entry in self._text(directory / "modules.builtin.modinfo").split("\0"):
+            module, _, value = entry.partition(".")
+            if value.startswith("alias=pci:"):
+                self._aliases.append((value.removeprefix("alias="), module))
+
+    def claiming(self, modalias: str) -> Optional[list[str]]:
+        """Return the modules that claim a device; None where nothing is known."""
+        if not self._seen or not modalias:
+            return None
+        return sorted({module for pattern, module in self._aliases if fnmatch.fnmatchcase(modalias, pattern)})
+
+    def _text(self, path: Path) -> str:
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+        self._seen = True
+        return text
+
+
+def _number(path: Path, otherwise: int = 0) -> int:
+    try:
+        return int(_read(path))
+    except ValueError:
+        return otherwise
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

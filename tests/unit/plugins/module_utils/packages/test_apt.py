@@ -1,0 +1,152 @@
+"""Sources files are understood in both forms, and what contradicts a repository is found."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (
+    AptError,
+    Change,
+    Repository,
+    Source,
+    changes,
+    files_to_remove,
+    parse_sources,
+    source_files,
+    unfinished,
+    unknown,
+)
+
+GRAPHICS = Repository(
+    uris=["https://mirror.example.com/graphics/ubuntu"],
+    suites=["jammy"],
+    components=["arc"],
+    architectures=["amd64", "i386"],
+    keyring="/usr/share/keyrings/graphics.gpg",
+    sources="/etc/apt/sources.list.d/graphics.sources",
+    superseded=["/etc/apt/sources.list.d/old.list"],
+)
+
+
+def test_a_repository_is_written_as_deb822() -> None:
+    assert GRAPHICS.stanza() == (
+        "Types: deb\n"
+        "URIs: https://mirror.example.com/graphics/ubuntu\n"
+        "Suites: jammy\n"
+        "Components: arc\n"
+        "Architectures: amd64 i386\n"
+        "Signed-By: /usr/share/keyrings/graphics.gpg\n"
+    )
+
+
+def test_what_is_written_is_read_back() -> None:
+    assert parse_sources("graphics.sources", "# a comment\n" + GRAPHICS.stanza()) == [
+        Source(GRAPHICS.uris[0], "jammy", GRAPHICS.keyring)
+    ]
+
+
+def test_one_line_sources() -> None:
+    text = """
+# deb http://commented.example.com jammy main
+deb [arch=amd64,i386 signed-by=/k.gpg] https://a.example.com/ubuntu/ jammy arc
+deb http://b.example.com jammy main universe  # a comment
+deb-src [ trusted=yes ] http://c.example.com ./
+not a source
+"""
+    assert parse_sources("x.list", text) == [
+        Source("https://a.example.com/ubuntu", "jammy", "/k.gpg"),
+        Source("http://b.example.com", "jammy", ""),
+        Source("http://c.example.com", "./", ""),
+    ]
+
+
+def test_deb822_stanzas_with_several_places_disabled_ones_and_an_embedded_key() -> None:
+    text = """\
+Types: deb
+URIs: http://a.example.com http://b.example.com/
+Suites: one
+ two
+# a comment
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ AAAA
+
+Enabled: no
+URIs: http://off.example.com
+Suites: one
+"""
+    found = parse_sources("x.sources", text)
+    assert [(source.uri, source.suite) for source in found] == [
+        ("http://a.example.com", "one"),
+        ("http://a.example.com", "two"),
+        ("http://b.example.com", "one"),
+        ("http://b.example.com", "two"),
+    ]
+    assert "BEGIN PGP" in found[0].signed_by
+
+
+def test_only_files_that_apt_reads_count(tmp_path: Path) -> None:
+    (tmp_path / "sources.list.d").mkdir()
+    for name in ("sources.list", "sources.list.d/a.list", "sources.list.d/b.sources", "sources.list.d/c.list.save"):
+        (tmp_path / name).write_text("")
+    assert [path.name for path in source_files(tmp_path)] == ["sources.list", "a.list", "b.sources"]
+
+
+def entries(*signed_by: str, uri: str = GRAPHICS.uris[0]) -> list[Source]:
+    return [Source(uri, "jammy", keyring) for keyring in signed_by]
+
+
+def test_superseded_files_and_files_with_another_keyring_have_to_go() -> None:
+    directory = Path("/etc/apt/sources.list.d")
+    files = {
+        directory / "old.list": entries(GRAPHICS.keyring),
+        directory / "guide.list": entries("/usr/share/keyrings/other.gpg"),
+        directory / "none.list": entries(""),
+        directory / "same.list": entries(GRAPHICS.keyring),
+        directory / "else.list": entries("/other.gpg", uri="https://else.example.com"),
+        directory / "graphics.sources": entries("/earlier.gpg"),
+    }
+    gone = files_to_remove(GRAPHICS, files)
+    assert [path.name for path in gone] == ["old.list", "guide.list", "none.list"]
+
+
+def test_a_contradicting_file_with_further_sources_is_for_a_person() -> None:
+    path = Path("/etc/apt/sources.list")
+    mixed = {path: entries("/other.gpg") + entries("", uri="http://archive.example.com/ubuntu")}
+    with pytest.raises(
+        AptError, match=re.escape("/etc/apt/sources.list names") + ".*http://archive.example.com/ubuntu"
+    ):
+        files_to_remove(GRAPHICS, mixed)
+
+
+def test_a_repository_with_wrong_keys_is_an_error() -> None:
+    with pytest.raises(AptError, match="unknown key 'url', no 'uris', no 'suites', no 'keyring', no 'sources'"):
+        Repository.from_mapping({"url": "x"})
+
+
+def test_a_mirrors_password_is_in_no_error() -> None:
+    secret = "https://user:pa55word@mirror.example.com"
+    graphics = replace(GRAPHICS, uris=[secret])
+    mixed = {Path("/etc/apt/sources.list"): entries("/other.gpg", uri=secret) + entries("", uri=f"{secret}/more")}
+    with pytest.raises(AptError) as refused:
+        files_to_remove(graphics, mixed)
+    with pytest.raises(AptError) as unknown_key:
+        Repository.from_mapping({"uris": [secret], "url": secret})
+    for said in (str(refused.value), str(unknown_key.value)):
+        assert "https://***@mirror.example.com" in said and "pa55word" not in said
+
+
+def test_changes_and_unknown() -> None:
+    plan = changes({"a": "1", "b": "2", "c": "", "d": "", "e": "5"}, {"a": "1", "b": "1", "c": "9"})
+    assert plan == [Change("b", "1", "2"), Change("d", "", ""), Change("e", "", "5")]
+    assert unknown(plan, {"b": ["3", "2"], "d": [], "e": ["6"]}) == [Change("d", "", ""), Change("e", "", "5")]
+
+
+def test_a_journal_of_dpkg_is_half_an_installation(tmp_path: Path) -> None:
+    assert not unfinished(tmp_path)
+    (tmp_path / "0001").touch()
+    assert unfinished(tmp_path)

@@ -1,0 +1,82 @@
+"""Key files are split into keys and fingerprints as gpg would, and damaged ones are refused."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import (
+    KeyFileError,
+    keyring_fingerprints,
+    normalize_fingerprint,
+    public_keys,
+    select_keys,
+)
+from ansible_collections.xpu.fleet.tests.unit.plugins.support.aptrepo import SigningKey
+
+
+def test_the_fingerprint_is_gpgs_own(vendor: SigningKey) -> None:
+    assert [key.fingerprint for key in public_keys(vendor.binary)] == [vendor.fingerprint]
+
+
+def test_an_armored_file_gives_the_same_packets(vendor: SigningKey) -> None:
+    assert public_keys(vendor.armored) == public_keys(vendor.binary)
+
+
+def test_only_pinned_keys_are_kept(vendor: SigningKey, stranger: SigningKey) -> None:
+    assert select_keys(stranger.binary + vendor.binary, [vendor.fingerprint.lower()]) == vendor.binary
+    both = select_keys(vendor.armored + stranger.armored, [stranger.fingerprint, vendor.fingerprint])
+    assert both == vendor.binary + stranger.binary
+
+
+def test_a_file_without_a_pinned_key_names_pinned_and_found(vendor: SigningKey, stranger: SigningKey) -> None:
+    with pytest.raises(KeyFileError, match=f"pinned {vendor.fingerprint}; found {stranger.fingerprint}"):
+        select_keys(stranger.binary, [vendor.fingerprint])
+
+
+def test_a_file_cut_short_anywhere_is_refused_or_has_no_other_key(vendor: SigningKey) -> None:
+    for length in range(1, len(vendor.binary)):
+        assert keyring_fingerprints(vendor.binary[:length]) in ([], [vendor.fingerprint])
+    with pytest.raises(KeyFileError, match="cut short"):
+        public_keys(vendor.binary[:20])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "it starts with ''"),
+        (b"<!DOCTYPE html><title>404</title>", "not an OpenPGP key file; it starts with '<!DOCTYPE"),
+        (b"-----BEGIN PGP MESSAGE-----\n\nAAAA\n-----END PGP MESSAGE-----\n", "holds a PGP MESSAGE"),
+        (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nA*A\n-----END PGP PUBLIC KEY BLOCK-----\n", "block is damaged"),
+        (b"\xc2\x01\x00", "does not start with a public key"),
+        (b"\xc6\x01\x03", "OpenPGP version 3"),
+        (b"\xc6\xe1\x00", "partial length"),
+    ],
+)
+def test_other_files_are_refused_with_what_they_are(data: bytes, message: str) -> None:
+    with pytest.raises(KeyFileError, match=message.replace("*", ".")):
+        public_keys(data)
+
+
+def test_a_secret_key_is_refused(vendor: SigningKey) -> None:
+    with pytest.raises(KeyFileError, match="secret key"):
+        public_keys(vendor.secret())
+
+
+@pytest.mark.parametrize("header", [b"\x98\x06", b"\x99\x00\x06", b"\x9a\x00\x00\x00\x06", b"\xc6\x06", b"\x9b"])
+def test_every_form_of_packet_length_is_read(header: bytes) -> None:
+    body = b"\x04\x00\x00\x00\x00\x01"
+    (key,) = public_keys(header + body)
+    assert key.fingerprint == hashlib.sha1(b"\x99\x00\x06" + body, usedforsecurity=False).hexdigest().upper()
+
+
+def test_a_version_6_key_has_a_sha256_fingerprint() -> None:
+    body = b"\x06" + bytes(9)
+    (key,) = public_keys(b"\xc6\x0a" + body)
+    assert key.fingerprint == hashlib.sha256(b"\x9b\x00\x00\x00\x0a" + body).hexdigest().upper()
+
+
+def test_a_fingerprint_may_be_written_in_groups_but_not_be_a_short_key_id() -> None:
+    assert normalize_fingerprint("0x" + "ab12 " * 10) == "AB12" * 10
+    with pytest.raises(KeyFileError, match="'BAC6F0C353D04109' is not a key fingerprint"):
+        normalize_fingerprint("BAC6F0C353D04109")

@@ -1,0 +1,273 @@
+"""The stack of a node is chosen, overridden and refused as the operator is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.xpu.fleet.plugins.module_utils.stacks import (
+    Node,
+    StackError,
+    Wish,
+    check_shape,
+    pinned_packages,
+    resolve,
+)
+
+VARS = Path(__file__).resolve().parents[4] / "roles/stack/vars"
+STACKS: dict[str, dict[str, Any]] = {
+    path.stem: yaml.safe_load(path.read_text())["stack_definition"] for path in VARS.glob("*.yml")
+}
+
+
+def gpu(device: str = "56a0", family: str = "arc", address: str = "0000:03:00.0") -> dict[str, Any]:
+    return {
+        "address": address,
+        "id": f"8086:{device}",
+        "name": f"Intel {family}",
+        "family": family,
+        "driver": "i915",
+        "render_node": "/dev/dri/renderD128",
+        "memory_bytes": 0,
+    }
+
+
+def node(*gpus: dict[str, Any], system: str = "Ubuntu 22.04", **more: Any) -> Node:
+    distribution, release = system.split()
+    codename = {"22.04": "jammy", "24.04": "noble", "26.04": "resolute"}.get(release, "other")
+    return Node(
+        distribution=distribution,
+        release=release,
+        codename=codename,
+        kernel=more.pop("kernel", "6.8.0-50-generic"),
+        gpus=list(gpus),
+        **more,
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (node(gpu()), ("arc-647", "arc", "bigdl", "gpu")),
+        (node(gpu("56c0", "flex")), ("datacenter-682", "flex", "bigdl", "gpu")),
+        (node(gpu("0bd5", "max")), ("datacenter-682", "max", "bigdl", "gpu")),
+        (node(gpu(), system="Ubuntu 24.04"), ("native", "arc", "openvino", "gpu")),
+        (node(gpu("e20b", "arc-b"), system="Ubuntu 26.04"), ("native", "arc-b", "openvino", "gpu")),
+        (node(gpu("56c1", "flex"), system="Ubuntu 24.04"), ("native", "flex", "openvino", "gpu")),
+        (node(), ("cpu", "none", "openvino", "cpu")),
+        (node(system="Debian 12"), ("cpu", "none", "openvino", "cpu")),
+    ],
+)
+def test_auto_chooses_by_gpus_and_distribution(found: Node, expected: tuple[str, str, str, str]) -> None:
+    stack = resolve(STACKS, found, Wish())
+    assert (stack["name"], stack["family"], stack["engine"], stack["device"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "wish", "said"),
+    [
+        (node(), Wish(stack="arc-6477"), ["'arc-6477'", "auto, arc-647, cpu, datacenter-682, native"]),
+        (
+            node(gpu("e20b", "arc-b")),
+            Wish(),
+            ["8086:e20b", "Ubuntu 22.04", "arc-647", "datacenter-682", "native (it serves Ubuntu 24.04"],
+        ),
+        (node(gpu(), system="Debian 12"), Wish(), ["No stack fits", "Debian 12", "cpu (it serves nodes without GPUs)"]),
+        (node(gpu("56c0", "flex")), Wish(stack="arc-647"), ["8086:56c0", "not flex"]),
+        (node(), Wish(stack="arc-647"), ["none was found"]),
+        (node(gpu(), gpu("56c0", "flex", "0000:81:00.0"), system="Ubuntu 24.04"), Wish(), ["mixes GPU families"]),
+        (node(gpu(), secure_boot=True), Wish(), ["Secure Boot is on", "native"]),
+        (node(gpu(), architecture="aarch64"), Wish(), ["aarch64"]),
+        (node(gpu(), system="Ubuntu 24.04", kernel="6.5.0-14-generic"), Wish(), ["6.8", "6.5.0-14-generic"]),
+        (node(), Wish(engine="vllm"), ["'vllm'", "openvino"]),
+        (node(), Wish(device="npu"), ["'npu'", "gpu or cpu"]),
+        (node(), Wish(device="gpu"), ["uses no GPU"]),
+        (node(gpu()), Wish(oneapi_components=["basekit", "daal"]), ["daal", "basekit, ccl, dnn, mpi, tbb"]),
+        (node(), Wish(oneapi_components=["basekit"]), ["offers none"]),
+        (node(), Wish(ppa=True), ["stack_ppa"]),
+        (node(gpu()), Wish(dkms="sometimes"), ["'sometimes'"]),
+        (
+            node(gpu()),
+            Wish(overrides={"repositories": {"graphics": {"uri": "http://mirror"}}}),
+            ["xpu_stack_overrides.repositories.graphics.uri", "Did you mean uris?"],
+        ),
+        (
+            node(gpu()),
+            Wish(overrides={"driver": {"packages": {"level-zero": 1.11}}}),
+            ["xpu_stack_overrides.driver.packages.level-zero", "must be a string, but is a number", "1.11"],
+        ),
+        (
+            node(gpu()),
+            Wish(overrides={"repositories": {"graphics": {"uris": "http://mirror"}}}),
+            ["xpu_stack_overrides.repositories.graphics.uris must be a list"],
+        ),
+        (node(gpu()), Wish(overrides={"kernel": None}), ["xpu_stack_overrides.kernel must be a mapping, but is empty"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_message(found: Node, wish: Wish, said: list[str]) -> None:
+    with pytest.raises(StackError) as error:
+        resolve(STACKS, found, wish)
+    for words in said:
+        assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("had", "said"),
+    [
+        ({"known": [gpu()]}, "had Intel arc (8086:56a0) at 0000:03:00.0"),
+        ({"served": ["0000:03:00.0"]}, "had a GPU at 0000:03:00.0"),
+        ({"served": ["0000:03:00.0"], "known": [gpu()]}, "had Intel arc (8086:56a0) at 0000:03:00.0, and"),
+    ],
+)
+def test_a_node_whose_gpu_is_gone_does_not_become_one_without(had: dict[str, Any], said: str) -> None:
+    with pytest.raises(StackError) as error:
+        resolve(STACKS, node(**had), Wish())
+    for words in (said, "now there is no GPU", "dmesg", "set xpu_stack to cpu"):
+        assert words in str(error.value)
+    named = resolve(STACKS, node(**had), Wish(stack="cpu"))
+    assert (named["name"], named["lost"]) == ("cpu", [])
+
+
+def test_a_gpu_that_is_gone_beside_others_is_missed() -> None:
+    served = ["0000:03:00.0", "0000:07:00.0"]
+    found = node(gpu(), served=served, known=[gpu(address="0000:09:00.0")])
+    stack = resolve(STACKS, found, Wish())
+    assert [card["address"] for card in stack["gpus"]] == ["0000:03:00.0"]
+    assert stack["lost"] == [{"address": "0000:07:00.0", "id": ""}, {"address": "0000:09:00.0", "id": "8086:56a0"}]
+    told = resolve(STACKS, found, Wish(lost_gpus=["0000:07:00.0"]))
+    assert [card["address"] for card in told["lost"]] == ["0000:09:00.0"]
+
+
+def test_that_the_last_gpu_is_gone_for_good_is_not_a_wish_for_the_cpu() -> None:
+    with pytest.raises(StackError, match="set xpu_stack to cpu"):
+        resolve(STACKS, node(known=[gpu()]), Wish(lost_gpus=["0000:03:00.0"]))
+
+
+@pytest.mark.parametrize(
+    ("found", "wish", "speed"),
+    [
+        (node(gpu()), Wish(), 13.75),
+        (node(gpu("56c0", "flex")), Wish(), 12.5),
+        (node(gpu("0bd5", "max"), system="Ubuntu 24.04"), Wish(), 18.25),
+        (node(gpu("e20b", "arc-b"), system="Ubuntu 26.04"), Wish(), 0),
+        (node(gpu()), Wish(device="cpu"), 0),
+        (node(), Wish(), 0),
+        (node(gpu()), Wish(overrides={"published_speed": {"arc": 40}}), 10),
+    ],
+)
+def test_a_speed_is_suspicious_below_a_quarter_of_the_published_one(found: Node, wish: Wish, speed: float) -> None:
+    assert resolve(STACKS, found, wish)["least_speed"] == speed
+
+
+@pytest.mark.parametrize(("value", "said"), [("40", "is a string ('40')"), (True, "is")])
+def test_a_speed_is_a_number(value: object, said: str) -> None:
+    with pytest.raises(StackError, match=r"published_speed\.arc must be a whole number, but") as error:
+        resolve(STACKS, node(gpu()), Wish(overrides={"published_speed": {"arc": value}}))
+    assert said in str(error.value)
+
+
+def test_types_that_ansible_makes_of_its_own_are_named_as_people_do() -> None:
+    class TaggedInt(int):
+        pass
+
+    with pytest.raises(StackError, match="must be a string, but is a number"):
+        check_shape({"title": TaggedInt(3)}, "x")
+    with pytest.raises(StackError, match="must be a string, but is a boolean"):
+        check_shape({"title": True}, "x")
+
+
+def test_secure_boot_does_not_matter_where_no_module_is_built() -> None:
+    assert resolve(STACKS, node(gpu(), system="Ubuntu 24.04", secure_boot=True), Wish())["name"] == "native"
+    assert resolve(STACKS, node(gpu(), secure_boot=True, container=True), Wish())["dkms"] is False
+    assert resolve(STACKS, node(gpu(), secure_boot=True), Wish(dkms="never"))["dkms"] is False
+
+
+def test_overrides_are_laid_over_the_stack_key_by_key() -> None:
+    overrides = {
+        "repositories": {"graphics": {"uris": ["http://mirror/graphics"]}},
+        "driver": {"packages": {"level-zero": "1.12"}},
+    }
+    stack = resolve(STACKS, node(gpu()), Wish(overrides=overrides))
+    reference = STACKS["arc-647"]
+    assert stack["repositories"]["graphics"] == {
+        **reference["repositories"]["graphics"],
+        "uris": ["http://mirror/graphics"],
+    }
+    assert stack["driver"]["packages"] == {**reference["driver"]["packages"], "level-zero": "1.12"}
+    assert reference["driver"]["packages"]["level-zero"] != "1.12"
+
+
+def test_the_environment_is_that_of_the_family() -> None:
+    arc = resolve(STACKS, node(gpu()), Wish())["environment"]
+    biggest = resolve(STACKS, node(gpu("0bd5", "max")), Wish())["environment"]
+    assert arc == {
+        "SYCL_CACHE_PERSISTENT": "1",
+        "USE_XETLA": "OFF",
+        "SYCL_PI_LEVEL_ZERO_USE_IMMEDIATE_COMMANDLISTS": "1",
+    }
+    assert biggest["ENABLE_SDP_FUSION"] == "1"
+    assert biggest["LD_PRELOAD"].endswith("libtcmalloc.so.4")
+    assert "USE_XETLA" not in biggest
+
+
+def test_the_python_environment_follows_engine_and_device() -> None:
+    on_gpu = resolve(STACKS, node(gpu()), Wish())["python"]
+    on_cpu = resolve(STACKS, node(gpu()), Wish(device="cpu"))["python"]
+    assert (on_gpu["requirements"], on_gpu["version"]) == ("bigdl-gpu", "3.9")
+    assert "intel-extension-for-pytorch==2.0.110+xpu" in on_gpu["unhashed"]
+    assert (on_cpu["requirements"], on_cpu["version"], on_cpu["unhashed"]) == ("bigdl-cpu", "3.11", [])
+    assert resolve(STACKS, node(), Wish())["python"]["requirements"] == "openvino"
+
+
+def test_required_oneapi_comes_always_and_the_rest_by_choice() -> None:
+    plain = resolve(STACKS, node(gpu()), Wish())["oneapi"]["packages"]
+    more = resolve(STACKS, node(gpu()), Wish(oneapi_components=["basekit", "tbb"]))["oneapi"]["packages"]
+    assert {"intel-oneapi-mkl", "intel-oneapi-compiler-dpcpp-cpp"} <= set(plain)
+    assert "intel-basekit" not in plain
+    assert set(more) - set(plain) == {"intel-basekit", "intel-oneapi-tbb", "intel-oneapi-tbb-devel"}
+
+
+def test_the_packages_of_a_machine_are_those_of_all_layers_at_exact_versions() -> None:
+    packages = pinned_packages(resolve(STACKS, node(gpu()), Wish()))
+    reference = STACKS["arc-647"]
+    assert packages["linux-image-5.19.0-41-generic"] == "5.19.0-41.42~22.04.1"
+    for entry in reference["driver"]["dkms"]:
+        assert packages[entry["package"]] == entry["version"]
+    assert set(packages) >= {"dkms", "gawk", "libc6-dev", "hwinfo", "clinfo", "intel-fw-gpu", "intel-oneapi-mkl"}
+
+
+def test_in_a_container_the_kernel_is_left_to_the_host() -> None:
+    inside = pinned_packages(resolve(STACKS, node(gpu(), container=True), Wish()))
+    building = pinned_packages(resolve(STACKS, node(gpu(), container=True), Wish(dkms="always")))
+    assert not [name for name in inside if name.startswith("linux-") or name.endswith("dkms")]
+    assert [name for name in building if name.startswith("linux-")] == ["linux-headers-5.19.0-41-generic"]
+    assert "intel-i915-dkms" in building
+
+
+def test_the_ppa_is_offered_and_off() -> None:
+    noble = node(gpu(), system="Ubuntu 24.04")
+    assert resolve(STACKS, noble, Wish())["repositories"] == {}
+    graphics = resolve(STACKS, noble, Wish(ppa=True))["repositories"]["graphics"]
+    assert graphics["suites"] == ["noble"]
+
+
+@pytest.mark.parametrize("name", sorted(STACKS))
+def test_the_data_of_every_stack_has_the_shape(name: str) -> None:
+    check_shape(STACKS[name], name)
+    required = {"title", "families", "distributions", "engines", "repositories", "kernel", "driver", "oneapi", "python"}
+    assert required <= set(STACKS[name])
+
+
+def test_the_two_reference_stacks_share_what_they_have_in_common() -> None:
+    arc, data_center = STACKS["arc-647"], STACKS["datacenter-682"]
+    assert arc["python"] == data_center["python"]
+    assert arc["oneapi"] == data_center["oneapi"]
+    assert arc["kernel"] == data_center["kernel"]
+
+
+@pytest.mark.parametrize("name", sorted(STACKS))
+def test_every_python_environment_has_its_requirements_file(name: str) -> None:
+    for environment in STACKS[name]["python"]["environments"]:
+        assert (VARS / "requirements" / f"{environment}.txt").is_file()

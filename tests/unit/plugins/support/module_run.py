@@ -1,0 +1,56 @@
+"""Runs one of the collection's modules as Ansible does on a node: a process with JSON arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_COLLECTIONS = Path(__file__).resolve().parents[4] / "collections"
+
+
+def run_module(
+    name: str, /, *, check: bool = False, path: str = "", at: Path | str | None = None, **arguments: Any
+) -> dict[str, Any]:
+    """Run a module and return its result; PATH puts a directory of stand-in commands first, AT stands for /."""
+    private = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_tmpdir": None}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(_COLLECTIONS),
+        "PATH": f"{path}:{os.environ['PATH']}",
+    }
+    module = f"ansible_collections.xpu.fleet.plugins.modules.{name}"
+    code = f"import pathlib; import {module} as m; m.ROOT = pathlib.Path({str(at)!r}); m.main()"
+    process = subprocess.run(
+        [sys.executable, *(["-m", module] if at is None else ["-c", code])],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": {**private, **arguments}}),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.stdout, process.stderr
+    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return result
+
+
+@contextmanager
+def apt_locked(root: Path) -> Iterator[None]:
+    """Be another program that installs packages."""
+    path = root / "var/lib/dpkg/lock-frontend"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    code = f"import fcntl; f = open({str(path)!r}, 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    # A process of its own: locks do not keep out the one that has them.
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin and other.stdout
+        other.stdout.readline()
+        try:
+            yield
+        finally:
+            other.stdin.write(b"\n")
+            other.stdin.close()
