@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.plugins.callback import CallbackBase
-
 DOCUMENTATION = r"""
 name: audit_status
 type: aggregate
 short_description: Exit status of playbooks/audit.yml
-version_added: "0.2.0"
+version_added: "1.0.0"
 description:
   - Ends C(ansible-playbook) with 1 where a node has drifted, and with 2 where one could not be looked at, or there was
     none to look at. Without it Ansible's own status is 2 for the first two, and 0 for the last.
@@ -20,6 +16,9 @@ requirements:
   - C(callbacks_enabled = xpu.fleet.audit_status) in C(ansible.cfg)
 """
 
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
 
 #: The variable that marks a play as an audit: one that does not tell its status has looked at nothing.
 MARK = "audit_tells_its_status"

@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import sys
-import textwrap
-import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, TextIO, cast
-
-from ansible import constants as C
-from ansible import context
-from ansible.errors import AnsibleError
-from ansible.playbook.task_include import TaskInclude
-from ansible.plugins.callback.default import CallbackModule as DefaultCallback
-from ansible.template import Templar
-from ansible_collections.xpu.fleet.plugins.module_utils import progress
-
-try:
-    from rich.console import Console, ConsoleOptions
-    from rich.live import Live
-    from rich.segment import Segment
-    from rich.style import Style
-except ImportError as error:
-    MISSING: ImportError | None = error
-else:
-    MISSING = None
-
 DOCUMENTATION = r"""
 name: fleet_progress
 type: stdout
 short_description: One live line per node, and the time per layer
-version_added: "0.2.0"
+version_added: "1.0.0"
 description:
   - On a terminal every node has one line that stays in its place. It shows layer, step, time, and while the node
     reboots how long it may still take. Where nodes outnumber lines, those that are busy, failed or last heard of are
@@ -86,6 +59,33 @@ requirements:
   - C(stdout_callback = xpu.fleet.fleet_progress) in C(ansible.cfg), or E(ANSIBLE_STDOUT_CALLBACK)
   - Python package C(rich) where C(ansible-playbook) runs
 """
+
+import atexit
+import os
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
+
+from ansible import constants as C
+from ansible import context
+from ansible.errors import AnsibleError
+from ansible.playbook.task_include import TaskInclude
+from ansible.plugins.callback.default import CallbackModule as DefaultCallback
+from ansible.template import Templar
+from ansible_collections.xpu.fleet.plugins.module_utils import progress
+
+try:
+    from rich.console import Console, ConsoleOptions
+    from rich.live import Live
+    from rich.segment import Segment
+    from rich.style import Style
+except ImportError as error:
+    MISSING: ImportError | None = error
+else:
+    MISSING = None
 
 #: Colours of states on a terminal.
 STYLES = {

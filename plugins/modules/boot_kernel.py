@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: boot_kernel
 short_description: Boot a kernel once on trial, or make it GRUB's default
-version_added: "0.2.0"
+version_added: "1.0.0"
 description:
   - Reads GRUB's menu, its settings and its environment block, and names menu entries by their id, never by position.
   - Without O(state) it only returns RV(boot); what would stand in the way of a change is in C(boot.problems).

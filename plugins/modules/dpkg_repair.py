@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: dpkg_repair
 short_description: Finish an installation that was interrupted
-version_added: "0.2.0"
+version_added: "1.0.0"
 description:
   - Looks whether dpkg was interrupted, packages are installed in part, or dependencies are not met; then configures
     what is unpacked, and lets apt correct what is left. Of kernels that are installed in part, depmod lists the

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: file_restore
 short_description: Put files back as they were before a layer wrote or removed them
-version_added: "0.2.0"
+version_added: "1.0.0"
 description:
   - M(xpu.fleet.apt_source) and M(xpu.fleet.apt_keyring) keep what they find before they change it. This puts it back,
     and removes what was not there.

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: kernel_purge
 short_description: Remove newer kernels, but never one that runs or is to stay
-version_added: "0.2.0"
+version_added: "1.0.0"
 description:
   - Purges the packages of installed kernels whose release is newer than another one, together with metapackages that
     would bring them back.

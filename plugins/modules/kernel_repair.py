@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: kernel_repair
 short_description: Mend a kernel's files before it is booted
-version_added: "0.2.0"
+version_added: "1.0.0"
 description:
   - Compares the files of a kernel's packages with their checksums and installs damaged packages again; makes depmod's
     lists of its modules where they are missing or empty, and the initramfs where it is missing or empty or has none of

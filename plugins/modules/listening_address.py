@@ -9,7 +9,7 @@ short_description: Check that TCP ports are free, or held by the service itself
 version_added: 0.1.0
 description:
   - Fails when the node does not have the address, or when something else listens on one of the ports, and names it.
-  - Fails for clients that are neither an address nor a network: systemd would leave them out.
+  - Fails for clients that are neither an address nor a network, as systemd would leave them out.
   - Changes nothing.
 options:
   host:

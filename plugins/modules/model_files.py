@@ -159,7 +159,7 @@ def _run(request: Request, *, check_mode: bool, staged: bool) -> dict[str, Any]:
     if request.kind == "controller_path" and not staged:
         plan(request, stored)
         prepare_incoming(request, stored)
-        _, names = choose(
+        _kind, names = choose(
             request.listing,
             request.formats,
             where=request.location,

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: node_activity
 short_description: Tell who uses a node, before it is rebooted
-version_added: "0.2.0"
+version_added: "1.0.0"
 description:
   - Looks for people who are logged in at a terminal, for programs that have a GPU open, and for clients of the service.
   - Ansible's own connection does not count, nor do the service itself and the login screen.
@@ -156,7 +156,7 @@ def _utmp(path: Path) -> Iterator[Login]:
     except OSError:
         return
     for offset in range(0, len(content) - _UTMP.size + 1, _UTMP.size):
-        kind, process, line, _, user, host = _UTMP.unpack_from(content, offset)
+        kind, process, line, _ignored, user, host = _UTMP.unpack_from(content, offset)
         terminal = _string(line)
         if kind == _USER_PROCESS and re.match(r"(pts/|tty)", terminal):
             yield Login(_string(user), terminal, _string(host), process)

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: node_audit
 short_description: Compare a node with what it is to be
-version_added: "0.2.0"
+version_added: "1.0.0"
 description:
   - Reads the node's real state in one call (dpkg's own database, checksums of files, the running kernel, GRUB's menu,
     DKMS's tree, the environment of running processes, an answered prompt) and changes nothing.

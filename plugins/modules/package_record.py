@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: package_record
 short_description: Write down what packages were like before they are changed
-version_added: "0.2.0"
+version_added: "1.0.0"
 description:
   - Adds the packages that the record of a layer does not have yet, each with its version, hold, and whether it was
     installed by hand. What is in the record already stays, so the record tells what was there before the first change.

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: package_restore
 short_description: Bring packages back to what they were before a layer changed them
-version_added: "0.2.0"
+version_added: "1.0.0"
 description:
   - Reads what M(xpu.fleet.package_record) wrote down. Packages that were not there are purged, others get their version
     back in the same transaction of apt, then their hold and whether they were installed by hand. The record goes last,
