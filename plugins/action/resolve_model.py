@@ -42,7 +42,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the plan as ``model``, or fail with the one message of a ModelError."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(argument_spec=OPTIONS)
+        _ignored, options = self.validate_argument_spec(argument_spec=OPTIONS)
         try:
             plan = resolve(
                 Catalogue(

@@ -41,7 +41,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the resolved stack, or fail with the one message of a StackError."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(argument_spec=OPTIONS)
+        _ignored, options = self.validate_argument_spec(argument_spec=OPTIONS)
         definitions = self._definitions(Path(options["directory"]))
         node = Node(
             distribution=options["distribution"],

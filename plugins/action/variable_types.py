@@ -25,7 +25,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Fail with one message that names every variable of a wrong type."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(argument_spec=OPTIONS)
+        _ignored, arguments = self.validate_argument_spec(argument_spec=OPTIONS)
         found: list[str] = []
         for role in arguments["roles"]:
             found += self._problems(ROLES / role, arguments["entry_point"], task_vars or {})

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
+from types import MappingProxyType
 from typing import Optional
 
 #: The layer that a role of the collection builds.
@@ -31,7 +32,9 @@ FAILED, UNREACHABLE, DONE = "failed", "unreachable", "done"
 BAD = (FAILED, UNREACHABLE)
 #: How a state is counted and marked: between two tasks a node waits, whatever the last one came to.
 SEEN_AS = {OK: WAITING, CHANGED: WAITING}
-MARKS = {WAITING: "·", RUNNING: "▸", REBOOTING: "↻", FAILED: "✗", UNREACHABLE: "✗", DONE: "✓"}
+MARKS: Mapping[str, str] = MappingProxyType(
+    {WAITING: "·", RUNNING: "▸", REBOOTING: "↻", FAILED: "✗", UNREACHABLE: "✗", DONE: "✓"}
+)
 PLAIN_MARKS = {WAITING: ".", RUNNING: ">", REBOOTING: "@", FAILED: "x", UNREACHABLE: "x", DONE: "="}
 
 #: A piece of a line and the state whose colour it has ("" for none).

@@ -29,7 +29,7 @@ class Access(Layer):
         for person in self.expected.get("people", ()):
             user = self.node.users.get(person)
             # Accounts that are not in /etc/passwd come from a directory, whose groups are not in /etc/group.
-            listed = user.groups if user else {name for name, (_, who) in self.node.groups.items() if person in who}
+            listed = user.groups if user else {name for name, (_gid, who) in self.node.groups.items() if person in who}
             for group in groups:
                 report.compare(f"{person} in group {group}", "member", "member" if group in listed else "not a member")
         service = self.expected.get("service")
@@ -69,7 +69,7 @@ class Access(Layer):
         for group, number in wanted.items():
             found = "member" if number in numbers else "not a member"
             report.compare(f"process of {unit} in group {group}", "member", found)
-        names = {number: group for group, (number, _) in self.node.groups.items()}
+        names = {number: group for group, (number, _ignored) in self.node.groups.items()}
         others = {names.get(number, str(number)) for number in numbers - {user.gid, *wanted.values()}}
         report.compare(f"other groups of the process of {unit}", [], sorted(others))
 

@@ -88,7 +88,7 @@ class Node:
         """Every package that dpkg has wholly or in part, by the name that apt gives it."""
         packages = {}
         for fields in self._stanzas:
-            want, _, status = fields.get("Status", "").partition(" ")
+            want, _between, status = fields.get("Status", "").partition(" ")
             status = status.rpartition(" ")[2]
             if not fields.get("Package") or status in ("", "not-installed", "config-files"):
                 continue

@@ -105,7 +105,7 @@ class Service(Layer):
             return
         content = self.node.content(f"/proc/{pid}/environ") or b""
         pairs = (entry.partition("=") for entry in content.decode("utf-8", "surrogateescape").split("\0"))
-        found = {name: value for name, _, value in pairs}
+        found = {name: value for name, _ignored, value in pairs}
         for name, value in sorted(wanted.items()):
             report.compare(f"{name} in the process of {unit}", value, found.get(name, "not set"))
 

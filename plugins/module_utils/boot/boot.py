@@ -754,7 +754,7 @@ def _link(path: Path) -> str:
 
 def _followed(root: Path, path: Path) -> Path:
     """Return the file at the end of symbolic links, whose absolute targets are below ``root``."""
-    for _ in range(10):
+    for _turn in range(10):
         if not path.is_symlink():
             break
         target = path.readlink()

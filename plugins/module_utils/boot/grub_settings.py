@@ -158,7 +158,7 @@ class EnvironmentBlock:
     def set(self, name: str, value: str) -> None:
         """Set a variable."""
         encoded = value.encode("utf-8", "surrogateescape")
-        for index, (other, _) in enumerate(self._lines):
+        for index, (other, _ignored) in enumerate(self._lines):
             if other == name:
                 self._lines[index] = (name, encoded)
                 return

@@ -141,7 +141,7 @@ def _gpu(device: Path, root: Path, modules: _Modules) -> Gpu:
     vendor = _read(device / "vendor").removeprefix("0x").lower()
     device_id = _read(device / "device").removeprefix("0x").lower()
     family, name = _identity(vendor, device_id, device.name)
-    bar = _memory_bar(device)
+    aperture = _memory_bar(device)
     driver = device / "driver"
     version, out_of_tree = _driver_version(driver, root)
     physical = device / "physfn"
@@ -155,9 +155,9 @@ def _gpu(device: Path, root: Path, modules: _Modules) -> Gpu:
         driver_out_of_tree=out_of_tree,
         render_node=_node(device, root, "renderD", "render"),
         card_node=_node(device, root, "card", "card"),
-        memory_bytes=_memory(device, device_id, bar) if family in USED else 0,
-        memory_bar_bytes=bar,
-        resizable_bar=bar > WINDOW,
+        memory_bytes=_memory(device, device_id, aperture) if family in USED else 0,
+        memory_bar_bytes=aperture,
+        resizable_bar=aperture > WINDOW,
         numa_node=_number(device / "numa_node", -1),
         link=_link(device),
         slot_link=_slot_link(device),
@@ -205,13 +205,13 @@ def _memory_bar(device: Path) -> int:
     return end - start + 1 if end else 0
 
 
-def _memory(device: Path, device_id: str, bar: int) -> int:
+def _memory(device: Path, device_id: str, aperture: int) -> int:
     """Local memory in bytes: what the driver says, else the size of the memory BAR where it is resized to cover all."""
     for total in sorted((device / "drm").glob("card*/lmem_total_bytes")):
         return _number(total)
-    if bar <= WINDOW:
+    if aperture <= WINDOW:
         return 0
-    return min(bar, _ODD_SIZES[device_id] * 1024**3) if device_id in _ODD_SIZES else bar
+    return min(aperture, _ODD_SIZES[device_id] * 1024**3) if device_id in _ODD_SIZES else aperture
 
 
 def _link(port: Path) -> Optional[Link]:
@@ -282,10 +282,10 @@ class _Modules:
         self._seen = False
         for line in self._text(directory / "modules.alias").splitlines():
             if line.startswith("alias pci:"):
-                _, pattern, module = line.split(None, 2)
+                _ignored, pattern, module = line.split(None, 2)
                 self._aliases.append((pattern, module))
         for entry in self._text(directory / "modules.builtin.modinfo").split("\0"):
-            module, _, value = entry.partition(".")
+            module, _between, value = entry.partition(".")
             if value.startswith("alias=pci:"):
                 self._aliases.append((value.removeprefix("alias="), module))
 

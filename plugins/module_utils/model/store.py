@@ -197,13 +197,13 @@ def plan(request: Request, stored: Stored) -> list[RemoteFile]:
     if request.kind == "huggingface":
         if request.source.get("gated") and not request.token:
             raise StoreError(gated_message(request.endpoint, request.location))
-        _, files = _hub_choice(request, client)
+        _commit, files = _hub_choice(request, client)
         check_access(client, request.endpoint, request.location, files[0])
         size = total(files)
     elif request.kind == "url":
         size = max(remote_size(client, request.location), size)
     elif request.kind == "controller_path":
-        _, chosen = choose(
+        _kind, chosen = choose(
             request.listing, request.formats, where=f"{request.location} on the controller",
             wanted_files=request.wanted_files, code=request.code,
         )  # fmt: skip
@@ -231,7 +231,7 @@ def _hub_choice(request: Request, client: Client) -> tuple[str, list[RemoteFile]
     where = f"{request.location} on the model hub"
     commit, files = hub_files(client, request.endpoint, request.location, str(request.source["revision"]))
     by_name = {file.name: file for file in files}
-    _, chosen = choose(by_name, request.formats, where=where, wanted_files=request.wanted_files, code=request.code)
+    _kind, chosen = choose(by_name, request.formats, where=where, wanted_files=request.wanted_files, code=request.code)
     return commit, [by_name[name] for name in chosen]
 
 
@@ -340,7 +340,7 @@ def _members(inside: Sequence[str], member: str, request: Request, where: str) -
     reasons = []
     for directory, names in sorted(directories.items(), key=lambda item: (item[0].count("/"), item[0])):
         try:
-            _, chosen = choose(
+            _kind, chosen = choose(
                 names, request.formats, where=where, wanted_files=request.wanted_files, code=request.code
             )
         except WeightsError as error:

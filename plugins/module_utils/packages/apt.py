@@ -318,7 +318,7 @@ def _deb822_fields(stanza: str) -> dict[str, str]:
         if line[0] in " \t":
             fields[name] = f"{fields.get(name, '')}\n{line.strip()}"
         else:
-            name, _, value = line.partition(":")
+            name, _between, value = line.partition(":")
             name = name.strip().lower()
             fields[name] = value.strip()
     return fields
@@ -334,7 +334,7 @@ def _one_line_sources(text: str) -> Iterator[Source]:
 
 def _complaints(result: subprocess.CompletedProcess[str]) -> str:
     """Return what apt says about a failure: its errors and warnings, and the unmet dependencies before them."""
-    _, found, unmet = result.stdout.partition("The following packages have unmet dependencies:\n")
+    _between, found, unmet = result.stdout.partition("The following packages have unmet dependencies:\n")
     lines = unmet.splitlines() if found else []
     lines += [line for line in result.stderr.splitlines() if line.startswith(("E:", "W:"))]
     unique = list(dict.fromkeys(line.strip() for line in lines if line.strip()))

@@ -42,7 +42,7 @@ class Version:
         """Read one: [epoch:]upstream[-revision]."""
         epoch, colon, rest = text.partition(":")
         self._epoch = int(epoch) if colon and epoch.isdecimal() else 0
-        upstream, _, revision = (rest if colon else text).rpartition("-")
+        upstream, _between, revision = (rest if colon else text).rpartition("-")
         self._parts = (upstream or revision, revision if upstream else "")
         self._key = (self._epoch, *map(_key, self._parts))
 
@@ -137,7 +137,7 @@ def simulated(output: str) -> Simulation:
     """Read what ``apt-get --simulate`` printed."""
     removed, installed = [], []
     for line in output.splitlines():
-        action, _, rest = line.partition(" ")
+        action, _between, rest = line.partition(" ")
         if action in ("Remv", "Purg"):
             removed.append(rest.split()[0])
         elif action == "Inst":

@@ -192,7 +192,7 @@ def run(
 def interpreter_version(interpreter: Path) -> str:
     """The ``major.minor`` of an interpreter that can make virtual environments, or "" when it cannot run."""
     script = "import ensurepip, ssl, sys, venv; print('%d.%d' % sys.version_info[:2])"
-    status, output, _ = run([str(interpreter), "-IB", "-c", script], seconds=_PROBE_SECONDS)
+    status, output, _ignored = run([str(interpreter), "-IB", "-c", script], seconds=_PROBE_SECONDS)
     return output.strip() if status == 0 else ""
 
 

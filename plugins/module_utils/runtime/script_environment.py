@@ -50,7 +50,7 @@ def exported_by(script: Path, arguments: list[str], seconds: float) -> dict[str,
     # Exported shell functions (BASH_FUNC_name%%) are for shells.
     return {
         name: value
-        for name, _, value in pairs
+        for name, _ignored, value in pairs
         if _NAME.fullmatch(name) and name not in _SHELL_OWN and CLEAN.get(name) != value
     }
 

@@ -107,7 +107,7 @@ def _regrouped(status: Path, user: str) -> bool:
 
 def present(runner: Runner, template: str, directory: str = _WANTS) -> set[str]:
     """Names of the template's instances that systemd has loaded or starts at boot."""
-    _, output = runner(
+    _ignored, output = runner(
         ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", f"{template}@*.service"]
     )
     units = {line.split()[0] for line in output.splitlines() if line.split()}

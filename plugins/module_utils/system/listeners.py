@@ -42,7 +42,7 @@ def listeners(port: int, proc: Path = Path("/proc")) -> list[Listener]:
             continue
         for row in rows:
             fields = row.split()
-            host, _, number = fields[1].partition(":")
+            host, _between, number = fields[1].partition(":")
             if fields[3] == _LISTEN and int(number, 16) == port:
                 found.append(Listener(_address(host), port, fields[9]))
     return [_with_owner(listener, proc) for listener in found]

@@ -141,8 +141,8 @@ class Bench:
         run, lock, prompts = Run(clients), threading.Lock(), queue.SimpleQueue[str]()
         began: list[float] = []
         warm = threading.Barrier(clients, action=lambda: began.append(time.monotonic()))
-        first_prompts = [self._prompt(self._words) for _ in range(clients)]
-        for _ in range(requests):
+        first_prompts = [self._prompt(self._words) for _turn in range(clients)]
+        for _turn in range(requests):
             prompts.put(self._prompt(self._words))
 
         def work(first_prompt: str) -> None:

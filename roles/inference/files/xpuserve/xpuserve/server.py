@@ -107,7 +107,7 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself the signal again when it has stopped; this handler then lets us go on.
         signal.signal(number, server.handle_exit)
-    signal.signal(signal.SIGHUP, lambda *_: _reload(keys))
+    signal.signal(signal.SIGHUP, lambda *_ignored: _reload(keys))
     engine.start()
     server.run(sockets=[listener])
     if engine.ready:

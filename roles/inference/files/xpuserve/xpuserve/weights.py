@@ -162,11 +162,11 @@ _GGUF_STRING, _GGUF_ARRAY = 8, 9
 
 def _gguf_keys(file: BinaryIO) -> dict[str, Any]:
     """The metadata of a GGUF file; arrays are skipped."""
-    version, _, count = _unpack(file, "IQQ")
+    version, _ignored, count = _unpack(file, "IQQ")
     if version not in (2, 3):
         raise ValueError(version)
     keys = {}
-    for _ in range(count):
+    for _turn in range(count):
         name = _gguf_string(file)
         (kind,) = _unpack(file, "I")
         keys[name] = _gguf_value(file, kind)
@@ -182,7 +182,7 @@ def _gguf_value(file: BinaryIO, kind: int) -> Any:
     if item in _GGUF_SCALARS:
         file.seek(count * struct.calcsize(_GGUF_SCALARS[item]), 1)
     else:
-        for _ in range(count):
+        for _turn in range(count):
             _gguf_value(file, item)
     return None
 

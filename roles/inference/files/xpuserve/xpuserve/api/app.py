@@ -250,7 +250,7 @@ class TokenCounts:
 
 async def _whole(answer: Answer, choices: int, reply: Reply, usage: TokenCounts) -> Response:
     texts, reasons = [""] * choices, [""] * choices
-    tokens: list[list[TokenText]] = [[] for _ in range(choices)]
+    tokens: list[list[TokenText]] = [[] for _turn in range(choices)]
     async for n, event in answer.events():
         if isinstance(event, Failed):
             raise errors.failure(event)

@@ -24,7 +24,7 @@ class RequireKey:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+            scheme, _between, key = Headers(scope=scope).get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not self._keys.accept(key.strip()):
                 message = "this API key is not known" if key else "an API key is needed: Authorization: Bearer KEY"
                 body = error_body(message, CLIENT_ERROR, code="invalid_api_key")

@@ -123,7 +123,7 @@ class HFBackend(Backend):
         stop_ids = set() if sampling.ignore_eos else self._stop_ids
         ids = torch.tensor([list(prompt)], device=self._device)
         state: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "use_cache": True}
-        for _ in range(sampling.max_tokens):
+        for _turn in range(sampling.max_tokens):
             with _memory(), torch.inference_mode():
                 logits, state = self._read(ids, state)
                 token = choose(logits.float().cpu().numpy())
@@ -196,7 +196,7 @@ class LlamaModel(Model):
 def _gathered(parts: Sequence[Part], layer: int, kind: int, *, grows: bool) -> Any:
     columns = max(part.end - part.start for part in parts)
     first = parts[0].cache[layer][kind]
-    _, heads, _, width = first.shape
+    _ignored, heads, _ignored, width = first.shape
     room = columns + (ROOM if grows else 0)
     rows = torch.empty((len(parts), heads, room, width), dtype=first.dtype, device=first.device)[:, :, :columns]
     for n, part in enumerate(parts):

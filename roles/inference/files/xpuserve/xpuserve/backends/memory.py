@@ -20,7 +20,7 @@ def is_exhausted(error: BaseException) -> bool:
 def available() -> int:
     """Bytes that this machine can give, as the kernel estimates them; 0 where it does not say."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        name, _, kib = line.partition(":")
+        name, _between, kib = line.partition(":")
         if name == "MemAvailable":
             return int(kib.split()[0]) * 1024
     return 0

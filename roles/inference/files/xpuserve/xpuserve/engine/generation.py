@@ -67,8 +67,8 @@ class Generation:
         return reason
 
     def _hold(self, token: Token, logprob: float) -> None:
-        text, *others = self._text.each([token.id, *(each for each, _ in token.top)])
-        top = tuple((other, chance) for other, (_, chance) in zip(others, token.top))
+        text, *others = self._text.each([token.id, *(each for each, _ignored in token.top)])
+        top = tuple((other, chance) for other, (_ignored, chance) in zip(others, token.top))
         self._offset = max(self._offset, self._given)  # what was given out may have bytes that are no character
         self._held.append(TokenText(text, logprob, top, self._offset))
         self._offset += len(text.rstrip("\ufffd"))

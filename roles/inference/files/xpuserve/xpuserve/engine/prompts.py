@@ -59,7 +59,7 @@ def _encode_llama2(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[in
     # one counts.
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     eos = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-    *past, (question, _) = llama2(messages)
+    *past, (question, _ignored) = llama2(messages)
     ids: list[int] = []
     for asked, answered in past:
         ids += _one_bos(bos + tokenizer.encode(f"{asked} {answered} ", special=False), tokenizer.bos_id) + eos

@@ -117,7 +117,7 @@ def _answers(runner: Runner, prompts: Sequence[Sequence[int]]) -> list[list[Toke
     running, waiting = set[Request](), list(requests)
     try:
         while running or waiting:
-            for _ in range(-(-len(requests) // COMING_STEPS)):
+            for _turn in range(-(-len(requests) // COMING_STEPS)):
                 if waiting and runner.fits(waiting[0]):
                     request = waiting.pop(0)
                     runner.add(request)
@@ -172,7 +172,7 @@ def _alone(generate: Callable[[Sequence[int], SamplingParams], Tokens], prompt: 
     for token in generate(prompt, SamplingParams(TOKENS, temperature=0, ignore_eos=True, logprobs=LIKELIEST)):
         if token is None:
             continue
-        if len({chance for _, chance in token.top}) == 1:
+        if len({chance for _ignored, chance in token.top}) == 1:
             raise EngineError("the model finds all tokens equally likely, so its answers would be garbage")
         tokens.append(token.id)
     return tokens

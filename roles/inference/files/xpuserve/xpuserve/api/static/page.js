@@ -110,7 +110,7 @@ function explain(error, asked, text) {
     });
     return;
   }
-  const trace = error.requestId ? ` The server’s journal has more, under request ${error.requestId}.` : "";
+  const trace = error.requestId ? ` The server\u2019s journal has more, under request ${error.requestId}.` : "";
   if (error.status === 0) {
     view.problem(
       text
@@ -160,7 +160,7 @@ function describe({ begin, first, last, pieces, tokens }, end, forgotten) {
   }
   if (first) parts.push(`first token after ${((first - begin) / 1000).toFixed(2)} s`);
   if (end) parts.push(end);
-  if (forgotten) parts.push(`without the first ${forgotten === 1 ? "turn" : `${forgotten} turns`}: the chat is longer than the model’s context`);
+  if (forgotten) parts.push(`without the first ${forgotten === 1 ? "turn" : `${forgotten} turns`}: the chat is longer than the model\u2019s context`);
   return parts.join(" · ");
 }
 
@@ -202,7 +202,7 @@ function list() {
       remove.textContent = "×";
       remove.setAttribute("aria-label", `Delete the chat: ${store.title(other)}`);
       remove.addEventListener("click", () => {
-        if (!confirm(`Delete the chat “${store.title(other)}”?`)) return;
+        if (!confirm(`Delete the chat \u201c${store.title(other)}\u201d?`)) return;
         store.forget(other);
         if (other.id === chat.id) turnTo(store.newChat());
         else list();
