@@ -25,9 +25,9 @@ def mounts(nodes: Sequence[Node]) -> Mounts:
         machines = any(node.is_machine for node in nodes if node.userland.codename == codename)
         made = stacks.machine_distribution(codename) if machines else stacks.distribution(codename)
         found[f"/ubuntu-{codename}"] = [str(made)]
+        for path in sorted(stacks.vendor(codename).iterdir()):
+            found.setdefault(f"/{path.name}", []).append(str(path))
     if "jammy" in codenames:
-        vendor = stacks.vendor()
-        found |= {f"/{path.name}": [str(path)] for path in sorted(vendor.iterdir())}
         found["/miniconda"] = [str(miniconda.installers())]
     houses = sorted({(name, node.userland.python) for node in nodes for name in node.wheels})
     found["/wheels"] = [str(wheels.model()), *(str(wheels.house(*house)) for house in houses)]

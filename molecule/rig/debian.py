@@ -35,7 +35,8 @@ def _unpinned() -> set[str]:
     for stack in stack_data().values():
         driver = stack["driver"]
         if driver:
-            names.update(driver["build_tools"], driver["diagnostics"])
+            names.update(name for name in driver["build_tools"] if "{" not in name)
+            names.update(driver["diagnostics"])
             names.update(name for name, version in driver["packages"].items() if not version)
     return names
 

@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 from rig import cache, linux, qemu
 from rig.deb import Package
@@ -193,9 +194,14 @@ def golden() -> Path:
     return cache.artifact("machine", recipe, _make)
 
 
+def stacks() -> list[dict[str, Any]]:
+    """Return the stacks for the GPU that a machine has, an Arc A: a kernel of another is not made."""
+    return [stack for stack in stack_data().values() if "arc" in stack["families"]]
+
+
 def metapackage_names() -> list[str]:
     """Return the metapackages that stacks remove because they follow the newest kernel."""
-    return sorted({name for stack in stack_data().values() for name in (stack["kernel"] or {}).get("metapackages", ())})
+    return sorted({name for stack in stacks() for name in stack["kernel"].get("metapackages", ())})
 
 
 def metapackages(release: str) -> list[Package]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from rig import cache, deb, debian, elf, golden, kernels, linux, oneapi, repository
 from rig.deb import File, Package
 from rig.host import run
-from rig.wheels import stack_data
+from rig.wheels import stack_data, system_data
 
 Stack = Mapping[str, Any]
 CODE: list[ModuleType] = [deb, elf, kernels, oneapi]
@@ -22,6 +22,14 @@ DEPENDS = {
     "intel-opencl-icd": ["libigc1", "libigdfcl1", "libigdgmm12", "ocl-icd-libopencl1 | libopencl1"],
     "intel-level-zero-gpu": ["libigc1", "libigdfcl1", "libigdgmm12"],
     "libigc1": ["libigdfcl1"],
+}
+#: What a vendor's suite has of packages for which its stack names no version.
+BUNDLED = {"intel-fw-gpu": "2024.17.5-329~22.04", "xpu-smi": "1.2.42-79~24.04"}
+#: What the PPA has of the packages that are newer there than in the archive.
+PPA = {
+    "intel-opencl-icd": "26.31.39395.14-1~24.04~ppa1",
+    "libze-intel-gpu1": "26.31.39395.14-1~24.04~ppa1",
+    "libze1": "1.32.0-1~24.04~ppa1",
 }
 #: The archive's versions of packages that a stack takes from the distribution as they come. Fixtures of these versions.
 DISTRIBUTION_VERSION = "23.43.27642.40-1fixture1"
@@ -36,16 +44,16 @@ class Slot(NamedTuple):
     architectures: tuple[str, ...]
 
 
-def vendor() -> Path:
+def vendor(codename: str) -> Path:
     """Return the vendor's repositories, each under the path its URL has: ``graphics/ubuntu``, ``oneapi``..."""
-    stacks = stack_data()
+    stacks = system_data(codename)
     recipe = _recipe(stacks)
-    return cache.artifact("vendor", recipe, lambda target: _build(_vendor_slots(stacks), target))
+    return cache.artifact(f"vendor-{codename}", recipe, lambda target: _build(_vendor_slots(stacks), target))
 
 
 def distribution(codename: str) -> Path:
     """Return what the distribution itself brings for the stacks: jammy the kernels, noble the compute packages."""
-    stacks = stack_data()
+    stacks = system_data(codename)
     pool = debian.mirror("bookworm") / "pool"
     made = _kernels(stacks, pool) if codename == "jammy" else _compute(stacks)
     slot = Slot("", codename, "main", ("amd64",))
@@ -56,8 +64,8 @@ def distribution(codename: str) -> Path:
 def machine_distribution(codename: str) -> Path:
     """Return what virtual machines get instead: kernels that boot, and a suite of updates with a newer one."""
     kernels_of: dict[str, Mapping[str, str]] = {}
-    for stack in stack_data().values():
-        if stack["kernel"]:
+    for stack in golden.stacks():
+        if stack["kernel"].get("release"):
             kernels_of.setdefault(stack["kernel"]["release"], stack["kernel"]["packages"])
     installed = golden.installed()
     pool = debian.mirror("bookworm") / "pool"
@@ -111,14 +119,15 @@ def _vendor_slots(stacks: Mapping[str, Stack]) -> dict[Slot, list[Package]]:
             path = urllib.parse.urlsplit(source["uris"][0]).path.strip("/")
             slot = Slot(path, source["suites"][0], source["components"][0], tuple(source["architectures"]))
             known = slots.setdefault(slot, {})
-            for package in makers[name](stack, stacks):
+            make = _ppa if "ppa." in source["uris"][0] else makers[name]
+            for package in make(stack, stacks):
                 known.setdefault((package.name, package.version), package)
     return {slot: list(packages.values()) for slot, packages in slots.items()}
 
 
 def _graphics(stack: Stack, stacks: Mapping[str, Stack]) -> Iterator[Package]:
     """Yield a stack's drivers, each also in a newer version, so that pins and holds have something to hold against."""
-    known = _versions(stacks)
+    known = {**BUNDLED, **_versions(stacks)}
     driver = stack["driver"]
     for entry in driver["dkms"]:
         for version in _with_newer(entry["version"] or known[entry["package"]]):
@@ -128,6 +137,12 @@ def _graphics(stack: Stack, stacks: Mapping[str, Stack]) -> Iterator[Package]:
             for version in _with_newer(pinned or known[name]):
                 depends = [other for other in DEPENDS.get(name, ()) if other in driver["packages"] or "|" in other]
                 yield Package(name, version, _driver_files(name), depends=depends)
+
+
+def _ppa(stack: Stack, _: Mapping[str, Stack]) -> Iterator[Package]:
+    """Yield newer packages than the distribution's, as people at Intel and Canonical make them."""
+    for name in stack["driver"]["packages"].keys() & PPA.keys():
+        yield Package(name, PPA[name], _driver_files(name))
 
 
 def _oneapi(stack: Stack, _: Mapping[str, Stack]) -> Iterator[Package]:
@@ -142,7 +157,7 @@ def _kernels(stacks: Mapping[str, Stack], pool: Path) -> Iterator[Package]:
     seen = set()
     for stack in stacks.values():
         kernel = stack["kernel"]
-        if kernel and kernel["release"] not in seen:
+        if kernel.get("release") and kernel["release"] not in seen:
             seen.add(kernel["release"])
             yield from kernels.kernel_packages(kernel["release"], kernel["packages"], pool)
 
@@ -150,8 +165,10 @@ def _kernels(stacks: Mapping[str, Stack], pool: Path) -> Iterator[Package]:
 def _compute(stacks: Mapping[str, Stack]) -> Iterator[Package]:
     """Yield what stacks without a vendor's repository install and Debian lacks."""
     present = {path.name.split("_")[0] for path in (debian.mirror("trixie") / "pool").glob("*.deb")}
-    for stack in stacks.values():
-        if stack["driver"] and not stack["repositories"]:
+    ever = stack_data()
+    for title, stack in stacks.items():
+        # A stack that takes a repository for some cards alone takes the distribution's packages for others.
+        if stack["driver"] and not ever[title]["repositories"]:
             for name, pinned in stack["driver"]["packages"].items():
                 if name not in present:
                     yield Package(name, pinned or DISTRIBUTION_VERSION, _driver_files(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
@@ -84,6 +85,33 @@ def model() -> Path:
 def stack_data() -> dict[str, dict[str, Any]]:
     """Return the definition of every stack by its name."""
     return {path.stem: yaml.safe_load(path.read_text())["stack_definition"] for path in sorted(STACKS.glob("*.yml"))}
+
+
+def system_data(codename: str) -> dict[str, dict[str, Any]]:
+    """Return the stacks of an Ubuntu as they are there: with what differs by it, and with its code name in suites.
+
+    What differs by family is laid over a stack too: a mirror has it for whichever node wants it.
+    """
+    release = {"jammy": "22.04", "noble": "24.04"}[codename]
+    found = {}
+    for name, stack in stack_data().items():
+        if release not in [system["release"] for system in stack["distributions"]]:
+            continue
+        for variant in stack.get("variants", ()):
+            if release in variant.get("releases", [release]):
+                _lay_over(stack, variant["set"])
+        for source in stack["repositories"].values():
+            source["suites"] = [suite.replace("{codename}", codename) for suite in source["suites"]]
+        found[name] = stack
+    return found
+
+
+def _lay_over(base: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _lay_over(base[key], value)
+        else:
+            base[key] = copy.deepcopy(value)
 
 
 def _find_links(name: str) -> list[str]:

@@ -22,6 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gpus": {"type": "list", "elements": "dict", "required": True},
     "known": {"type": "list", "elements": "dict", "default": []},
     "served": {"type": "list", "elements": "str", "default": []},
+    "integrated": {"type": "bool", "default": False},
     "container": {"type": "bool", "required": True},
     "secure_boot": {"type": "bool", "required": True},
     "distribution": {"type": "str", "required": True},
@@ -55,6 +56,7 @@ class ActionModule(ActionBase):
             secure_boot=options["secure_boot"],
             known=options["known"],
             served=options["served"],
+            integrated=options["integrated"],
         )
         wish = Wish(
             stack=options["stack"],

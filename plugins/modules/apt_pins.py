@@ -34,6 +34,21 @@ options:
         packages that they lack are returned as RV(unknown) and are no error.
     type: bool
     default: true
+  stack:
+    description:
+      - The stack that the packages are for. Where it is set, combinations of O(gpus), O(kernel) and the packages
+        that apt would bring are refused which are known not to work, and RV(warnings) has those that may not.
+    type: str
+    default: ""
+  gpus:
+    description: The GPUs, as M(xpu.fleet.gpu_info) tells them.
+    type: list
+    elements: dict
+    default: []
+  kernel:
+    description: The kernel that is to run, as C(uname -r) says it.
+    type: str
+    default: ""
   proxy:
     description: URL of an HTTP proxy; the node's own settings decide where it is empty.
     type: str
@@ -75,6 +90,11 @@ removals:
   type: list
   elements: str
   returned: success
+warnings:
+  description: What may not work once the plan is installed, a sentence each.
+  type: list
+  elements: str
+  returned: success
 """
 
 import tempfile  # noqa: E402
@@ -84,11 +104,14 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.combination import REFUSE, Situation  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.known_bad import found  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
     APT_ETC,
     APT_LISTS,
     AptError,
     Change,
+    Outcome,
     PrivateApt,
     Repository,
     available_versions,
@@ -149,8 +172,8 @@ def check(
     proxy: str = "",
     etc: Path = APT_ETC,
     lists: Path = APT_LISTS,
-) -> list[str]:
-    """Check packages and the plan for them against the repositories; return what it would remove.
+) -> Outcome:
+    """Check packages and the plan for them against the repositories; return what it would do.
 
     Raises PinError where a repository cannot be read or the plan cannot be carried out.
     """
@@ -173,7 +196,7 @@ def check(
         except AptError as error:
             if unfinished():
                 # apt plans nothing on top of half an installation; the next transaction finishes that first.
-                return []
+                return Outcome()
             wanted = ", ".join(str(change) for change in plan)
             raise PinError(f"apt cannot install these together: {wanted}:\n{error}") from error
 
@@ -186,21 +209,36 @@ def _missing_message(missing: Iterable[Change], available: Mapping[str, list[str
     return "\n".join(["no repository has these packages at the version that the stack pins:", *lines])
 
 
+def known_trouble(parameters: Mapping[str, Any], outcome: Outcome) -> list[str]:
+    """Return what may not work with the packages that arrive; raises PinError for what cannot."""
+    if not (parameters["stack"] and outcome.arriving):
+        return []
+    stays = {name: version for name, version in installed_versions().items() if name not in outcome.removed}
+    packages = {**stays, **outcome.arriving}
+    there = found(Situation(parameters["gpus"], parameters["kernel"], packages, parameters["stack"]))
+    there = [entry for entry in there if entry.of_packages]
+    refused = [str(entry) for entry in there if entry.effect == REFUSE]
+    if refused:
+        raise PinError(f"what apt would install is known not to work here: {'; '.join(refused)}")
+    return [f"{entry}." for entry in there]
+
+
 def _answer(parameters: Mapping[str, Any]) -> dict[str, Any]:
     packages = {name: str(version) for name, version in parameters["packages"].items()}
     repositories = [Repository.from_mapping(data) for data in parameters["repositories"]]
     plan = changes(packages, installed_versions())
-    removals: list[str] = []
+    outcome = Outcome()
     lacking: list[Change] = []
     if not parameters["refresh"]:
         lacking = unknown(plan, available_versions(change.name for change in plan))
     elif plan or not all(is_set_up(repository) for repository in repositories):
-        removals = check(packages, plan, repositories, proxy=parameters["proxy"])
+        outcome = check(packages, plan, repositories, proxy=parameters["proxy"])
     return {
         "plan": [asdict(change) for change in plan],
         "install": [str(change) for change in changes(packages, {})],
         "unknown": [str(change) for change in lacking],
-        "removals": removals,
+        "removals": outcome.removed,
+        "warnings": known_trouble(parameters, outcome),
     }
 
 
@@ -211,6 +249,9 @@ def main() -> None:
             "packages": {"type": "dict", "required": True},
             "repositories": {"type": "list", "elements": "dict", "default": []},
             "refresh": {"type": "bool", "default": True},
+            "stack": {"type": "str", "default": ""},
+            "gpus": {"type": "list", "elements": "dict", "default": []},
+            "kernel": {"type": "str", "default": ""},
             "proxy": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,

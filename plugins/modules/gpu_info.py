@@ -55,7 +55,9 @@ gpus:
       type: str
       sample: Intel Arc A770
     family:
-      description: C(arc), C(arc-b), C(flex) or C(max); in RV(others) also C(integrated) and C(other).
+      description:
+        - C(arc), C(arc-b), C(flex) or C(max), or C(unknown) for a card that is newer than the collection's list of
+          ids; in RV(others) C(integrated) and C(other).
       type: str
       sample: arc
     driver:
@@ -118,6 +120,21 @@ gpus:
       type: list
       elements: str
       sample: [i915, xe]
+    lent:
+      description: To what else than its own driver the card was given, such as C(bound to vfio-pci); or empty.
+      type: str
+    blocked:
+      description:
+        - Settings that keep its driver from binding, such as C(nomodeset) on the kernel's command line or a
+          blacklist of modprobe; each with its place.
+      type: list
+      elements: str
+lent:
+  description:
+    - GPUs that were given to virtual machines or to a program, in the form of RV(gpus). The roles leave them alone.
+  type: list
+  elements: dict
+  returned: always
 others:
   description:
     - GPUs that are reported and not used, in PCI order and the same form. They are integrated graphics, cards that no
@@ -140,7 +157,9 @@ container:
   type: bool
   returned: always
 secure_boot:
-  description: Whether UEFI Secure Boot is on.
+  description:
+    - Whether UEFI Secure Boot refuses modules that DKMS builds. Where shim's validation is off, or the key is
+      enrolled with which DKMS signs on this node, it does not.
   type: bool
   returned: always
 system:
@@ -176,10 +195,10 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import (  # noqa: E402
     all_gpus,
     is_container,
-    secure_boot,
     served_gpus,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.os_release import SystemReadError, system  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.secure_boot import secure_boot  # noqa: E402
 
 
 def main() -> None:
@@ -193,9 +212,10 @@ def main() -> None:
     gpus = all_gpus(root)
     module.exit_json(
         changed=False,
-        gpus=[gpu.as_dict() for gpu in gpus if gpu.used],
+        gpus=[gpu.as_dict() for gpu in gpus if gpu.free],
+        lent=[gpu.as_dict() for gpu in gpus if gpu.used and not gpu.free],
         others=[gpu.as_dict() for gpu in gpus if not gpu.used],
-        families=sorted({gpu.family for gpu in gpus if gpu.used}),
+        families=sorted({gpu.family for gpu in gpus if gpu.free}),
         served=served_gpus(root),
         container=is_container(root),
         secure_boot=secure_boot(root),

@@ -88,6 +88,10 @@ layers:
     versions:
       description: Versions that are there, by package (dpkg's, or those of the engine's environment).
       type: dict
+    notes:
+      description: What may not work though all is as expected, such as combinations that some have had trouble with.
+      type: list
+      elements: str
     seconds:
       description: How long it took.
       type: float

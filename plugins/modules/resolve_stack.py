@@ -50,7 +50,9 @@ options:
     elements: str
     default: []
   gpus:
-    description: What M(xpu.fleet.gpu_info) found.
+    description:
+      - What M(xpu.fleet.gpu_info) found, RV(xpu.fleet.gpu_info#module:lent) included. A stack is chosen for the
+        cards that are not lent.
     type: list
     elements: dict
     required: true
@@ -65,12 +67,16 @@ options:
     type: list
     elements: str
     default: []
+  integrated:
+    description: Whether the node has integrated graphics of Intel too.
+    type: bool
+    default: false
   container:
     description: Whether the node is a container.
     type: bool
     required: true
   secure_boot:
-    description: Whether UEFI Secure Boot is on.
+    description: Whether Secure Boot refuses modules of DKMS, as RV(xpu.fleet.gpu_info#module:secure_boot).
     type: bool
     required: true
   distribution:
@@ -118,7 +124,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 stack:
-  description: The resolved stack.
+  description: The resolved stack. C(warnings) has what may not work on this node, a sentence each.
   type: dict
   returned: success
 packages:

@@ -79,7 +79,7 @@ def _node(number: int, host: str, node: Mapping[str, Any], changes: Mapping[str,
 
 
 def _layer(name: str, layer: Mapping[str, Any], change: Mapping[str, str]) -> dict[str, Any]:
-    empty: dict[str, Any] = {"reason": "", "findings": [], "unseen": [], "looked_at": 0, "versions": {}}
+    empty: dict[str, Any] = {"reason": "", "findings": [], "unseen": [], "looked_at": 0, "versions": {}, "notes": []}
     return {**empty, **layer, "name": name, "change": dict(change), "said": _said(layer["status"], change)}
 
 

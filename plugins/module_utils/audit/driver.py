@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.combination import REFUSE, Situation
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.known_bad import found
 
 
 class Driver(Layer):
@@ -13,7 +15,7 @@ class Driver(Layer):
 
     name = "driver"
     builds_on = ("platform", "repository", "kernel")
-    keys = frozenset({"module", "dkms", "kernel", "bound"})
+    keys = frozenset({"module", "dkms", "kernel", "bound", "stack"})
 
     def look(self, report: Report) -> None:
         """Look at modules and GPUs."""
@@ -26,6 +28,9 @@ class Driver(Layer):
                     self._loaded(report, self.expected["module"])
             with report.looking_at("GPUs"):
                 self._bound(report)
+        if self.expected.get("stack"):
+            with report.looking_at("known-bad combinations"):
+                self._known_bad(report, self.expected["stack"])
 
     def _built(self, report: Report, module: str) -> None:
         """Read DKMS's own tree: a link names the build that is installed for a kernel."""
@@ -64,3 +69,21 @@ class Driver(Layer):
             report.compare(f"driver of the GPU at {gpu.address}", wanted or gpu.driver or "one of the kernel", found)
             node = "there" if gpu.render_node and self.node.path(gpu.render_node).exists() else "absent"
             report.compare(f"render node of the GPU at {gpu.address}", "there", node)
+            if not gpu.driver:
+                report.compare(f"what keeps a driver from the GPU at {gpu.address}", [], gpu.blocked)
+            elif gpu.blocked:
+                report.notes.append(
+                    f"GPU at {gpu.address}: at the next boot no driver may bind: {'; '.join(gpu.blocked)}"
+                )
+
+    def _known_bad(self, report: Report, stack: str) -> None:
+        """Compare cards, kernel and packages with what is known not to work: what is refused before a change drifts."""
+        situation = Situation(
+            [gpu.as_dict() for gpu in self.node.gpus],
+            self.node.running_kernel,
+            {name: package.version for name, package in self.node.packages.items()},
+            stack,
+        )
+        there = found(situation)
+        report.compare("known-bad combinations", [], [str(entry) for entry in there if entry.effect == REFUSE])
+        report.notes += [str(entry) for entry in there if entry.effect != REFUSE]

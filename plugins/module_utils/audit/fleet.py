@@ -66,13 +66,14 @@ def _table(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _details(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line for each thing that is not as expected, or was not looked at."""
+    """Return a line for each thing that is not as expected, was not looked at, or may not work."""
     details = []
     for host, node in nodes.items():
         if node["reason"]:
             details.append(f"{host}: {node['reason']}")
         for name, layer in node["layers"].items():
             details += [f"{host}: {name}: {line}" for line in lines(layer)]
+            details += [f"{host}: {name}: note: {note}" for note in layer.get("notes", ())]
             if layer["status"] == NOT_LOOKED_AT and layer["reason"]:
                 details.append(f"{host}: {name}: not looked at, {layer['reason']}")
     return details

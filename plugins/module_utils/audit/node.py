@@ -81,7 +81,7 @@ class Node:
     @cached_property
     def gpus(self) -> list[Gpu]:
         """The GPUs that the roles use."""
-        return [gpu for gpu in all_gpus(self.root) if gpu.used]
+        return [gpu for gpu in all_gpus(self.root) if gpu.free]
 
     @cached_property
     def packages(self) -> dict[str, Package]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
-from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import is_container, secure_boot
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import is_container
 from ansible_collections.xpu.fleet.plugins.module_utils.system.os_release import system
+from ansible_collections.xpu.fleet.plugins.module_utils.system.secure_boot import secure_boot
 
 
 class Platform(Layer):

@@ -42,6 +42,8 @@ class Report:
     unseen: list[Unseen] = field(default_factory=list)
     #: What is there, by name, also where it is as expected.
     versions: dict[str, str] = field(default_factory=dict)
+    #: What may not work although all is as expected; nothing that a role could change.
+    notes: list[str] = field(default_factory=list)
     looked_at: int = 0
     reason: str = ""
     applies: bool = True
@@ -93,6 +95,7 @@ class Report:
             "unseen": [asdict(unseen) for unseen in self.unseen],
             "looked_at": self.looked_at,
             "versions": self.versions,
+            "notes": self.notes,
         }
 
 

@@ -13,6 +13,8 @@ ARC_B = "arc-b"
 FLEX = "flex"
 MAX = "max"
 USED = (ARC, ARC_B, FLEX, MAX)
+#: A card that none of these lists has yet, and that i915 or xe drives or whose memory the CPU sees.
+UNKNOWN = "unknown"
 #: Families that are reported and not used.
 INTEGRATED = "integrated"
 OTHER = "other"

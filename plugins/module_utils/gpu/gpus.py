@@ -9,7 +9,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpu_ids import GPUS, INTEGRATED, OTHER, USED
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.driver_blocks import DriverBlocks
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpu_ids import (
+    ARC_B,
+    GPUS,
+    INTEGRATED,
+    OTHER,
+    UNKNOWN,
+    USED,
+)
 
 INTEL_VENDOR = "0x8086"
 #: PCI base class 03 is a display controller: 0300 VGA compatible, 0302 3D, 0380 other (data center cards).
@@ -26,6 +34,9 @@ _ODD_SIZES = {
 #: Where role inference gives an instance its GPU, and how it names that there.
 _INSTANCES = "etc/systemd/system/xpuserve@*.service.d/gpu.conf"
 _SERVED = re.compile(r"^# GPU (\S+) ", re.MULTILINE)
+#: Graphics drivers of Linux. A card that another driver holds was given to something else: vfio-pci and xen-pciback to
+#: virtual machines, uio_pci_generic to a program.
+DRIVERS = ("i915", "xe")
 _VERSION_FOUND = re.compile(r"\bfound\b\D*(\d+(?:\.\d+)+)")
 
 
@@ -49,8 +60,9 @@ class Link:
 class Gpu:
     """One GPU.
 
-    ``address`` is the PCI address, ``id`` vendor and device as ``8086:56a0``, ``family`` arc, arc-b, flex or max, or
-    integrated or other for what is reported and not used. ``driver`` is the bound kernel driver or "",
+    ``address`` is the PCI address, ``id`` vendor and device as ``8086:56a0``, ``family`` arc, arc-b, flex or max,
+    unknown for a card that is newer than the lists of ids, or integrated or other for what is reported and not used.
+    ``driver`` is the bound kernel driver or "",
     ``driver_version`` its own version or the kernel's that it came with, ``driver_out_of_tree`` whether it came
     otherwise (DKMS). ``render_node`` and ``card_node`` are paths below /dev/dri or "" (by PCI address where udev makes
     that: numbers may change from boot to boot). ``memory_bytes`` is local memory, 0 where the kernel tells none, and
@@ -58,6 +70,8 @@ class Gpu:
     window. ``link`` is the card's own; cards with a switch inside report in it what is behind that switch, so
     ``slot_link`` is the one that reaches the mainboard. ``firmware`` has GuC and HuC where debugfs can be read.
     ``kernel_modules`` are those of the running kernel that claim the device, None where its modules are not to be seen.
+    ``lent`` says to what else than its own driver the card was given, "" where to nothing, and ``blocked`` what keeps
+    its own driver from binding at the next boot, or kept it at this one.
     """
 
     address: str
@@ -80,11 +94,18 @@ class Gpu:
     maximum_virtual_functions: int = 0
     virtual_function_of: str = ""
     kernel_modules: Optional[list[str]] = None
+    lent: str = ""
+    blocked: list[str] = field(default_factory=list)
 
     @property
     def used(self) -> bool:
-        """Whether the roles use it; functions that a card lends to virtual machines are not the node's own."""
-        return self.family in USED and not self.virtual_function_of
+        """Whether the choice of a stack depends on it; functions lent to virtual machines are not the node's own."""
+        return self.family in (*USED, UNKNOWN) and not self.virtual_function_of
+
+    @property
+    def free(self) -> bool:
+        """Whether the roles use it."""
+        return self.used and not self.lent
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for a module's result."""
@@ -101,12 +122,12 @@ def all_gpus(root: Path = Path("/")) -> list[Gpu]:
     if not devices.is_dir():
         return []
     displays = [path for path in sorted(devices.iterdir()) if _read(path / "class").startswith(DISPLAY_CLASS)]
-    modules = _Modules(root)
-    return [_gpu(device, root, modules) for device in displays]
+    modules, blocks = _Modules(root), DriverBlocks(root)
+    return [_gpu(device, root, modules, blocks) for device in displays]
 
 
 def find_gpus(root: Path = Path("/")) -> list[Gpu]:
-    """Return the GPUs that the roles use, in PCI order."""
+    """Return the GPUs that the choice of a stack depends on, in PCI order."""
     return [gpu for gpu in all_gpus(root) if gpu.used]
 
 
@@ -128,21 +149,13 @@ def is_container(root: Path = Path("/")) -> bool:
     return any(entry.startswith(b"container=") for entry in environment.split(b"\0"))
 
 
-def secure_boot(root: Path = Path("/")) -> bool:
-    """Tell whether UEFI Secure Boot is on; the variable's fifth byte, after four of attributes, is its value."""
-    variable = root / "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
-    try:
-        return variable.read_bytes()[4:5] == b"\x01"
-    except OSError:
-        return False
-
-
-def _gpu(device: Path, root: Path, modules: _Modules) -> Gpu:
+def _gpu(device: Path, root: Path, modules: _Modules, blocks: DriverBlocks) -> Gpu:
     vendor = _read(device / "vendor").removeprefix("0x").lower()
     device_id = _read(device / "device").removeprefix("0x").lower()
-    family, name = _identity(vendor, device_id, device.name)
     aperture = _memory_bar(device)
     driver = device / "driver"
+    bound = driver.resolve().name if driver.exists() else ""
+    family, name = _identity(vendor, device_id, device.name, aperture, bound)
     version, out_of_tree = _driver_version(driver, root)
     physical = device / "physfn"
     return Gpu(
@@ -150,12 +163,12 @@ def _gpu(device: Path, root: Path, modules: _Modules) -> Gpu:
         id=f"{vendor}:{device_id}",
         name=name,
         family=family,
-        driver=driver.resolve().name if driver.exists() else "",
+        driver=bound,
         driver_version=version,
         driver_out_of_tree=out_of_tree,
         render_node=_node(device, root, "renderD", "render"),
         card_node=_node(device, root, "card", "card"),
-        memory_bytes=_memory(device, device_id, aperture) if family in USED else 0,
+        memory_bytes=_memory(device, device_id, aperture) if family in (*USED, UNKNOWN) else 0,
         memory_bar_bytes=aperture,
         resizable_bar=aperture > WINDOW,
         numa_node=_number(device / "numa_node", -1),
@@ -166,15 +179,36 @@ def _gpu(device: Path, root: Path, modules: _Modules) -> Gpu:
         maximum_virtual_functions=_number(device / "sriov_totalvfs"),
         virtual_function_of=physical.resolve().name if physical.exists() else "",
         kernel_modules=modules.claiming(_read(device / "modalias")),
+        lent=_lent(device, bound) if family in (*USED, UNKNOWN) else "",
+        blocked=blocks.of(_drivers(family), device_id) if family in (*USED, UNKNOWN) else [],
     )
 
 
-def _identity(vendor: str, device_id: str, address: str) -> tuple[str, str]:
-    """Return family and name; what is on the first bus is part of the processor, whatever its id."""
+def _identity(vendor: str, device_id: str, address: str, aperture: int, driver: str) -> tuple[str, str]:
+    """Return family and name; the second device of the first bus is part of the processor, whatever its id.
+
+    A virtual machine may have a card in that place: its memory tells it.
+    """
     if f"0x{vendor}" != INTEL_VENDOR:
         return OTHER, f"display controller {vendor}:{device_id}"
-    unknown = (INTEGRATED if address.endswith(":00:02.0") else OTHER, f"Intel graphics {device_id}")
-    return GPUS.get(device_id, unknown)
+    name = f"Intel graphics {device_id}"
+    if re.search(r":00:02\.[0-7]$", address) and aperture <= WINDOW:
+        return GPUS.get(device_id, (INTEGRATED, name))
+    return GPUS.get(device_id, (UNKNOWN if driver in DRIVERS or aperture else OTHER, name))
+
+
+def _drivers(family: str) -> tuple[str, ...]:
+    """Return the drivers that may hold a card: Arc A, Flex and Max belong to i915, which xe drives as a trial only."""
+    return {ARC_B: ("xe",), UNKNOWN: DRIVERS}.get(family, ("i915",))
+
+
+def _lent(device: Path, driver: str) -> str:
+    override = _read(device / "driver_override")
+    if driver and driver not in DRIVERS:
+        return f"bound to {driver}"
+    if not driver and override not in ("", "(null)", *DRIVERS):
+        return f"kept for {override} (driver_override)"
+    return ""
 
 
 def _driver_version(driver: Path, root: Path) -> tuple[str, bool]:

@@ -27,6 +27,9 @@ OWN_PROXY = "*xpu-fleet-proxy"
 _ONE_LINE = re.compile(r"^\s*(?P<type>deb|deb-src)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)")
 _OPTION = re.compile(r"(?P<name>[\w-]+)\+?=(?P<value>\S+)")
 
+#: A package that a simulation installs: its name, in brackets the version that is there, and the one that comes.
+_ARRIVING = re.compile(r"^Inst (?P<name>\S+)(?: \[\S+\])? \((?P<version>\S+)")
+
 
 class AptError(Exception):
     """apt refused or could not do what was asked; the message says what and why."""
@@ -167,6 +170,14 @@ class Change:
         return f"{self.name}={self.wanted}" if self.wanted else self.name
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What an installation would do: the packages that go, and the versions of those that come."""
+
+    removed: list[str] = field(default_factory=list)
+    arriving: dict[str, str] = field(default_factory=dict)
+
+
 def changes(packages: Mapping[str, str], installed: Mapping[str, str]) -> list[Change]:
     """Return the packages (name to version, "" for any) that are not installed as wanted."""
     return [
@@ -251,8 +262,8 @@ class PrivateApt:
         """Return, for each name, the versions that the repositories have, newest first."""
         return available_versions(names, self._options, self._environment)
 
-    def simulate(self, wanted: Iterable[str]) -> list[str]:
-        """Return what installing these would remove; raises AptError where they cannot be installed."""
+    def simulate(self, wanted: Iterable[str]) -> Outcome:
+        """Return what installing these would do; raises AptError where they cannot be installed."""
         options = [
             *self._options,
             "-q",
@@ -264,7 +275,12 @@ class PrivateApt:
         result = _result(["apt-get", *options, "install", *wanted], self._environment)
         if result.returncode:
             raise AptError(_complaints(result))
-        return [line.split()[1] for line in result.stdout.splitlines() if line.startswith(("Remv ", "Purg "))]
+        lines = result.stdout.splitlines()
+        arriving = filter(None, map(_ARRIVING.match, lines))
+        return Outcome(
+            [line.split()[1] for line in lines if line.startswith(("Remv ", "Purg "))],
+            {match["name"]: match["version"] for match in arriving},
+        )
 
     def _copy_lists(self) -> None:
         target = self._directory / "lists"

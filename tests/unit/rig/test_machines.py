@@ -70,7 +70,7 @@ def test_the_mirror_has_a_kernel_that_boots_only_for_machines(monkeypatch: pytes
     asked = []
     for module, name in ((debian, "mirror"), (miniconda, "installers"), (wheels, "house"), (wheels, "model")):
         monkeypatch.setattr(module, name, lambda *_: Path("/x"))
-    monkeypatch.setattr(stacks, "vendor", lambda: Path(__file__).parent)
+    monkeypatch.setattr(stacks, "vendor", lambda _: Path(__file__).parent)
     monkeypatch.setattr(contents, "public_keys", lambda: Path("/x"))
     for name in ("distribution", "machine_distribution"):
         monkeypatch.setattr(stacks, name, lambda codename, name=name: asked.append((name, codename)))

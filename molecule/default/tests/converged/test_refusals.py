@@ -50,7 +50,7 @@ STACK_CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "unknown-stack": ({"xpu_stack": "arc-648"}, ["arc-648", "arc-647, cpu, datacenter-682, native"]),
+    "unknown-stack": ({"xpu_stack": "arc-648"}, ["arc-648", "arc-647, cpu, datacenter-2523, datacenter-682, native"]),
     "stack-of-other-gpus": ({"xpu_stack": "datacenter-682"}, ["8086:56a0", "Ubuntu 22.04", "not arc"]),
     "engine": ({"xpu_engine": "vllm"}, ["vllm", "bigdl"]),
     "people": ({"xpu_users": ["nobody-here", "nor-here"]}, ["nobody-here", "nor-here"]),

@@ -43,7 +43,8 @@ class Node:
 
     def check(self, *plan: Change, repository: Repository | None = None) -> list[str]:
         packages = {change.name: change.wanted for change in plan}
-        return check(packages, list(plan), [repository or self.repository], etc=self.etc, lists=self.lists)
+        outcome = check(packages, list(plan), [repository or self.repository], etc=self.etc, lists=self.lists)
+        return outcome.removed
 
     def changed(self, **values: object) -> Repository:
         return Repository(**{**vars(self.repository), **values})

@@ -12,9 +12,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import (
     all_gpus,
     find_gpus,
     is_container,
-    secure_boot,
     served_gpus,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.secure_boot import secure_boot
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.module_run import run_module
 
 LISTS = Path(__file__).parents[2] / "support/gpu_ids"
@@ -132,6 +132,8 @@ def test_an_arc_card_behind_its_own_switch_is_told_in_full(tmp_path: Path) -> No
         "maximum_virtual_functions": 31,
         "virtual_function_of": "",
         "kernel_modules": ["i915"],
+        "lent": "",
+        "blocked": [],
     }
 
 
@@ -349,6 +351,83 @@ def test_secure_boot_is_read_from_its_variable(tmp_path: Path, value: bytes, exp
     directory.mkdir(parents=True)
     (directory / "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c").write_bytes(value)
     assert secure_boot(tmp_path) is expected
+
+
+SHIM = "605dab50-e046-4300-abb6-3dd810dd8b23"
+
+
+def secured(root: Path) -> Path:
+    directory = root / "sys/firmware/efi/efivars"
+    directory.mkdir(parents=True)
+    (directory / "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c").write_bytes(b"\x06\0\0\0\x01")
+    return directory
+
+
+@pytest.mark.parametrize(("value", "expected"), [(b"\x06\0\0\0\x01", False), (b"\x06\0\0\0\0", True)])
+def test_secure_boot_is_off_where_shims_validation_is(tmp_path: Path, value: bytes, expected: bool) -> None:
+    (secured(tmp_path) / f"MokSBStateRT-{SHIM}").write_bytes(value)
+    assert secure_boot(tmp_path) is expected
+
+
+@pytest.mark.parametrize("certificate", ["var/lib/shim-signed/mok/MOK.der", "var/lib/dkms/mok.pub"])
+@pytest.mark.parametrize(
+    "place", [f"sys/firmware/efi/efivars/MokListRT1-{SHIM}", "sys/firmware/efi/mok-variables/MokListRT"]
+)
+def test_secure_boot_takes_modules_that_an_enrolled_key_signs(tmp_path: Path, certificate: str, place: str) -> None:
+    secured(tmp_path)
+    own, keys = tmp_path / certificate, tmp_path / place
+    for path in (own, keys):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    own.write_bytes(b"\x30\x82own certificate")
+    keys.write_bytes(b"\x06\0\0\0list\x30\x82another certificate")
+    assert secure_boot(tmp_path)
+    keys.write_bytes(b"\x06\0\0\0list\x30\x82another certificate\x30\x82own certificateand more")
+    assert not secure_boot(tmp_path)
+
+
+def given(root: Path, **more: str) -> Path:
+    return add_device(root, "0000:03:00.0", "56c0", **more)
+
+
+@pytest.mark.parametrize("driver", ["vfio-pci", "pciback", "uio_pci_generic", "pci-stub"])
+def test_a_card_that_another_driver_holds_is_lent(tmp_path: Path, driver: str) -> None:
+    bind(tmp_path, given(tmp_path), driver)
+    result = run_module("gpu_info", root=str(tmp_path))
+    assert (result["gpus"], result["others"], result["families"]) == ([], [], [])
+    assert [card["lent"] for card in result["lent"]] == [f"bound to {driver}"]
+
+
+@pytest.mark.parametrize(
+    ("override", "lent"),
+    [("vfio-pci", "kept for vfio-pci (driver_override)"), ("none", "kept for none (driver_override)"), ("(null)", "")],
+)
+def test_a_card_that_is_kept_from_its_driver_is_lent(tmp_path: Path, override: str, lent: str) -> None:
+    given(tmp_path, driver_override=override)
+    (card,) = find_gpus(tmp_path)
+    assert (card.lent, card.free) == (lent, not lent)
+
+
+@pytest.mark.parametrize(
+    ("driver", "bar", "address", "family"),
+    [
+        ("xe", "0x0 0x0 0x0", "0000:03:00.0", "unknown"),
+        ("i915", "0x0 0x0 0x0", "0000:03:00.0", "unknown"),
+        ("", "0x6000000000 0x67ffffffff 0x14220c", "0000:03:00.0", "unknown"),
+        ("xe", "0x6000000000 0x67ffffffff 0x14220c", "0000:00:05.0", "unknown"),  # in a virtual machine
+        ("xe", "0x6000000000 0x67ffffffff 0x14220c", "0000:00:02.0", "unknown"),
+        ("xe", "0x6000000000 0x600fffffff 0x14220c", "0000:00:02.0", "integrated"),
+        ("", "0x6000000000 0x600fffffff 0x14220c", "0000:00:02.1", "integrated"),
+        ("", "0x0 0x0 0x0", "0000:03:00.0", "other"),
+    ],
+)
+def test_a_card_newer_than_the_lists_is_known_as_one(
+    tmp_path: Path, driver: str, bar: str, address: str, family: str
+) -> None:
+    device = add_device(tmp_path, address, "e2a7", resource="\n".join(["0x0 0x0 0x0"] * 2 + [bar]))
+    if driver:
+        bind(tmp_path, device, driver)
+    (card,) = all_gpus(tmp_path)
+    assert (card.family, card.used) == (family, family == "unknown")
 
 
 def test_what_instances_were_given_is_known_when_it_is_gone(tmp_path: Path) -> None:

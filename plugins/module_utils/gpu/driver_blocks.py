@@ -1,0 +1,128 @@
+"""What keeps a graphics driver from binding to a card: the kernel's command line, settings of GRUB and modprobe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import Settings, settings_files
+
+#: Where modprobe reads settings; of two files of one name the first counts (modprobe.d(5)).
+MODPROBE = ("etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d", "lib/modprobe.d")
+_GRUB_COMMAND_LINES = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT")
+#: Parameters of the kernel, of modprobe and of dracut that name modules which are not loaded.
+_BLACKLISTS = ("modprobe.blacklist", "module_blacklist", "rd.driver.blacklist")
+#: Modules that hold a card for something else, by the ids that they are told.
+_KEEPERS = ("vfio_pci", "pci_stub", "xen_pciback")
+
+
+class DriverBlocks:
+    """The settings of a node whose files are below ``root``, each with where it stands."""
+
+    def __init__(self, root: Path) -> None:
+        """Read them."""
+        self._parameters = list(_parameters(root))
+        self._modprobe = list(_modprobe_lines(root))
+
+    def of(self, drivers: Sequence[str], device: str) -> list[str]:
+        """Return what keeps all of ``drivers`` from a card with PCI device id ``device``, a sentence each."""
+        by_driver = [list(self._of(driver, device.lower())) for driver in drivers]
+        return list(dict.fromkeys(reason for reasons in by_driver for reason in reasons)) if all(by_driver) else []
+
+    def _of(self, driver: str, device: str) -> Iterator[str]:
+        for place, word in self._parameters:
+            if _parameter_blocks(word, driver, device):
+                yield f"{word} {place}"
+        for path, words in self._modprobe:
+            if _line_blocks(words, driver, device):
+                yield f"'{' '.join(words)}' in {path}"
+
+
+def _parameters(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield where a parameter of the kernel stands, and the parameter."""
+    for word in _words(_text(root / "proc/cmdline")):
+        yield "on the kernel's command line", word
+    try:
+        settings = Settings(settings_files(root / "etc"))
+    except OSError:
+        return
+    for name in _GRUB_COMMAND_LINES:
+        setting = settings.get(name)
+        if setting is not None:
+            path = Path(setting.path)
+            place = f"/{path.relative_to(root)}" if path.is_relative_to(root) else setting.path
+            for word in _words(setting.value or ""):
+                yield f"in {name} of {place}", word
+
+
+def _words(line: str) -> list[str]:
+    """Return the words of a command line as the kernel reads it: what is between double quotes stays together."""
+    return [word.replace('"', "") for word in re.findall(r'(?:[^\s"]|"[^"]*")+', line)]
+
+
+def _parameter_blocks(word: str, driver: str, device: str) -> bool:
+    name, _, value = word.partition("=")
+    name = _plain(name)
+    if name == "nomodeset":
+        return not value
+    if name in _BLACKLISTS:
+        return driver in map(_plain, value.split(","))
+    if name == "initcall_blacklist":
+        return f"{driver}_init" in value.split(",")
+    module, _, option = name.partition(".")
+    return _option_blocks(module, f"{option}={value}", driver, device)
+
+
+def _line_blocks(words: Sequence[str], driver: str, device: str) -> bool:
+    command, module, rest = words[0], _plain(words[1]), words[2:]
+    if command == "blacklist":
+        return module == driver
+    if command == "install":  # a command that loads nothing: /bin/false, /bin/true, ":"
+        return module == driver and not any(re.search(r"modprobe|insmod", word) for word in rest)
+    if command == "alias":
+        return module == driver and rest == ["off"]
+    return command == "options" and any(_option_blocks(module, option, driver, device) for option in rest)
+
+
+def _option_blocks(module: str, option: str, driver: str, device: str) -> bool:
+    """Tell whether an option of a module keeps a driver from a device; no module's option is one of others'."""
+    name, _, value = option.partition("=")
+    values = value.strip('"').lower().split(",")
+    if module == driver:
+        refused = {"!*", f"!{device}", f"!0x{device}"}
+        return (name == "modeset" and values == ["0"]) or (name == "force_probe" and bool(refused.intersection(values)))
+    return module in _KEEPERS and name == "ids" and any(f"8086:{device}" == entry[:9] for entry in values)
+
+
+def _modprobe_lines(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the path and the words of each command in modprobe's settings."""
+    seen: set[str] = set()
+    for directory in MODPROBE:
+        for path in _files(root / directory):
+            if path.name in seen:
+                continue
+            seen.add(path.name)
+            for line in _text(path).replace("\\\n", " ").splitlines():
+                words = line.split("#", 1)[0].split()
+                if len(words) > 1:
+                    yield f"/{directory}/{path.name}", words
+
+
+def _files(directory: Path) -> Iterable[Path]:
+    try:
+        return sorted(path for path in directory.iterdir() if path.suffix == ".conf")
+    except OSError:
+        return ()
+
+
+def _plain(name: str) -> str:
+    """Return a name as the kernel compares it: it takes - and _ for the same."""
+    return name.replace("-", "_")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,134 @@
+"""What a node needs before a stack may change it: kernel, Secure Boot, drivers, nothing that is known to be bad."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.combination import HIGH, REFUSE, Situation
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.known_bad import found
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import Version, abi_of
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import StackError, applies
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.node import Node, described
+
+
+def kernel_of(name: str, stack: dict[str, Any], node: Node, dkms: bool) -> dict[str, Any]:
+    """Return what role kernel reads: one release, or what it has to be at least and the metapackage that brings that.
+
+    Raises StackError where the running kernel is too old and nothing brings a newer one, or too new.
+    """
+    kernel = {
+        **{"release": "", "packages": {}, "metapackages": [], "metapackage": "", "before": ""},
+        **stack["kernel"],
+        "at_least": least_kernel(stack, node, HIGH),
+        "upgrade": False,
+    }
+    if kernel["release"] or not stack["families"]:
+        return kernel
+    # A container's kernel belongs to its host; where that drives the cards it is new enough.
+    if node.container and (not dkms or all(gpu.get("driver") for gpu in node.gpus)):
+        return kernel
+    if kernel["before"] and not _older(node.kernel, kernel["before"]):
+        raise StackError(
+            f"Stack {name} builds its driver for a kernel older than {kernel['before']} and this node runs "
+            f"{node.kernel}. Boot the distribution's first kernel: apt install {kernel['metapackage']}, remove the "
+            "packages of the HWE kernels (linux-*-hwe-*), and reboot."
+        )
+    if kernel["at_least"] and _older(node.kernel, kernel["at_least"]):
+        raise StackError(
+            f"Stack {name} needs kernel {kernel['at_least']} or newer for {node.describe_gpus()} and this node runs "
+            f"{node.kernel}; upgrade its kernel first: apt install {kernel['metapackage']}, and reboot."
+        )
+    return kernel
+
+
+def check_node(stack: dict[str, Any], resolved: dict[str, Any], node: Node, packages: Mapping[str, str]) -> list[str]:
+    """Return warnings; raises StackError where the node can't work with a stack."""
+    if node.architecture != "x86_64":
+        raise StackError(f"This node is {node.architecture}; Intel's GPU stack is for x86_64 only.")
+    if not stack["families"]:
+        return []
+    if len(node.families) > 1:
+        raise StackError(
+            f"This node mixes GPU families ({node.describe_gpus()}), whose settings differ; keep one family in a node."
+        )
+    for entry in stack.get("unsupported", ()):
+        cards = [gpu for gpu in node.gpus if _is_of(entry, gpu)]
+        if cards:
+            raise StackError(f"{described(cards[0])} can't be served: {entry['reason']} ({entry['source']}).")
+    if node.secure_boot and resolved["dkms"] and not node.container:
+        raise StackError(
+            "Secure Boot is on, and it refuses the kernel modules that DKMS builds for stack "
+            f"{resolved['name']}. Turn Secure Boot off in the firmware, or enroll the key with which DKMS signs "
+            "(update-secureboot-policy --enroll-key, reboot, and confirm at the machine's screen)."
+        )
+    return [*_unbound(resolved, node), *_old_kernel(stack, node), *_known_bad(resolved, node, packages)]
+
+
+def _unbound(resolved: dict[str, Any], node: Node) -> list[str]:
+    """Refuse a card that no driver can bind to; return what will keep a driver from a card that it is bound to now."""
+    warnings = []
+    for gpu in node.gpus if not node.container else ():
+        reasons = "; ".join(gpu.get("blocked") or ())
+        if reasons and not gpu.get("driver"):
+            raise StackError(
+                f"No driver can bind to {described(gpu)}: {reasons}. Take that away (then update-grub and "
+                "update-initramfs -u -k all) and reboot."
+            )
+        if reasons:
+            warnings.append(f"At the next boot no driver may bind to {described(gpu)}: {reasons}.")
+        # Nothing that is installed would change that where the kernel's own driver is to bind.
+        if (
+            "driver" in gpu
+            and not gpu["driver"]
+            and not resolved["driver"]["module"]
+            and not resolved["kernel"]["upgrade"]
+        ):
+            raise StackError(
+                f"No driver is bound to {described(gpu)}, though kernel {node.kernel} should drive it. See journalctl "
+                f"-k -g 'i915|xe'; where somebody unbound it, write {gpu['address']} to /sys/bus/pci/drivers_probe."
+            )
+    return warnings
+
+
+def _old_kernel(stack: dict[str, Any], node: Node) -> list[str]:
+    """Return warnings of kernels that one report says are too old."""
+    least = least_kernel(stack, node, "")
+    if not least or not _older(node.kernel, least) or stack["kernel"].get("release"):
+        return []
+    return [f"{node.describe_gpus()} may need kernel {least}, and this node runs {node.kernel}."]
+
+
+def _known_bad(resolved: dict[str, Any], node: Node, packages: Mapping[str, str]) -> list[str]:
+    # In a container the host's kernel counts, unless an image is made there for another.
+    release = resolved["kernel"]["release"]
+    kernel = release if release and (resolved["dkms"] or not node.container) else node.kernel
+    exact = {name: version for name, version in packages.items() if version}
+    situation = Situation(
+        node.gpus, kernel, {**dict.fromkeys(packages, ""), **exact}, resolved["name"], node.integrated
+    )
+    there = found(situation)
+    refused = [entry for entry in there if entry.effect == REFUSE and resolved["device"] == "gpu"]
+    if refused:
+        raise StackError(f"{node.describe_gpus()} can't work here. {'; '.join(map(str, refused))}.")
+    return [f"{entry}." for entry in there]
+
+
+def least_kernel(stack: dict[str, Any], node: Node, confidence: str) -> str:
+    """Return the newest of the oldest kernels that a stack and the node's cards need, "" for any kernel."""
+    wanted = [
+        entry["kernel"]
+        for entry in stack.get("minimum_kernels", ())
+        if applies(entry, (), node.release)
+        and (not confidence or entry["confidence"] == confidence)
+        and any(_is_of(entry, gpu) for gpu in node.gpus)
+    ]
+    return max([*wanted, *filter(None, [stack["kernel"].get("at_least", "")])], key=Version, default="")
+
+
+def _is_of(entry: dict[str, Any], gpu: dict[str, Any]) -> bool:
+    return gpu["family"] in entry["devices"] or gpu["id"].partition(":")[2] in entry["devices"]
+
+
+def _older(kernel: str, than: str) -> bool:
+    return Version(abi_of(kernel)) < Version(than)
