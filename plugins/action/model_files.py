@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import copy_to_node
+from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
+from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import copy_to_node, file_listing, visible_files
 
 
 class ActionModule(ActionBase):
@@ -26,24 +26,19 @@ class ActionModule(ActionBase):
         if not isinstance(source, dict) or source.get("kind") != "controller_path":
             return self._module(arguments, variables)
         root = Path(str(source["location"]))
-        files = (
-            {root.name: root}
-            if root.is_file()
-            else {item.name: item for item in sorted(root.glob("*")) if item.is_file()}
-        )
+        files = visible_files(root)
         if not files:
             raise AnsibleActionFail(f"Model {arguments.get('name')}: there is nothing in {root} on the controller.")
-        arguments["listing"] = {
-            name: [path.stat().st_size, int(path.stat().st_mtime)]
-            for name, path in files.items()
-            if not name.startswith(".")
-        }
+        arguments["listing"] = file_listing(str(root))
         result = self._module(arguments, variables)
         if result.get("failed") or not result.get("incoming"):
             return result
-        for name in result["files"]:
-            if not re.fullmatch(r"[^/]+", name) or name not in files:
-                raise AnsibleActionFail(f"The node asks for {name!r}, which is no file of {root}.")
+        asked = result.get("files")
+        for name in asked if isinstance(asked, list) else [asked]:
+            if not isinstance(name, str) or name not in files:
+                raise AnsibleActionFail(
+                    f"The node asks for {one_line(name)}, which is none of the model's files in {root}."
+                )
             place = {"src": str(files[name].resolve()), "dest": f"{result['incoming']}/{name}", "mode": "0644"}
             copied = copy_to_node(self, place, variables)
             if copied.get("failed"):

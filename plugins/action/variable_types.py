@@ -1,4 +1,4 @@
-"""Action plugin: refuse role variables of the wrong type."""
+"""Action plugin: refuse role variables of the wrong type, and those that a node sets itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import problems
+from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import foreign_facts, problems
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -26,7 +26,7 @@ class ActionModule(ActionBase):
         """Fail with one message that names every variable of a wrong type."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _ignored, arguments = self.validate_argument_spec(argument_spec=OPTIONS)
-        found: list[str] = []
+        found = foreign_facts((task_vars or {}).get("ansible_facts") or {}, [path.name for path in ROLES.iterdir()])
         for role in arguments["roles"]:
             found += self._problems(ROLES / role, arguments["entry_point"], task_vars or {})
         if found:

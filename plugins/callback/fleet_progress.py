@@ -76,6 +76,8 @@ from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as DefaultCallback
 from ansible.template import Templar
 from ansible_collections.xpu.fleet.plugins.module_utils import progress
+from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
+from ansible_collections.xpu.fleet.plugins.plugin_utils.plain_output import PlainDisplay, with_plain_results
 
 try:
     from rich.console import Console, ConsoleOptions
@@ -249,6 +251,7 @@ class LiveLines:
         yield from self._segments
 
 
+@with_plain_results
 class CallbackModule(DefaultCallback):
     """Shows what the default callback shows of failures, and a line per node instead of the rest."""
 
@@ -264,6 +267,7 @@ class CallbackModule(DefaultCallback):
                 f"({MISSING})"
             )
         super().__init__()
+        self._display: Any = PlainDisplay(self._display)
         self._lock = threading.Lock()
         self._fleet = progress.Fleet(time.monotonic())
         self._live: LiveLines | None = None
@@ -430,7 +434,7 @@ class CallbackModule(DefaultCallback):
         self._free = self._play.strategy.rsplit(".", 1)[-1] in ("free", "host_pinned")
         self._last_task_name = None if self._free else task.get_name().strip()
         # Ansible's own task that begins a role has the description of the whole role in its name.
-        self._steps[task._uuid] = (task.name or task.action).partition(" against arg spec ")[0]
+        self._steps[task._uuid] = one_line((task.name or task.action).partition(" against arg spec ")[0])
         if task.action in PAUSES:
             self._hide()
         elif self._live:
@@ -439,7 +443,7 @@ class CallbackModule(DefaultCallback):
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """Note that a node begins a task."""
         layer, reboot = self._layer(task), self._reboot_seconds(host, task)
-        step = self._steps.get(task._uuid) or task.name or task.action
+        step = self._steps.get(task._uuid) or one_line(task.name or task.action)
         with self._lock:
             news = self._fleet.start(host.get_name(), layer, step, time.monotonic(), reboot)
         self._news(host.get_name(), layer, news)

@@ -17,6 +17,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environme
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.zip_tree import TreeError, build_archive
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_files import audit_files
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_page import page
+from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import file_listing
 
 
 def pins(requirements: str) -> str:
@@ -30,17 +31,6 @@ def zipapp_sha256(source: str, package: str = "") -> str:
         return hashlib.sha256(build_archive(Path(source), package)).hexdigest()
     except TreeError as error:
         raise AnsibleFilterError(f"zipapp_sha256: {error}") from error
-
-
-def file_listing(place: str) -> dict[str, list[int]]:
-    """Return size and time of the files at a path of the controller, as module model_files notes them."""
-    root = Path(place)
-    files = [root] if root.is_file() else sorted(root.glob("*"))
-    return {
-        path.name: [path.stat().st_size, int(path.stat().st_mtime)]
-        for path in files
-        if path.is_file() and not path.name.startswith(".")
-    }
 
 
 def file_expectations(source: str, destination: str) -> dict[str, dict[str, Any]]:

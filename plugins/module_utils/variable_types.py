@@ -7,9 +7,11 @@ on with the variable as it was given. Here a variable has to be of its type alre
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+#: Facts of such names that are known: what playbooks/gpus.yml keeps of a node, and one of Ansible's.
+_OWN_FACTS = ("xpu_gpus", "xpu_gpu_families", "kernel_version")
 _ARTICLES = {
     "str": "a string",
     "path": "a string",
@@ -28,6 +30,22 @@ def problems(options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]
         if name in values:
             found += _problems(name, option, values[name])
     return found
+
+
+def foreign_facts(facts: Iterable[Any], roles: Iterable[str]) -> list[str]:
+    """One sentence for facts by which a node would set variables of these roles, or of the fleet.
+
+    Where Ansible makes variables of facts (``inject_facts_as_vars``, its default), they come before roles' defaults.
+    """
+    prefixes = ("xpu_", "audit_", *(f"{role}_" for role in roles))
+    names = sorted(
+        name for name in facts if isinstance(name, str) and name.startswith(prefixes) and name not in _OWN_FACTS
+    )
+    return (
+        [f"The node tells facts of the names of variables that only you set: {', '.join(names)[:200]}."]
+        if names
+        else []
+    )
 
 
 def _problems(name: str, option: Mapping[str, Any], value: Any) -> list[str]:

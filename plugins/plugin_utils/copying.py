@@ -1,8 +1,21 @@
-"""Lets an action plugin carry a file to the node."""
+"""Lets an action plugin carry files to the node."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+
+def visible_files(root: Path) -> dict[str, Path]:
+    """Return a file, or the files of a directory, by name: no hidden ones, which are nobody's weights."""
+    found = [root] if root.is_file() else sorted(root.glob("*"))
+    return {path.name: path for path in found if path.is_file() and not path.name.startswith(".")}
+
+
+def file_listing(place: str) -> dict[str, list[int]]:
+    """Return size and time of the files at a path of the controller, as module model_files notes them."""
+    files = visible_files(Path(place))
+    return {name: [path.stat().st_size, int(path.stat().st_mtime)] for name, path in files.items()}
 
 
 def copy_to_node(action: Any, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.door import admitted_layers
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import LAYERS, NAMES
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.platform import Platform
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import NOT_APPLICABLE, OK, lines
+from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
 
 #: How many findings of a layer are shown; the audit shows all.
 SHOWN = 2
@@ -28,13 +30,13 @@ def chosen_layers(run_tags: Iterable[str], skip_tags: Iterable[str] = ()) -> lis
     return [name for name in NAMES if name in chosen or name == Platform.name]
 
 
-def due_layers(layers: Mapping[str, Mapping[str, Any]], chosen: Iterable[str]) -> list[str]:
+def due_layers(layers: Mapping[str, Any], chosen: Iterable[str]) -> list[str]:
     """Return the chosen layers for which something has to be done: their roles have to run.
 
     A chosen layer that was not looked at, or of which nothing is known, is one of them; of others nothing is asked. The
     platform is one as well: it has no role, but what is wrong there has to be said, and mended where that can be.
     """
-    chosen, due = list(chosen), set[str]()
+    chosen, due, layers = list(chosen), set[str](), admitted_layers(layers, NAMES)
     for layer in (layer for layer in LAYERS if layer.name in chosen):
         status = layers.get(layer.name, {}).get("status")
         if status != NOT_APPLICABLE and (status != OK or due.intersection(layer.builds_on)):
@@ -45,14 +47,15 @@ def due_layers(layers: Mapping[str, Mapping[str, Any]], chosen: Iterable[str]) -
     return [name for name in chosen if name in due]
 
 
-def reasons(layers: Mapping[str, Mapping[str, Any]], due: Iterable[str]) -> list[str]:
+def reasons(layers: Mapping[str, Any], due: Iterable[str]) -> list[str]:
     """Return a line for each of these layers: what is not in order there, or that it follows another."""
-    return [f"{name}: {_reason(layers.get(name, {}))}" for name in due]
+    known = admitted_layers(layers, NAMES)
+    return [f"{name}: {_reason(known.get(name, {}))}" for name in due]
 
 
 def _reason(layer: Mapping[str, Any]) -> str:
     said = lines(layer)
     if not said:
-        return layer.get("reason") or "goes with a layer that is changed"
+        return one_line(layer.get("reason", "")) or "goes with a layer that is changed"
     more = f" (and {len(said) - SHOWN} more)" if len(said) > SHOWN else ""
     return "; ".join(said[:SHOWN]) + more

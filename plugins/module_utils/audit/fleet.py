@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.door import admitted_node, is_name
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES, summary
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     DRIFT,
@@ -14,18 +15,17 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     OK,
     lines,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
 
 #: What a layer is in the table; words, as colours do not reach logs.
 _WORDS = {OK: "ok", DRIFT: "DRIFT", MISSING: "MISSING", NOT_APPLICABLE: "-", NOT_LOOKED_AT: "?"}
 #: Exit statuses: all in order, something is not, something could not be looked at (and nothing is known to be wrong).
 EXIT = {OK: 0, DRIFT: 1, NOT_LOOKED_AT: 2}
-#: What is told of a GPU.
-_CARD = ("name", "id", "address", "driver", "driver_version", "memory_bytes")
+#: The longest line about a node.
+_LONGEST = 1200
 
 
-def fleet_report(
-    audits: Mapping[str, Mapping[str, Any]], hosts: Iterable[str], left_out: Iterable[str] = ()
-) -> dict[str, Any]:
+def fleet_report(audits: Mapping[str, Any], hosts: Iterable[str], left_out: Iterable[str] = ()) -> dict[str, Any]:
     """Return the state of all hosts: ``status``, ``exit``, ``nodes`` as plain data, and the lines of a ``table``.
 
     Hosts without an audit were not reached. Those that ``--limit`` left out are named, and count for nothing else.
@@ -40,19 +40,11 @@ def fleet_report(
     return {"status": status, "exit": EXIT[status], "nodes": nodes, "left_out": others, "table": table}
 
 
-def _node(found: Mapping[str, Any] | None) -> dict[str, Any]:
-    if found is None:
-        found = {"reached": False, "reason": "not reached"}
-    layers = found.get("layers", {})
-    return {
-        "status": summary(layers),
-        "reached": bool(found.get("reached", True)),
-        "reason": found.get("reason", ""),
-        **{key: found.get(key, "") for key in ("stack", "engine", "system", "kernel")},
-        "gpus": found.get("gpus", []),
-        "cards": [{key: card[key] for key in _CARD if key in card} for card in found.get("cards", ())],
-        "layers": layers,
-    }
+def _node(found: Any) -> dict[str, Any]:
+    """Return what is told of a node. One whose answer makes no sense is never in order."""
+    node = admitted_node({"reached": False, "reason": "not reached"} if found is None else found, NAMES)
+    malformed, status = node.pop("malformed"), summary(node["layers"])
+    return {"status": NOT_LOOKED_AT if malformed and status == OK else status, **node}
 
 
 def _table(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -60,7 +52,7 @@ def _table(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = [["node", "stack", *NAMES]]
     for host, node in nodes.items():
         words = [_WORDS[node["layers"].get(layer, {"status": NOT_LOOKED_AT})["status"]] for layer in NAMES]
-        rows.append([host, node["stack"] or "?", *words])
+        rows.append([host, node["stack"] if is_name(node["stack"]) else "?", *words])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip() for row in rows]
 
@@ -70,10 +62,10 @@ def _details(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     details = []
     for host, node in nodes.items():
         if node["reason"]:
-            details.append(f"{host}: {node['reason']}")
+            details.append(f"{host}: {one_line(node['reason'], _LONGEST)}")
         for name, layer in node["layers"].items():
             details += [f"{host}: {name}: {line}" for line in lines(layer)]
             details += [f"{host}: {name}: note: {note}" for note in layer.get("notes", ())]
             if layer["status"] == NOT_LOOKED_AT and layer["reason"]:
-                details.append(f"{host}: {name}: not looked at, {layer['reason']}")
+                details.append(f"{host}: {name}: not looked at, {one_line(layer['reason'])}")
     return details

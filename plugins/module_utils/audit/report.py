@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
 
 OK = "ok"
@@ -103,14 +104,11 @@ def lines(layer: Mapping[str, Any]) -> list[str]:
     """Return a line for each thing in a layer's plain data that is not as expected, or was not looked at."""
     said = []
     for finding in layer.get("findings", ()):
-        what, expected, found = (_one_line(finding[key]) for key in ("what", "expected", "found"))
+        what, expected, found = (one_line(finding[key]) for key in ("what", "expected", "found"))
         said.append(f"{what}: expected {expected}, found {found}")
-    return said + [f"{entry['what']}: not looked at, {_one_line(entry['why'])}" for entry in layer.get("unseen", ())]
-
-
-def _one_line(text: str) -> str:
-    joined = " ".join(text.split())
-    return joined if len(joined) <= 200 else f"{joined[:197]}..."
+    return said + [
+        f"{one_line(entry['what'])}: not looked at, {one_line(entry['why'])}" for entry in layer.get("unseen", ())
+    ]
 
 
 def _shown(value: Any) -> str:

@@ -13,13 +13,36 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import wait_for
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.stubs import StubHandler, StubServer, running
 from xpuserve import cli
+from xpuserve.client import APIClient, ClientError
+from xpuserve.terminal import shown
 
 SERVICE = Path(__file__).parents[3] / "roles/inference/files/xpuserve"
+
+
+# What a terminal obeys, in pieces; what nobody sees; what looks like the chat's own words.
+EVIL = (
+    "Pa\x1b",
+    "]0;owned\x07",
+    "\x1b[2Jr",
+    "\x9b31mis\x7f",
+    "\r\u202e",
+    "\u200b\u2066\ufeff",
+    "\U000e0041\u2028\n",
+    "!",
+)
+REFUSALS: dict[str, tuple[int, dict[str, Any], dict[str, str]]] = {
+    "refuse": (400, {"error": {"message": "too long"}}, {}),
+    "busy": (429, {"error": {"message": "no"}}, {"Retry-After": "7"}),
+    "locked": (401, {"error": {"message": "no"}}, {"Retry-After": "7"}),
+    "evil refusal": (429, {"error": {"message": "".join(EVIL)}}, {"Retry-After": "\x1b[2J"}),
+}
+FAILURES = {"fail": {"message": "out of memory"}, "evil": {"message": "".join(EVIL), "code": ["\x1b"]}}
 
 
 class Server(StubServer):
@@ -36,26 +59,23 @@ class Handler(StubHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append(body)
         question = body["messages"][-1]["content"]
-        if question == "refuse":
-            self._send(400, {"error": {"message": "too long"}})
-            return
         if question == "shorten" and len(body["messages"]) > 4:
             self._send(400, {"error": {"message": "too long", "code": "context_length_exceeded"}})
             return
-        if question in ("busy", "locked"):
-            self._send(429 if question == "busy" else 401, {"error": {"message": "no"}}, {"Retry-After": "7"})
+        if question in REFUSALS:
+            self._send(*REFUSALS[question])
             return
         self.send_response(200)
         self.end_headers()
         if question == "nothing":
             self.rfile.read(1)  # until the client leaves
             return
-        for piece in ("Pa", "ris ", "é"):
-            self._event({"choices": [{"index": 0, "delta": {"content": piece}}], "usage": None})
+        for piece in EVIL if question == "evil" else ("Pa", "ris ", "é"):
+            self._event({"choices": [{"index": 0, "delta": {"content": piece}}], "usage": {"completion_tokens": "9"}})
         if question == "hang":
             self.rfile.read(1)  # until the client leaves
-        elif question == "fail":
-            self._event({"error": {"message": "out of memory"}})
+        elif question in FAILURES:
+            self._event({"error": FAILURES[question]})
         elif question == "odd":
             self._event({"choices": [{"text": "x"}]})
         elif question == "text":
@@ -99,6 +119,40 @@ def test_once(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert server.asked[0]["model"] == "fake"
     assert server.asked[0]["stream"] is True
     assert [message["role"] for message in server.asked[0]["messages"]] == ["system", "user"]
+
+
+def test_nothing_that_a_server_says_is_obeyed_by_the_terminal(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    type_in(monkeypatch, "evil", "evil refusal")
+    assert cli.main(["chat", "--url", server.url, "--model", "m\x1b[2J\n"]) == 0
+    said = capsys.readouterr().out
+    assert "Model: Pa\ufffd]0;owned\ufffd\ufffd[2Jr\ufffd31mis\ufffd\ufffd\ufffd\n!" in said
+    assert "429: Pa\ufffd]0;owned" in said and "try again" not in said
+    assert {char for char in said if not char.isprintable()} == {"\n"}
+    assert len(said.splitlines()) == said.count("\n")
+
+
+@pytest.mark.parametrize("text", ["é😀", "日本語", "שלום", "a\tb\nc", "[2m"])
+def test_text_is_shown_as_it_is(text: str) -> None:
+    assert shown(text) == text
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        *({"choices": [{"delta": {"content": ["x"]}}]}, {"choices": [None]}, [], "x", 1, None),
+        *(
+            {"error": {"message": {"a": "b"}}},
+            {"error": "x"},
+            {"choices": [], "usage": [1]},
+            {"choices": [], "usage": "x"},
+        ),
+    ],
+)
+def test_an_event_of_another_shape_is_no_answer(event: object) -> None:
+    with pytest.raises(ClientError, match="does not speak OpenAI's API"):
+        APIClient("http://127.0.0.1:1")._event(json.dumps(event).encode())
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import problems
+from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import foreign_facts, problems
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,16 @@ def test_every_wrong_variable_is_named_and_others_are_not_looked_at() -> None:
     options = {"a": {"type": "int"}, "b": {"type": "list"}, "c": {"type": "dict"}}
     found = problems(options, {"a": "x", "b": "y", "other": object()})
     assert [problem.split()[0] for problem in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize("fact", ["stack_resolved", "model_source", "xpu_users", "audit_files", "kernel_packages"])
+def test_a_node_that_sets_variables_by_facts_is_refused(fact: str) -> None:
+    (problem,) = foreign_facts({fact: {}, "kernel_version": "#1", "xpu_gpus": [], 7: 1}, ["stack", "model", "kernel"])
+    assert f"only you set: {fact}." in problem
+
+
+def test_facts_of_other_names_are_nobodys_variables() -> None:
+    assert (
+        foreign_facts(["kernel", "kernel_version", "distribution", "xpu_gpu_families", "stacks"], ["stack", "kernel"])
+        == []
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xpuserve.client import APIClient, ClientError
+from xpuserve.terminal import shown
 
 HELP = """\
 /new     begin a new conversation
@@ -53,7 +54,8 @@ def run(
 
 def converse(client: APIClient, body: dict[str, Any], system: list[dict[str, str]]) -> None:
     """Ask and answer until Ctrl-D or 'exit'; the model sees the whole conversation each time."""
-    print(f"{body['model']} at {client.url}. Ctrl-C stops an answer; Ctrl-D or 'exit' leaves; /help says more.")
+    model = shown(body["model"], keep="")
+    print(f"{model} at {client.url}. Ctrl-C stops an answer; Ctrl-D or 'exit' leaves; /help says more.")
     history = system
     while True:
         try:
@@ -137,7 +139,7 @@ def print_answer(client: APIClient, body: dict[str, Any], *, speed: bool = False
                 if event.text:
                     times.append(time.monotonic())
                     text += event.text
-                    print(event.text, end="", flush=True)
+                    print(shown(event.text), end="", flush=True)
         except KeyboardInterrupt:
             print(" (stopped)", end="")
     print()

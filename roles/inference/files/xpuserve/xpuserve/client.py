@@ -10,22 +10,28 @@ from functools import partial
 from typing import Any, NamedTuple, Optional
 from urllib.parse import urlsplit
 
+from xpuserve.terminal import shown
+
 # A server that answers at all sends the first token within this; a long queue may take as long.
 TIMEOUT_SECONDS = 600
 _THOUGHT = "reasoning_content"
+# What reading JSON of another shape than expected comes to.
+_NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+# The longest line of an answer, in bytes, and the longest answer in one piece or refusal.
+_LONGEST = 16 * 1024**2
 
 
 class ClientError(Exception):
-    """The server did not answer as it should; the message is for people.
+    """The server did not answer as it should; the message is for people, one line that any terminal can show.
 
-    `status` is HTTP's, 0 where there was none.
+    `status` is HTTP's, 0 where there was none; `retry_after` is a number of seconds, "" where there was none.
     """
 
     def __init__(self, message: str, status: int = 0, code: Optional[str] = None, retry_after: str = "") -> None:
-        super().__init__(message)
+        super().__init__(shown(message, keep=""))
         self.status = status
         self.code = code
-        self.retry_after = retry_after
+        self.retry_after = retry_after if retry_after.isdecimal() else ""
 
 
 class Event(NamedTuple):
@@ -58,8 +64,8 @@ class APIClient:
         """The name of the first model that the server has."""
         with self._request("GET", "/v1/models") as response:
             try:
-                return str(json.load(response)["data"][0]["id"])
-            except (ValueError, LookupError, TypeError, OSError, http.client.HTTPException):
+                return _text(json.loads(response.read(_LONGEST))["data"][0]["id"])
+            except (*_NONSENSE, OSError, http.client.HTTPException):
                 raise self._stranger() from None
 
     def events(self, body: dict[str, Any]) -> Generator[Event, None, None]:
@@ -83,20 +89,20 @@ class APIClient:
         """Ask for an answer in one piece, and return the token counts that come with it."""
         with self._request("POST", "/v1/chat/completions", body) as response:
             try:
-                return dict(json.load(response).get("usage") or {})
-            except (ValueError, TypeError, AttributeError, OSError, http.client.HTTPException):
+                return _counts(json.loads(response.read(_LONGEST)).get("usage"))
+            except (*_NONSENSE, OSError, http.client.HTTPException):
                 raise self._stranger() from None
 
     def _event(self, data: bytes) -> Event:
         try:
             event = json.loads(data)
             if "error" in event:
-                raise ClientError(event["error"]["message"], code=event["error"].get("code"))
+                raise ClientError(_text(event["error"]["message"]), code=event["error"].get("code"))
             deltas = [choice["delta"] for choice in event["choices"]]
             said, thought = ("".join(delta.get(name) or "" for delta in deltas) for name in ("content", _THOUGHT))
             finished = any(choice.get("finish_reason") for choice in event["choices"])
-            return Event(said, thought, event.get("usage") or {}, finished)
-        except (ValueError, LookupError, TypeError, AttributeError):
+            return Event(said, thought, _counts(event.get("usage")), finished)
+        except _NONSENSE:
             raise self._stranger() from None
 
     @contextmanager
@@ -109,7 +115,7 @@ class APIClient:
             try:
                 connection.request(method, self._path + path, data, headers)
                 response = connection.getresponse()
-                text = "" if response.status == 200 else response.read().decode("utf-8", "replace")
+                text = "" if response.status == 200 else response.read(_LONGEST).decode("utf-8", "replace")
             except (OSError, http.client.HTTPException) as error:
                 raise ClientError(f"nothing answers at {self.url}: {error}") from None
             with response:
@@ -120,8 +126,8 @@ class APIClient:
     def _refusal(self, response: http.client.HTTPResponse, text: str) -> ClientError:
         try:
             found = json.loads(text)["error"]
-            text, code = found["message"], found.get("code")
-        except (ValueError, LookupError, TypeError, AttributeError):
+            text, code = _text(found["message"]), found.get("code")
+        except _NONSENSE:
             text, code = response.reason, None
         message = f"{self.url} says {response.status}: {text}"
         return ClientError(message, response.status, code, response.headers.get("Retry-After", ""))
@@ -130,8 +136,23 @@ class APIClient:
         return ClientError(f"{self.url} does not speak OpenAI's API")
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _counts(usage: Any) -> dict[str, int]:
+    return {
+        name: count for name, count in (usage or {}).items() if isinstance(count, int) and not isinstance(count, bool)
+    }
+
+
 def _line(response: http.client.HTTPResponse) -> bytes:
     try:
-        return response.readline()
+        line = response.readline(_LONGEST)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ClientError(f"the connection broke: {error}") from None
+    if len(line) == _LONGEST:
+        raise ClientError("the server sends a line that has no end")
+    return line

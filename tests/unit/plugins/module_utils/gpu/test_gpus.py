@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.answer import admitted_gpus
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpu_ids import GPUS, INTEGRATED, OTHER
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import (
     all_gpus,
@@ -32,6 +33,13 @@ def public_ids(source: str) -> dict[str, list[str]]:
     lines = (LISTS / f"{source}.txt").read_text().splitlines()
     parts = (line.partition(": ") for line in lines if not line.startswith("#"))
     return {name: ids.split() for name, _, ids in parts}
+
+
+def gpu_info(root: Path) -> dict[str, Any]:
+    """What the module returns; all of it comes through the controller's door."""
+    result = run_module("gpu_info", root=str(root))
+    assert result.get("failed") or result == {**result, **admitted_gpus(result)}
+    return result
 
 
 def add_device(root: Path, address: str, device: str, *, vendor: str = "0x8086", **more: Any) -> Path:
@@ -208,7 +216,7 @@ def test_what_the_roles_do_not_use_is_reported_apart(tmp_path: Path) -> None:
     add_device(tmp_path, "0000:02:00.0", "56a0", **{"class": "0x040300"})
     add_device(tmp_path, "0000:04:00.0", "4905", **{"class": "0x038000"})
     add_device(tmp_path, "0000:05:00.0", "fff0")
-    result = run_module("gpu_info", root=str(tmp_path))
+    result = gpu_info(tmp_path)
     assert (result["gpus"], result["families"]) == ([], [])
     assert [(gpu["address"], gpu["family"], gpu["name"]) for gpu in result["others"]] == [
         ("0000:00:02.0", "integrated", "Intel UHD Graphics 770 (Raptor Lake-S)"),
@@ -239,14 +247,14 @@ def test_the_system_is_told_as_ansibles_facts_name_it(
     write(tmp_path / "proc/sys/kernel", osrelease="5.19.0-41-generic\n")
     if os_release:
         write(tmp_path / "etc", **{"os-release": os_release})
-    system = run_module("gpu_info", root=str(tmp_path))["system"]
+    system = gpu_info(tmp_path)["system"]
     named = {"distribution": distribution, "release": release, "codename": codename}
     assert system == {**named, "kernel": "5.19.0-41-generic", "architecture": os.uname().machine}
 
 
 def test_a_damaged_os_release_is_named(tmp_path: Path) -> None:
     write(tmp_path / "etc", **{"os-release": 'NAME="Ubuntu\n'})
-    result = run_module("gpu_info", root=str(tmp_path))
+    result = gpu_info(tmp_path)
     assert result["failed"]
     assert result["msg"] == "/etc/os-release is damaged (No closing quotation); restore it."
 
@@ -262,7 +270,7 @@ def test_functions_for_virtual_machines_are_not_the_nodes_own(tmp_path: Path) ->
 def test_a_node_of_several_families_has_all_its_cards_in_pci_order(tmp_path: Path) -> None:
     add_device(tmp_path, "0000:81:00.0", "56C0", **{"class": "0x038000"})
     add_device(tmp_path, "0000:21:00.0", "0bd5", **{"class": "0x038000"})
-    result = run_module("gpu_info", root=str(tmp_path))
+    result = gpu_info(tmp_path)
     assert [(gpu["address"], gpu["family"]) for gpu in result["gpus"]] == [
         ("0000:21:00.0", "max"),
         ("0000:81:00.0", "flex"),
@@ -392,7 +400,7 @@ def given(root: Path, **more: str) -> Path:
 @pytest.mark.parametrize("driver", ["vfio-pci", "pciback", "uio_pci_generic", "pci-stub"])
 def test_a_card_that_another_driver_holds_is_lent(tmp_path: Path, driver: str) -> None:
     bind(tmp_path, given(tmp_path), driver)
-    result = run_module("gpu_info", root=str(tmp_path))
+    result = gpu_info(tmp_path)
     assert (result["gpus"], result["others"], result["families"]) == ([], [], [])
     assert [card["lent"] for card in result["lent"]] == [f"bound to {driver}"]
 
@@ -440,5 +448,5 @@ def test_what_instances_were_given_is_known_when_it_is_gone(tmp_path: Path) -> N
     }.items():
         write(tmp_path / f"etc/systemd/system/{name}.service.d", **{"gpu.conf": text})
     assert served_gpus(tmp_path) == ["0000:03:00.0", "0000:07:00.0"]
-    found = run_module("gpu_info", root=str(tmp_path))
+    found = gpu_info(tmp_path)
     assert (found["gpus"], found["served"]) == ([], ["0000:03:00.0", "0000:07:00.0"])
