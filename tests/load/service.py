@@ -83,10 +83,16 @@ class Service:
         return {json.loads(line)["outcome"] for line in self.journal.splitlines() if '"request over"' in line}
 
     @property
+    def engine(self) -> int:
+        """The process of its engine; 0 where there is none."""
+        threads = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        return next((int(pid) for file in threads for pid in file.read_text(encoding="ascii").split()), 0)
+
+    @property
     def memory(self) -> int:
-        """Bytes that the process has in memory."""
-        pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        """Bytes that both processes have in memory."""
+        files = [Path(f"/proc/{pid}/statm") for pid in (self._process.pid, self.engine) if pid]
+        return sum(int(file.read_text(encoding="ascii").split()[1]) for file in files) * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def open_files(self) -> int:

@@ -18,9 +18,9 @@ CONTEXT = 64
 LIMITS = Limits(CONTEXT, max_tokens_default=40)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
     """Wait until it holds."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -14,28 +14,56 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
-CODE = """
-    import json, socket, sys, time
-    from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, FakeBackend
-    from xpuserve import backends, logs, server
-    from xpuserve.settings import Settings
+FAKE = """
+    import json, os, sys, tempfile, time
+    from pathlib import Path
+    from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, ByteTokenizer, FakeBackend
+    from xpuserve import backends, logs
+
+    def create(settings, instance):
+        backend = FakeBackend()
+        if "load" in sys.argv:
+            backend.load = lambda: time.sleep(60)
+        if "broken" in sys.argv:
+            backend.load_error = MemoryError()
+        if "once" in sys.argv:
+            once = Path(tempfile.gettempdir(), f"xpuserve-{os.getppid()}")
+            backend.load = (lambda: time.sleep(60)) if once.exists() else backend.load
+            once.touch()
+        if "last" in sys.argv:
+            backend.may_answer.wait = lambda timeout: time.sleep(0.5) or True
+        if "forever" in sys.argv:
+            backend.may_answer.wait = lambda timeout: time.sleep(60)
+        return backend
 
     logs.use_json()
-    backend = FakeBackend()
-    if "load" in sys.argv:
-        backend.load = lambda: time.sleep(60)
-    if "last" in sys.argv:
-        backend.may_answer.wait = lambda timeout: time.sleep(0.5) or True
-    if "forever" in sys.argv:
-        backend.may_answer.wait = lambda timeout: time.sleep(60)
-    backends.create = lambda settings, instance: backend
+"""
+ENGINE = (
+    FAKE
+    + """
+    import socket
+    from xpuserve.engine import worker
+    from xpuserve.engine.channel import Channel
+
+    sys.exit(worker.run(Channel(socket.socket(fileno=int(sys.argv[-1]))), create))
+"""
+)
+CODE = (
+    FAKE
+    + """
+    import socket
+    from xpuserve import server
+    from xpuserve.settings import Settings
+
+    backends._load_tokenizer = lambda settings, instance: ByteTokenizer()
     model = {"name": MODEL, "path": "/x", "format": "gguf", "context_length": 64}
-    more = json.loads(sys.argv[1])
-    settings = Settings(engine="openvino", device="cpu", model=model, cache_dir="/x", **more)
+    more, engine, *arguments = sys.argv[1:]
+    settings = Settings(engine="openvino", device="cpu", model=model, cache_dir="/x", **json.loads(more))
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
-    sys.exit(server.run(settings, 0, listener))
+    sys.exit(server.run(settings, 0, listener, [sys.executable, "-c", engine, *arguments]))
 """
+)
 
 
 class Ask:
@@ -72,7 +100,8 @@ def serving(
     if keys:
         settings["api_keys_file"] = str(keys)
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
-    command = [sys.executable, "-c", textwrap.dedent(CODE), json.dumps({"stop_timeout": 1, **settings}), *arguments]
+    more = json.dumps({"stop_timeout": 1, **settings})
+    command = [sys.executable, "-c", textwrap.dedent(CODE), more, textwrap.dedent(ENGINE), *arguments]
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout

@@ -42,6 +42,7 @@ def test_systemd_understands_the_unit(tmp_path: Path, device: str, local: bool) 
     assert [line for line in done.stderr.splitlines() if "xpuserve" in line] == []
     assert done.returncode == 0, done.stderr
     assert "\nWatchdogSec=30\n" in text
+    assert "\nKillMode=mixed\n" in text  # the engine's process is not systemd's to end
     assert "\nTimeoutStopSec=70\n" in text
     assert "\nLimitNOFILE=65536\n" in text
     # It is tried again for ever, but for a configuration that cannot be used, and not at once.

@@ -87,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--output", type=Path, required=True, metavar="DIR", help="directory to make; must not exist")
     convert.set_defaults(run=_convert)
 
+    engine = commands.add_parser("engine")  # what a service starts by itself: it is not in the list of commands
+    engine.add_argument("channel", type=int)
+    engine.set_defaults(run=_engine)
+
     inspect = commands.add_parser(
         "inspect",
         help="say what model files are",
@@ -268,7 +272,24 @@ def _serve(arguments: argparse.Namespace) -> int:
     from xpuserve import logs, server  # noqa: PLC0415 - after the environment is set
 
     logs.use_json()
-    return server.run(settings, arguments.instance, listener)
+    return server.run(settings, arguments.instance, listener, [*_myself(), "engine"])
+
+
+def _engine(arguments: argparse.Namespace) -> int:
+    from xpuserve import backends, logs  # noqa: PLC0415
+    from xpuserve.engine import worker  # noqa: PLC0415
+    from xpuserve.engine.channel import Channel  # noqa: PLC0415
+
+    logs.use_json()
+    return worker.run(Channel(socket.socket(fileno=arguments.channel)), backends.create)
+
+
+def _myself() -> list[str]:
+    """How this program was started, to start it again."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    if module and module.name.startswith("xpuserve."):
+        return [sys.executable, "-m", "xpuserve"]
+    return [sys.executable, *(["-I"] if sys.flags.isolated else []), sys.argv[0]]
 
 
 def _settings(arguments: argparse.Namespace) -> Settings | None:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -68,8 +69,10 @@ class Server(uvicorn.Server):
             await asyncio.sleep(interval)
 
 
-def run(settings: Settings, instance: int, listener: socket.socket) -> int:
+def run(settings: Settings, instance: int, listener: socket.socket, command: Sequence[str]) -> int:
     """Serve on `listener` until SIGTERM or SIGINT; the result is the exit status, 1 if the engine failed.
+
+    `command` starts the process of the engine; it gets one more argument, the descriptor of its channel.
 
     SIGHUP reads the API keys again. Raises KeysError.
     """
@@ -89,7 +92,7 @@ def run(settings: Settings, instance: int, listener: socket.socket) -> int:
 
     metrics = Metrics(settings.model.name, settings.model.context_length)
     engine = Engine(
-        backends.create(settings, instance),
+        backends.remote(settings, instance, command),
         prompt_format=settings.model.prompt_format,
         warm_up=settings.warm_up,
         queue_requests=settings.queue_requests,

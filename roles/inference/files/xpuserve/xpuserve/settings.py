@@ -91,6 +91,7 @@ class Settings(BaseModel):
     stall_timeout: int = Field(
         default=STALL_SECONDS, ge=1
     )  # seconds without a step that ended, after which the engine hangs
+    start_timeout: int = Field(default=3600, ge=1)  # seconds that loading, quantising and compiling may take
     stop_timeout: int = Field(default=60, ge=1)  # seconds that answers under way have when the service is to end
     queue_tokens: int = Field(default=QUEUE_TOKENS, ge=1)  # of prompts that may wait
     batch_requests: int = Field(default=0, ge=0)  # requests that are on the device together; 0 leaves it to the engine

@@ -108,7 +108,8 @@ class Answer:
 
     def _expire(self, timeout: float) -> None:
         self._cancel()
-        self._queue.put_nowait((0, Failed(f"no complete answer within {timeout:g} seconds", "deadline_exceeded")))
+        code = "engine_restarting" if self._engine.trouble else "deadline_exceeded"
+        self._queue.put_nowait((0, Failed(f"no complete answer within {timeout:g} seconds", code)))
 
     def _cancel(self) -> None:
         for request in self._requests:

@@ -76,6 +76,8 @@ def create_app(
     def trouble() -> str:
         if not engine.alive:
             return "the engine's thread has ended"
+        if engine.trouble:
+            return f"{engine.trouble}; it is started again"
         stalled = engine.stalled_seconds
         return f"the engine has work, and no step has ended for {stalled:.0f} s" if stalled > stall_timeout else ""
 
@@ -150,7 +152,7 @@ class Completer:
         if missing:
             message = f"{missing[0]}: this server's engine does not offer it"
             raise APIError(400, message, param=missing[0], code="unsupported_parameter")
-        if not (self._engine.ready and self._engine.alive):
+        if not self._engine.serving:
             retry = {"Retry-After": errors.RETRY_SECONDS}
             raise APIError(503, "the model is not ready yet", SERVER_ERROR, code="not_ready", headers=retry)
         field = "messages" if reply_type is ChatReply else "prompt"

@@ -41,6 +41,7 @@ def failure(event: Failed) -> APIError:
     """What the client is told where the engine gave no answer."""
     status, headers = {
         "shutting_down": (503, {"Retry-After": RETRY_SECONDS}),
+        "engine_restarting": (503, {"Retry-After": RETRY_SECONDS}),
         "out_of_memory": (503, {"Retry-After": RETRY_SECONDS}),
         "request_too_large": (400, None),
         # OpenAI's client would try again, which makes a server that is too slow slower.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xpuserve.engine.backend import Backend
+    from xpuserve.engine.backend import Backend, Tokenizer
+    from xpuserve.engine.remote import RemoteBackend
     from xpuserve.settings import Settings
 
 
@@ -22,3 +26,23 @@ def create(settings: Settings, instance: int) -> Backend:
     from xpuserve.backends.bigdl import BigDLBackend  # noqa: PLC0415
 
     return BigDLBackend(settings)
+
+
+def remote(settings: Settings, instance: int, command: Sequence[str]) -> RemoteBackend:
+    """The same in a process of its own, which `command` starts."""
+    from xpuserve.engine.remote import RemoteBackend  # noqa: PLC0415
+
+    load = partial(_load_tokenizer, settings, instance)
+    shared = settings.engine == "openvino"  # those of transformers are not made for two threads
+    return RemoteBackend(command, settings, instance, tokenizer=load, second_tokenizer=None if shared else load)
+
+
+def _load_tokenizer(settings: Settings, instance: int) -> Tokenizer:
+    if settings.engine == "openvino":
+        from xpuserve.backends import openvino  # noqa: PLC0415
+
+        return openvino.load_tokenizer(settings, instance)
+    os.environ.setdefault("USE_TORCH", "0")  # transformers imports it otherwise, and tokenizers need none
+    from xpuserve.backends import tokenizers  # noqa: PLC0415
+
+    return tokenizers.load(settings)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
 import torch
-from jinja2.exceptions import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from xpuserve import weights
 from xpuserve.backends import instructions
-from xpuserve.backends.huggingface import HFBackend, HFTokenizer, LlamaModel
-from xpuserve.engine.backend import Model, Tokenizer
+from xpuserve.backends.huggingface import HFBackend, LlamaModel
+from xpuserve.engine.backend import Model
 
 WEIGHTS_FILE = "model.safetensors"
 # What a converted model takes over from its source as it is: the tokenizer, and a model's own code.
@@ -82,17 +79,6 @@ class BigDLBackend(HFBackend):
             str(path), optimize_model=False, trust_remote_code=self._settings.model.trust_remote_code
         )
 
-    def _load_tokenizer(self) -> Tokenizer:
-        from transformers import AutoTokenizer  # noqa: PLC0415 - as above
-
-        path = Path(self._settings.model.path)
-        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=self._settings.model.trust_remote_code)
-        file = path / "chat_template.jinja"
-        template = file.read_text(encoding="utf-8") if file.is_file() else tokenizer.init_kwargs.get("chat_template")
-        if isinstance(template, list):  # several, by name
-            template = {item["name"]: item["template"] for item in template}.get("default")
-        return HFTokenizer(tokenizer, None if template is None else _chat_template(tokenizer, template))
-
 
 class BigDLLlama(LlamaModel):
     """The Llama of transformers 4.31, as it is or with the attention that BigDL puts in its place.
@@ -127,24 +113,3 @@ def _apply_rope_theta(model: Any) -> None:
             exponents = torch.arange(0, module.dim, 2, dtype=torch.float32) / module.dim
             module.inv_freq = 1.0 / theta**exponents
             module._set_cos_sin_cache(module.max_seq_len_cached, device="cpu", dtype=torch.float32)
-
-
-def _chat_template(tokenizer: Any, template: str) -> Callable[[list[dict[str, str]]], str]:
-    """transformers 4.31 knows no chat templates, so they are rendered here."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = _refuse
-    compiled = environment.from_string(template)
-
-    def render(messages: list[dict[str, str]]) -> str:
-        return compiled.render(
-            messages=messages,
-            add_generation_prompt=True,
-            bos_token=tokenizer.bos_token or "",
-            eos_token=tokenizer.eos_token or "",
-        )
-
-    return render
-
-
-def _refuse(message: str) -> None:
-    raise TemplateError(message)

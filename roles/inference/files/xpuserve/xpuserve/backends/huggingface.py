@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Optional
 
 import torch
-from jinja2.exceptions import TemplateError
 
-from xpuserve.backends import memory
+from xpuserve.backends import memory, tokenizers
 from xpuserve.engine import selftest
 from xpuserve.engine.backend import Backend, EngineError, Model, Part, Tokenizer
-from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Message, SamplingParams
+from xpuserve.engine.request import SamplingParams
 from xpuserve.engine.runner import OneAtATime, OutOfMemoryError, Runner, Tokens
 from xpuserve.engine.sampler import Sampler
 from xpuserve.engine.scheduler import Scheduler
@@ -24,33 +22,6 @@ from xpuserve.settings import Settings
 ROWS = {"cpu": 16, "gpu": 8}
 # Columns that a batch's cache has behind its last, so that not every step copies it to make it longer.
 ROOM = 256
-
-
-class HFTokenizer(Tokenizer):
-    """A transformers tokenizer. `template` writes a conversation in the chat template, if there is one."""
-
-    def __init__(self, tokenizer: Any, template: Optional[Callable[[list[dict[str, str]]], str]]) -> None:
-        self._tokenizer = tokenizer
-        self.bos_id = tokenizer.bos_token_id
-        self.eos_id = tokenizer.eos_token_id
-        self._template = template
-
-    def encode(self, text: str, *, special: bool) -> list[int]:
-        """See Tokenizer."""
-        return list(self._tokenizer.encode(text, add_special_tokens=special))
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """See Tokenizer."""
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def render(self, messages: Sequence[Message]) -> Optional[str]:
-        """See Tokenizer."""
-        if self._template is None:
-            return None
-        try:
-            return self._template([{"role": message.role, "content": message.content} for message in messages])
-        except TemplateError as error:
-            raise PromptError(f"the model's chat template refuses these messages: {error}") from None
 
 
 class HFBackend(Backend):
@@ -84,9 +55,8 @@ class HFBackend(Backend):
     def _load_model(self) -> Any:
         """The model, in the CPU's memory."""
 
-    @abstractmethod
     def _load_tokenizer(self) -> Tokenizer:
-        """The model's tokenizer."""
+        return tokenizers.load(self._settings)
 
     @abstractmethod
     def _rows(self) -> Optional[Model]:

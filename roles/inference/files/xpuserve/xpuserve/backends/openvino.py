@@ -28,6 +28,8 @@ from xpuserve.settings import Settings
 ROWS = 32
 # Tokens in a block of the library's key-value cache.
 BLOCK_TOKENS = {"cpu": 32, "gpu": 16}
+# Of a GGUF file, what has its metadata: the largest vocabularies, with their merges, take some 20 MB.
+GGUF_METADATA_BYTES = 2**26
 # Of the memory that is free, what the cache may grow to: it is copied as it grows.
 CACHE_SHARE = 1 / 2
 
@@ -89,7 +91,7 @@ class OpenVINOBackend(Backend):
             properties["INFERENCE_NUM_THREADS"] = self._settings.threads
         if self._settings.device == "gpu":
             properties["CACHE_DIR"] = str(Path(self._settings.cache_dir) / "openvino")
-        with self._openable() as path:
+        with _openable(self._settings, f"loading-{self._instance}") as path:
             self._pipeline = openvino_genai.ContinuousBatchingPipeline(
                 path, self._scheduler(), self._device(), properties
             )
@@ -104,25 +106,6 @@ class OpenVINOBackend(Backend):
         # stay in what it has. With one, they would stay until all of it is taken.
         config.num_kv_blocks = -(-self._settings.batch_tokens // BLOCK_TOKENS[self._settings.device])
         return config
-
-    @contextmanager
-    def _openable(self) -> Iterator[str]:
-        """The model's path, as the library can open it.
-
-        Its GGUF reader opens the file for writing, and the verified weights are not the service's to write: it gets a
-        copy, for as long as it reads.
-        """
-        path = Path(self._settings.model.path)
-        if self._settings.model.format != "gguf" or os.access(path, os.W_OK):
-            yield str(path)
-            return
-        copies = Path(self._settings.cache_dir) / f"loading-{self._instance}"
-        shutil.rmtree(copies, ignore_errors=True)
-        copies.mkdir(parents=True)
-        try:
-            yield str(shutil.copyfile(path, copies / path.name))
-        finally:
-            shutil.rmtree(copies, ignore_errors=True)
 
     def runner(self) -> Runner:
         """See Backend."""
@@ -164,6 +147,41 @@ class OpenVINOBackend(Backend):
         if len(cards) == 1:
             return str(cards[0])
         raise EngineError(f"instance {self._instance} has no GPU: OpenVINO sees {', '.join(gpus) or 'none'}")
+
+
+def load_tokenizer(settings: Settings, instance: int) -> Tokenizer:
+    """The tokenizer without the model. Of a GGUF file only the beginning is copied, where the library needs a copy."""
+    with _openable(settings, f"tokenizer-{instance}", GGUF_METADATA_BYTES) as path:
+        # What a prompt and a token's text take is nothing that more threads would do faster.
+        tokenizer = openvino_genai.Tokenizer(path, INFERENCE_NUM_THREADS=1)
+    return OpenVINOTokenizer(tokenizer, settings.model.context_length)
+
+
+@contextmanager
+def _openable(settings: Settings, name: str, most: int = 0) -> Iterator[str]:
+    """The model's path, as the library can open it.
+
+    Its GGUF reader opens the file for writing, and the verified weights are not the service's to write: it gets a copy,
+    for as long as it reads. The copy has the file's length, and with `most` only so many of its bytes.
+    """
+    path = Path(settings.model.path)
+    if settings.model.format != "gguf" or os.access(path, os.W_OK):
+        yield str(path)
+        return
+    copies = Path(settings.cache_dir) / name
+    shutil.rmtree(copies, ignore_errors=True)
+    copies.mkdir(parents=True)
+    try:
+        copy = copies / path.name
+        if most:
+            with path.open("rb") as source, copy.open("wb") as target:
+                target.write(source.read(most))
+                target.truncate(path.stat().st_size)
+        else:
+            shutil.copyfile(path, copy)
+        yield str(copy)
+    finally:
+        shutil.rmtree(copies, ignore_errors=True)
 
 
 def _present(token_id: int) -> Optional[int]:

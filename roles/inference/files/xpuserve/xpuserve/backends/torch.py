@@ -5,16 +5,15 @@ Low-bit formats come from ipex-llm 2.2.0, where that is installed; it brings tra
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import Any, Optional
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from xpuserve.backends.families import unbatchable_reason
-from xpuserve.backends.huggingface import ROOM, HFBackend, HFTokenizer, LlamaModel
-from xpuserve.engine.backend import EngineError, Model, Tokenizer
+from xpuserve.backends.huggingface import ROOM, HFBackend, LlamaModel
+from xpuserve.engine.backend import EngineError, Model
 from xpuserve.settings import TORCH_NUMBERS
 
 try:
@@ -44,12 +43,6 @@ class TorchBackend(HFBackend):
             ) from None
         # Its own attention needs no more than its own cache; transformers' attention can be batched.
         return LowBit.from_pretrained(model.path, load_in_low_bit=model.low_bit, optimize_model=False, **options)
-
-    def _load_tokenizer(self) -> Tokenizer:
-        model = self._settings.model
-        tokenizer = AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
-        template = functools.partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
-        return HFTokenizer(tokenizer, template if tokenizer.chat_template else None)
 
     def _rows(self) -> Optional[Model]:
         config = self._model.config

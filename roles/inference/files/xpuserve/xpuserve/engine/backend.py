@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -13,6 +13,10 @@ from xpuserve.engine.runner import OneAtATime, Runner, Tokens
 
 class EngineError(Exception):
     """The engine cannot do what was asked; the message is for the operator."""
+
+
+class EngineLostError(EngineError):
+    """The engine's process ended or hung, and what was on its device is gone."""
 
 
 class Tokenizer(ABC):
@@ -87,6 +91,8 @@ class Backend(ABC):
     tokenizer: Tokenizer
     # What requests may ask for and not every engine has: logit_bias, logprobs, top_logprobs.
     offers: frozenset[str] = frozenset()
+    # Whether the service outlives the engine's end, and may load it again.
+    restartable = False
 
     @abstractmethod
     def load(self) -> None:
@@ -99,6 +105,20 @@ class Backend(ABC):
     def runner(self) -> Runner:
         """What steps requests through the loaded model; unless a backend has better, one request at a time."""
         return OneAtATime(self.generate)
+
+    @property
+    def lost(self) -> bool:
+        """Whether what was loaded is gone."""
+        return False
+
+    def when_lost(self, call: Callable[[], None]) -> None:  # noqa: B027 - what is in this process is never lost
+        """Call this, on any thread, when what is loaded now is gone."""
+
+    def check(self) -> None:  # noqa: B027 - as above
+        """Raise EngineLostError if what was loaded is gone."""
+
+    def close(self) -> None:  # noqa: B027 - it goes with this process
+        """Give back what was loaded."""
 
     def generate(self, prompt: Sequence[int], sampling: SamplingParams) -> Tokens:
         """Yield tokens, at most `sampling.max_tokens`, and end where the model ends its answer.

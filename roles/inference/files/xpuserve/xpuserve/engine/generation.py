@@ -6,6 +6,7 @@ import logging
 from typing import Optional
 
 from xpuserve.engine.detokenizer import Detokenizer
+from xpuserve.engine.messages import RemoteError
 from xpuserve.engine.request import Failed, Finished, Piece, Request, Token, TokenText
 from xpuserve.engine.runner import OutOfMemoryError, Output, TooLargeError
 from xpuserve.logs import fields
@@ -51,8 +52,10 @@ class Generation:
         elif isinstance(error, TooLargeError):
             self.request.deliver(Failed(str(error), "request_too_large"))
         else:
-            log.error("request failed", exc_info=error, extra=fields(request_id=self.request.id))
-            self.request.deliver(Failed(f"the engine failed: {type(error).__name__}"))
+            remote = isinstance(error, RemoteError)  # whose process has told where it was
+            log.error("request failed", exc_info=None if remote else error, extra=fields(request_id=self.request.id))
+            kind = error.kind if isinstance(error, RemoteError) else type(error).__name__
+            self.request.deliver(Failed(f"the engine failed: {kind}"))
         return "error"
 
     def _finish(self, reason: str) -> str:

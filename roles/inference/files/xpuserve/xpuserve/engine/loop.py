@@ -12,16 +12,18 @@ from contextlib import contextmanager
 from typing import Optional
 
 from xpuserve.engine import prompts
-from xpuserve.engine.backend import Backend, EngineError
+from xpuserve.engine.backend import Backend, EngineError, EngineLostError
 from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.generation import Generation
 from xpuserve.engine.request import Failed, Message, Request, SamplingParams
-from xpuserve.engine.runner import TooLargeError, run_single
+from xpuserve.engine.runner import OneAtATime, Runner, TooLargeError, run_single
 from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
 from xpuserve.settings import QUEUE_REQUESTS, QUEUE_TOKENS
 
 MAX_RETRY_SECONDS = 60
+# Between two starts of an engine that ends; after so many in a row, nobody is let wait for the next.
+MAX_RESTART_SECONDS, HOPEFUL_RESTARTS = 60, 3
 WARM_UP_TOKENS = 8
 # Steps in a row that fail and give nobody a token, after which it is found out whether the model answers at all.
 FAILED_STEPS = 3
@@ -72,7 +74,10 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._cache_usage = 0.0
         self._failed_steps = 0  # since one gave a token
+        self._restarts = 0  # since an engine gave a token
+        self._runner: Runner = OneAtATime(backend.generate)  # until there is the backend's
         self.ready = False
+        self.trouble = ""  # why the engine is loaded again
         self.batching = ""  # as a Runner says it, once the model is loaded
 
     def start(self) -> None:
@@ -86,9 +91,15 @@ class Engine:
 
     @property
     def stalled_seconds(self) -> float:
-        """How long there has been work without a step that ended."""
+        """How long there has been work without a step that ended, since the model is loaded."""
         with self._changed:
-            return time.monotonic() - self._progress if self._answers or self._waiting else 0.0
+            works = self.ready and (self._answers or self._waiting)
+            return time.monotonic() - self._progress if works else 0.0
+
+    @property
+    def serving(self) -> bool:
+        """Whether requests are taken: the model is loaded, or likely to be again soon."""
+        return self.alive and (self.ready or bool(self.trouble and self._restarts <= HOPEFUL_RESTARTS))
 
     @property
     def waiting(self) -> int:
@@ -118,7 +129,7 @@ class Engine:
         """Let the thread finish what is queued and end, waiting at most `timeout` seconds."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
+        self._notify()
         self._thread.join(timeout)
 
     def drain(self, event: Failed) -> None:
@@ -128,11 +139,7 @@ class Engine:
         """
         with self._changed:
             self._closed = event
-            refused = [request for request in self._waiting if not request.begun]
-            self._waiting = deque(request for request in self._waiting if request.begun)
-        for request in refused:
-            request.deliver(event)
-            self.metrics.over(request, "abort")
+        self._refuse(event, lambda request: not request.begun)
 
     def abort(self, event: Failed) -> None:
         """End every request that is not over, and every later one, with `event`."""
@@ -169,7 +176,7 @@ class Engine:
                 if not self._answers and not self._waiting:
                     self._progress = time.monotonic()
                 self._waiting.extend(requests)
-                self._changed.notify()
+        self._notify()
         if closed:
             for request in requests:
                 request.deliver(closed)
@@ -178,10 +185,13 @@ class Engine:
         """Nobody wants this request's answer: it leaves the queue now, or the device after its next step."""
         request.cancelled.set()
         with self._changed:
-            if request not in self._waiting:
-                return
-            self._waiting.remove(request)
-        self.metrics.over(request, "abort")
+            waits = request in self._waiting
+            if waits:
+                self._waiting.remove(request)
+        if waits:
+            self.metrics.over(request, "abort")
+        else:
+            self._notify()
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation; raises PromptError."""
@@ -195,15 +205,68 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            self._load()
-            self.ready = True
-            self._on_ready()
-            while self._wait():
-                self._step()
+            while self._serve():
+                pass
         except BaseException:  # a library may raise anything, and nobody else would notice that this thread is gone
             log.exception("the engine ended" if self.ready else "the model could not be loaded")
             self.abort(Failed("the engine ended"))
             self._on_failed()
+        finally:
+            self._backend.close()
+
+    def _serve(self) -> bool:
+        """Load and serve; True where the engine is to be loaded again, False where it stops and nothing is left."""
+        try:
+            self._load()
+            self.ready, self.trouble = True, ""
+            self._on_ready()
+            self._backend.when_lost(self._notify)
+            while self._wait():
+                self._step()
+        except Exception as error:
+            # What never served may never do, which the service's manager is to know.
+            if not self._backend.restartable or not (self.ready or self.trouble):
+                raise
+            return self._interrupted(error)
+        return False
+
+    def _interrupted(self, error: Exception) -> bool:
+        """The engine is gone: tell those whose answers it had, and wait a while before it is loaded again."""
+        log.error("%s; it is started again", error, exc_info=None if isinstance(error, EngineLostError) else error)
+        self.ready, self.trouble = False, str(error)
+        self._restarts += 1
+        told = Failed("the engine ended, and is started again", "engine_restarting")
+        with self._changed:
+            begun = [each for each in self._answers.values() if self._runner.begun(each.request)]
+            again = [request for request, each in self._answers.items() if each not in begun]
+            for request in again:
+                del self._answers[request]
+                request.times.started = 0.0
+            self._waiting.extendleft(reversed(again))
+        for each in begun:
+            each.request.deliver(told)
+            self._over(each, "error")
+        if self._restarts > HOPEFUL_RESTARTS:
+            self._refuse(told, lambda request: True)
+        seconds = min(MAX_RESTART_SECONDS, 2 ** (self._restarts - 1))
+        with self._changed:
+            self._runner.close()
+            return not self._changed.wait_for(lambda: self._stopping, seconds)
+
+    def _refuse(self, event: Failed, which: Callable[[Request], bool]) -> None:
+        """End those that wait, and of which this is so, with `event`."""
+        with self._changed:
+            refused = [request for request in self._waiting if which(request)]
+            self._waiting = deque(request for request in self._waiting if request not in refused)
+        for request in refused:
+            request.deliver(event)
+            self.metrics.over(request, "abort")
+
+    def _notify(self) -> None:
+        """There is something new for the engine's thread, wherever it waits."""
+        with self._changed:
+            self._changed.notify()
+            self._runner.wake()
 
     def _room_for(self, requests: int, tokens: int) -> bool:
         # What is larger than the whole queue is let in when nothing waits, or it would never be served.
@@ -216,7 +279,8 @@ class Engine:
         with self._changed:
             if not self._answers:
                 self._progress = time.monotonic()
-                self._changed.wait_for(lambda: self._waiting or self._stopping)
+                self._changed.wait_for(lambda: self._waiting or self._stopping or self._backend.lost)
+                self._backend.check()
             return bool(self._answers or self._waiting)
 
     def _load(self) -> None:
@@ -227,14 +291,16 @@ class Engine:
         self._encoder = self._backend.second_tokenizer()
         log.info("model loaded in %.1f s", time.monotonic() - started)
         self._on_status("testing the model")
-        self._runner = self._backend.runner()
-        self.batching = self._runner.batching
+        runner = self._backend.runner()
+        with self._changed:
+            self._runner = runner
+        self.batching = runner.batching
         if self._warm_up:
             # A GPU compiles its kernels at the first prompt, which can take minutes.
             started = time.monotonic()
             self._on_status("warming up")
             prompt = self.encode_chat([Message("user", "Hello")])
-            run_single(self._runner, prompt, SamplingParams(max_tokens=WARM_UP_TOKENS, temperature=0))
+            run_single(runner, prompt, SamplingParams(max_tokens=WARM_UP_TOKENS, temperature=0))
             log.info("warmed up in %.1f s", time.monotonic() - started)
 
     def _step(self) -> None:
@@ -244,7 +310,7 @@ class Engine:
             self._admit()
         failed = answered = False
         for output in self._runner.step():
-            failed |= output.error is not None
+            failed |= output.error is not None and not isinstance(output.error, TooLargeError)
             answered |= bool(output.tokens) or output.ended
             each = self._answers.get(output.request)
             if each is None:  # it ended earlier in this step
@@ -256,12 +322,15 @@ class Engine:
             if outcome:
                 self._over(each, outcome)
         self._failed_steps = 0 if answered else self._failed_steps + failed
+        if answered:
+            self._restarts = 0
         if not self._answers:  # what the last of them held is freed now, and not when the next comes
             deque(self._runner.step(), maxlen=0)
             if self._failed_steps >= FAILED_STEPS:
                 self._probe()
         self._cache_usage = self._runner.cache_usage
-        self._progress = time.monotonic()
+        if self._runner.stepped:
+            self._progress = time.monotonic()
 
     def _probe(self) -> None:
         """Raise EngineError unless the model answers a prompt that it can: a lost device fails every request.

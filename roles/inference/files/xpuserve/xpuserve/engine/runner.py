@@ -53,6 +53,21 @@ class Runner(ABC):
     def drop(self, request: Request) -> None:
         """A request is over, its answer complete or not; what it held is free at the next step."""
 
+    @property
+    def stepped(self) -> bool:
+        """Whether the last call of `step` got on with the work, and did not just wait."""
+        return True
+
+    def begun(self, request: Request) -> bool:
+        """Whether a request that was added has its place on the device."""
+        return True
+
+    def wake(self) -> None:  # noqa: B027 - most do not wait
+        """There is something new for the engine's thread: a step that waits returns. On any thread."""
+
+    def close(self) -> None:  # noqa: B027 - most hold nothing
+        """Nothing more is asked of it."""
+
     @abstractmethod
     def step(self) -> Iterator[Output]:
         """Do as much as may pass between two looks at what clients want, and give out what came of it.

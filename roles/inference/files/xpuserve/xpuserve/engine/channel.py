@@ -1,0 +1,103 @@
+"""Messages between the service and the process of its engine, over a pair of Unix sockets.
+
+A message is a JSON array behind its length in four bytes. JSON because both ends have it in Python's own library, on
+every version; because nothing that is read can run code, as a pickle's content can; and because a step's batch takes 10
+to 20 microseconds in it, of a step's 5,000 or more. A step is one message, however many requests share it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import select
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any, Optional
+
+# Bytes of the longest message: what a prompt of a million tokens takes, twice over. A longer one is no message.
+MOST_BYTES = 16 * 2**20
+_LENGTH = struct.Struct("!I")
+_READ = 65536
+
+
+def readable(files: Sequence[int], timeout: Optional[float]) -> list[int]:
+    """Those of the file descriptors that can be read, waiting `timeout` seconds for the first; None is for ever.
+
+    select() knows no descriptor from 1024 on, and a service has more of them.
+    """
+    waiting = select.poll()
+    for file in files:
+        waiting.register(file, select.POLLIN)
+    return [file for file, _ in waiting.poll(None if timeout is None else max(0, math.ceil(timeout * 1000)))]
+
+
+class ChannelError(Exception):
+    """The other end is gone, does not read, or sent what is no message."""
+
+
+class Channel:
+    """One end. Only one thread sends and receives; `fileno` is for waiting."""
+
+    def __init__(self, end: socket.socket, timeout: Optional[float] = None) -> None:
+        """`timeout` is how many seconds the other end may take to read what does not fit the socket's buffer."""
+        self._socket = end
+        self._socket.settimeout(timeout)
+        self._buffer = bytearray()
+
+    def fileno(self) -> int:
+        """The socket's."""
+        return self._socket.fileno()
+
+    def send(self, message: list[Any]) -> None:
+        """Send a message; raises ChannelError."""
+        data = json.dumps(message, separators=(",", ":")).encode()
+        if len(data) > MOST_BYTES:
+            raise ChannelError(f"a message of {len(data)} bytes")
+        try:
+            self._socket.sendall(_LENGTH.pack(len(data)) + data)
+        except OSError as error:
+            raise ChannelError(str(error)) from None
+
+    def receive(self, timeout: Optional[float] = None) -> Optional[list[list[Any]]]:
+        """All messages that are there, at least one within `timeout` seconds (None: however long it takes).
+
+        The result is empty where none came in time, and None where the other end closed. Raises ChannelError.
+        """
+        messages = self._messages()
+        while not messages:
+            if not readable([self._socket.fileno()], timeout):
+                return []
+            if not self._read():
+                return None
+            messages = self._messages()
+        return messages
+
+    def close(self) -> None:
+        """Close this end, as the other will see."""
+        self._socket.close()
+
+    def _read(self) -> bool:
+        try:
+            data = self._socket.recv(_READ)
+        except ConnectionResetError:  # it ended before it had read everything
+            return False
+        except OSError as error:
+            raise ChannelError(str(error)) from None
+        self._buffer += data
+        return bool(data)
+
+    def _messages(self) -> list[list[Any]]:
+        """Take the whole messages out of the buffer."""
+        found, at = [], 0
+        while len(self._buffer) >= at + _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer, at)
+            if length > MOST_BYTES:
+                raise ChannelError(f"a message of {length} bytes")
+            end = at + _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            found.append(json.loads(self._buffer[at + _LENGTH.size : end]))
+            at = end
+        del self._buffer[:at]
+        return found

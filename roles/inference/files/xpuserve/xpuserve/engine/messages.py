@@ -1,0 +1,140 @@
+"""What the service and the process of its engine say to each other: each message a type, and as JSON an array.
+
+The service says Load once, and then Add and Drop. The process says Status while it loads, Ready once, and then a Step
+after each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Optional, Union
+
+from xpuserve.engine.request import SamplingParams, Token
+from xpuserve.engine.runner import OutOfMemoryError, TooLargeError
+
+
+class RemoteError(Exception):
+    """A request failed in the engine's process; `kind` is the name of the error there."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+# Errors that the service tells from others.
+_ERRORS: dict[str, type[Exception]] = {error.__name__: error for error in (OutOfMemoryError, TooLargeError)}
+
+
+@dataclass(frozen=True)
+class Load:
+    """Load a model: the settings as their file has them, and the number of the instance."""
+
+    settings: dict[str, Any]
+    instance: int
+
+
+@dataclass(frozen=True)
+class Add:
+    """Answer a prompt when there is room for it."""
+
+    id: int
+    prompt: Sequence[int]
+    sampling: SamplingParams
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Nobody wants the answer any more."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the process does before it is ready, for people."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The model is loaded; `batching` is as a Runner says it, and `offers` as a Backend does."""
+
+    batching: str
+    offers: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step gave one request. `cached`, with its first tokens, is how many of its prompt's were in the cache."""
+
+    id: int
+    tokens: Sequence[Token] = ()
+    ended: bool = False
+    cached: Optional[int] = None
+    error: Optional[Exception] = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step gave. `began` are the requests that have their place on the device since the last, and `usage` how
+    full the cache is, from 0 to 1.
+    """
+
+    results: Sequence[Result] = ()
+    began: Sequence[int] = ()
+    usage: float = 0.0
+
+
+ToEngine = Union[Load, Add, Drop]
+ToService = Union[Status, Ready, Step]
+_KINDS = {kind.__name__: kind for kind in (Load, Add, Drop, Status, Ready)}
+
+
+def encode(message: Union[ToEngine, ToService]) -> list[Any]:
+    """A message as JSON knows it."""
+    if isinstance(message, Step):
+        results = [_result(each) for each in message.results]
+        return ["Step", results, list(message.began), message.usage]
+    if isinstance(message, Add):
+        return ["Add", message.id, list(message.prompt), asdict(message.sampling)]
+    return [type(message).__name__, *(getattr(message, each.name) for each in fields(message))]
+
+
+def decode(array: list[Any]) -> Union[ToEngine, ToService]:
+    """The message in what `encode` gave, after a way through JSON."""
+    kind, *values = array
+    if kind == "Step":
+        results, began, usage = values
+        return Step(tuple(_of(*each) for each in results), tuple(began), usage)
+    if kind == "Add":
+        number, prompt, sampling = values
+        return Add(number, prompt, SamplingParams(**{name: _frozen(value) for name, value in sampling.items()}))
+    found: Union[ToEngine, ToService] = _KINDS[kind](*values)
+    return found
+
+
+def _result(result: Result) -> list[Any]:
+    tokens = [
+        token.id if token.logprob is None else [token.id, token.logprob, list(token.top)] for token in result.tokens
+    ]
+    error = result.error and [type(result.error).__name__, str(result.error)]
+    return [result.id, tokens, int(result.ended), result.cached, error]
+
+
+def _of(number: int, tokens: list[Any], ended: int, cached: Optional[int], error: Optional[list[str]]) -> Result:
+    read = tuple(
+        Token(each) if isinstance(each, int) else Token(each[0], each[1], tuple(map(tuple, each[2]))) for each in tokens
+    )
+    return Result(number, read, bool(ended), cached, _error(*error) if error else None)
+
+
+def _error(kind: str, message: str) -> Exception:
+    known = _ERRORS.get(kind)
+    return known(message) if known else RemoteError(message, kind)
+
+
+def _frozen(value: Any) -> Any:
+    """The value with tuples where JSON has arrays."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -1,0 +1,288 @@
+"""An engine in a process of its own, as the service sees it: a backend like the others, whose runner is over there.
+
+The service keeps what is its own, the queue, the tokenizer and the text; the process owns the device, and its library's
+threads, memory and failures. Its steps hold no lock of the service's, and its end is an error here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Optional
+
+from xpuserve.engine.backend import Backend, EngineLostError, Tokenizer
+from xpuserve.engine.channel import Channel, ChannelError, readable
+from xpuserve.engine.messages import Add, Drop, Load, Ready, Status, Step, ToEngine, decode, encode
+from xpuserve.engine.request import Request
+from xpuserve.engine.runner import Output, Runner
+from xpuserve.settings import Settings
+
+# Requests that are over there and wait for room: enough that none is missing where one ends, and so few that what was
+# handed over is soon begun, whoever comes meanwhile.
+AHEAD = 4
+# Seconds that a process has to say where it hangs, and to leave its library.
+DUMP_SECONDS, LEAVE_SECONDS = 5.0, 3.0
+
+log = logging.getLogger(__name__)
+
+
+class RemoteBackend(Backend):
+    """Starts the process, and ends it."""
+
+    restartable = True
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        settings: Settings,
+        instance: int,
+        *,
+        tokenizer: Callable[[], Tokenizer],
+        second_tokenizer: Optional[Callable[[], Tokenizer]] = None,
+    ) -> None:
+        """`command` gets the descriptor of its channel as last argument.
+
+        `tokenizer` loads the model's here; without `second_tokenizer`, two threads may use it.
+        """
+        self._command = command
+        self._settings = settings
+        self._instance = instance
+        self._load_tokenizer = tokenizer
+        self._load_second = second_tokenizer
+        self._second: Optional[Tokenizer] = None
+        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._loaded = False
+        self.on_status: Callable[[str], None] = lambda text: None
+
+    def load(self) -> None:
+        """See Backend. Raises EngineLostError."""
+        self.close()
+        here, there = socket.socketpair()
+        with there:
+            command = [*self._command, str(there.fileno())]
+            # The process says nothing to systemd, which hears the service alone.
+            environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+            self._process = subprocess.Popen(
+                command, pass_fds=[there.fileno()], env=environment, stdin=subprocess.DEVNULL
+            )
+        self._channel = Channel(here, self._settings.stall_timeout)
+        self._send(Load(self._settings.model_dump(), self._instance))
+        if not self._loaded:  # beside the process, which loads the model
+            self.tokenizer = self._load_tokenizer()
+            self._second = self._load_second() if self._load_second else self.tokenizer
+            self._loaded = True
+        self._batching = self._until_ready()
+
+    def _until_ready(self) -> str:
+        deadline = time.monotonic() + self._settings.start_timeout
+        while True:
+            messages = self._receive(max(0, deadline - time.monotonic()))
+            if not messages:
+                self.hangs(f"the model was not loaded in {self._settings.start_timeout} s")
+            for message in messages:
+                if isinstance(message, Status):
+                    self.on_status(message.text)
+                elif isinstance(message, Ready):
+                    self.offers = frozenset(message.offers)
+                    return message.batching
+
+    def second_tokenizer(self) -> Tokenizer:
+        """See Backend."""
+        assert self._second  # noqa: S101 - it is loaded
+        return self._second
+
+    def runner(self) -> Runner:
+        """See Backend."""
+        return RemoteRunner(self, self._batching)
+
+    def when_lost(self, call: Callable[[], None]) -> None:
+        """Call this, in a thread of its own, when the process that runs now ends."""
+        process = self._process
+        if process:
+            threading.Thread(target=_call_at_end, args=(process, call), name="watch", daemon=True).start()
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is no process."""
+        return self._process is None or self._process.poll() is not None
+
+    def check(self) -> None:
+        """See Backend."""
+        if self.lost:
+            raise EngineLostError(self._ended())
+
+    def close(self) -> None:
+        """End the process, which leaves its library by itself where it can."""
+        process, self._process = self._process, None
+        if process:
+            self._channel.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(LEAVE_SECONDS)
+            process.kill()
+            process.wait()
+
+    def hangs(self, reason: str) -> None:
+        """End a process that does not get on, which tells where it was; raises EngineLostError."""
+        log.error("%s: the engine's process is ended", reason)
+        process, self._process = self._process, None
+        if process:
+            for number in (signal.SIGABRT, signal.SIGCONT):  # a process that is stopped dumps nothing before it goes on
+                process.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(DUMP_SECONDS)
+            process.kill()
+            process.wait()
+            self._channel.close()
+        raise EngineLostError(reason)
+
+    def exchange(self, timeout: float, also: int) -> list[Step]:
+        """What steps gave, waiting at most `timeout` seconds, or until the descriptor `also` can be read.
+
+        Raises EngineLostError.
+        """
+        if self._process is None:
+            raise EngineLostError("the engine's process has ended")
+        if self._channel.fileno() not in readable([self._channel.fileno(), also], timeout):
+            return []
+        return [message for message in self._receive(0) if isinstance(message, Step)]
+
+    def tell(self, message: ToEngine) -> None:
+        """Send a message; that the process is gone, the next step tells."""
+        with suppress(EngineLostError):
+            self._send(message)
+
+    def _send(self, message: ToEngine) -> None:
+        try:
+            self._channel.send(encode(message))
+        except ChannelError as error:
+            raise EngineLostError(str(error)) from None
+
+    def _receive(self, timeout: float) -> list[Any]:
+        try:
+            messages = self._channel.receive(timeout)
+        except ChannelError as error:
+            raise EngineLostError(str(error)) from None
+        if messages is None:
+            raise EngineLostError(self._ended())
+        return [decode(message) for message in messages]
+
+    def _ended(self) -> str:
+        process, self._process = self._process, None
+        if process is None:
+            return "the engine's process has ended"
+        self._channel.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LEAVE_SECONDS)
+        process.kill()
+        status = process.wait()
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+        return f"the engine's process {how}"
+
+
+def _call_at_end(process: subprocess.Popen[bytes], call: Callable[[], None]) -> None:
+    process.wait()
+    call()
+
+
+class RemoteRunner(Runner):
+    """The requests over there. A step waits for what comes of theirs."""
+
+    def __init__(self, backend: RemoteBackend, batching: str) -> None:
+        self._backend = backend
+        self._stall_timeout = backend._settings.stall_timeout
+        self.batching = batching
+        self._numbers = itertools.count()
+        self._ids: dict[Request, int] = {}
+        self._requests: dict[int, Request] = {}
+        self._counts: dict[Request, int] = {}
+        self._waiting: set[int] = set()  # those that wait for room
+        self._usage = 0.0
+        self._stepped = True
+        self._progress = time.monotonic()
+        self._wakes, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """See Runner."""
+        for descriptor in (self._wakes, self._wake):
+            os.close(descriptor)
+        self._wake = -1
+
+    @property
+    def cache_usage(self) -> float:
+        """See Runner."""
+        return self._usage
+
+    @property
+    def stepped(self) -> bool:
+        """See Runner."""
+        return self._stepped
+
+    def fits(self, request: Request) -> bool:
+        """See Runner."""
+        return len(self._waiting) < AHEAD
+
+    def add(self, request: Request) -> None:
+        """See Runner."""
+        number = next(self._numbers)
+        if not self._ids:
+            self._progress = time.monotonic()
+        self._ids[request], self._requests[number], self._counts[request] = number, request, 0
+        self._waiting.add(number)
+        self._backend.tell(Add(number, request.prompt, request.sampling))
+
+    def drop(self, request: Request) -> None:
+        """See Runner."""
+        number = self._ids.pop(request, None)
+        if number is not None:
+            del self._requests[number], self._counts[request]
+            self._waiting.discard(number)
+            self._backend.tell(Drop(number))
+
+    def begun(self, request: Request) -> bool:
+        """See Runner."""
+        return self._ids.get(request) not in self._waiting
+
+    def wake(self) -> None:
+        """See Runner."""
+        with suppress(OSError):  # it wakes anyway, or is closed
+            os.write(self._wake, b"\0")
+
+    def step(self) -> Iterator[Output]:
+        """See Runner. Raises EngineLostError."""
+        self._stepped = True
+        if not self._ids:
+            return
+        left = self._progress + self._stall_timeout - time.monotonic()
+        if left <= 0:
+            self._backend.hangs(f"the engine has work, and no step has ended for {self._stall_timeout:g} s")
+        steps = self._backend.exchange(left, self._wakes)
+        self._stepped = bool(steps)
+        if not steps:
+            with suppress(BlockingIOError):
+                os.read(self._wakes, 4096)
+            return
+        self._progress = now = time.monotonic()
+        for step in steps:
+            self._usage = step.usage
+            for number in step.began:
+                self._waiting.discard(number)
+                if number in self._requests:
+                    self._requests[number].times.started = now
+            for result in step.results:
+                request = self._requests.get(result.id)
+                if request is None:  # dropped meanwhile
+                    continue
+                if result.cached is not None:
+                    request.times.cached = result.cached
+                self._counts[request] += len(result.tokens)
+                if result.ended or result.error or self._counts[request] >= request.sampling.max_tokens:
+                    del self._ids[request], self._requests[result.id], self._counts[request]
+                yield Output(request, result.tokens, result.ended, result.error)
