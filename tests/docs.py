@@ -1,8 +1,8 @@
 """Keep tables in READMEs true to the data they come from, and roles' defaults to their argument specs.
 
-``docs.py`` writes the table of variables in each role's README.md and the table of stacks in the collection's and in
-role stack's; ``docs.py --check`` changes nothing and fails where a table is old, or where meta/argument_specs.yml and
-defaults/main.yml do not say the same.
+``docs.py`` writes the table of variables in each role's README.md, the table of stacks in the collection's and in role
+stack's, and that of what works where in the collection's. ``docs.py --check`` changes nothing and fails where a table
+is old, or where meta/argument_specs.yml and defaults/main.yml do not say the same.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "collections"))
+
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpu_ids import GPUS  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import Version  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import applies, varied  # noqa: E402
+
 FAMILIES = {"arc": "Arc A-series", "arc-b": "Arc B-series", "flex": "Flex", "max": "Max"}
 
 
@@ -33,6 +39,7 @@ def main() -> int:
         problems += update(
             role / "README.md", "variables", variables(entries["main"].get("options", {})), options.check
         )
+    problems += update(root / "README.md", "works", works(root / "roles/stack/vars"), options.check)
     for readme in (root / "README.md", root / "roles/stack/README.md"):
         problems += update(readme, "stacks", stacks(root / "roles/stack/vars"), options.check)
     print("\n".join(problems) or "All options, defaults and tables agree.")
@@ -95,6 +102,83 @@ def stacks(directory: Path) -> list[list[str]]:
         systems = ", ".join(f"{system['name']} {system['release']}" for system in stack["distributions"])
         rows.append([f"`{path.stem}`", families, systems, stack["title"], f"`{stack['model']}`"])
     return [["Stack", "GPUs", "Systems", "What it is", "Model unless you choose"], *rows]
+
+
+#: How it is known that a stack works, as its data calls it.
+EVIDENCE = {
+    "stand-ins": "run here on stand-ins",
+    "document": "Intel's document",
+    "reported": "reported by users",
+}
+#: The drivers of the kernel, by family.
+DRIVERS = {"arc": "i915", "arc-b": "xe", "flex": "i915", "max": "i915"}
+
+
+def works(directory: Path) -> list[list[str]]:
+    """Return the table of families and releases of Ubuntu: what serves them, and how that is known."""
+    known = {path.stem: read(path)["stack_definition"] for path in sorted(directory.glob("*.yml"))}
+    releases = sorted({entry["release"] for stack in known.values() for entry in _ubuntus(stack)})
+    rows = []
+    for family in [*FAMILIES, ""]:
+        for release in releases:
+            serving = [name for name, stack in known.items() if _serves(stack, family, release)]
+            for name in serving:
+                chosen = f"`{name}`" if name == serving[0] else f"`{name}`, if named"
+                stack = varied(known[name], [family], release)
+                rows.append([FAMILIES.get(family, "no GPU"), release, chosen, *_row(stack, family, release)])
+            if not serving:
+                rows.append([FAMILIES.get(family, "no GPU"), release, "none", "", "", "", ""])
+    return [["GPUs", "Ubuntu", "Stack", "Kernel", "Driver", "Engine", "How it is known"], *rows]
+
+
+def _ubuntus(stack: dict[str, Any]) -> list[dict[str, str]]:
+    return [entry for entry in stack["distributions"] if entry["name"] == "Ubuntu"]
+
+
+def _serves(stack: dict[str, Any], family: str, release: str) -> bool:
+    families = stack["families"] or [""]
+    return family in families and release in [entry["release"] for entry in _ubuntus(stack)]
+
+
+def _row(stack: dict[str, Any], family: str, release: str) -> list[str]:
+    evidence = [entry for entry in stack.get("evidence", ()) if applies(entry, [family], release)]
+    how = [EVIDENCE[entry["how"]] + (f" ({entry['source']})" if "source" in entry else "") for entry in evidence]
+    driver, repository = stack.get("driver") or {}, stack.get("repositories", {}).get("graphics")
+    place = "Ubuntu" if not repository else "the PPA" if "ppa." in repository["uris"][0] else "Intel"
+    module = "i915 by DKMS" if driver.get("dkms") else f"{DRIVERS.get(family)} of the kernel"
+    return [
+        _kernel(stack, family, release) or "any",
+        f"{module}, packages of {place}" if driver else "none",
+        ", ".join(stack.get("engines", ())),
+        "; ".join(how),
+    ]
+
+
+def _kernel(stack: dict[str, Any], family: str, release: str) -> str:
+    """Return which kernel a stack runs on, by card where they differ."""
+    kernel = stack.get("kernel") or {}
+    if kernel.get("release"):
+        return str(kernel["release"])
+    entries = [entry for entry in stack.get("minimum_kernels", ()) if applies(entry, (), release)]
+    whole = max(
+        [*(entry["kernel"] for entry in entries if family in entry["devices"]), kernel.get("at_least", "0")],
+        key=Version,
+    )
+    said = [] if whole == "0" else [f"{whole} or newer"]
+    for entry in entries:
+        names = sorted(
+            {GPUS[device][1].removeprefix("Intel Arc ") for device in entry["devices"] if _of(device, family)}
+        )
+        if names and Version(entry["kernel"]) > Version(whole):
+            doubt = " (one source)" if entry["confidence"] != "H" else ""
+            # What Intel gives no name of its own is not told apart.
+            told = "others" if any("(" in name for name in names) else ", ".join(names)
+            said.append(f"{told}: {entry['kernel']}{doubt}")
+    return "; ".join(said) + (f", older than {kernel['before']}" if kernel.get("before") else "")
+
+
+def _of(device: str, family: str) -> bool:
+    return device in GPUS and GPUS[device][0] == family
 
 
 def kind(option: dict[str, Any]) -> str:

@@ -36,15 +36,28 @@ stack_definition:
   families: [arc, arc-b]
   distributions: [{name: Ubuntu, release: "22.04"}]
   model: tiny
+  engines: [glow]
+  minimum_kernels:
+    - {devices: [arc], kernel: "6.2", confidence: H, source: a table}
+    - {devices: [e212], kernel: "6.14", confidence: M, source: a report}
+    - {devices: [arc], releases: ["24.04"], kernel: "6.8", confidence: H, source: a report}
+  driver: {module: ""}
+  kernel: {metapackage: linux}
+  variants:
+    - {families: [arc-b], set: {kernel: {before: "7.0"}}}
+  evidence:
+    - {families: [arc], how: stand-ins}
+    - {families: [arc-b], releases: ["22.04"], how: reported, source: one}
 """
 STACKS = "<!-- stacks -->\n<!-- /stacks -->\n"
+WORKS = "<!-- works -->\n<!-- /works -->\n"
 
 
 @pytest.fixture
 def role(tmp_path: Path) -> Path:
     """A role in order but for its table, which is not written yet."""
     files = {
-        "README.md": STACKS,
+        "README.md": STACKS + WORKS,
         "roles/lamp/README.md": README,
         "roles/lamp/defaults/main.yml": DEFAULTS,
         "roles/lamp/meta/argument_specs.yml": SPECS,
@@ -71,7 +84,15 @@ def test_a_table_is_written_once_and_then_kept(role: Path) -> None:
     assert "| `lamp_rooms` | list of str | `[]` | Rooms with a lamp. All when empty. |" in text
     assert text.endswith("\n\nThe end.\n")
     row = "| `old` | Arc A-series, Arc B-series | Ubuntu 22.04 | Lamps of 1999 | `tiny` |"
-    assert row in (role.parents[1] / "README.md").read_text()
+    readme = (role.parents[1] / "README.md").read_text()
+    assert row in readme
+    ubuntu = "of the kernel, packages of Ubuntu | glow"
+    known = [
+        f"| Arc A-series | 22.04 | `old` | 6.2 or newer | i915 {ubuntu} | run here on stand-ins |",
+        f"| Arc B-series | 22.04 | `old` | Pro B50: 6.14 (one source), older than 7.0 | xe {ubuntu} | rep",
+        "| Flex | 22.04 | none |  |  |  |  |",
+    ]
+    assert all(line in readme for line in known)
     assert docs(role, "--check").returncode == 0
     docs(role)
     assert (role / "README.md").read_text() == text

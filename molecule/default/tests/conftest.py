@@ -20,7 +20,13 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 #: What each node is expected to resolve to; the scenario's inventory gives only mirrors and a device.
-STACK_OF_NODE = {"arc": "arc-647", "native": "native", "cpu": "cpu"}
+STACK_OF_NODE = {
+    "arc": "arc-647",
+    "native": "native",
+    "arcb": "native",
+    "flex": "datacenter-2523",
+    "cpu": "cpu",
+}
 
 
 @pytest.fixture(scope="module")
