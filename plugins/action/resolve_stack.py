@@ -7,7 +7,15 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.xpu.fleet.plugins.module_utils.stacks import Node, StackError, Wish, pinned_packages, resolve
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
+    StackError,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.stacks import (
+    Node,
+    Wish,
+    pinned_packages,
+    resolve,
+)
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "directory": {"type": "path", "required": True},

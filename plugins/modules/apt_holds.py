@@ -51,11 +51,11 @@ packages:
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import (  # noqa: E402
-    CommandError,
-    run,
-    set_holds,
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (  # noqa: E402
+    mark,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import run  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 ROOT = Path("/")
 
@@ -85,8 +85,8 @@ def main() -> None:
         held = set(run(["apt-mark", "showhold"]).split())
         change = differing(packages, held, hold)
         if change and not module.check_mode:
-            set_holds("hold" if hold else "unhold", change, ROOT, module.params["lock_timeout"])
-    except (CommandError, OSError) as error:
+            mark("hold" if hold else "unhold", change, ROOT, module.params["lock_timeout"])
+    except (FleetError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=bool(change),

@@ -80,14 +80,14 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import 
     public_keys,
     select_keys,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import FoundError, remember_file  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import remember_file  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import (  # noqa: E402
-    DownloadError,
     hide_password,
     read_url,
     use_proxy,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_atomically  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 _MODE = 0o644
 
@@ -121,16 +121,16 @@ def main() -> None:
     present = dest.read_bytes() if dest.is_file() else b""
     try:
         wanted = _wanted_keyring(module, present)
-    except (KeyFileError, DownloadError) as error:
+    except FleetError as error:
         module.fail_json(msg=str(error))
 
     changed = wanted != present
     if changed and not module.check_mode:
         try:
-            remember_file(module, dest, module.params["layer"], Path(module.params["directory"]))
-        except FoundError as error:
+            remember_file(dest, module.params["layer"], Path(module.params["directory"]))
+        except FleetError as error:
             module.fail_json(msg=str(error))
-        write_atomically(module, dest, wanted)
+        write_durably(dest, wanted)
     if not (changed and module.check_mode):
         changed = module.set_mode_if_different(str(dest), _MODE, changed)
     module.exit_json(

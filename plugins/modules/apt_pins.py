@@ -107,20 +107,17 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.combination import REFUSE, Situation  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.known_bad import found  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
-    APT_ETC,
     APT_LISTS,
-    AptError,
+    CandidateApt,
     Change,
-    Outcome,
-    PrivateApt,
-    Repository,
+    Simulation,
     available_versions,
+    broken,
     changes,
-    files_to_remove,
-    installed_versions,
-    source_files,
-    unfinished,
     unknown,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (  # noqa: E402
+    installed_versions,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import (  # noqa: E402
     KeyFileError,
@@ -128,15 +125,24 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import 
     normalize_fingerprint,
     select_keys,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import (  # noqa: E402
+    APT_ETC,
+    Repository,
+    files_to_remove,
+    source_files,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import (  # noqa: E402
+    CommandError,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import (  # noqa: E402
-    DownloadError,
     hide_password,
     read_url,
     use_proxy,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 
-class PinError(Exception):
+class PinError(FleetError):
     """The packages cannot be installed as wanted; the message is for a person."""
 
 
@@ -172,18 +178,18 @@ def check(
     proxy: str = "",
     etc: Path = APT_ETC,
     lists: Path = APT_LISTS,
-) -> Outcome:
+) -> Simulation:
     """Check packages and the plan for them against the repositories; return what it would do.
 
     Raises PinError where a repository cannot be read or the plan cannot be carried out.
     """
     keys = [(repository, trusted_keys(repository)) for repository in repositories]
     with tempfile.TemporaryDirectory(prefix="xpu-fleet-apt-") as directory:
-        apt = PrivateApt(Path(directory), etc, lists, proxy)
+        apt = CandidateApt(Path(directory), etc, lists, proxy)
         apt.prepare(keys)
         try:
             apt.update()
-        except AptError as error:
+        except CommandError as error:
             raise PinError(f"apt cannot read every repository:\n{error}") from error
         available = apt.available(change.name for change in plan)
         missing = unknown(plan, available)
@@ -192,11 +198,11 @@ def check(
         try:
             # Pins that are met already are named too: nothing else of the plan may move them.
             met = [Change(name, version, version) for name, version in packages.items() if version]
-            return apt.simulate(dict.fromkeys(map(str, [*plan, *met])))
-        except AptError as error:
-            if unfinished():
+            return apt.install(dict.fromkeys(map(str, [*plan, *met])))
+        except CommandError as error:
+            if broken():
                 # apt plans nothing on top of half an installation; the next transaction finishes that first.
-                return Outcome()
+                return Simulation()
             wanted = ", ".join(str(change) for change in plan)
             raise PinError(f"apt cannot install these together: {wanted}:\n{error}") from error
 
@@ -209,12 +215,12 @@ def _missing_message(missing: Iterable[Change], available: Mapping[str, list[str
     return "\n".join(["no repository has these packages at the version that the stack pins:", *lines])
 
 
-def known_trouble(parameters: Mapping[str, Any], outcome: Outcome) -> list[str]:
+def known_trouble(parameters: Mapping[str, Any], outcome: Simulation) -> list[str]:
     """Return what may not work with the packages that arrive; raises PinError for what cannot."""
-    if not (parameters["stack"] and outcome.arriving):
+    if not (parameters["stack"] and outcome.versions):
         return []
     stays = {name: version for name, version in installed_versions().items() if name not in outcome.removed}
-    packages = {**stays, **outcome.arriving}
+    packages = {**stays, **outcome.versions}
     there = found(Situation(parameters["gpus"], parameters["kernel"], packages, parameters["stack"]))
     there = [entry for entry in there if entry.of_packages]
     refused = [str(entry) for entry in there if entry.effect == REFUSE]
@@ -227,7 +233,7 @@ def _answer(parameters: Mapping[str, Any]) -> dict[str, Any]:
     packages = {name: str(version) for name, version in parameters["packages"].items()}
     repositories = [Repository.from_mapping(data) for data in parameters["repositories"]]
     plan = changes(packages, installed_versions())
-    outcome = Outcome()
+    outcome = Simulation()
     lacking: list[Change] = []
     if not parameters["refresh"]:
         lacking = unknown(plan, available_versions(change.name for change in plan))
@@ -237,7 +243,7 @@ def _answer(parameters: Mapping[str, Any]) -> dict[str, Any]:
         "plan": [asdict(change) for change in plan],
         "install": [str(change) for change in changes(packages, {})],
         "unknown": [str(change) for change in lacking],
-        "removals": outcome.removed,
+        "removals": list(outcome.removed),
         "warnings": known_trouble(parameters, outcome),
     }
 
@@ -259,7 +265,7 @@ def main() -> None:
     use_proxy(module.params["proxy"])
     try:
         answer = _answer(module.params)
-    except (AptError, DownloadError, KeyFileError, PinError) as error:
+    except FleetError as error:
         module.fail_json(msg=hide_password(str(error)))
     module.exit_json(changed=False, **answer)
 

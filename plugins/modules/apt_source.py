@@ -60,15 +60,15 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
-    AptError,
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import remember_file  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import (  # noqa: E402
     Repository,
     files_to_remove,
     source_files,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import FoundError, remember_file  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_atomically  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 _HEADER = "# Managed by Ansible (xpu.fleet).\n"
 _MODE = 0o644
@@ -98,7 +98,7 @@ def main() -> None:
     try:
         repository = Repository.from_mapping(module.params["repository"])
         removed = files_to_remove(repository, source_files())
-    except AptError as error:
+    except FleetError as error:
         module.fail_json(msg=str(error))
 
     path = Path(repository.sources)
@@ -109,13 +109,13 @@ def main() -> None:
     if changed and not module.check_mode:
         try:
             for touched in [*removed, *([path] if before != after else [])]:
-                remember_file(module, touched, module.params["layer"], Path(module.params["directory"]))
-        except FoundError as error:
+                remember_file(touched, module.params["layer"], Path(module.params["directory"]))
+        except FleetError as error:
             module.fail_json(msg=str(error))
         for gone in removed:
             gone.unlink()
         if before != after:
-            write_atomically(module, path, after.encode())
+            write_durably(path, after.encode())
     if path.is_file():
         changed = module.set_mode_if_different(str(path), _MODE, changed)
     module.exit_json(changed=changed, removed=[str(gone) for gone in removed], diff=difference)

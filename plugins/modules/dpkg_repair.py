@@ -44,40 +44,29 @@ broken:
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import (  # noqa: E402
-    CommandError,
-    apt,
-    complaints,
-    installed_packages,
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import (  # noqa: E402
     release_of,
-    result_of,
-    run,
-    simulated,
-    unfinished,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
+    apt_get,
+    broken,
+    simulate,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (  # noqa: E402
+    UPDATES,
+    installed_packages,
     wait_for_others,
     without_lists,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import (  # noqa: E402
+    CommandError,
+    complaints,
+    result_of,
+    run,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 ROOT = Path("/")
-
-
-def broken(root: Path) -> list[str]:
-    """Return what is broken, a sentence each."""
-    updates = root / "var/lib/dpkg/updates"
-    found = []
-    if updates.is_dir() and any(path.name.isdecimal() for path in updates.iterdir()):
-        found.append("dpkg was interrupted")
-    audit = result_of(["dpkg", "--audit"])
-    packages = unfinished(audit.stdout)
-    if packages:
-        found.append(f"not installed completely: {', '.join(packages)}")
-    elif audit.returncode > 1:
-        found.append(f"dpkg --audit failed: {complaints(audit.stdout + audit.stderr)}")
-    # Without its locks: whoever holds them is waited for only where something has to be done.
-    check = result_of(["apt-get", "-q", "-o", "Debug::NoLocking=1", "check"])
-    if check.returncode:
-        found.append(f"apt-get check failed: {complaints(check.stdout + check.stderr)}")
-    return found
 
 
 def repair(lock_timeout: int) -> None:
@@ -90,19 +79,19 @@ def repair(lock_timeout: int) -> None:
     # It fails where a package waits for one that is not unpacked yet: apt brings that.
     configured = result_of(["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"])
     options = ["--fix-broken", "--no-install-recommends", "install"]
-    simulation = simulated(run(["apt-get", "-q", "--simulate", *options]))
+    simulation = simulate(options)
     partial = _partial()
     whole = [name for name in simulation.removed if name not in partial]
     if whole:
         raise CommandError(f"apt would remove {', '.join(whole)} to correct dependencies; somebody has to decide that")
     try:
-        apt(options, lock_timeout)
+        apt_get(options, lock_timeout)
         lost = without_lists(run(["dpkg", "--audit"], statuses=(0, 1)))
         if lost:
-            apt(["install", "--reinstall", "--no-install-recommends", *lost], lock_timeout)
+            apt_get(["install", "--reinstall", "--no-install-recommends", *lost], lock_timeout)
     except CommandError as error:
-        if configured.returncode:
-            said = complaints(configured.stdout + configured.stderr)
+        if configured.status:
+            said = complaints(configured.output + configured.error)
             raise CommandError(f"dpkg --configure -a failed: {said}; {error}") from error
         raise
 
@@ -115,15 +104,15 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={"lock_timeout": {"type": "int", "default": 600}}, supports_check_mode=True)
     try:
-        found = broken(ROOT)
+        found = broken(ROOT / UPDATES)
         if found and not module.check_mode and wait_for_others(ROOT, module.params["lock_timeout"]):
-            found = broken(ROOT)  # what looked broken may have been work under way
+            found = broken(ROOT / UPDATES)  # what looked broken may have been work under way
         if found and not module.check_mode:
             repair(module.params["lock_timeout"])
-            left = broken(ROOT)
+            left = broken(ROOT / UPDATES)
             if left:
                 raise CommandError(f"packages are still broken: {'; '.join(left)}")
-    except (CommandError, OSError) as error:
+    except (FleetError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=bool(found),

@@ -56,11 +56,12 @@ from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import (  # noqa: E402
-    FoundError,
     read_files,
     remove_empty,
     write_files,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import put_in_place  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 
 def put_back(files: Mapping[str, str]) -> None:
@@ -74,7 +75,7 @@ def put_back(files: Mapping[str, str]) -> None:
             shutil.copy2(kept, partial)
             owner = Path(kept).stat()
             os.chown(partial, owner.st_uid, owner.st_gid)
-            partial.replace(path)
+            put_in_place(partial, Path(path))
 
 
 def main() -> None:
@@ -92,11 +93,11 @@ def main() -> None:
         files = record.pop(module.params["layer"], {})
         if files and not module.check_mode:
             put_back(files)
-            write_files(module, record, directory)
+            write_files(record, directory)
             for kept in filter(None, files.values()):
                 Path(kept).unlink(missing_ok=True)
             remove_empty([Path(kept) for kept in files.values() if kept], directory)
-    except (FoundError, OSError) as error:
+    except (FleetError, OSError) as error:
         module.fail_json(msg=f"The files of layer {module.params['layer']} cannot be put back: {error}")
     removed = sorted(path for path, kept in files.items() if not kept)
     restored = sorted(path for path, kept in files.items() if kept)

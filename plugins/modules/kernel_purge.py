@@ -76,32 +76,38 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
-    APT_ETC,
-    AptError,
-    pinned_names,
-    unfinished,
-)
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import (  # noqa: E402
-    CommandError,
-    Simulation,
-    Version,
-    apt,
-    installed_packages,
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import (  # noqa: E402
     is_newer,
     objections,
     release_of,
-    run,
-    simulated,
     superfluous,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402  # noqa: E402
+    Simulation,
+    apt_get,
+    broken,
+    pinned_names,
+    simulate,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (  # noqa: E402
+    Version,
+    installed_packages,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import (  # noqa: E402
+    APT_ETC,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import (  # noqa: E402
+    CommandError,
+    run,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 ROOT = Path("/")
 #: The layer whose packages are the stack's kernel.
 LAYER = "kernel"
 
 
-class PurgeError(Exception):
+class PurgeError(FleetError):
     """Removing the kernels would remove too much; the message says what."""
 
 
@@ -121,7 +127,7 @@ def purge(parameters: dict[str, Any], running: str, *, check: bool) -> dict[str,
         own = pinned_names(LAYER, ROOT / APT_ETC.relative_to("/")).intersection(wanted)
         others = held.difference(metapackages, own)
         try:
-            simulation = simulated(run(["apt-get", "-q", "--simulate", *command, *wanted]))
+            simulation = simulate([*command, *wanted])
             automatic = set(run(["apt-mark", "showauto"]).split())
             against = objections(simulation, wanted, protected, others, automatic)
             if against:
@@ -130,13 +136,13 @@ def purge(parameters: dict[str, Any], running: str, *, check: bool) -> dict[str,
                     " let apt (apt-mark auto, apt-mark unhold); kernel_purge: false keeps the kernels."
                 )
         except (CommandError, PurgeError):
-            if not (check and unfinished()):
+            if not (check and broken()):
                 raise
             # apt plans nothing on top of half an installation; that is mended before anything is removed.
             simulation = Simulation(tuple(wanted), ())
         removed = simulation.removed
         if not check:
-            apt([*command, *wanted], parameters["lock_timeout"])
+            apt_get([*command, *wanted], parameters["lock_timeout"])
             left = sorted(set(wanted).intersection(installed_packages()))
             if left:
                 raise PurgeError(f"apt-get purge left {', '.join(left)}")
@@ -172,7 +178,7 @@ def main() -> None:
         module.fail_json(msg="which kernel runs can only be pretended in check mode")
     try:
         result = purge(module.params, running or os.uname().release, check=module.check_mode)
-    except (AptError, CommandError, PurgeError) as error:
+    except FleetError as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

@@ -57,15 +57,20 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import (  # noqa: E402
-    CommandError,
-    apt,
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
+    apt_get,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (  # noqa: E402
     damaged_files,
     installed_packages,
+    mark,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import (  # noqa: E402
+    CommandError,
     result_of,
     run,
-    set_holds,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 ROOT = Path("/")
 #: What modprobe reads of depmod's files. depmod does not flush them: after a power cut they may be there and empty.
@@ -93,14 +98,14 @@ class Kernel:
         found = [f"{name} has damaged files: {', '.join(paths[:5])}" for name, paths in files.items()]
         if files and not check:
             again = [f"{name}={self._packages[name]}" for name in files]
-            apt(
+            apt_get(
                 ["install", "--reinstall", "--no-install-recommends", "--allow-change-held-packages", *again],
                 lock_timeout,
             )
             # apt lets a held package go that it installs by name.
             held = [name for name in self._held if name in files]
             if held:
-                set_holds("hold", held, self._root, lock_timeout)
+                mark("hold", held, self._root, lock_timeout)
             self._expect_nothing(
                 [f"{name}: {', '.join(paths[:5])}" for name, paths in self._damaged_packages().items()]
             )
@@ -137,12 +142,12 @@ class Kernel:
         if not self._initramfs.is_file() or not self._initramfs.stat().st_size:
             return [f"{name} is missing or empty"]
         listing = result_of(["lsinitramfs", str(self._initramfs)])
-        if listing.returncode == 127:
+        if listing.status == 127:
             return []  # another program than initramfs-tools made it
-        if listing.returncode:
+        if listing.status:
             return [f"{name} cannot be read"]
         # One that was made without depmod's lists has modules.builtin and the like, and no module.
-        if not re.search(rf"lib/modules/{re.escape(self._release)}/\S+\.ko\b", listing.stdout):
+        if not re.search(rf"lib/modules/{re.escape(self._release)}/\S+\.ko\b", listing.output):
             return [f"{name} has no modules of {self._release}"]
         return []
 
@@ -161,7 +166,7 @@ def main() -> None:
     try:
         kernel = Kernel(parameters["release"], parameters["packages"], ROOT)
         damaged = kernel.repair(check=module.check_mode, lock_timeout=parameters["lock_timeout"])
-    except (CommandError, OSError) as error:
+    except (FleetError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=bool(damaged),

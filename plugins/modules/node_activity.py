@@ -56,7 +56,9 @@ from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import result_of  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import (  # noqa: E402
+    result_of,
+)
 
 ROOT = Path("/")
 #: type, process, line, id, user, host, and what does not matter here; as glibc writes it on 64-bit machines.
@@ -167,9 +169,9 @@ def _string(field: bytes) -> str:
 
 
 def _logind() -> Iterator[Login]:
-    for line in result_of(["loginctl", "list-sessions", "--no-legend"]).stdout.splitlines():
+    for line in result_of(["loginctl", "list-sessions", "--no-legend"]).output.splitlines():
         session = line.split()[0] if line.split() else ""
-        output = result_of(["loginctl", "show-session", session]).stdout
+        output = result_of(["loginctl", "show-session", session]).output
         known = dict(row.split("=", 1) for row in output.splitlines() if "=" in row)
         if known.get("TTY") and known.get("Class") == "user" and known.get("State") != "closing":
             host = known.get("RemoteHost", "")

@@ -60,7 +60,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.runtime.script_environme
     environment_file,
     exported_by,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_atomically  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably  # noqa: E402
 
 _HEADER = "# Managed by Ansible (xpu.fleet): what {script} exports.\n"
 _MODE = 0o644
@@ -90,7 +90,7 @@ def main() -> None:
     present = dest.read_bytes() if dest.is_file() else b""
     changed = wanted != present
     if changed and not module.check_mode:
-        write_atomically(module, dest, wanted)
+        write_durably(dest, wanted)
     if dest.is_file():
         changed = module.set_mode_if_different(str(dest), _MODE, changed)
     module.exit_json(

@@ -67,13 +67,13 @@ from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import (  # noqa: E402
-    FoundError,
     Record,
     State,
     installed,
     read_record,
     write_record,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 
 def begin(record: Record, packages: list[str], now: dict[str, State]) -> list[str]:
@@ -107,8 +107,8 @@ def main() -> None:
         else:
             module.exit_json(changed=False, added=[])
         if not module.check_mode:
-            write_record(module, directory, layer, record)
-    except FoundError as error:
+            write_record(directory, layer, record)
+    except FleetError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"The record of layer {layer} cannot be written: {error}")

@@ -70,39 +70,39 @@ notes:
   returned: success
 """
 
-import shutil  # noqa: E402
-import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 from collections.abc import Iterable, Mapping  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
-from functools import cmp_to_key  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
-    APT_ETC,
-    OWN_PREFERENCES,
-    AptError,
-    available_versions,
-)
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import (  # noqa: E402
-    CommandError,
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import (  # noqa: E402
     release_of,
-    wait_for_others,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
+    FormerApt,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (  # noqa: E402
+    Version,
+    mark,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import (  # noqa: E402
     OWN_HEADER,
-    FoundError,
     Record,
+    RecordError,
     State,
-    command,
     installed,
     read_record,
     record_path,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 ROOT = Path("/")
+_TRANSACTION = (
+    *("install", "--yes", "--purge", "--no-install-recommends"),
+    *("--allow-downgrades", "--allow-change-held-packages"),
+)
 Packages = Mapping[str, State]
 
 
@@ -120,51 +120,21 @@ class Plan:
         return [f"{name}={version}" for name, version in self.install.items()] + [f"{name}-" for name in self.remove]
 
 
-class Apt:
-    """apt without the sources and preferences that this collection wrote; its caches are not the node's."""
+class Apt(FormerApt):
+    """apt as the node had it before this collection."""
 
-    def __init__(self, directory: Path, lock_timeout: int, etc: Path = APT_ETC) -> None:
-        for name in ("sources.list.d", "preferences.d"):
-            (directory / name).mkdir()
-            for path in (etc / name).glob("*"):
-                own = path.match(OWN_PREFERENCES) if name == "preferences.d" else _is_own(path)
-                if path.is_file() and not own:
-                    shutil.copy(path, directory / name)
-        settings = {
-            "Dir::Etc::SourceParts": f"{directory}/sources.list.d/",
-            "Dir::Etc::PreferencesParts": f"{directory}/preferences.d/",
-            "Dir::Cache::pkgcache": "",
-            "Dir::Cache::srcpkgcache": "",
-            "APT::Get::AutomaticRemove": "false",
-            "DPkg::Lock::Timeout": str(lock_timeout),
-        }
-        self.options = [f"-o{name}={value}" for name, value in settings.items()]
-
-    def available(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """Return the versions that the distribution's and the operator's sources offer, newest first."""
-        return available_versions(names, self.options)
+    def __init__(self, directory: Path, lock_timeout: int) -> None:
+        super().__init__(directory, _is_own, lock_timeout)
 
     def removals(self, plan: Plan, *, sweep: bool = False) -> list[str]:
-        """Return what the plan would remove, with ``sweep`` also what nothing would need then. Raises FoundError."""
+        """Return what the plan would remove, with ``sweep`` also what nothing would need then. Raises CommandError."""
         needs = ["AutoRemove::SuggestsImportant", "AutoRemove::RecommendsImportant"]
         options = [f"-oAPT::{name}=false" for name in needs] + ["-oAPT::Get::AutomaticRemove=true"] if sweep else []
-        return self._simulated(("Remv", "Purg"), options, plan)
+        return list(self.simulate([*_TRANSACTION, *options, *plan.arguments()]).removed)
 
     def arrivals(self, plan: Plan) -> list[str]:
-        """Return what the plan would install. Raises FoundError."""
-        return self._simulated(("Inst",), [], plan)
-
-    def _simulated(self, actions: tuple[str, ...], options: list[str], plan: Plan) -> list[str]:
-        output = self._install(["--simulate", *options], plan)
-        return [line.split()[1] for line in output.splitlines() if line.startswith(actions)]
-
-    def carry_out(self, plan: Plan) -> None:
-        """Do it in one transaction. Raises FoundError."""
-        self._install(["-oDpkg::Options::=--force-confdef", "-oDpkg::Options::=--force-confold"], plan)
-
-    def _install(self, options: list[str], plan: Plan) -> str:
-        wanted = ["--yes", "--purge", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages"]
-        return command(["apt-get", "install", "-q", *self.options, *wanted, *options, *plan.arguments()])
+        """Return what the plan would install. Raises CommandError."""
+        return list(self.simulate([*_TRANSACTION, *plan.arguments()]).installed)
 
 
 def merge(records: Iterable[Record], now: Packages) -> dict[str, State]:
@@ -199,7 +169,7 @@ def _bring_back(plan: Plan, name: str, was: State, present: State, offered: list
 
 
 def leave_kernels(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
-    """Take away what would bring a kernel that nobody has seen running. Raises FoundError."""
+    """Take away what would bring a kernel that nobody has seen running. Raises RecordError."""
     for name, version in list(plan.install.items()):
         if version == found[name].version:
             continue
@@ -217,19 +187,12 @@ def leave_kernels(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
 def nearest(version: str, offered: list[str]) -> str:
     """Return the version itself, the next newer one on offer, the newest older one, or ""."""
 
-    def compare(one: str, other: str) -> int:
-        return -1 if _older(one, other) else int(one != other)
-
-    newer = sorted((other for other in offered if not _older(other, version)), key=cmp_to_key(compare))
-    return newer[0] if newer else max(offered, key=cmp_to_key(compare), default="")
-
-
-def _older(one: str, other: str) -> bool:
-    return one != other and not subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False).returncode
+    newer = sorted((other for other in offered if Version(other) >= Version(version)), key=Version)
+    return newer[0] if newer else max(offered, key=Version, default="")
 
 
 def complete(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
-    """Add what nothing needs any more. Raises FoundError where something would go that has to stay."""
+    """Add what nothing needs any more. Raises RecordError where something would go that has to stay."""
     # A package that came along and that a person has asked for since is theirs.
     along = {
         n for n, was in found.items() if not was.version and was.along and (was.manual or not now_of(now, n).manual)
@@ -240,7 +203,7 @@ def complete(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
         return
     kept = sorted(set(apt.removals(plan)) - set(plan.remove))
     if kept:
-        raise FoundError(
+        raise RecordError(
             f"To remove {', '.join(plan.remove) or 'nothing'}, apt would also remove {', '.join(kept)}, which was not"
             " brought along. Nothing was changed. Remove it first, or undo the layer too that brought it."
         )
@@ -289,7 +252,7 @@ def main() -> None:
         present = {layer: record for layer, record in records.items() if record is not None}
         nothing: dict[str, Any] = {"changed": False, "removed": [], "installed": [], "notes": []}
         answer = _restore(module, present, directory) if present else nothing
-    except (FoundError, AptError, CommandError) as error:
+    except FleetError as error:
         module.fail_json(msg=str(error))
     notes = [f"There is no record of layer {layer}: its packages stay." for layer in records if layer not in present]
     module.exit_json(**{**answer, "recorded": list(present), "notes": answer["notes"] + notes})
@@ -307,10 +270,9 @@ def _restore(module: AnsibleModule, records: Mapping[str, Record], directory: Pa
         calls = marks(found, now)
         if not module.check_mode:
             if plan.arguments():
-                apt.carry_out(plan)
+                apt.carry_out([*_TRANSACTION, *plan.arguments()])
             for verb, names in marks(found, installed()).items():
-                wait_for_others(ROOT, module.params["lock_timeout"])  # apt-mark does not
-                command(["apt-mark", verb, *names])
+                mark(verb, names, ROOT, module.params["lock_timeout"])
             for layer in records:
                 record_path(directory, layer).unlink()
     touched = {*plan.remove, *plan.install, *(name for names in calls.values() for name in names)}

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.xpu.fleet.plugins.module_utils.stacks import check_shape
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
+    check_shape,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = "inventories/example"

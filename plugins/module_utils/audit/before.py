@@ -17,6 +17,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     NOT_LOOKED_AT,
     OK,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 #: What has become of a layer since the newest earlier audit.
@@ -30,7 +31,7 @@ _STATUSES = {OK, DRIFT, MISSING, NOT_APPLICABLE, NOT_LOOKED_AT}
 _KINDS = {MISSING: DRIFT}
 
 
-class EarlierError(Exception):
+class EarlierError(FleetError):
     """An earlier report cannot be used; the message names the file and says why."""
 
 

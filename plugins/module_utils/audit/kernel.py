@@ -7,7 +7,7 @@ import os
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import BLOCK, DROP_IN, LACKING, MENU, Boot
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import superfluous
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import superfluous
 
 #: What holds the kernel as GRUB's default, and how a Boot's state calls it.
 SETTLED = {

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import ABSENT, Report
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 _COMMON = frozenset({"packages", "holds", "files", "absent"})
 
 
-class ExpectationError(Exception):
+class ExpectationError(FleetError):
     """What is expected of a layer cannot be understood; the message says why."""
 
 

@@ -10,9 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import Run, run_command
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import Gpu, all_gpus
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import Package
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (
+    STATUS,
+    Package,
+    packages_in,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import Run, run_as_is
 
 _UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NeedDaemonReload,ExecMainStartTimestampMonotonic"
@@ -33,7 +37,7 @@ class User:
 class Node:
     """A node whose files are below ``root``; ``expected`` has what each layer is compared with."""
 
-    def __init__(self, root: Path, expected: Mapping[str, Any], run: Run = run_command, api_key: str = "") -> None:
+    def __init__(self, root: Path, expected: Mapping[str, Any], run: Run = run_as_is, api_key: str = "") -> None:
         """Take a node without reading anything yet."""
         self.root = root
         self.expected = expected
@@ -86,29 +90,10 @@ class Node:
     @cached_property
     def packages(self) -> dict[str, Package]:
         """Every package that dpkg has wholly or in part, by the name that apt gives it."""
-        packages = {}
-        for fields in self._stanzas:
-            want, _between, status = fields.get("Status", "").partition(" ")
-            status = status.rpartition(" ")[2]
-            if not fields.get("Package") or status in ("", "not-installed", "config-files"):
-                continue
-            name, architecture = fields["Package"], fields.get("Architecture", "")
-            full = name if architecture in (self.architecture, "all", "") else f"{name}:{architecture}"
-            packages[full] = Package(full, fields.get("Version", ""), want == "hold", status)
-        return packages
-
-    @cached_property
-    def architecture(self) -> str:
-        """The architecture of the node's own packages, as Debian names it: that of dpkg itself."""
-        own = [fields for fields in self._stanzas if fields.get("Package") == "dpkg"]
-        return own[0].get("Architecture", "") if own else ""
-
-    @cached_property
-    def _stanzas(self) -> list[dict[str, str]]:
-        status = self.text("/var/lib/dpkg/status")
+        status = self.text(f"/{STATUS}")
         if status is None:
-            raise FileNotFoundError("there is no /var/lib/dpkg/status")
-        return [_fields(stanza) for stanza in status.split("\n\n")]
+            raise FileNotFoundError(f"there is no /{STATUS}")
+        return packages_in(status)
 
     @cached_property
     def groups(self) -> dict[str, tuple[int, frozenset[str]]]:
@@ -147,13 +132,3 @@ class Node:
     def by_root(self) -> bool:
         """Whether root is looking."""
         return os.geteuid() == 0
-
-
-def _fields(stanza: str) -> dict[str, str]:
-    """Return the fields of a paragraph of dpkg's status that packages are known by."""
-    fields = {}
-    for line in stanza.splitlines():
-        name, colon, value = line.partition(": ")
-        if colon and name in ("Package", "Status", "Architecture", "Version"):
-            fields[name] = value.strip()
-    return fields

@@ -9,10 +9,14 @@ from typing import Any
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import Repository, files_to_remove, source_files
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import (
     keyring_fingerprints,
     normalize_fingerprint,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import (
+    Repository,
+    files_to_remove,
+    source_files,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
 

@@ -10,9 +10,7 @@ import ctypes
 import fcntl
 import json
 import os
-import shutil
 import struct
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,9 +25,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings impor
     settings_files,
     shell_quote,
 )
-
-#: Runs a command and returns its status, output and errors; 127 where there is no such command.
-Run = Callable[[list[str]], tuple[int, str, str]]
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import Run, run_as_is
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import flush, put_in_place, write_durably
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 DROP_IN = "etc/default/grub.d/60-xpu-fleet.cfg"
 MENU = "boot/grub/grub.cfg"
@@ -90,26 +88,8 @@ ExecStart=/bin/sh -c 'cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/osrel
 """
 
 
-class BootError(Exception):
+class BootError(FleetError):
     """What was asked cannot be done; the message says why and what helps."""
-
-
-def run_command(command: list[str]) -> tuple[int, str, str]:
-    """Run a command; those that only root uses are found too."""
-    path = ":".join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
-    program = shutil.which(command[0], path=path)
-    if program is None:
-        return 127, "", f"there is no command {command[0]}"
-    result = subprocess.run(
-        [program, *command[1:]],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env={**os.environ, "PATH": path},
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    return result.returncode, result.stdout, result.stderr
 
 
 def describe(state: Mapping[str, str]) -> str:
@@ -124,7 +104,7 @@ def describe(state: Mapping[str, str]) -> str:
 class Boot:
     """What decides the next boots of a node whose files are below ``root``."""
 
-    def __init__(self, root: Path = Path("/"), run: Run = run_command) -> None:
+    def __init__(self, root: Path = Path("/"), run: Run = run_as_is) -> None:
         """Read everything; nothing that is missing or damaged is an error here."""
         self._root = root
         self._run = run
@@ -565,7 +545,7 @@ class Boot:
             if _link(link) != target:
                 link.unlink(missing_ok=True)
                 link.symlink_to(target)
-                _sync_directory(link.parent)
+                flush(link.parent)
         self._checked_run(["systemctl", "daemon-reload"])
         write_durably(self._root / STATE / "trial.json", (wanted["trial"] + "\n").encode())
         _flush(self._root / STATE)
@@ -581,7 +561,7 @@ class Boot:
             with self._drop_in_written(_HEADING):
                 self._generate(lambda menu: None)
             (self._root / DROP_IN).unlink()
-            _sync_directory((self._root / DROP_IN).parent)
+            flush((self._root / DROP_IN).parent)
         self._set_next_entry("")
         for path in (ORIGIN, CONFIRMED):
             (self._root / path).unlink(missing_ok=True)
@@ -594,7 +574,7 @@ class Boot:
             self._checked_run(["systemctl", "stop", TIMER])
             for path in present:
                 path.unlink()
-                _sync_directory(path.parent)
+                flush(path.parent)
             self._checked_run(["systemctl", "daemon-reload"])
 
     def _close(self) -> None:
@@ -619,7 +599,7 @@ class Boot:
         except BaseException:
             if before is None:
                 path.unlink(missing_ok=True)
-                _sync_directory(path.parent)
+                flush(path.parent)
             else:
                 write_durably(path, before)
             raise
@@ -642,9 +622,7 @@ class Boot:
                 raise BootError(f"the new menu of GRUB is not as wanted, the present one stays: {error}") from error
             if target.exists():
                 fresh.chmod(target.stat().st_mode & 0o777)
-            _sync_file(fresh)
-            fresh.replace(target)
-            _sync_directory(target.parent)
+            put_in_place(fresh, target)
             _flush(target.parent)
         finally:
             for path in leftovers:
@@ -709,22 +687,6 @@ class Boot:
         return output
 
 
-def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Put CONTENT at PATH, whole or not at all, and onto the disk before this returns."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.xpu-fleet")
-    try:
-        with fresh.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.chmod(mode)
-        fresh.replace(path)
-        _sync_directory(path.parent)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
 def _units(release: str, seconds: int) -> dict[str, str]:
     """Return the texts of the units of a trial by their path."""
     texts = {
@@ -767,19 +729,6 @@ def _has_content(path: Path) -> bool:
         return path.is_file() and path.stat().st_size > 0
     except OSError:
         return False
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _flush(directory: Path) -> None:

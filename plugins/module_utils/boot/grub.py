@@ -23,6 +23,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_script import 
     Statement,
     Word,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 #: Variables that GRUB sets by itself at boot, whatever the environment block says now.
 _UNKNOWN_VARIABLES = (
@@ -52,7 +53,7 @@ _ENTRY_ID = re.compile(
 _WHO_ASKS = "someone has to answer at the console"
 
 
-class MenuError(ValueError):
+class MenuError(FleetError):
     """The menu or the settings are not as they must be; the message is for a person."""
 
 

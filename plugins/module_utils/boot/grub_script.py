@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Optional, Union
 
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
-class ScriptError(ValueError):
+
+class ScriptError(FleetError):
     """The text is not as it must be; the message is for a person and names the line."""
 
 

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Optional
 
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_script import Lexer, ScriptError, Word
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 BLOCK_SIZE = 1024
 _BLOCK_HEADER = b"# GRUB Environment Block\n"
 
 
-class SettingsError(ValueError):
+class SettingsError(FleetError):
     """What a settings file does is not understood; the message is for a person."""
 
 
-class BlockError(ValueError):
+class BlockError(FleetError):
     """The environment block is damaged or full; the message is for a person."""
 
 

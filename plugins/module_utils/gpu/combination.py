@@ -6,7 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import Version, abi_of
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import (
+    abi_of,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (
+    Version,
+)
 
 REFUSE = "refuse"
 WARN = "warn"

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+
 SOURCE_KINDS = ("huggingface", "path", "controller_path", "url", "wheel")
 _SOURCE_OPTIONS: dict[str, frozenset[str]] = {
     "huggingface": frozenset({"revision", "files", "gated", "download_bytes"}),
@@ -26,7 +28,7 @@ _PROMPT_FORMATS = ("tokenizer", "llama-2", "chatglm2")
 RUNTIME_BYTES = 512 * 1024**2
 
 
-class ModelError(Exception):
+class ModelError(FleetError):
     """The model cannot be served as asked; the message says why and what can."""
 
 

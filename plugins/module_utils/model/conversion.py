@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (
     swap_in,
     write_manifest,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import result_of
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,11 @@ def convert(conversion: Conversion) -> dict[str, Any]:
     shutil.chown(staging, conversion.user, conversion.user)
     config, output = staging / "config.json", staging / "model"
     config.write_text(json.dumps(conversion.config), encoding="utf-8")
-    try:
-        done = subprocess.run(sandbox(conversion, config, output), capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise StoreError(f"systemd-run cannot run ({error})") from error
-    if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip())[-1500:]
+    done = result_of(sandbox(conversion, config, output), {})
+    if done.status:
+        said = (done.error.strip() or done.output.strip())[-1500:]
         raise StoreError(
-            f"the conversion to {conversion.config['model']['low_bit']} failed with status {done.returncode}: {said}"
+            f"the conversion to {conversion.config['model']['low_bit']} failed with status {done.status}: {said}"
         )
     files = {}
     for path in sorted(output.rglob("*")) if output.is_dir() else []:

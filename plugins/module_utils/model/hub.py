@@ -16,13 +16,14 @@ from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 TIMEOUT_SECONDS = 60
 _ATTEMPTS = 5
 _CHUNK = 1024 * 1024
 
 
-class FetchError(Exception):
+class FetchError(FleetError):
     """A download failed; the message names the source and the way out, never the token."""
 
 

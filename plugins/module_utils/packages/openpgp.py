@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+
 _TAG_SECRET_KEY = 5
 _TAG_PUBLIC_KEY = 6
 _TAG_SECRET_SUBKEY = 7
@@ -22,7 +24,7 @@ _ARMOR = re.compile(
 )
 
 
-class KeyFileError(ValueError):
+class KeyFileError(FleetError):
     """The data is not a file of OpenPGP public keys; the message says what was found instead."""
 
 

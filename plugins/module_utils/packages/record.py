@@ -9,13 +9,15 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import flush, write_atomically
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import known_packages
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import run
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import flush, write_durably
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 DIRECTORY = "/var/lib/xpu-fleet/found"
 #: First words of the files that this collection writes; what an earlier run wrote was not found.
@@ -23,7 +25,7 @@ OWN_HEADER = b"# Managed by Ansible (xpu.fleet)"
 _FILES = "files.json"
 
 
-class FoundError(Exception):
+class RecordError(FleetError):
     """The state of the node cannot be read, or a record of it; the message says why."""
 
 
@@ -84,7 +86,7 @@ class Record:
 
 
 def read_record(directory: Path, layer: str) -> Record | None:
-    """Return the record of a layer, None where there is none. Raises FoundError."""
+    """Return the record of a layer, None where there is none. Raises RecordError."""
     path = record_path(directory, layer)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -94,61 +96,34 @@ def read_record(directory: Path, layer: str) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FoundError(f"{path}, which says what was there before, cannot be read: {error}") from error
+        raise RecordError(f"{path}, which says what was there before, cannot be read: {error}") from error
 
 
-def write_record(module: Any, directory: Path, layer: str, record: Record) -> None:
-    """Write the record of a layer for an AnsibleModule."""
+def write_record(directory: Path, layer: str, record: Record) -> None:
+    """Write the record of a layer."""
     data: dict[str, Any] = {"packages": {name: state.data() for name, state in sorted(record.packages.items())}}
     if record.before is not None:
         data["before"] = {name: state.data() for name, state in sorted(record.before.items())}
-    _write(module, record_path(directory, layer), data)
+    _write(record_path(directory, layer), data)
 
 
 def record_path(directory: Path, layer: str) -> Path:
-    """Return where the record of a layer is. Raises FoundError for a name that is none."""
+    """Return where the record of a layer is. Raises RecordError for a name that is none."""
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", layer) or f"{layer}.json" == _FILES:
-        raise FoundError(f"'{layer}' cannot name a layer: it takes small letters, digits, - and _, and not files.")
+        raise RecordError(f"'{layer}' cannot name a layer: it takes small letters, digits, - and _, and not files.")
     return directory / f"{layer}.json"
 
 
 def installed() -> dict[str, State]:
-    """Return every package that dpkg has, or has settings of, by the name that apt gives it."""
-    native = command(["dpkg", "--print-architecture"]).strip()
-    listing = "${Package}\t${Architecture}\t${db:Status-Want}\t${db:Status-Status}\t${Version}\n"
-    manual = set(command(["apt-mark", "showmanual"]).split())
-    found = {}
-    for line in command(["dpkg-query", "-W", "-f", listing]).splitlines():
-        package, architecture, want, status, version = line.split("\t")
-        name = package if architecture in (native, "all") else f"{package}:{architecture}"
-        if status == "config-files":
-            found[name] = State(settings=True)
-        elif status != "not-installed":
-            found[name] = State(version, want == "hold", name in manual)
-    return found
+    """Return every package that dpkg has, or has settings of, by the name that apt gives it. Raises CommandError."""
+    manual = set(run(["apt-mark", "showmanual"]).split())
+    return {
+        name: State(package.version, package.held, name in manual) if package.present else State(settings=True)
+        for name, package in known_packages().items()
+    }
 
 
-def command(arguments: list[str], statuses: tuple[int, ...] = (0,)) -> str:
-    """Run a command in the C locale and return its output. Raises FoundError with what it said."""
-    done = subprocess.run(
-        arguments,
-        env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if done.returncode not in statuses:
-        unmet = done.stdout.partition("The following packages have unmet dependencies:\n")[2]
-        said = "\n".join(text.strip() for text in (unmet, done.stderr) if text.strip())
-        raise FoundError(
-            f"{' '.join(arguments[:2])} failed with status {done.returncode}: {said or done.stdout.strip()}"
-        )
-    return done.stdout
-
-
-def remember_file(module: Any, path: Path, layer: str, directory: Path = Path(DIRECTORY)) -> None:
+def remember_file(path: Path, layer: str, directory: Path = Path(DIRECTORY)) -> None:
     """Keep what is at a path before a layer writes or removes it; only the first time counts."""
     files = read_files(directory)
     if str(path) in files.get(layer, {}):
@@ -166,7 +141,7 @@ def remember_file(module: Any, path: Path, layer: str, directory: Path = Path(DI
         flush(copy.parent)
         kept = str(copy)
     files.setdefault(layer, {})[str(path)] = kept
-    write_files(module, files, directory)
+    write_files(files, directory)
 
 
 def read_files(directory: Path = Path(DIRECTORY)) -> dict[str, dict[str, str]]:
@@ -177,15 +152,15 @@ def read_files(directory: Path = Path(DIRECTORY)) -> dict[str, dict[str, str]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise FoundError(f"{path}, which says what was there before, cannot be read: {error}") from error
+        raise RecordError(f"{path}, which says what was there before, cannot be read: {error}") from error
     return files
 
 
-def write_files(module: Any, files: Mapping[str, Mapping[str, str]], directory: Path = Path(DIRECTORY)) -> None:
+def write_files(files: Mapping[str, Mapping[str, str]], directory: Path = Path(DIRECTORY)) -> None:
     """Write the record of files, or remove it where nothing is left in it."""
     rest = {layer: paths for layer, paths in files.items() if paths}
     if rest:
-        _write(module, directory / _FILES, rest)
+        _write(directory / _FILES, rest)
     else:
         (directory / _FILES).unlink(missing_ok=True)
 
@@ -200,6 +175,5 @@ def remove_empty(paths: Iterable[Path], top: Path) -> None:
                 parent.rmdir()
 
 
-def _write(module: Any, path: Path, data: Any) -> None:
-    write_atomically(module, path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
-    path.chmod(0o644)
+def _write(path: Path, data: Any) -> None:
+    write_durably(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())

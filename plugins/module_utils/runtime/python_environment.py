@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,13 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import Result, result_of
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+
 # What an environment has before anything is installed; never counted as superfluous.
 BASE_DISTRIBUTIONS = frozenset({"pip", "setuptools", "wheel"})
+#: Settings of whoever runs this that would lead Python or pip elsewhere.
+_FOREIGN = ("PYTHONHOME", "PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV")
 _PIP_SECONDS = 3 * 60 * 60
 _PROBE_SECONDS = 300
 
@@ -87,7 +91,7 @@ print(json.dumps({
 """
 
 
-class RuntimeSetupError(Exception):
+class RuntimeSetupError(FleetError):
     """The environment cannot be made; the message names the step, what it said and the way out."""
 
 
@@ -173,20 +177,10 @@ def run(
     stdin: str = "",
     seconds: int = _PIP_SECONDS,
     environment: Optional[Mapping[str, str]] = None,
-) -> tuple[int, str, str]:
-    """Run COMMAND for at most SECONDS; exit status 127 where it cannot be started, 124 where it took longer."""
-    variables = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **(environment or {})}
-    for name in ("PYTHONHOME", "PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"):
-        variables.pop(name, None)
-    try:
-        done = subprocess.run(
-            list(command), input=stdin, capture_output=True, text=True, timeout=seconds, env=variables, check=False
-        )
-    except OSError as error:
-        return 127, "", str(error)
-    except subprocess.TimeoutExpired:
-        return 124, "", f"not done after {seconds} seconds"
-    return done.returncode, done.stdout, done.stderr
+) -> Result:
+    """Run COMMAND for at most SECONDS, without what would lead pip elsewhere: see result_of."""
+    own = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", **dict.fromkeys(_FOREIGN), **(environment or {})}
+    return result_of(command, own, stdin=stdin, seconds=seconds)
 
 
 def interpreter_version(interpreter: Path) -> str:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import TIMED_OUT, result_of
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 #: What systemd gives a system service; PATH is in a script's result whole, as nothing expands it later.
 CLEAN = {"HOME": "/root", "LANG": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -19,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]*")
 
 
-class ScriptError(Exception):
+class ScriptError(FleetError):
     """The script could not be run, or exports what an environment file cannot hold."""
 
 
@@ -31,22 +33,15 @@ def exported_by(script: Path, arguments: list[str], seconds: float) -> dict[str,
     if not script.is_file():
         raise ScriptError(f"{script} is not there: are the packages that bring it installed?")
     command = ["bash", "--noprofile", "--norc", "-c", 'script="$1"; shift; . "$script" "$@" >&2 && exec env -0']
-    try:
-        result = subprocess.run(
-            [*command, "bash", str(script), *arguments],
-            env=CLEAN,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd="/",
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ScriptError(f"{script} did not end within {seconds:.0f} seconds") from error
-    if result.returncode:
-        output = result.stderr.decode("utf-8", "replace").strip()
-        raise ScriptError(f"{script} failed with status {result.returncode}: {output[-2000:] or 'no output'}")
-    pairs = (entry.partition("=") for entry in os.fsdecode(result.stdout).split("\0") if entry)
+    result = result_of(
+        [*command, "bash", str(script), *arguments], CLEAN, clean=True, seconds=seconds, errors="surrogateescape"
+    )
+    if result.status == TIMED_OUT and not result.output:
+        raise ScriptError(f"{script} did not end within {seconds:.0f} seconds")
+    if result.status:
+        output = os.fsencode(result.error).decode("utf-8", "replace").strip()
+        raise ScriptError(f"{script} failed with status {result.status}: {output[-2000:] or 'no output'}")
+    pairs = (entry.partition("=") for entry in result.output.split("\0") if entry)
     # Exported shell functions (BASH_FUNC_name%%) are for shells.
     return {
         name: value

@@ -6,18 +6,20 @@ import glob
 import os
 import pwd
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import result_of
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 Runner = Callable[[Sequence[str]], "tuple[int, str]"]
 _WANTS = "/etc/systemd/system"
 _PROPERTIES = "ActiveState,SubState,UnitFileState,NeedDaemonReload,ExecMainStartTimestampMonotonic,MainPID,User"
 
 
-class ServiceError(Exception):
+class ServiceError(FleetError):
     """The service does not do what it shall; the message has its last words."""
 
 
@@ -57,11 +59,8 @@ class Steps:
 
 def run(command: Sequence[str]) -> tuple[int, str]:
     """Run COMMAND; exit status and everything that it said."""
-    try:
-        done = subprocess.run(list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    except OSError as error:
-        return 127, str(error)
-    return done.returncode, done.stdout
+    result = result_of(command)
+    return result.status, result.output + result.error
 
 
 def newest(paths: Iterable[str]) -> float:

@@ -7,13 +7,15 @@ import io
 import zipfile
 from pathlib import Path
 
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+
 # The oldest time a zip entry can carry: a fixed one keeps archives of equal trees equal.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _SKIPPED_DIRECTORIES = frozenset({"__pycache__", "tests", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
 _SKIPPED_SUFFIXES = (".pyc", ".pyo", ".egg-info")
 
 
-class TreeError(Exception):
+class TreeError(FleetError):
     """The source directory cannot become an application; the message says why."""
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import (
+    abi_of,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.combination import HIGH, REFUSE, Situation
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.known_bad import found
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import Version, abi_of
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (
+    Version,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import StackError, applies
 from ansible_collections.xpu.fleet.plugins.module_utils.stack.node import Node, described
 

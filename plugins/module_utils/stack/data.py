@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Collection
 from typing import Any
 
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import kind
 
 _WORDS = {str: "a string", int: "a whole number"}
@@ -75,7 +76,7 @@ SCHEMA: dict[str, Any] = {
 SCHEMA["variants"] = [{"families": _STRINGS, "releases": _STRINGS, "set": dict(SCHEMA)}]
 
 
-class StackError(Exception):
+class StackError(FleetError):
     """A node, a stack or an override that does not work, in words for the operator."""
 
 

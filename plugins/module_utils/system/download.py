@@ -8,12 +8,13 @@ import ssl
 from http.client import HTTPException
 
 from ansible.module_utils.urls import open_url
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 TIMEOUT_SECONDS = 30
 _MAXIMUM_BYTES = 8 * 1024 * 1024
 
 
-class DownloadError(Exception):
+class DownloadError(FleetError):
     """The URL could not be read; the message names it and the reason."""
 
 

@@ -1,26 +1,34 @@
-"""Writes files for modules."""
+"""Writes files so that they are whole, and stay so when the power goes: the one place for it."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
-from typing import Any
 
 
-def write_atomically(module: Any, path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` for an AnsibleModule, whole or not at all; its directory is made where it lacks.
+def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Put CONTENT at PATH, whole or not at all, and onto the disk before this returns.
 
-    What the caller does next may rely on it: it is on the disk, and not only in a cache that a power cut takes along.
+    Its directory is made where it lacks; the owner of a file that was there stays.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=module.tmpdir, delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    module.atomic_move(file.name, str(path))
-    # The move is a copy where the two are on different file systems.
-    flush(path)
+    # A hidden name, and no suffix that somebody reads: apt and GRUB read whole directories of settings.
+    fresh = path.with_name(f".{path.name}.xpu-fleet")
+    try:
+        fresh.write_bytes(content)
+        fresh.chmod(mode)
+        if path.is_file():
+            owner = path.stat()
+            os.chown(fresh, owner.st_uid, owner.st_gid)
+        put_in_place(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def put_in_place(fresh: Path, path: Path) -> None:
+    """Give a finished file the name of another one in the same directory, both on the disk before this returns."""
+    flush(fresh)
+    fresh.replace(path)
     flush(path.parent)
 
 

@@ -6,12 +6,14 @@ import os
 import shlex
 from pathlib import Path
 
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+
 OS_RELEASE = "etc/os-release"
 #: Names of the distributions that stacks are made for, as Ansible's facts have them, by the ID of os-release(5).
 _NAMES = {"debian": "Debian", "ubuntu": "Ubuntu"}
 
 
-class SystemReadError(Exception):
+class SystemReadError(FleetError):
     """What the system says of itself cannot be understood; the message says where."""
 
 

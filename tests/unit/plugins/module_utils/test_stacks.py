@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
+    StackError,
+    check_shape,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.stacks import (
     Node,
-    StackError,
     Wish,
-    check_shape,
     pinned_packages,
     resolve,
 )

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import unfinished, without_lists
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (
+    incomplete,
+    without_lists,
+)
 
 COLLECTIONS = Path(__file__).resolve().parents[4] / "collections"
 AUDIT = """\
@@ -104,8 +107,8 @@ def test_a_whole_node_costs_two_commands(node: Node) -> None:
 
 
 def test_an_audit_is_read_and_what_is_harmless_left_out() -> None:
-    assert unfinished(AUDIT) == ["half", "other", "lost"]
-    assert without_lists(AUDIT) == ["lost"] and unfinished("") == []
+    assert incomplete(AUDIT) == ["half", "other", "lost"]
+    assert without_lists(AUDIT) == ["lost"] and incomplete("") == []
 
 
 @pytest.mark.parametrize(

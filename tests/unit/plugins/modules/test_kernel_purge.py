@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import (
-    Simulation,
-    Version,
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import (
     abi_of,
     belongs,
     is_metapackage,
     is_newer,
     objections,
     release_of,
-    simulated,
     superfluous,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (
+    Simulation,
+    simulated,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (
+    Version,
 )
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.module_run import run_module
 
@@ -223,7 +227,7 @@ DPKG = """#!/bin/sh
 case "$1" in
   --print-architecture) echo amd64 ;;
   -W) cat {state} ;;
-  --audit) [ -z "$UNFINISHED" ] || echo " half a package" ;;
+  --audit) [ -z "$UNFINISHED" ] || printf 'unpacked but not yet configured:\\n half a package\\n' ;;
 esac
 """
 APT = """#!/bin/sh

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import CommandError, complaints, damaged_files
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (
+    damaged_files,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import (
+    CommandError,
+    complaints,
+)
 from ansible_collections.xpu.fleet.plugins.modules import kernel_repair
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.module_run import apt_locked
 

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.driver_blocks import DriverBlocks
-from ansible_collections.xpu.fleet.plugins.module_utils.stacks import StackError, Wish, resolve
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
+    StackError,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.stacks import (
+    Wish,
+    resolve,
+)
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.stack_nodes import STACKS, gpu, node
 
 

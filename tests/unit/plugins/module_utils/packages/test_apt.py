@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (
-    AptError,
     Change,
+    broken,
+    changes,
+    unknown,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import (
     Repository,
     Source,
-    changes,
+    SourceError,
     files_to_remove,
     parse_sources,
     source_files,
-    unfinished,
-    unknown,
 )
 
 GRAPHICS = Repository(
@@ -118,13 +120,13 @@ def test_a_contradicting_file_with_further_sources_is_for_a_person() -> None:
     path = Path("/etc/apt/sources.list")
     mixed = {path: entries("/other.gpg") + entries("", uri="http://archive.example.com/ubuntu")}
     with pytest.raises(
-        AptError, match=re.escape("/etc/apt/sources.list names") + ".*http://archive.example.com/ubuntu"
+        SourceError, match=re.escape("/etc/apt/sources.list names") + ".*http://archive.example.com/ubuntu"
     ):
         files_to_remove(GRAPHICS, mixed)
 
 
 def test_a_repository_with_wrong_keys_is_an_error() -> None:
-    with pytest.raises(AptError, match="unknown key 'url', no 'uris', no 'suites', no 'keyring', no 'sources'"):
+    with pytest.raises(SourceError, match="unknown key 'url', no 'uris', no 'suites', no 'keyring', no 'sources'"):
         Repository.from_mapping({"url": "x"})
 
 
@@ -132,9 +134,9 @@ def test_a_mirrors_password_is_in_no_error() -> None:
     secret = "https://user:pa55word@mirror.example.com"
     graphics = replace(GRAPHICS, uris=[secret])
     mixed = {Path("/etc/apt/sources.list"): entries("/other.gpg", uri=secret) + entries("", uri=f"{secret}/more")}
-    with pytest.raises(AptError) as refused:
+    with pytest.raises(SourceError) as refused:
         files_to_remove(graphics, mixed)
-    with pytest.raises(AptError) as unknown_key:
+    with pytest.raises(SourceError) as unknown_key:
         Repository.from_mapping({"uris": [secret], "url": secret})
     for said in (str(refused.value), str(unknown_key.value)):
         assert "https://***@mirror.example.com" in said and "pa55word" not in said
@@ -147,6 +149,6 @@ def test_changes_and_unknown() -> None:
 
 
 def test_a_journal_of_dpkg_is_half_an_installation(tmp_path: Path) -> None:
-    assert not unfinished(tmp_path)
+    assert not broken(tmp_path)
     (tmp_path / "0001").touch()
-    assert unfinished(tmp_path)
+    assert broken(tmp_path)

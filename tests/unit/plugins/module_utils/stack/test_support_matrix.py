@@ -13,7 +13,14 @@ from ansible_collections.xpu.fleet.plugins.module_utils.gpu.combination import H
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpu_ids import GPUS
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.known_bad import COMBINATIONS, found
 from ansible_collections.xpu.fleet.plugins.module_utils.stack.checks import least_kernel
-from ansible_collections.xpu.fleet.plugins.module_utils.stacks import StackError, Wish, pinned_packages, resolve
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
+    StackError,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.stacks import (
+    Wish,
+    pinned_packages,
+    resolve,
+)
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.stack_nodes import GA, NEWEST, STACKS, gpu, node
 
 NOBLE, RESOLUTE = "Ubuntu 24.04", "Ubuntu 26.04"

@@ -1,0 +1,148 @@
+"""Sources of packages: a stack's repositories, the node's sources files, and what contradicts what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+
+APT_ETC = Path("/etc/apt")
+
+_ONE_LINE = re.compile(r"^\s*(?P<type>deb|deb-src)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)")
+_OPTION = re.compile(r"(?P<name>[\w-]+)\+?=(?P<value>\S+)")
+
+
+class SourceError(FleetError):
+    """A repository or a sources file is not as it has to be; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One enabled entry of a sources file, for one URI and suite."""
+
+    uri: str  # without a trailing slash
+    suite: str
+    signed_by: str  # path of the keyring, an embedded key, or "" for apt's own keyrings
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository as the data of a stack describes it."""
+
+    uris: list[str]
+    suites: list[str]
+    keyring: str
+    sources: str
+    components: list[str] = field(default_factory=list)
+    architectures: list[str] = field(default_factory=list)
+    key_url: str = ""
+    fingerprints: list[str] = field(default_factory=list)
+    superseded: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_mapping(cls, data: Mapping[str, Any]) -> Repository:
+        """Make one from a stack's data; raises SourceError naming keys that are unknown or absent."""
+        known = set(cls.__dataclass_fields__)
+        problems = [f"unknown key '{key}'" for key in sorted(set(data) - known)]
+        problems += [f"no '{key}'" for key in ("uris", "suites", "keyring", "sources") if not data.get(key)]
+        if problems:
+            raise SourceError(hide_password(f"repository {data.get('uris') or data}: {', '.join(problems)}"))
+        return cls(**data)
+
+    def stanza(self, keyring: str = "") -> str:
+        """Return its deb822 stanza, signed by its own keyring or by another file."""
+        fields = {
+            "Types": "deb",
+            "URIs": " ".join(self.uris),
+            "Suites": " ".join(self.suites),
+            "Components": " ".join(self.components),
+            "Architectures": " ".join(self.architectures),
+            "Signed-By": keyring or self.keyring,
+        }
+        return "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
+
+    def places(self) -> set[tuple[str, str]]:
+        """Return every URI and suite that it names."""
+        return {(uri.rstrip("/"), suite) for uri in self.uris for suite in self.suites}
+
+    def contradicted_by(self, source: Source) -> bool:
+        """Tell whether apt would refuse to read this repository beside a source: same place, other keyring."""
+        return (source.uri, source.suite) in self.places() and source.signed_by != self.keyring
+
+
+def parse_sources(name: str, text: str) -> list[Source]:
+    """Return the enabled entries of a sources file; its name tells the format, as it does for apt."""
+    return list(_deb822_sources(text) if name.endswith(".sources") else _one_line_sources(text))
+
+
+def source_files(etc: Path = APT_ETC) -> dict[Path, list[Source]]:
+    """Return every sources file that apt reads with its enabled entries."""
+    paths = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]
+    return {
+        path: parse_sources(path.name, path.read_text(encoding="utf-8", errors="replace"))
+        for path in paths
+        if path.suffix in (".list", ".sources") and path.is_file()
+    }
+
+
+def files_to_remove(repository: Repository, files: Mapping[Path, list[Source]]) -> list[Path]:
+    """Return the sources files that have to go before a repository can be read.
+
+    These are its superseded files, and others that name it with another keyring and nothing else. Raises SourceError
+    for a file that holds further sources, which a person has to edit.
+    """
+    own = Path(repository.sources)
+    superseded = {Path(path) for path in repository.superseded}
+    doomed = []
+    for path, entries in files.items():
+        if path in superseded and path != own:
+            doomed.append(path)
+        elif path != own and any(repository.contradicted_by(entry) for entry in entries):
+            others = [entry for entry in entries if (entry.uri, entry.suite) not in repository.places()]
+            if others:
+                raise SourceError(
+                    f"{path} names {hide_password(repository.uris[0])} with another Signed-By than"
+                    f" {repository.keyring}, and {hide_password(others[0].uri)} besides. Remove the former from it: apt"
+                    " refuses to read both."
+                )
+            doomed.append(path)
+    return doomed
+
+
+def _deb822_sources(text: str) -> Iterator[Source]:
+    for stanza in re.split(r"\n[ \t]*\n", text):
+        fields = _deb822_fields(stanza)
+        if fields.get("enabled", "yes").lower() in ("no", "false", "0", "off", "without", "disable"):
+            continue
+        for uri in fields.get("uris", "").split():
+            for suite in fields.get("suites", "").split():
+                yield Source(uri.rstrip("/"), suite, fields.get("signed-by", ""))
+
+
+def _deb822_fields(stanza: str) -> dict[str, str]:
+    """Return the fields of a stanza by lower-case name, continuation lines joined."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in stanza.splitlines():
+        if line.startswith("#") or not line.strip():
+            continue
+        if line[0] in " \t":
+            fields[name] = f"{fields.get(name, '')}\n{line.strip()}"
+        else:
+            name, _, value = line.partition(":")
+            name = name.strip().lower()
+            fields[name] = value.strip()
+    return fields
+
+
+def _one_line_sources(text: str) -> Iterator[Source]:
+    for line in text.splitlines():
+        match = _ONE_LINE.match(line)
+        if match:
+            options = {option["name"]: option["value"] for option in _OPTION.finditer(match["options"] or "")}
+            yield Source(match["uri"].rstrip("/"), match["suite"], options.get("signed-by", ""))
