@@ -141,9 +141,35 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import Boot, BootError, describe  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import Boot, State  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import DROP_IN  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 ROOT = Path("/")
+
+#: How kernels are called whose entries were made while their initramfs was missing.
+LACKING = "entries without their initramfs"
+
+
+def describe(state: State) -> str:
+    """Return a state as text for a diff."""
+    trial = state.trial
+    texts = {
+        "GRUB's default": "as the other settings say" if state.default is None else state.default,
+        "panic": state.panic,
+        "next_entry": state.next_entry,
+        LACKING: ", ".join(state.lacking),
+        f"/{DROP_IN}": state.drop_in,
+        **{f"/{path}": text for path, text in (*trial.units.items(), *trial.links.items())},
+        "trial": trial.record.text() if trial.record else trial.damaged,
+        "kexec": trial.kexec,
+        "origin": state.origin,
+    }
+    blocks = []
+    for name, text in texts.items():
+        if text:
+            blocks.append(f"{name}:\n{text.rstrip()}\n" if "\n" in text else f"{name}: {text}\n")
+    return "\n".join(blocks)
 
 
 def apply(boot: Boot, parameters: dict[str, Any], *, check: bool) -> dict[str, Any]:
@@ -153,7 +179,7 @@ def apply(boot: Boot, parameters: dict[str, Any], *, check: bool) -> dict[str, A
     if state == "default":
         wanted = boot.want_default(release, parameters["panic"], parameters["confirm"])
     elif state == "tried":
-        wanted = boot.want_tried(release, parameters["confirm_timeout"])
+        wanted = boot.want_once(release, parameters["confirm_timeout"])
     elif state == "absent":
         wanted = boot.want_absent()
     else:
@@ -195,7 +221,7 @@ def main() -> None:
     boot = Boot(ROOT)
     try:
         result = apply(boot, module.params, check=module.check_mode)
-    except (BootError, OSError) as error:
+    except (FleetError, OSError) as error:
         module.fail_json(msg=str(error), boot=boot.facts())
     if result["changed"] and not module.check_mode:
         boot = Boot(ROOT)

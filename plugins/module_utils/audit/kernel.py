@@ -6,16 +6,16 @@ import os
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import BLOCK, DROP_IN, LACKING, MENU, Boot
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import (
+    Boot,
+    State,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import superfluous
-
-#: What holds the kernel as GRUB's default, and how a Boot's state calls it.
-SETTLED = {
-    "GRUB's default entry": "GRUB's default",
-    "panic= of GRUB's default": "panic",
-    f"content of /{DROP_IN}": f"/{DROP_IN}",
-    "kernels whose initramfs is not in GRUB's menu": LACKING,
-}
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import (
+    BLOCK,
+    DROP_IN,
+    MENU,
+)
 
 
 class Kernel(Layer):
@@ -45,13 +45,13 @@ class Kernel(Layer):
                 return
         boot = Boot(self.node.root, self.node.run)
         facts = boot.facts()
-        if report.compare("GRUB's default", release, facts["default"] or boot.menu_problem or "not to be told"):
+        if report.compare("GRUB's default", release, facts["default"] or boot.grub.menu_problem or "not to be told"):
             # The right kernel is not all: its recovery entry starts no service, and the first entry is soon another.
-            found, wanted = boot.state(), boot.want_default(release, 0, confirm=False)
-            for what, name in SETTLED.items():
-                report.compare(what, wanted[name] or "none", found[name] or "none")
+            found, wanted = _settled(boot.state()), _settled(boot.want_default(release, 0, confirm=False))
+            for what, text in wanted.items():
+                report.compare(what, text or "none", found[what] or "none")
         # An entry that is no kernel's (the firmware's settings, a memory test) keeps the node away as well.
-        following = facts["next"] or boot.block.variables.get("next_entry") or "none"
+        following = facts["next"] or boot.grub.block.variables.get("next_entry") or "none"
         report.compare("kernel for the next boot alone", "none", following)
         report.compare("trial of a kernel", "none", facts["trial"].get("explanation", "none"))
         booted = "not since its trial" if facts["default_untried"] else "booted"
@@ -66,3 +66,13 @@ class Kernel(Layer):
         else:
             loose = [name for name in following if name in packages and not packages[name].held]
             report.compare("packages that would bring newer kernels", [], loose)
+
+
+def _settled(state: State) -> dict[str, str]:
+    """Return what holds a kernel as GRUB's default, by the name that the audit gives it."""
+    return {
+        "GRUB's default entry": state.default or "",
+        "panic= of GRUB's default": state.panic,
+        f"content of /{DROP_IN}": state.drop_in,
+        "kernels whose initramfs is not in GRUB's menu": ", ".join(state.lacking),
+    }

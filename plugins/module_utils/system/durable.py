@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
+import struct
+from contextlib import suppress
 from pathlib import Path
+
+_EXT4_CHECKPOINT = 0x4004662B  # EXT4_IOC_CHECKPOINT, _IOW('f', 43, __u32)
 
 
 def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -39,3 +45,19 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_back(directory: Path) -> None:
+    """Write a file system out to where GRUB reads it.
+
+    GRUB does not know journals: a renamed file is at its place for it only after the journal was written back. That is
+    asked of ext4, whose kernel may be too old to offer it.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+            raise OSError(f"{directory} cannot be written to the disk: {os.strerror(ctypes.get_errno())}")
+        with suppress(OSError):
+            fcntl.ioctl(descriptor, _EXT4_CHECKPOINT, struct.pack("I", 0))
+    finally:
+        os.close(descriptor)

@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.boot import boot
+from ansible_collections.xpu.fleet.plugins.module_utils.boot import grub_writer, trial
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import (
+    Boot,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import EnvironmentBlock
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import (
     BLOCK,
     DROP_IN,
-    LACKING,
     MENU,
     ORIGIN,
     STATE,
-    Boot,
     BootError,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import EnvironmentBlock
-from ansible_collections.xpu.fleet.plugins.modules.boot_kernel import apply
+from ansible_collections.xpu.fleet.plugins.modules.boot_kernel import LACKING, apply
 
 MENUS = Path(__file__).parents[1] / "support/menus"
 COLLECTIONS = Path(__file__).resolve().parents[4] / "collections"
@@ -146,7 +147,8 @@ class Node:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what brings files onto the disk, which takes its time; tests that run the module have it."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(boot, "_flush", lambda directory: None)
+    for module in (grub_writer, trial):
+        monkeypatch.setattr(module, "write_back", lambda directory: None)
 
 
 @pytest.fixture
@@ -218,7 +220,7 @@ def test_a_menu_made_without_an_initramfs_is_made_anew(node: Node, release: str)
     whole = node.menu()
     line = f"\tinitrd\t/boot/initrd.img-{release}\n"
     node.write(MENU, whole.replace(line, ""))
-    assert line in whole and node.boot().state()[LACKING] == release
+    assert line in whole and node.boot().state().lacking == (release,)
     foreseen = node.apply("default", check=True, release=OLD, panic=30)
     assert foreseen["changed"] and f"{LACKING}: {release}" in foreseen["diff"]["before"] and line not in node.menu()
     assert node.apply("default", release=OLD, panic=30)["changed"] and node.menu() == whole
@@ -226,14 +228,14 @@ def test_a_menu_made_without_an_initramfs_is_made_anew(node: Node, release: str)
     # Without the file the menu is as it has to be.
     node.write(MENU, whole.replace(line, ""))
     (node.root / f"boot/initrd.img-{release}").unlink()
-    assert node.boot().state()[LACKING] == ""
+    assert node.boot().state().lacking == ()
 
 
 def test_a_menu_that_tries_without_an_initramfs_first_stays(tmp_path: Path) -> None:
     node = Node(tmp_path, "ubuntu2204-cloud")
     for release in ("5.15.0-91-generic", "5.15.0-88-generic"):
         node.write(f"boot/initrd.img-{release}", "initramfs")
-    assert "initrdless" in node.menu() and node.boot().state()[LACKING] == ""
+    assert "initrdless" in node.menu() and node.boot().state().lacking == ()
 
 
 @pytest.mark.parametrize("damage", ["", "menuentry 'cut {", "menuentry a {\n"])
@@ -300,7 +302,7 @@ def test_a_panic_of_other_settings_stays(node: Node, settings: str, value: str) 
     node.generate()
     node.apply("default", release=OLD, panic=30)
     assert ("panic=" in (node.root / DROP_IN).read_text()) == (value == "30")
-    assert node.boot().state()["panic"] == value
+    assert node.boot().state().panic == value
     assert not node.apply("default", release=OLD, panic=30)["changed"]
 
 
@@ -491,10 +493,10 @@ def test_no_timer_ever_returns_from_the_default(
 
     # Just before the new menu is in its place, and just after it.
     if failing == "flush":
-        monkeypatch.setattr(boot, "_flush", cut)
+        monkeypatch.setattr(grub_writer, "write_back", cut)
     else:  # the settings are written with the same call
         monkeypatch.setattr(Path, "replace", cut)
-        monkeypatch.setattr(boot, "write_durably", lambda path, content: path.write_bytes(content))
+        monkeypatch.setattr(grub_writer, "write_durably", lambda path, content: path.write_bytes(content))
     with pytest.raises(OSError, match="the power is lost"):
         pinned.apply("default", release=NEW, confirm=confirm)
     monkeypatch.undo()
@@ -545,8 +547,8 @@ def test_a_node_that_came_back_says_why(pinned: Node, seen: str, taken: bool, ex
     if seen:
         pinned.write(f"{STATE}/seen", seen)
     pinned.boots(OLD, "boot-3")
-    trial = pinned.facts()["trial"]
-    assert trial["outcome"] == "fell_back" and explanation in trial["explanation"]
+    found = pinned.facts()["trial"]
+    assert found["outcome"] == "fell_back" and explanation in found["explanation"]
     assert pinned.apply("tried", release=NEW)["changed"]
     assert pinned.facts()["trial"]["attempt"] == 2 and pinned.facts()["trial"]["outcome"] == "armed"
     assert not (pinned.root / STATE / "seen").exists()

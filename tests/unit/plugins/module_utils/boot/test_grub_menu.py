@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub import Menu, MenuError
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_entry import (
+    MenuError,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_menu import (
+    Menu,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import (
     BlockError,
     EnvironmentBlock,

@@ -1,0 +1,168 @@
+"""GRUB's menu: what it would boot, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Optional
+
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_entry import Entry, MenuError
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_interpreter import Interpreter
+
+_WHO_ASKS = "someone has to answer at the console"
+
+
+class Menu:
+    """A menu as GRUB would see it at the next boot with the given environment block."""
+
+    def __init__(
+        self, text: str, block: Optional[Mapping[str, str]] = None, sources: Optional[Mapping[str, str]] = None
+    ) -> None:
+        """Follow the menu of TEXT; SOURCES are files that it may read, by name. Raises MenuError."""
+        self._text = text
+        found = Interpreter(text, block, sources or {})
+        self.entries = found.entries
+        self.boot_loader_spec = found.boot_loader_spec
+        self.saved = found.saved
+        self._timeouts = found.timeouts
+        self._default_line = found.default_line
+        #: What decides which entry is booted: an id path, a title or a number; None where only GRUB can know.
+        self.default: Optional[str] = found.variables.get("default", "")
+        self.superusers: Optional[str] = found.variables.get("superusers", "")
+
+    def all_entries(self) -> Iterator[Entry]:
+        """Yield every entry that boots something, submenus' too, from top to bottom."""
+
+        def walk(entries: tuple[Entry, ...]) -> Iterator[Entry]:
+            for entry in entries:
+                if entry.submenu:
+                    yield from walk(entry.children)
+                else:
+                    yield entry
+
+        return walk(self.entries)
+
+    def releases(self) -> list[str]:
+        """Return the kernel releases of this system's own normal entries, in the menu's order."""
+        own = (entry for entry in self.all_entries() if entry.kind == "linux" and not entry.foreign)
+        return list(dict.fromkeys(entry.release for entry in own if entry.release and not entry.recovery))
+
+    def find(self, release: str) -> Entry:
+        """Return the normal entry of a kernel release, by id, else by title, else by the kernel that it loads.
+
+        Raises MenuError where there is none, or where there are several and none is better than the others.
+        """
+        if self.boot_loader_spec:
+            raise MenuError(
+                "this menu takes its entries from /boot/loader/entries (blscfg), which are chosen by other means"
+            )
+        own = [
+            entry for entry in self.all_entries() if entry.kind == "linux" and not entry.foreign and not entry.recovery
+        ]
+        by_id = [entry for entry in own if entry.id_release == release]
+        named = [entry for entry in own if not entry.id_release and entry.release == release]
+        # The entry on top of the menu stands for whichever kernel is newest: its id stays while its kernel changes.
+        named = [entry for entry in named if not entry.identifier.startswith("gnulinux-simple")]
+        by_title = [entry for entry in named if re.search(rf"(^|\s){re.escape(release)}(\s|$)", entry.title)]
+        for candidates in (by_id, by_title, named):
+            if len(candidates) > 1:
+                raise MenuError(
+                    f"GRUB's menu has several entries of kernel {release}: "
+                    + " and ".join(f"{entry}" for entry in candidates)
+                )
+            if candidates:
+                return self._checked(candidates[0], release)
+        raise MenuError(
+            f"GRUB's menu has no entry of kernel {release}; "
+            f"it has {', '.join(self.releases()) or 'no Linux entry of this system'}"
+        )
+
+    def _checked(self, entry: Entry, release: str) -> Entry:
+        loaded = {Entry("", "", kernels=(kernel,)).release for kernel in entry.kernels}
+        if loaded != {release}:
+            raise MenuError(
+                f"the entry {entry} is named after kernel {release} but loads {' and '.join(entry.kernels)}"
+            )
+        if self.resolve(entry.path) is not entry:
+            raise MenuError(f"GRUB would take '{entry.path}' for another entry than {entry}")
+        return entry
+
+    def resolve(self, default: str) -> Optional[Entry]:
+        """Return the entry that GRUB boots for a value of ``default``; None where that depends on the machine."""
+        entries, rest = self.entries, default
+        while entries:
+            name, rest = _first_name(rest)
+            entry = _chosen(entries, name)
+            if entry is None or not entry.submenu:
+                return entry
+            entries = entry.children
+        return None
+
+    def default_entry(self) -> Entry:
+        """Return the entry that is booted by itself; raises MenuError where that cannot be told."""
+        if self.default is None:
+            raise MenuError("which entry GRUB's menu boots by itself depends on what only GRUB knows")
+        entry = self.resolve(self.default)
+        if entry is None:
+            raise MenuError(f"GRUB's default '{self.default}' leads to an entry that only GRUB can tell")
+        return entry
+
+    def has_named(self, default: str) -> bool:
+        """Tell whether the menu has what a value of ``default`` names; where not, GRUB boots the first entry."""
+        entries, rest = self.entries, default
+        while rest:
+            name, rest = _first_name(rest)
+            found = _named(entries, name)
+            if found is None:
+                return False
+            entries = found.children
+        return True
+
+    def waits(self) -> str:
+        """Return why this menu may wait for a person, "" where it does not."""
+        if not self._timeouts:
+            return "GRUB's menu sets no timeout, so it waits until " + _WHO_ASKS
+        if any(timeout.startswith("-") for timeout in self._timeouts):
+            return "GRUB's menu has a timeout of -1, so it waits until " + _WHO_ASKS
+        return ""
+
+    def asks_password(self, entry: Entry) -> str:
+        """Return why GRUB would ask for a password before it boots an entry, "" where it does not."""
+        if self.superusers == "" or all(level.unrestricted for level in (*entry.parents, entry)):
+            return ""
+        return f"GRUB's menu has passwords, and the entry {entry} is not --unrestricted, so {_WHO_ASKS}"
+
+    def default_origin(self) -> str:
+        """Return the file under /etc/grub.d that set the default last, as grub-mkconfig marks it; "" if unknown."""
+        origin = ""
+        for line in self._text.splitlines()[: self._default_line]:
+            match = re.match(r"### (BEGIN|END) (\S+) ###$", line)
+            if match:
+                origin = match[2] if match[1] == "BEGIN" else ""
+        return origin
+
+
+def _first_name(path: str) -> tuple[str, str]:
+    """Split the first name off a path; '>>' in a name is one '>'."""
+    match = re.match(r"(?P<name>(?:[^>]|>>)*)(?:>(?P<rest>.*))?$", path, re.DOTALL)
+    return (match["name"].replace(">>", ">"), match["rest"] or "") if match else (path, "")
+
+
+def _named(entries: tuple[Entry, ...], name: str) -> Optional[Entry]:
+    """Return the entry that a number, title or id names."""
+    if name.isdecimal():
+        return entries[int(name)] if int(name) < len(entries) else None
+    return next((entry for entry in entries if name in (entry.title, entry.identifier)), None)
+
+
+def _chosen(entries: tuple[Entry, ...], name: str) -> Optional[Entry]:
+    """Return the entry that GRUB takes for a name: the first one where none has it; None where it depends."""
+    entry = _named(entries, name)
+    by_number = entry is None or name.isdecimal()
+    if re.match(r"\d+\D", name):
+        return None  # some versions of GRUB take it for the number that it begins with
+    if entry is None:
+        entry = entries[0]
+    if entry.conditional or (by_number and any(other.conditional for other in entries[: entries.index(entry)])):
+        return None
+    return entry
