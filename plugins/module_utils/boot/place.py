@@ -44,7 +44,7 @@ class Place:
     def followed(self, path: str) -> Path:
         """Return the file at the end of symbolic links, whose absolute targets are below the root."""
         file = self.root / path
-        for _ in range(10):
+        for _turn in range(10):
             if not file.is_symlink():
                 break
             target = file.readlink()

@@ -58,7 +58,7 @@ def simulated(output: str) -> Simulation:
     """Read what ``apt-get --simulate`` printed."""
     removed, installed, versions = [], [], {}
     for line in output.splitlines():
-        action, _, rest = line.partition(" ")
+        action, _between, rest = line.partition(" ")
         if action in ("Remv", "Purg"):
             removed.append(rest.split()[0])
         elif action == "Inst":

@@ -31,7 +31,7 @@ class Version:
         """Read one: [epoch:]upstream[-revision]."""
         epoch, colon, rest = text.partition(":")
         self._epoch = int(epoch) if colon and epoch.isdecimal() else 0
-        upstream, _, revision = (rest if colon else text).rpartition("-")
+        upstream, _between, revision = (rest if colon else text).rpartition("-")
         self._parts = (upstream or revision, revision if upstream else "")
         self._key = (self._epoch, *map(_key, self._parts))
 
@@ -111,7 +111,7 @@ def packages_in(status: str) -> dict[str, Package]:
     native = next((fields.get("Architecture", "") for fields in stanzas if fields.get("Package") == "dpkg"), "")
     packages = {}
     for fields in stanzas:
-        want, _, state = fields.get("Status", "").partition(" ")
+        want, _between, state = fields.get("Status", "").partition(" ")
         package = Package.of(
             fields.get("Package", ""),
             fields.get("Architecture", ""),

@@ -134,7 +134,7 @@ def _deb822_fields(stanza: str) -> dict[str, str]:
         if line[0] in " \t":
             fields[name] = f"{fields.get(name, '')}\n{line.strip()}"
         else:
-            name, _, value = line.partition(":")
+            name, _between, value = line.partition(":")
             name = name.strip().lower()
             fields[name] = value.strip()
     return fields
