@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.audits import (
+    summary,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.door import admitted_layers
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES, summary
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
+)
 from ansible_collections.xpu.fleet.plugins.plugin_utils.door import look
 
 

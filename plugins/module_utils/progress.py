@@ -9,18 +9,10 @@ from math import ceil
 from types import MappingProxyType
 from typing import Optional
 
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import LAYERS as _LAYERS
+
 #: The layer that a role of the collection builds.
-ROLE_LAYERS = {
-    "stack": "platform",
-    "graphics_repository": "repository",
-    "kernel": "kernel",
-    "gpu_driver": "driver",
-    "render_access": "access",
-    "oneapi": "oneapi",
-    "python_runtime": "python",
-    "model": "model",
-    "inference": "service",
-}
+ROLE_LAYERS = {layer.role: layer.name for layer in _LAYERS}
 LAYERS = tuple(ROLE_LAYERS.values())
 #: What comes before the layers: comparing nodes with their stack, checks before the first change, and tasks of no role.
 AUDIT, CHECKS, OTHER = "audit", "checks", "other"

@@ -123,14 +123,16 @@ from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import FetchError  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.model.request import (  # noqa: E402
     Request,
     StoreError,
+    pip_options,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (  # noqa: E402
     commit_incoming,
     describe,
     fetch,
     in_place,
-    pip_options,
     plan,
     prepare_incoming,
     read_stored,

@@ -84,7 +84,14 @@ from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.model.conversion import Conversion, convert  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.model.store import Request, StoreError, read_stored, refresh  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.model.request import (  # noqa: E402
+    Request,
+    StoreError,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (  # noqa: E402
+    read_stored,
+    refresh,
+)
 
 
 def main() -> None:

@@ -100,8 +100,14 @@ layers:
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES, audit, summary  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.audits import (  # noqa: E402
+    audit,
+    summary,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (  # noqa: E402
+    NAMES,
+)
 
 
 def main() -> None:

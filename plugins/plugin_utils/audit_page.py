@@ -14,13 +14,15 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.before import (
     TIME,
     UNSEEN,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     DRIFT,
     MISSING,
     NOT_APPLICABLE,
     NOT_LOOKED_AT,
     OK,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
 )
 from jinja2 import Environment, StrictUndefined
 

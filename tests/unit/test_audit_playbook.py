@@ -15,8 +15,10 @@ import pytest
 import yaml
 from ansible_collections.xpu.fleet.plugins.filter.audit import file_expectations, file_listing
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import served_gpus
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import requirement_lines
 
 ROOT = Path(__file__).resolve().parents[2]

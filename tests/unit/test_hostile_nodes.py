@@ -15,7 +15,9 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.xpu.fleet.plugins.action import model_files
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.plain import is_text
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.audit_fleet import HELD, drift, node
 

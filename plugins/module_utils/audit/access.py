@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node, User
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.service import unit_names
@@ -15,7 +15,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.service import uni
 _OPENS = "opens for reading and writing"
 
 
-class Access(Layer):
+class Access(LayerAudit):
     """Groups, their members, and whether the devices open."""
 
     name = "access"

@@ -9,13 +9,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     DRIFT,
     MISSING,
     NOT_APPLICABLE,
     NOT_LOOKED_AT,
     OK,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.combination import REFUSE, Situation
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.known_bad import found
 
 
-class Driver(Layer):
+class Driver(LayerAudit):
     """DKMS, the loaded module, and what drives the GPUs."""
 
     name = "driver"
-    builds_on = ("platform", "repository", "kernel")
     keys = frozenset({"module", "dkms", "kernel", "bound", "stack"})
 
     def look(self, report: Report) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.door import admitted_layers
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import LAYERS, NAMES
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.platform import Platform
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import NOT_APPLICABLE, OK, lines
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import LAYERS, NAMES, PLATFORM
 from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
 
 #: How many findings of a layer are shown; the audit shows all.
@@ -27,7 +26,7 @@ def chosen_layers(run_tags: Iterable[str], skip_tags: Iterable[str] = ()) -> lis
     for layer in LAYERS:
         if layer.name in chosen:
             chosen.update(layer.runs_with)
-    return [name for name in NAMES if name in chosen or name == Platform.name]
+    return [name for name in NAMES if name in chosen or name == PLATFORM]
 
 
 def due_layers(layers: Mapping[str, Any], chosen: Iterable[str]) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.audits import (
+    summary,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.door import admitted_node, is_name
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES, summary
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     DRIFT,
     MISSING,
@@ -14,6 +16,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     NOT_LOOKED_AT,
     OK,
     lines,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     DRIFT,
     MISSING,
@@ -15,6 +14,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     NOT_LOOKED_AT,
     OK,
     lines,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
 )
 
 #: What no XML document may have, not even escaped.

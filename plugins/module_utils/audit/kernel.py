@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import (
     Boot,
@@ -18,11 +18,10 @@ from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import (
 )
 
 
-class Kernel(Layer):
+class Kernel(LayerAudit):
     """What runs, what GRUB boots next and after that, and which packages would change it."""
 
     name = "kernel"
-    builds_on = ("platform", "repository")
     keys = frozenset({"release", "metapackages", "purge"})
 
     def look(self, report: Report) -> None:

@@ -17,16 +17,12 @@ class ExpectationError(FleetError):
     """What is expected of a layer cannot be understood; the message says why."""
 
 
-class Layer:
-    """One layer of a node. A layer of its own is a file with a class of this kind, and its place in layers.py."""
+class LayerAudit:
+    """Compares one layer of a node with what is expected. A layer has a class of this kind in a file of its own."""
 
     name: ClassVar[str]
     #: What can be expected of it beside the keys that every layer has.
     keys: ClassVar[frozenset[str]] = frozenset()
-    #: Layers whose change this one has to follow: its role runs again where theirs does.
-    builds_on: ClassVar[tuple[str, ...]] = ()
-    #: Layers without whose roles its own does not run: they work out what it needs.
-    runs_with: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, node: Node, expected: Mapping[str, Any]) -> None:
         """Take a node, and what is expected of its layer."""

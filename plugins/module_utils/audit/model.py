@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
-from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (
-    MANIFEST,
+from ansible_collections.xpu.fleet.plugins.module_utils.model.request import (
     Request,
     StoreError,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (
+    MANIFEST,
     closed_to_others,
     describe,
     in_place,
@@ -24,11 +26,10 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import Wei
 _WHOLE = "as verified"
 
 
-class Model(Layer):
+class Model(LayerAudit):
     """The directory against its manifest; files are read only where size or time differ from what was verified."""
 
     name = "model"
-    builds_on = ("python",)
     keys = frozenset({"name", "directory", "source", "formats", "code", "listing", "low_bit"})
 
     def look(self, report: Report) -> None:

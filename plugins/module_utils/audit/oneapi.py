@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import ABSENT, Report
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.repository import look_at_repositories
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.script_environment import environment_file, exported_by
@@ -12,11 +12,10 @@ from ansible_collections.xpu.fleet.plugins.module_utils.runtime.script_environme
 _SECONDS = 60
 
 
-class OneApi(Layer):
+class OneApi(LayerAudit):
     """The environment file is compared with what the script exports now, as the role writes it."""
 
     name = "oneapi"
-    builds_on = ("platform",)
     keys = frozenset({"repositories", "script", "environment_file"})
 
     def look(self, report: Report) -> None:

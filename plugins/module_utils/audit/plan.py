@@ -8,18 +8,7 @@ from typing import Any
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.due import due_layers, reasons
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import EXIT
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import DRIFT, NOT_LOOKED_AT, OK
-
-#: The role that site.yml runs for a layer. For the platform it runs none, and mends what it can.
-ROLES = {
-    "repository": "graphics_repository",
-    "kernel": "kernel",
-    "driver": "gpu_driver",
-    "access": "render_access",
-    "oneapi": "oneapi",
-    "python": "python_runtime",
-    "model": "model",
-    "service": "inference",
-}
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import ROLES
 
 
 def roles_of(layers: Iterable[str]) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import is_container
 from ansible_collections.xpu.fleet.plugins.module_utils.system.os_release import system
 from ansible_collections.xpu.fleet.plugins.module_utils.system.secure_boot import secure_boot
 
 
-class Platform(Layer):
+class Platform(LayerAudit):
     """Distribution, GPUs, Secure Boot, and a dpkg that nothing has interrupted."""
 
     name = "platform"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Wanted, read_state
 
 
-class Python(Layer):
+class Python(LayerAudit):
     """The environment as module python_environment compares it: every file of every distribution."""
 
     name = "python"

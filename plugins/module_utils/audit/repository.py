@@ -6,7 +6,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import (
@@ -24,7 +24,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.download import h
 HEADER = "# Managed by Ansible (xpu.fleet).\n"
 
 
-class RepositoryLayer(Layer):
+class Repositories(LayerAudit):
     """Sources and keyrings of the repositories that come before all packages."""
 
     name = "repository"

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.model import served_weights
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.service_units import newest
@@ -25,12 +25,10 @@ _OF_WEIGHTS = ("path", "format", "revision")
 _ASSIGNMENT = re.compile(r'(?P<name>[A-Za-z_]\w*)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>.*))$')
 
 
-class Service(Layer):
+class Service(LayerAudit):
     """Units, their settings, the environment of their processes, and an answer with its speed."""
 
     name = "service"
-    builds_on = ("driver", "access", "oneapi", "python", "model")
-    runs_with = ("model",)
     keys = frozenset({"template", "instances", "inputs", "environment_files", "settings", "urls", "prompt"})
 
     def look(self, report: Report) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import sha256_file
-from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (
+from ansible_collections.xpu.fleet.plugins.module_utils.model.request import (
     Request,
     StoreError,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (
     make_manifest,
     swap_in,
     write_manifest,

@@ -16,6 +16,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import put_in_place
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 TIMEOUT_SECONDS = 60
@@ -182,7 +183,7 @@ def download(client: Client, file: RemoteFile, destination: Path) -> None:
     if wrong:
         part.unlink()
         raise FetchError(f"{hide_password(file.url)} is not what was pinned: {wrong}; nothing of it was kept")
-    part.replace(destination)
+    put_in_place(part, destination)
 
 
 def _fetch(client: Client, file: RemoteFile, part: Path) -> None:

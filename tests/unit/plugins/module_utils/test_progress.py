@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils import progress
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     OK,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.progress import (
     CHANGED,

@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES, audit, summary
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.audits import (
+    audit,
+    summary,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import EnvironmentBlock
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import (
     CONFIRMED,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
 )
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.aptrepo import SigningKey
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.audited import (

@@ -14,7 +14,9 @@ from xml.etree import ElementTree
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.before import read_earlier, trend
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.junit import junit
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
+)
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_files import audit_files
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_page import page
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.audit_fleet import (

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
+)
 
 NOW = "2026-11-24T01:00:00Z"
 CARD = {

@@ -18,7 +18,7 @@ from shutil import copytree
 from typing import Any
 
 import pip
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import audit
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.audits import audit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.aptrepo import SigningKey
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.wheels import make_wheel

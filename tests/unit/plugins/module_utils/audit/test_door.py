@@ -8,13 +8,18 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.audits import (
+    summary,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.before import trend
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.door import admitted_layers
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.due import due_layers, reasons
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.junit import junit
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES, summary
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.plan import fleet_plan
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.answer import AnswerError, admitted_gpus
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.plain import is_text, one_line, plain, plain_data
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_page import page
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.audit_fleet import HELD, drift, node, report

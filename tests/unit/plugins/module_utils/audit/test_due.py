@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.due import chosen_layers, due_layers, reasons
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import LAYERS, NAMES
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    LAYERS,
+    NAMES,
+)
 
 
 def found(**states: str) -> dict[str, Any]:

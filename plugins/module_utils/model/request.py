@@ -1,0 +1,76 @@
+"""What shall be in a model's directory, from where, and how it may be fetched."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import (
+    Client,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Sources
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+
+
+class StoreError(FleetError):
+    """The weights cannot be brought or used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What shall be in ``directory``, from where, and how it may be fetched."""
+
+    directory: Path
+    source: Mapping[str, Any]
+    formats: Sequence[str]
+    code: bool = False
+    token: str = ""
+    endpoint: str = ""
+    # Interpreter with pip, and its options that say where wheels are.
+    pip: Sequence[str] = ()
+    # Space that a later step needs beside the download.
+    extra_bytes: int = 0
+    # Files of a controller_path, name to [size, mtime].
+    listing: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """Kind of the source."""
+        return str(self.source["kind"])
+
+    @property
+    def location(self) -> str:
+        """Where the source is, in the way of its kind."""
+        return str(self.source["location"])
+
+    @property
+    def wanted_files(self) -> list[str]:
+        """Weights that the operator narrowed the choice down to."""
+        named = self.source.get("files") or ([self.source["file"]] if self.source.get("file") else [])
+        return [str(name) for name in named]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two sources the same: neither token nor mirror, neither a size that was only estimated."""
+        left_out = ("gated", "download_bytes")
+        source = {key: value for key, value in sorted(self.source.items()) if key not in left_out}
+        if self.listing:
+            source["listing"] = {name: list(numbers) for name, numbers in sorted(self.listing.items())}
+        return {"source": source, "code": self.code}
+
+    def client(self) -> Client:
+        """HTTP for this source; the hub's token is for the hub, not for whatever host a URL names."""
+        return Client(self.token if self.kind == "huggingface" else "")
+
+    @property
+    def incoming(self) -> Path:
+        """Where new weights are gathered until they are whole."""
+        return self.directory.with_name(f".{self.directory.name}.incoming")
+
+
+def pip_options(python: str, sources: Sources) -> list[str]:
+    """Interpreter and the options of its pip, as Request.pip takes them; every wheel is checked by its hash."""
+    return [python or sys.executable, *sources.options(hashed=True)]
