@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.xpu.fleet.plugins.filter.audit import file_expectations, file_listing
+from ansible_collections.xpu.fleet.plugins.filter.audit import file_expectations
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import served_gpus
 from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
     NAMES,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import requirement_lines
+from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import file_listing
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = (

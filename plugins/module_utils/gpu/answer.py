@@ -9,6 +9,7 @@ from typing import Any
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpu_ids import INTEGRATED, OTHER, UNKNOWN, USED
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import Gpu
 from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line, plain_data
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import kind
 
 #: A GPU of which nothing is known: it has every key, and a value of its type.
@@ -18,7 +19,7 @@ _ID = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 _SYSTEM = ("distribution", "release", "codename", "kernel", "architecture")
 
 
-class AnswerError(Exception):
+class AnswerError(FleetError):
     """A node's answer makes no sense; the message says where."""
 
 
