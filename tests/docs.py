@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "collections"))
 
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpu_ids import GPUS  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.kernels import Version  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (  # noqa: E402
+    Version,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import applies, varied  # noqa: E402
 
 FAMILIES = {"arc": "Arc A-series", "arc-b": "Arc B-series", "flex": "Flex", "max": "Max"}
