@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -432,6 +433,8 @@ MARKDOWN = [
     ("* a\n\n* b\n\nc", "<ul><li>a<li>b</ul><p>c</p>"),
     ("- a\n  more", "<ul><li>a\nmore</ul>"),
     ("**b *i* b** `c` 2 * 3 * 4 a_b", "<p><strong>b <em>i</em> b</strong> <code>c</code> 2 * 3 * 4 a_b</p>"),
+    ("# C#", "<h3>C#</h3>"),
+    ("`a`` ```", "<p>`a`` ```</p>"),
     ("`**x**` ``a`b`` **open", "<p><code>**x**</code> <code>a`b</code> **open</p>"),
 ]
 
@@ -450,6 +453,59 @@ def test_markdown(visit: Open, text: str, html: str) -> None:
     )
     short = made.replace("</li>", "").replace(' start="1"', " start=1")
     assert short == html
+
+
+RENDERED = """async (texts) => {
+    const { render } = await import("/static/markdown.js");
+    return texts.map((text) => {
+        const element = document.createElement("div");
+        render(element, text);
+        return element.textContent;
+    });
+}"""
+
+
+def test_nothing_a_model_writes_takes_longer_than_it_is_long(visit: Open) -> None:
+    """Each of these took a pattern at least as many steps as the square of its length: hours, where it is a moment."""
+    many = 200_000
+    hostile = [
+        *("~" * many + "`", "`" * many, "*" * many, "**a " * (many // 4), "*a " * (many // 3), "*a*b" * (many // 4)),
+        *("# " + "#" * many + "x", "- " + " " * many + "\u2028", " " * many + "x", "*a **b " * (many // 7) + "** *"),
+        "".join("`" * (n + 1) + "a" for n in range(600)),
+    ]
+    shown = visit().evaluate(RENDERED, hostile)
+    assert [text.count("a") for text in shown] == [text.count("a") for text in hostile]
+
+
+def test_no_text_is_lost_whatever_marks_are_around_it(visit: Open) -> None:
+    dice = random.Random(20)  # noqa: S311
+    parts = [
+        "a",
+        "b",
+        " ",
+        "*",
+        "**",
+        "`",
+        "``",
+        "\n",
+        "\n\n",
+        "# ",
+        "- ",
+        "1. ",
+        "~~~",
+        "```",
+        "\r",
+        "_",
+        "\u2028",
+        "<i>",
+        "&",
+    ]
+    texts = ["".join(dice.choices(parts, k=dice.randrange(40))) for _ in range(5000)]
+    opens = re.compile(r"^\s*(```|~~~)", re.MULTILINE)
+    texts = [text for text in texts if not opens.search(text)]  # whose first line names a language
+    assert len(texts) > 1000
+    shown = visit().evaluate(RENDERED, texts)
+    assert [re.sub(r"[^ab<>&]", "", text) for text in shown] == [re.sub(r"[^ab<>&]", "", text) for text in texts]
 
 
 @pytest.mark.parametrize(
