@@ -431,6 +431,7 @@ MARKDOWN = [
     ("# Head #\ntext", "<h3>Head</h3><p>text</p>"),
     ("1. a\n2. b\n   - c\n   - d\n3. e", "<ol start=1><li>a<li>b<ul><li>c<li>d</ul><li>e</ol>"),
     ("* a\n\n* b\n\nc", "<ul><li>a<li>b</ul><p>c</p>"),
+    ("  - a\n- b", "<ul><li>a<li>b</ul>"),
     ("- a\n  more", "<ul><li>a\nmore</ul>"),
     ("**b *i* b** `c` 2 * 3 * 4 a_b", "<p><strong>b <em>i</em> b</strong> <code>c</code> 2 * 3 * 4 a_b</p>"),
     ("# C#", "<h3>C#</h3>"),
@@ -502,7 +503,7 @@ def test_no_text_is_lost_whatever_marks_are_around_it(visit: Open) -> None:
     ]
     texts = ["".join(dice.choices(parts, k=dice.randrange(40))) for _ in range(5000)]
     opens = re.compile(r"^\s*(```|~~~)", re.MULTILINE)
-    texts = [text for text in texts if not opens.search(text)]  # whose first line names a language
+    texts = [text for text in texts if not opens.search(text.replace("\r", "\n"))]  # whose first line names a language
     assert len(texts) > 1000
     shown = visit().evaluate(RENDERED, texts)
     assert [re.sub(r"[^ab<>&]", "", text) for text in shown] == [re.sub(r"[^ab<>&]", "", text) for text in texts]

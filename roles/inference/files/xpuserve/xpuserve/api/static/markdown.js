@@ -82,13 +82,16 @@ function dedent(line, indent) {
 
 function make(block) {
   if (block.kind === "code") return codeBlock(block);
-  if (block.kind === "list") return list([...block.items]);
+  if (block.kind === "list") {
+    const least = block.items.reduce((indent, item) => Math.min(indent, item.indent), Infinity);
+    return list([...block.items], least);
+  }
   return inline(document.createElement(block.kind === "heading" ? "h3" : "p"), block.text);
 }
 
-// Takes the items of one list, and of the lists in it, from the front of `items`.
-function list(items) {
-  const { indent, number } = items[0];
+// Takes the items of one list, and of the lists in it, from the front of `items`: those that are indented as far at least.
+function list(items, indent = items[0].indent) {
+  const { number } = items[0];
   const element = document.createElement(number === null ? "ul" : "ol");
   if (number !== null) element.start = Number(number);
   while (items.length && items[0].indent >= indent) {
