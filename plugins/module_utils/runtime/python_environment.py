@@ -29,7 +29,8 @@ _PROBE_SECONDS = 300
 
 # Runs in the environment's own interpreter: which requirements it lacks, which distributions are damaged.
 _PROBE = r"""
-import base64, hashlib, json, re, sys
+import base64, csv, hashlib, json, re, sys
+from email import message_from_string
 from importlib import metadata
 from pathlib import Path
 try:
@@ -40,40 +41,47 @@ def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 def altered(path, written, digest):
     # pip writes RECORD last: nothing of what it wrote is newer, and only what is newer is read.
-    if path.stat().st_mtime_ns <= written or digest is None or digest.mode != "sha256":
+    if path.stat().st_mtime_ns <= written or not digest.startswith("sha256="):
         return False
     found = hashlib.sha256(path.read_bytes()).digest()
-    return base64.urlsafe_b64encode(found).rstrip(b"=").decode() != digest.value
+    return "sha256=" + base64.urlsafe_b64encode(found).rstrip(b"=").decode() != digest
 def whole(distribution, name):
     record = distribution.read_text("RECORD")
-    if not record or distribution.read_text("METADATA") is None:
+    if not record:
         return False
     if canonical(name) in base:
         return True
     written = (Path(str(distribution._path)) / "RECORD").stat().st_mtime_ns
-    for file in distribution.files or []:
-        if file.suffix == ".pyc":
+    # Not distribution.files: from Python 3.12 on, that leaves out what is missing.
+    for file, digest, size in csv.reader(record.splitlines()):
+        if file.endswith(".pyc"):
             continue
-        path = Path(str(file.locate()))
+        path = Path(str(distribution.locate_file(file)))
         try:
-            size = path.stat().st_size
+            found = path.stat().st_size
         except OSError:
             return False
         # Scripts lie outside, and carry the path of the environment, which changed when it was put in its place.
-        if file.parts[0] == "..":
+        if file.startswith("../"):
             continue
-        if (file.size is not None and file.size != size) or altered(path, written, file.hash):
+        if (size and int(size) != found) or altered(path, written, digest):
             return False
     return True
 wanted = json.load(sys.stdin)
 base = set(wanted["base"])
 installed, damaged = {}, []
 for distribution in metadata.distributions(path=[p for p in sys.path if p.startswith(sys.prefix)]):
-    name = distribution.metadata["Name"] if distribution.metadata else None
-    if not name or not whole(distribution, name):
+    # Not distribution.metadata: what it does without the file is another thing on every Python.
+    about = message_from_string(distribution.read_text("METADATA") or "")
+    name = about.get("Name")
+    try:
+        sound = bool(name and about.get("Version")) and whole(distribution, name)
+    except (ValueError, csv.Error):  # a line of RECORD that is none
+        sound = False
+    if not sound:
         damaged.append(str(distribution._path))
         continue
-    installed[canonical(name)] = distribution.version
+    installed[canonical(name)] = about["Version"]
 missing, names = [], set()
 for line in wanted["requirements"]:
     requirement = Requirement(line)

@@ -39,6 +39,20 @@ class Drift:
     also: frozenset[str] = frozenset()
 
 
+_FASTAPI = "$(find /opt/xpu/engines/openvino/lib -path '*site-packages/fastapi/__init__.py')"
+#: What may become of the engine's environment, on every Python that nodes have.
+ENGINE_FILES = {
+    name: Drift(does, "python", says, frozenset({"service"}))
+    for name, does, says in (
+        ("engine-file-edited", f"echo '# by hand' >> {_FASTAPI}", "fastapi"),
+        ("engine-file-altered", f"sed -i 's/a/b/' {_FASTAPI}", "fastapi"),
+        ("engine-file-deleted", f"rm {_FASTAPI}", "fastapi"),
+        ("engine-package-lost", "rm -r /opt/xpu/engines/openvino/lib/python3*/site-packages/uvicorn*", "uvicorn"),
+        ("interpreter-lost", "rm /opt/xpu/engines/openvino/bin/python", "/opt/xpu/engines/openvino"),
+    )
+}
+
+
 def edited(path: str) -> str:
     """Return a command that adds a line to a file."""
     return f"printf '\\n# by hand\\n' >> {path}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from default.tests.drift.drifts import Drift, edited, endure
+from default.tests.drift.drifts import ENGINE_FILES, Drift, edited, endure
 
 testinfra_hosts = ["ansible://cpu"]
 
@@ -28,27 +28,7 @@ DRIFTS = {
         "access",
         "other groups of the process of xpuserve@0.service",
     ),
-    "engine-file-edited": Drift(
-        "echo '# by hand' >> $(find /opt/xpu/engines/openvino/lib -path '*site-packages/fastapi/__init__.py')",
-        "python",
-        "fastapi",
-        frozenset({"service"}),
-    ),
-    "engine-file-altered": Drift(
-        "sed -i 's/a/b/' $(find /opt/xpu/engines/openvino/lib -path '*site-packages/fastapi/__init__.py')",
-        "python",
-        "fastapi",
-        frozenset({"service"}),
-    ),
-    "engine-package-lost": Drift(
-        "rm -r /opt/xpu/engines/openvino/lib/python3*/site-packages/uvicorn*",
-        "python",
-        "uvicorn",
-        frozenset({"service"}),
-    ),
-    "interpreter-lost": Drift(
-        "rm /opt/xpu/engines/openvino/bin/python", "python", "/opt/xpu/engines/openvino", frozenset({"service"})
-    ),
+    **ENGINE_FILES,
     "weights-corrupted": Drift(
         "printf x | dd of=$(find /var/lib/xpu/models -name '*.gguf' | head -1) bs=1 seek=5000 conv=notrunc",
         "model",

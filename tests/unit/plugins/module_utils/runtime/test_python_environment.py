@@ -13,6 +13,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environme
     Sources,
     requirement_lines,
 )
+from ansible_collections.xpu.fleet.tests.pythons import of_nodes
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.module_run import run_module
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.wheels import make_wheel
 
@@ -78,6 +79,31 @@ def test_a_truncated_file_is_found_and_mended(bench: Bench) -> None:
     assert bench.run()["changed"]
     assert (bench.site() / "alpha.py").read_text() == 'VERSION = "1.0"\n'
     assert not bench.run()["changed"]
+
+
+#: This Python, and the newest that is here. `make test-core` runs these tests on each that nodes may have.
+PYTHONS = sorted({max(of_nodes()), sys.version_info[:2]})
+
+
+@pytest.mark.parametrize("version", PYTHONS, ids=[f"{major}.{minor}" for major, minor in PYTHONS])
+def test_a_deleted_file_is_found_and_mended_on_every_python(version: tuple[int, int], tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    python = {**of_nodes(), sys.version_info[:2]: sys.executable}[version]
+    assert bench.run(interpreter=str(python))["changed"]
+    assert not bench.run(interpreter=str(python), check=True)["changed"]
+    (bench.site() / "alpha.py").unlink()
+    found = bench.run(interpreter=str(python), check=True)
+    assert found["missing"] == ["alpha==1.0"] and "alpha-1.0.dist-info (damaged)" in found["diff"]["before"]
+    assert bench.run(interpreter=str(python))["changed"]
+    assert (bench.site() / "alpha.py").exists()
+
+
+@pytest.mark.parametrize("record", ["alpha.py\n", "\n", '"alpha.py,,\n', "alpha.py,,many\n"])
+def test_a_record_that_cannot_be_read_counts_as_damage(bench: Bench, record: str) -> None:
+    (bench.site() / "alpha-1.0.dist-info/RECORD").write_text(record)
+    assert "alpha-1.0.dist-info (damaged)" in bench.run(check=True)["diff"]["before"]
+    assert bench.run()["changed"]
+    assert not bench.run(check=True)["changed"]
 
 
 def test_an_installation_that_was_cut_off_is_finished(bench: Bench) -> None:

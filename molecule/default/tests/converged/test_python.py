@@ -1,0 +1,28 @@
+"""The engine's environment on a node whose Python is newer than 3.11, of which importlib.metadata tells less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+testinfra_hosts = ["ansible://native"]
+
+
+@pytest.fixture
+def lost(host: Any) -> Iterator[str]:
+    """A file of the environment that is away, and there again afterwards."""
+    path = host.check_output("find /opt/xpu/engines/openvino/lib -path '*site-packages/fastapi/__init__.py'")
+    host.check_output("mv %s %s.away", path, path)
+    yield path
+    host.check_output("mv %s.away %s", path, path)
+
+
+def test_a_deleted_file_is_found(host: Any, audited: Any, lost: str) -> None:
+    version = host.check_output("/opt/xpu/engines/openvino/bin/python -c %s", "import sys; print(sys.version_info[1])")
+    assert int(version) >= 12
+    said, layers = audited()
+    assert (said.status, layers["python"]["status"]) == (1, "drift"), said.output
+    (found,) = layers["python"]["findings"]
+    assert "fastapi" in str(found)
