@@ -8,6 +8,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import foreign_facts, problems
+from ansible_collections.xpu.fleet.plugins.plugin_utils.core import require_core
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -25,6 +26,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Fail with one message that names every variable of a wrong type."""
         result: dict[str, Any] = super().run(tmp, task_vars)
+        require_core()
         _ignored, arguments = self.validate_argument_spec(argument_spec=OPTIONS)
         found = foreign_facts((task_vars or {}).get("ansible_facts") or {}, [path.name for path in ROLES.iterdir()])
         for role in arguments["roles"]:

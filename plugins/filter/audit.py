@@ -18,6 +18,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.runtime.zip_tree import 
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_files import audit_files
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_page import page
 from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import file_listing
+from ansible_collections.xpu.fleet.plugins.plugin_utils.core import require_core
 
 
 def pins(requirements: str) -> str:
@@ -48,7 +49,9 @@ def loaded_once(hosts: str) -> str:
 
     Ansible works out a play's hosts in its own process and each task of each node in another, which inherits what is
     loaded. Plugins that are not loaded by then are loaded by every one of those: a tenth of a second each time.
+    It is also the first that a playbook does: ansible-core that is too old for the collection ends the run here.
     """
+    require_core()
     return hosts
 
 

@@ -1,0 +1,26 @@
+"""Which Pythons of nodes the collection is for. Runs on older ones as well, to say so."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+#: What README says too.
+OLDEST = (3, 9)
+
+
+def refusal(version: Sequence[int] = sys.version_info[:2], interpreter: str = sys.executable) -> str:
+    """Return one sentence where a Python is older than what the collection is for, "" elsewhere."""
+    if tuple(version[:2]) >= OLDEST:
+        return ""
+    found, needed = ".".join(map(str, version[:2])), ".".join(map(str, OLDEST))
+    where = f"This node's Python is {found} ({interpreter})"
+    return f"{where}, and xpu.fleet needs {needed} or newer: set ansible_python_interpreter."
+
+
+def require_python(module: Any) -> None:
+    """Fail where the node's Python is too old; the first module of every playbook asks, before it does anything."""
+    reason = refusal()
+    if reason:
+        module.fail_json(msg=reason)

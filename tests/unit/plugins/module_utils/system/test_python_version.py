@@ -1,0 +1,37 @@
+"""A node's Python that the collection is not for is refused in one sentence, by the first module that runs there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.xpu.fleet.plugins.module_utils.system.python_version import OLDEST, refusal
+
+ROOT = Path(__file__).resolve().parents[5]
+
+
+@pytest.mark.parametrize("version", [(3, 8, 18), (3, 6), (2, 7, 18)])
+def test_an_older_python_is_refused_by_its_name(version: tuple[int, ...]) -> None:
+    assert refusal(version, "/usr/bin/python3") == (
+        f"This node's Python is {version[0]}.{version[1]} (/usr/bin/python3), and xpu.fleet needs 3.9 or newer: "
+        "set ansible_python_interpreter."
+    )
+
+
+@pytest.mark.parametrize("version", [OLDEST, (3, 13, 1), (3, 14), (4, 0)])
+def test_the_oldest_and_newer_ones_are_taken(version: tuple[int, ...]) -> None:
+    assert refusal(version) == ""
+
+
+@pytest.mark.parametrize("module", ["gpu_info", "dpkg_repair"])
+def test_the_first_module_of_a_run_asks_before_anything_else(module: str) -> None:
+    text = (ROOT / f"plugins/modules/{module}.py").read_text()
+    assert re.search(r"    module = AnsibleModule\([^\n]*\n    require_python\(module\)\n", text)
+
+
+def test_documents_promise_the_same() -> None:
+    assert f"Python {OLDEST[0]}.{OLDEST[1]} or newer on the nodes" in " ".join((ROOT / "README.md").read_text().split())
+    first = yaml.safe_load((ROOT / "playbooks/rollback.yml").read_text())[0]["tasks"][0]
+    assert "xpu.fleet.dpkg_repair" in first
