@@ -41,6 +41,10 @@ broken:
   returned: success
 """
 
+from ansible_collections.xpu.fleet.plugins.module_utils.system.python_version import require_python  # noqa: E402
+
+require_python()
+
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
@@ -65,7 +69,6 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.command import ( 
     run,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.system.python_version import require_python  # noqa: E402
 
 ROOT = Path("/")
 
@@ -104,7 +107,6 @@ def _partial() -> set[str]:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={"lock_timeout": {"type": "int", "default": 600}}, supports_check_mode=True)
-    require_python(module)
     try:
         found = broken(ROOT / UPDATES)
         if found and not module.check_mode and wait_for_others(ROOT, module.params["lock_timeout"]):

@@ -189,6 +189,10 @@ system:
       sample: x86_64
 """
 
+from ansible_collections.xpu.fleet.plugins.module_utils.system.python_version import require_python  # noqa: E402
+
+require_python()
+
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
@@ -198,14 +202,12 @@ from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpus import (  # noq
     served_gpus,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.os_release import SystemReadError, system  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.system.python_version import require_python  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.secure_boot import secure_boot  # noqa: E402
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={"root": {"type": "path", "default": "/"}}, supports_check_mode=True)
-    require_python(module)
     root = Path(module.params["root"])
     try:
         runs = system(root)

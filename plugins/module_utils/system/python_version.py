@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 #: What README says too.
 OLDEST = (3, 9)
@@ -19,8 +19,12 @@ def refusal(version: Sequence[int] = sys.version_info[:2], interpreter: str = sy
     return f"{where}, and xpu.fleet needs {needed} or newer: set ansible_python_interpreter."
 
 
-def require_python(module: Any) -> None:
-    """Fail where the node's Python is too old; the first module of every playbook asks, before it does anything."""
+def require_python() -> None:
+    """End the module with that sentence where the node's Python is too old.
+
+    The first module of every playbook calls this before it imports the rest, which an older Python may not even read.
+    """
     reason = refusal()
     if reason:
-        module.fail_json(msg=reason)
+        print(json.dumps({"failed": True, "msg": reason}))
+        sys.exit(1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import re
+import ast
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.xpu.fleet.plugins.module_utils.system import python_version
 from ansible_collections.xpu.fleet.plugins.module_utils.system.python_version import OLDEST, refusal
 
 ROOT = Path(__file__).resolve().parents[5]
@@ -27,8 +29,21 @@ def test_the_oldest_and_newer_ones_are_taken(version: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("module", ["gpu_info", "dpkg_repair"])
 def test_the_first_module_of_a_run_asks_before_anything_else(module: str) -> None:
-    text = (ROOT / f"plugins/modules/{module}.py").read_text()
-    assert re.search(r"    module = AnsibleModule\([^\n]*\n    require_python\(module\)\n", text)
+    tree = ast.parse((ROOT / f"plugins/modules/{module}.py").read_text())
+    imports = [node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module != "__future__"]
+    calls = [node.value for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
+    assert imports[0] == "ansible_collections.xpu.fleet.plugins.module_utils.system.python_version"
+    (call,) = calls
+    second = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))][2]
+    assert ast.unparse(call) == "require_python()" and call.lineno < second.lineno
+
+
+def test_the_module_ends_with_the_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(python_version, "refusal", lambda: "Too old.")
+    with pytest.raises(SystemExit) as ended:
+        python_version.require_python()
+    assert ended.value.code == 1
+    assert json.loads(capsys.readouterr().out) == {"failed": True, "msg": "Too old."}
 
 
 def test_documents_promise_the_same() -> None:
