@@ -123,3 +123,14 @@ def test_every_error_of_the_collection_is_one_of_a_kind() -> None:
     }
     assert len(bases) > 15
     assert {name: of for name, of in bases.items() if name != "FleetError" and of != ["FleetError"]} == {}
+
+
+def test_every_module_has_a_test_of_its_name() -> None:
+    """A module that runs on the controller alone has it beside the other actions."""
+    tests = ROOT / "tests/unit/plugins"
+    modules = {path.stem for path in (PLUGINS / "modules").glob("*.py")}
+    there = {
+        path.stem.removeprefix("test_") for kind in ("modules", "action") for path in (tests / kind).glob("test_*.py")
+    }
+    assert len(modules) > 20
+    assert modules - there == set()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.script_environment import (
@@ -14,7 +13,6 @@ from ansible_collections.xpu.fleet.plugins.module_utils.runtime.script_environme
     environment_file,
     exported_by,
 )
-from ansible_collections.xpu.fleet.tests.unit.plugins.support.module_run import run_module
 
 SETVARS = r"""
 echo ":: initializing oneAPI environment ..."
@@ -68,19 +66,3 @@ def test_a_script_that_fails_is_told(script: Path, text: str, message: str) -> N
     script.write_text(text)
     with pytest.raises(ScriptError, match=message):
         exported_by(script, [], 1)
-
-
-def test_the_module_writes_once(script: Path, tmp_path: Path) -> None:
-    dest = tmp_path / "etc/xpuserve/oneapi.env"
-    options: dict[str, Any] = {"script": str(script), "dest": str(dest)}
-    foreseen = run_module("oneapi_environment", check=True, **options)
-    assert foreseen["changed"] and "MKLROOT=" in foreseen["diff"]["after"] and not dest.exists()
-    assert run_module("oneapi_environment", **options)["changed"]
-    assert dest.read_text() == foreseen["diff"]["after"] and dest.stat().st_mode & 0o777 == 0o644
-    assert not run_module("oneapi_environment", **options)["changed"]
-    assert not run_module("oneapi_environment", check=True, **options)["changed"]
-
-
-def test_the_module_says_that_the_script_is_not_there(tmp_path: Path) -> None:
-    result = run_module("oneapi_environment", script=str(tmp_path / "setvars.sh"))
-    assert result["failed"] and "setvars.sh is not there" in result["msg"]
