@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.xpu.fleet.plugins.module_utils.model.judge import Use, judge, judge_header
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose
 from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
 from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import copy_to_node, file_listing, visible_files
+
+
+def _judge(arguments: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+    """Look at weights of the controller as module model_files does at others. Raises WeightsError."""
+    root, source = Path(str(arguments["source"]["location"])), arguments["source"]
+    where = f"{root} on the controller"
+    wanted = [str(source["file"])] if source.get("file") else []
+    code = bool(arguments.get("code"))
+    form, names = choose(files, arguments.get("formats", []), where=where, wanted_files=wanted, code=code)
+    use = Use(str(arguments.get("engine", "")), int(arguments.get("context_length", 0)))
+    judge(names, form, lambda name: files[name].read_bytes(), where=where, use=use)
+    for name in names:
+        if name.endswith(".safetensors"):
+            judge_header(files[name])
 
 
 class ActionModule(ActionBase):
@@ -29,6 +46,10 @@ class ActionModule(ActionBase):
         files = visible_files(root)
         if not files:
             raise AnsibleActionFail(f"Model {arguments.get('name')}: there is nothing in {root} on the controller.")
+        try:
+            _judge(arguments, files)
+        except WeightsError as error:
+            raise AnsibleActionFail(f"Model {arguments.get('name')}: {error}.") from error
         arguments["listing"] = file_listing(str(root))
         result = self._module(arguments, variables)
         if result.get("failed") or not result.get("incoming"):

@@ -54,7 +54,8 @@ def _problems(name: str, option: Mapping[str, Any], value: Any) -> list[str]:
         shown = "" if option.get("no_log") else f": {value!r}"
         return [f"{name} must be {_ARTICLES.get(wanted, wanted)}, but is {kind(value)}{shown}."]
     if wanted == "list" and "elements" in option:
-        item = {"type": option["elements"], "options": option.get("options", {})}
+        secret = option.get("no_log", False)
+        item = {"type": option["elements"], "options": option.get("options", {}), "no_log": secret}
         return [problem for i, part in enumerate(value) for problem in _problems(f"{name}[{i}]", item, part)]
     if wanted == "dict" and option.get("options"):
         return problems({f"{name}.{key}": part for key, part in option["options"].items()}, _prefixed(name, value))

@@ -88,6 +88,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.download import (
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import hide_secrets  # noqa: E402
 
 _MODE = 0o644
 
@@ -115,11 +116,13 @@ def main() -> None:
             "force": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
+        no_log=True,  # to syslog: URLs among the options may have a password
     )
+    hide_secrets(module)
     dest = Path(module.params["dest"])
-    use_proxy(module.params["proxy"])
     present = dest.read_bytes() if dest.is_file() else b""
     try:
+        use_proxy(module.params["proxy"])
         wanted = _wanted_keyring(module, present)
     except FleetError as error:
         module.fail_json(msg=str(error))

@@ -140,6 +140,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.download import (
     use_proxy,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import hide_secrets  # noqa: E402
 
 
 class PinError(FleetError):
@@ -261,9 +262,11 @@ def main() -> None:
             "proxy": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,
+        no_log=True,  # to syslog: URLs among the options may have a password
     )
-    use_proxy(module.params["proxy"])
+    hide_secrets(module)
     try:
+        use_proxy(module.params["proxy"])
         answer = _answer(module.params)
     except FleetError as error:
         module.fail_json(msg=hide_password(str(error)))

@@ -37,9 +37,15 @@ options:
     type: bool
     default: false
   token:
-    description: Token for the hub. It stays in this process; it is never a command line argument and never in an error.
+    description:
+      - Token for the hub. It stays in this process; it is never a command line argument and never in an error.
+      - A line end, quotes and C(Bearer) around it are taken off; anything else that no token has is refused.
     type: str
     default: ""
+  token_plain_http:
+    description: Whether the token may go over the network to an I(endpoint) without encryption.
+    type: bool
+    default: false
   endpoint:
     description: The model hub.
     type: str
@@ -65,6 +71,14 @@ options:
     description: Proxy for downloads.
     type: str
     default: ""
+  engine:
+    description: Engine that is to read the weights, for what it cannot; empty where that is not known.
+    type: str
+    default: ""
+  context_length:
+    description: Tokens of prompt and answer that the weights have to allow; 0 for any.
+    type: int
+    default: 0
   extra_bytes:
     description: Space that a later step needs beside the download.
     type: int
@@ -122,17 +136,18 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import FetchError  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.model.client import FetchError  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.model.judge import Use  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.model.request import (  # noqa: E402
     Request,
     StoreError,
-    pip_options,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (  # noqa: E402
     commit_incoming,
     describe,
     fetch,
     in_place,
+    judge_stored,
     plan,
     prepare_incoming,
     read_stored,
@@ -141,6 +156,11 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (  # 
 from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Sources  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import use_proxy  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import (  # noqa: E402
+    SecretError,
+    hide_secrets,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import token as clean_token  # noqa: E402
 
 
 def _run(request: Request, *, check_mode: bool, staged: bool) -> dict[str, Any]:
@@ -150,6 +170,7 @@ def _run(request: Request, *, check_mode: bool, staged: bool) -> dict[str, Any]:
     stored = read_stored(request)
     if not stored.reason:
         manifest = stored.manifest
+        judge_stored(request, manifest)
         changed = bool(stored.touched or stored.closed)
         if changed and not check_mode:
             manifest = refresh(request, stored)
@@ -183,29 +204,41 @@ def main() -> None:
             "formats": {"type": "list", "elements": "str", "required": True},
             "code": {"type": "bool", "default": False},
             "token": {"type": "str", "default": "", "no_log": True},
+            "token_plain_http": {"type": "bool", "default": False, "no_log": False},
             "endpoint": {"type": "str", "default": "https://huggingface.co"},
             "python": {"type": "str", "default": ""},
             "find_links": {"type": "list", "elements": "str", "default": []},
             "index_url": {"type": "str", "default": ""},
             "no_index": {"type": "bool", "default": False},
             "proxy": {"type": "str", "default": "", "no_log": True},
+            "engine": {"type": "str", "default": ""},
+            "context_length": {"type": "int", "default": 0},
             "extra_bytes": {"type": "int", "default": 0},
             "listing": {"type": "dict", "default": {}},
             "staged": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
+        no_log=True,  # to syslog: URLs among the options may have a password
     )
+    hide_secrets(module)
     options = module.params
     os.umask(0o022)  # the service reads the weights as another user
-    use_proxy(options["proxy"])
+    try:
+        use_proxy(options["proxy"])
+        token = clean_token(options["token"], "model_token")
+    except SecretError as error:
+        module.fail_json(msg=f"Model {options['name']}: {error}.")
     request = Request(
         directory=Path(options["directory"]),
         source=options["source"],
         formats=options["formats"],
         code=options["code"],
-        token=options["token"],
+        token=token,
         endpoint=options["endpoint"],
-        pip=pip_options(options["python"], Sources(options["find_links"], options["index_url"], options["no_index"])),
+        plain_http=options["token_plain_http"],
+        use=Use(options["engine"], options["context_length"]),
+        python=options["python"],
+        sources=Sources(options["find_links"], options["index_url"], options["no_index"]),
         extra_bytes=options["extra_bytes"],
         listing=options["listing"],
     )
@@ -215,6 +248,8 @@ def main() -> None:
         module.fail_json(msg=f"Model {options['name']}: {error}.")
     except OSError as error:
         module.fail_json(msg=f"Model {options['name']}: the weights cannot be stored ({error}).")
+    for note in dict.fromkeys(request.notes):
+        module.warn(f"Model {options['name']}: {note}.")
     after = (
         "".join(f"{name}\n" for name in result.get("files", []))
         or str(result["weights"].get("path", "new weights")) + "\n"

@@ -108,6 +108,11 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node  
 from ansible_collections.xpu.fleet.plugins.module_utils.layers import (  # noqa: E402
     NAMES,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import (  # noqa: E402
+    SecretError,
+    hide_secrets,
+    token,
+)
 
 
 def main() -> None:
@@ -121,8 +126,13 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    hide_secrets(module)
     options = module.params
-    node = Node(Path(options["root"]), options["expected"], api_key=options["api_key"])
+    try:
+        api_key = token(options["api_key"], "the first of inference_api_keys")
+    except SecretError as error:
+        module.fail_json(msg=f"{error}.")
+    node = Node(Path(options["root"]), options["expected"], api_key=api_key)
     layers = audit(node, options["layers"] or NAMES)
     module.exit_json(changed=False, status=summary(layers), layers=layers)
 

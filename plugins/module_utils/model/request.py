@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
-from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import (
-    Client,
-)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.client import Client
+from ansible_collections.xpu.fleet.plugins.module_utils.model.judge import Use
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Sources
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
@@ -29,8 +28,14 @@ class Request:
     code: bool = False
     token: str = ""
     endpoint: str = ""
-    # Interpreter with pip, and its options that say where wheels are.
-    pip: Sequence[str] = ()
+    # Whether the token may go over the network without encryption.
+    plain_http: bool = False
+    use: Use = field(default_factory=Use)
+    # What the operator should hear though nothing failed.
+    notes: list[str] = field(default_factory=list, compare=False)
+    # Interpreter whose pip brings wheels, and where they are.
+    python: str = ""
+    sources: Sources = field(default_factory=Sources)
     # Space that a later step needs beside the download.
     extra_bytes: int = 0
     # Files of a controller_path, name to [size, mtime].
@@ -53,6 +58,11 @@ class Request:
         return [str(name) for name in named]
 
     @property
+    def url_name(self) -> str:
+        """The name of the file behind a URL."""
+        return str(self.source.get("file") or PurePosixPath(urlsplit(self.location).path).name)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What makes two sources the same: neither token nor mirror, neither a size that was only estimated."""
         left_out = ("gated", "download_bytes")
@@ -63,14 +73,9 @@ class Request:
 
     def client(self) -> Client:
         """HTTP for this source; the hub's token is for the hub, not for whatever host a URL names."""
-        return Client(self.token if self.kind == "huggingface" else "")
+        return Client(self.token if self.kind == "huggingface" else "", plain_http=self.plain_http, notes=self.notes)
 
     @property
     def incoming(self) -> Path:
         """Where new weights are gathered until they are whole."""
         return self.directory.with_name(f".{self.directory.name}.incoming")
-
-
-def pip_options(python: str, sources: Sources) -> list[str]:
-    """Interpreter and the options of its pip, as Request.pip takes them; every wheel is checked by its hash."""
-    return [python or sys.executable, *sources.options(hashed=True)]

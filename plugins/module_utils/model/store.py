@@ -12,20 +12,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.xpu.fleet.plugins.module_utils.model.archives import fetch_url, fetch_wheel
+from ansible_collections.xpu.fleet.plugins.module_utils.model.archives import ARCHIVES, fetch_url, fetch_wheel
+from ansible_collections.xpu.fleet.plugins.module_utils.model.client import Client
+from ansible_collections.xpu.fleet.plugins.module_utils.model.formats import part_name
 from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import (
-    Client,
     RemoteFile,
     check_access,
+    complete,
     download,
-    gated_message,
     hub_files,
-    remote_size,
+    listed_files,
+    probe,
+    read_small,
     sha256_file,
     total,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.model.judge import judge, judge_header
+from ansible_collections.xpu.fleet.plugins.module_utils.model.refusals import gated_message
 from ansible_collections.xpu.fleet.plugins.module_utils.model.request import Request, StoreError
-from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import choose, entry_point
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import PICKLE_SUFFIXES, choose, entry_point
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably
 
 MANIFEST = ".xpu-manifest.json"
@@ -51,7 +56,8 @@ class Stored:
 def closed_to_others(directory: Path, names: Iterable[str], top: Path) -> list[Path]:
     """Return what keeps the service's user from files of a directory: directories on the way from TOP, and files."""
     files = [directory / name for name in names]
-    steps = {step for file in files for step in file.parents if step == top or top in step.parents}
+    ways = [step for file in files for step in (*file.parents, *file.resolve().parents)]  # a link leads elsewhere
+    steps = {step for step in ways if step == top or top in step.parents}
     closed = [step for step in sorted(steps) if not step.stat().st_mode & stat.S_IXOTH]
     return closed + [file for file in files if not file.stat().st_mode & stat.S_IROTH]
 
@@ -99,6 +105,15 @@ def describe(request: Request, manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _judge_at(directory: Path, form: str, names: Sequence[str], request: Request, where: str = "") -> None:
+    judge(names, form, lambda name: (directory / name).read_bytes(), where=where or str(directory), use=request.use)
+
+
+def judge_stored(request: Request, manifest: Mapping[str, Any]) -> None:
+    """Raise WeightsError where verified weights do not allow what is wanted of them now."""
+    _judge_at(request.directory, manifest["format"], list(manifest["files"]), request)
+
+
 def in_place(request: Request) -> dict[str, Any]:
     """Weights at a path of the node are used where they are. Raises StoreError where the service could not."""
     path = Path(request.location)
@@ -109,15 +124,19 @@ def in_place(request: Request) -> dict[str, Any]:
         raise StoreError(
             f"{path} is in a private place that the sandboxed service cannot see: move the weights, to /srv for example"
         )
-    directory, names = (
-        (path, sorted(item.name for item in path.iterdir())) if path.is_dir() else (path.parent, [path.name])
-    )
-    if path.is_file() and path.suffix.lower() not in (".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl"):
+    if path.is_file() and path.suffix.lower() not in (".gguf", *PICKLE_SUFFIXES):
         raise StoreError(f"{path} is a file: model_source.path takes a GGUF file or a directory")
-    form, chosen = choose(names, request.formats, where=str(path), wanted_files=request.wanted_files, code=request.code)
+    directory = path if path.is_dir() else path.parent
+    names = sorted(item.name for item in directory.iterdir()) if path.is_dir() else _parts_beside(path)
+    where = str(path)
+    form, chosen = choose(names, request.formats, where=where, wanted_files=request.wanted_files, code=request.code)
+    for name in chosen:
+        _check_visible(directory / name)
     hidden = closed_to_others(directory.resolve(), chosen, Path("/"))
     if hidden:
         raise StoreError(f"{hidden[0]} cannot be read by the service's user: chmod o+rX it")
+    _judge_at(directory, form, chosen, request, where)
+    _judge_headers(directory, chosen)
     stats = {name: (directory / name).stat() for name in chosen}
     return {
         "path": entry_point(form, str(directory), chosen),
@@ -126,6 +145,30 @@ def in_place(request: Request) -> dict[str, Any]:
         "bytes": sum(found.st_size for found in stats.values()),
         "digest": json.dumps([[name, found.st_size, found.st_mtime_ns] for name, found in stats.items()]),
     }
+
+
+def _parts_beside(path: Path) -> list[str]:
+    """The name of a GGUF file, with those of the other parts where it is split."""
+    part = part_name(path.name)
+    return [name for name in part.siblings if (path.parent / name).exists()] if part else [path.name]
+
+
+def _check_visible(path: Path) -> None:
+    """Raise StoreError where a file is a link that the sandboxed service cannot follow."""
+    target = path.resolve()
+    if not target.is_file():
+        raise StoreError(f"{path} leads to {target}, where no file is: copy the weights again, whole")
+    if f"{target}".startswith(_PRIVATE):
+        raise StoreError(
+            f"{path} is a link to {target}, a private place that the sandboxed service cannot see: put the file "
+            "itself there"
+        )
+
+
+def _judge_headers(directory: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if name.endswith(".safetensors"):
+            judge_header(directory / name)
 
 
 def plan(request: Request, stored: Stored) -> list[RemoteFile]:
@@ -137,10 +180,19 @@ def plan(request: Request, stored: Stored) -> list[RemoteFile]:
         if request.source.get("gated") and not request.token:
             raise StoreError(gated_message(request.endpoint, request.location))
         _commit, files = _hub_choice(request, client)
-        check_access(client, request.endpoint, request.location, files[0])
-        size = total(files)
+        _check_hub(request, client, [file for file in files if file.name not in stored.good])
+        size = max(total(files), size)
     elif request.kind == "url":
-        size = max(remote_size(client, request.location), size)
+        name = request.url_name
+        part = part_name(name)
+        if part and int(part.total) > 1:
+            raise StoreError(
+                f"{name} is one of {part.total} parts of a model: pack them all into one tar or zip and name that, or "
+                "take them from a repository of the hub or a path"
+            )
+        size = max(probe(client, RemoteFile(name, request.location, -1)).size, size)
+        if name.endswith(ARCHIVES):
+            size *= 2  # weights hardly shrink, and the archive stays until they are unpacked
     elif request.kind == "controller_path":
         _kind, chosen = choose(
             request.listing, request.formats, where=f"{request.location} on the controller",
@@ -166,12 +218,30 @@ def _free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
+def _check_hub(request: Request, client: Client, files: Sequence[RemoteFile]) -> None:
+    """Ask for a byte of a large file and of a small one, which may be on different hosts. Raises FetchError."""
+    by_size = sorted(files, key=lambda file: (bool(file.sha256), file.size))
+    for file in {file.name: file for file in (by_size[:1] + by_size[-1:])}.values():
+        check_access(client, request.endpoint, request.location, file)
+
+
 def _hub_choice(request: Request, client: Client) -> tuple[str, list[RemoteFile]]:
     where = f"{request.location} on the model hub"
-    commit, files = hub_files(client, request.endpoint, request.location, str(request.source["revision"]))
-    by_name = {file.name: file for file in files}
-    _kind, chosen = choose(by_name, request.formats, where=where, wanted_files=request.wanted_files, code=request.code)
-    return commit, [by_name[name] for name in chosen]
+    commit, digests = str(request.source["revision"]), request.source.get("sha256")
+    if digests:
+        listed = listed_files(request.endpoint, request.location, commit, digests)
+    else:
+        commit, listed = hub_files(client, request.endpoint, request.location, commit)
+    by_name = {file.name: file for file in listed}
+    form, chosen = choose(by_name, request.formats, where=where, wanted_files=request.wanted_files, code=request.code)
+    judge(
+        chosen,
+        form,
+        lambda name: read_small(client, request.endpoint, request.location, by_name[name]),
+        where=where,
+        use=request.use,
+    )
+    return commit, complete(client, [by_name[name] for name in chosen])
 
 
 def fetch(request: Request, stored: Stored) -> dict[str, Any]:
@@ -213,6 +283,7 @@ def commit_incoming(request: Request, revision: str) -> dict[str, Any]:
         [name for name in names if not name.endswith(".part")], request.formats, where=request.location,
         wanted_files=[] if request.kind in ("url", "wheel") else request.wanted_files, code=request.code,
     )  # fmt: skip
+    _judge_at(incoming, form, chosen, request, request.location)
     for path in incoming.iterdir():
         if path.name not in chosen:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
+from ansible_collections.xpu.fleet.plugins.module_utils.model.formats import INDEX, part_name
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 # Formats that run code when they are opened.
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_TOKENIZER = ("*.json", "*.jinja", "tokenizer.model", "spiece.model", "vocab.txt", "merges.txt")
+# What lies beside weights and is neither tokenizer nor settings. Tokenizers have many names (tokenizer.model,
+# sentencepiece.bpe.model, qwen.tiktoken, tekken.json, vocab.txt, ...): what is left out is listed, not what is taken.
+_NO_PART = (
+    *(f"*{suffix}" for suffix in PICKLE_SUFFIXES),
+    *("*.safetensors", "*.gguf*", "*.ggml*", "*.h5", "*.msgpack", "*.ot", "*.onnx*", "*.tflite", "*.npy", "*.npz"),
+    *("*.xml", "*.mlmodel", "*.nemo", "*.llamafile", "*.engine", "*.plan", "*.dat", "*.imatrix", "*.index"),
+    *("*.md", "*.rst", "*.pdf", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "*.webp", "*.mp3", "*.mp4", "*.wav"),
+    *(
+        "*.html",
+        "*.css",
+        "*.js",
+        "*.ipynb",
+        "*.sh",
+        "*.so",
+        "*.exe",
+        "*.whl",
+        "*.zip",
+        "*.tar",
+        "*.gz",
+        "*.tgz",
+        "*.7z",
+    ),
+    *("*.csv", "*.tsv", "*.parquet", "*.arrow", "*.log", "*.part", "*.py", "*.pyc", "*.bin.index.json"),
+    *("requirements*.txt", "readme*", "adapter_*", "params.json"),
+)
 _LEGAL = ("LICENSE*", "USE_POLICY*", "NOTICE*", "MODEL_LICENSE*")
+#: A file that was cut in pieces by split or a script, not by llama.cpp's gguf-split.
+_CUT = re.compile(r"(?i).+\.gguf(-split-[a-z]+|\.part-?\w+|\.\d{3}|part\d+of\d+)")
 
 
 class WeightsError(FleetError):
@@ -22,11 +50,26 @@ def _matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
+def _companions(names: Iterable[str], *, code: bool) -> list[str]:
+    """What belongs to a model beside its weights: settings, tokenizer, licence, and its code where that is wanted."""
+    allowed = [name for name in names if not _matching([name.lower()], _NO_PART)]
+    return allowed + ([name for name in names if name.endswith(".py")] if code else [])
+
+
 def _openvino_pairs(names: Iterable[str]) -> list[str]:
     """The .xml files of OpenVINO models and the .bin files of raw tensors that belong to them."""
     known = set(names)
     pairs = [name for name in known if name.endswith(".xml") and f"{name[:-4]}.bin" in known]
     return sorted(pairs + [f"{name[:-4]}.bin" for name in pairs])
+
+
+def _sets(names: Iterable[str]) -> list[list[str]]:
+    """Group files by the model that they hold: all names of a model's parts, whether they are there or not."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        part = part_name(name)
+        groups.setdefault(part.siblings[0] if part else name, part.siblings if part else [name])
+    return list(groups.values())
 
 
 def choose(
@@ -39,56 +82,104 @@ def choose(
 ) -> tuple[str, list[str]]:
     """Return the format and the files to take of the NAMES found in a directory or repository.
 
-    Only files directly in it count. FORMATS are those the engine reads, best first; WANTED_FILES narrows weights down;
-    CODE takes Python files too. Raises WeightsError, naming WHERE.
+    Only files directly in it count. FORMATS are those the engine reads, best first; WANTED_FILES narrows weights down,
+    and any part of a split model stands for all of it; CODE takes Python files too. Raises WeightsError, naming WHERE.
     """
-    top = sorted(name for name in names if "/" not in name)
-    if wanted_files:
-        absent = [name for name in wanted_files if name not in top]
-        if absent:
-            raise WeightsError(f"{where} has no {', '.join(absent)}; it has {', '.join(top) or 'nothing'}")
-    found: dict[str, list[str]] = {
-        "gguf": [name for name in top if name.lower().endswith(".gguf")],
+    top = sorted(name for name in names if "/" not in name and not name.startswith(".") and name.isprintable())
+    absent = [name for name in wanted_files if name not in top]
+    if absent:
+        raise WeightsError(f"{where} has no {', '.join(absent)}; it has {', '.join(top) or 'nothing'}")
+    wanted = {name for files in _sets(wanted_files) for name in files}
+    found = {
+        "gguf": [name for name in top if re.search(r"(?i)\.gguf$", name) and not name.lower().startswith("mmproj")],
         "openvino": _openvino_pairs(top),
-        "safetensors": _safetensors(top),
-    }
-    narrowed = {
-        form: [name for name in files if not wanted_files or name in wanted_files] for form, files in found.items()
+        "safetensors": [name for name in top if name.endswith(".safetensors") and not _is_extra(name)],
     }
     for form in formats:
-        weights = narrowed[form]
+        weights = [name for name in found.get(form, []) if not wanted or name in wanted]
         if not weights:
             continue
-        if form == "gguf" and len(weights) > 1:
-            raise WeightsError(
-                f"{where} has {len(weights)} GGUF files ({', '.join(weights)}): name one with 'file' in model_source"
-            )
+        if form != "openvino":
+            weights = _one_set(form, weights, top, where, narrowed=bool(wanted))
         if form == "safetensors" and "config.json" not in top:
             raise WeightsError(f"{where} has safetensors but no config.json: it is not a complete transformers model")
-        extras = _LEGAL if form == "gguf" else (*_TOKENIZER, *_LEGAL, *(("*.py",) if code else ()))
-        return form, sorted({*weights, *_matching(top, extras)})
+        extras = _matching(top, _LEGAL) if form == "gguf" else _companions(top, code=code)
+        return form, sorted({*weights, *extras})
+    raise WeightsError(_nothing(top, found, formats, where))
+
+
+def _is_extra(name: str) -> bool:
+    """Whether a safetensors file is no model for transformers: a second copy in Mistral's form, or an adapter."""
+    return name.startswith(("consolidated", "adapter_"))
+
+
+def _one_set(form: str, weights: Sequence[str], top: Sequence[str], where: str, *, narrowed: bool) -> list[str]:
+    """The files of the one model among WEIGHTS, every part of it. Raises WeightsError."""
+    sets = _sets(weights)
+    if form == "safetensors" and len(sets) > 1 and not narrowed:
+        sets = _usual_set(sets, top)
+    if len(sets) > 1 and (form == "gguf" or any(len(files) > 1 for files in sets)):
+        shown = ", ".join(files[0] for files in sets)
+        kind = "GGUF files" if form == "gguf" else "safetensors models"
+        raise WeightsError(f"{where} has {len(sets)} {kind} ({shown}): name one with 'file' in model_source")
+    files = [name for group in sets for name in group]
+    missing = [name for name in files if name not in top]
+    if missing:
+        raise WeightsError(lacks(where, missing, f"{len(files)} parts of its weights"))
+    return files
+
+
+def lacks(where: str, missing: Sequence[str], of_what: str) -> str:
+    """Say that files are missing, the first of them by name."""
+    names = f"{', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}"
+    return f"{where} lacks {names} of the {of_what}: copy it again, whole"
+
+
+def _usual_set(sets: list[list[str]], top: Sequence[str]) -> list[list[str]]:
+    """Of several sets of safetensors, the one that transformers opens; all where none has its usual name."""
+    usual = [files for files in sets if files == ["model.safetensors"] or re.match(r"model-\d+-of-", files[0])]
+    # With an index, the shards it names count; without one, the single file does.
+    usual.sort(key=lambda files: (len(files) > 1) != (INDEX in top))
+    return usual[:1] or sets
+
+
+def _nothing(top: Sequence[str], found: Mapping[str, Sequence[str]], formats: Sequence[str], where: str) -> str:
+    """Why there are no weights to take, and what is there instead."""
     others = [form for form, weights in found.items() if weights]
     pickles = [name for name in top if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES]
-    if others:
-        raise WeightsError(f"{where} holds {' and '.join(others)} weights, and the engine reads {' or '.join(formats)}")
-    if pickles:
-        raise WeightsError(
-            f"{where} holds pickle weights only ({', '.join(pickles[:3])}), which can run code when they are opened: "
-            "use safetensors or GGUF"
-        )
-    raise WeightsError(
-        f"{where} holds no weights: {' or '.join(formats)} are needed; it has {', '.join(top[:10]) or 'nothing'}"
+    cut = [name for name in top if _CUT.fullmatch(name)]
+    halves = [name for name in top if name.endswith(".xml") and "model" in name and "openvino" in formats]
+    wanted = " or ".join(formats)
+    table: tuple[tuple[object, str], ...] = (
+        (others, f"holds {' and '.join(others)} weights, and the engine reads {wanted}"),
+        (
+            _matching(top, ("adapter_*",)),
+            "holds an adapter (LoRA), which is no model by itself: merge it into its base model (merge_and_unload in "
+            "peft) and take the result",
+        ),
+        (
+            cut,
+            f"holds a GGUF file that was cut in pieces ({', '.join(cut[:3])}): join them with cat, in order, and take "
+            "the joined file",
+        ),
+        (
+            _matching(top, ("consolidated*",)),
+            "holds weights in Mistral's own form only (consolidated.*): take a repository that has them in the form of "
+            "transformers (model.safetensors)",
+        ),
+        (halves, f"has {', '.join(halves)} without the .bin file beside it: copy the OpenVINO model again, whole"),
+        (
+            pickles,
+            f"holds pickle weights only ({', '.join(pickles[:3])}), which can run code when they are opened: use "
+            "safetensors or GGUF",
+        ),
+        (True, f"holds no weights: {wanted} are needed; it has {', '.join(top[:10]) or 'nothing'}"),
     )
-
-
-def _safetensors(names: Iterable[str]) -> list[str]:
-    """Sharded or single safetensors files; the second copy in some repositories ("consolidated") is left out."""
-    files = [name for name in names if name.endswith(".safetensors")]
-    return [name for name in files if not name.startswith("consolidated")] or files
+    return f"{where} {next(text for holds, text in table if holds)}"
 
 
 def entry_point(form: str, directory: str, files: Mapping[str, object] | Sequence[str]) -> str:
-    """The path that the service opens: the GGUF file itself, or the directory."""
+    """The path that the service opens: the GGUF file itself (the first of its parts), or the directory."""
     if form != "gguf":
         return directory
-    return f"{directory}/{next(name for name in files if name.lower().endswith('.gguf'))}"
+    return f"{directory}/{min(name for name in files if name.lower().endswith('.gguf'))}"

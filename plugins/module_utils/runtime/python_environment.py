@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -111,21 +112,21 @@ class Sources:
     index_url: str = ""
     no_index: bool = False
 
-    def options(self, *, hashed: bool) -> list[str]:
-        """The command line that tells pip so. Plain http will do where every wheel is checked by its hash."""
+    def lines(self, *, hashed: bool) -> list[str]:
+        """Lines of a requirements file that tell pip so: URLs may have passwords, which a command line shows to all.
+
+        Plain http will do where every wheel is checked by its hash.
+        """
         options = ["--no-index"] if self.no_index else []
         if self.index_url and not self.no_index:
-            options += ["--index-url", self.index_url]
-        for link in self.find_links:
-            options += ["--find-links", link]
+            options.append(f"--index-url {shlex.quote(self.index_url)}")
+        options += [f"--find-links {shlex.quote(link)}" for link in self.find_links]
         plain = {
             urlsplit(url).netloc.rpartition("@")[2]
             for url in (self.index_url, *self.find_links)
             if url.startswith("http://")
         }
-        for host in sorted(plain) if hashed else []:
-            options += ["--trusted-host", host]
-        return options
+        return options + [f"--trusted-host {host}" for host in sorted(plain) if hashed]
 
 
 @dataclass(frozen=True)
@@ -280,10 +281,9 @@ def install(wanted: Wanted, place: Path) -> None:
         steps.append(("\n".join(plain), []))
     for text, options in steps:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-            file.write(text + "\n")
+            file.write("\n".join([*wanted.sources.lines(hashed=bool(options)), text, ""]))
             file.flush()
-            places = wanted.sources.options(hashed=bool(options))
-            _pip(place, ["install", "--no-deps", "--only-binary", ":all:", *options, *places, "-r", file.name])
+            _pip(place, ["install", "--no-deps", "--only-binary", ":all:", *options, "-r", file.name])
 
 
 def _pip(place: Path, arguments: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from http.client import HTTPException
 
 from ansible.module_utils.urls import open_url
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import proxy_url
 
 TIMEOUT_SECONDS = 30
 _MAXIMUM_BYTES = 8 * 1024 * 1024
@@ -19,15 +20,19 @@ class DownloadError(FleetError):
 
 
 def use_proxy(proxy: str) -> None:
-    """Send this process's and its children's downloads through a proxy; an empty one leaves the environment alone."""
-    if proxy:
+    """Send this process's and its children's downloads through a proxy; an empty one leaves the environment alone.
+
+    Raises SecretError where it is no proxy's URL: libraries would print parts of it, its password among them.
+    """
+    found = proxy_url(proxy)
+    if found:
         for name in ("http_proxy", "https_proxy"):
-            os.environ[name] = os.environ[name.upper()] = proxy
+            os.environ[name] = os.environ[name.upper()] = found
 
 
 def hide_password(text: str) -> str:
     """Replace the user and password of every URL in a text."""
-    return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
+    return re.sub(r"(?<=://)[^/\s]+@", "***@", text)
 
 
 def read_url(url: str) -> bytes:

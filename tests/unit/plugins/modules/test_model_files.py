@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import Client
+from ansible_collections.xpu.fleet.plugins.module_utils.model.client import Client
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.hub import COMMIT, Hub, serve
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.module_run import run_module
+from ansible_collections.xpu.fleet.tests.unit.plugins.support.weight_files import safetensors
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.wheels import make_wheel
 
 SAFETENSORS = {
-    "model.safetensors": b"weights" * 5000,
+    "model.safetensors": safetensors(35000),
     "config.json": b"{}",
     "tokenizer.json": b'{"a": 1}',
     "pytorch_model.bin": b"pickle",
@@ -83,7 +84,7 @@ def test_an_altered_file_is_fetched_again_and_the_others_are_not(hub: Hub, place
     result = ask(place, **from_hub(hub))
     assert result["changed"] and "tokenizer.json was altered" in result["reason"]
     assert (place / "tokenizer.json").read_bytes() == SAFETENSORS["tokenizer.json"]
-    assert not [path for method, path, _ in hub.requests if method == "GET" and path.endswith("model.safetensors")]
+    assert hub.pulled("model.safetensors") == []
 
 
 def test_a_file_with_another_time_is_read_and_kept(hub: Hub, place: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(hub: Hub, place: Path) 
 
 
 def test_what_an_interrupted_run_left_of_something_else_does_no_harm(hub: Hub, place: Path) -> None:
-    hub.altered["model.safetensors"] = b"other" * 7000
+    hub.altered["model.safetensors"] = bytes(len(SAFETENSORS["model.safetensors"]))
     failed = ask(place, **from_hub(hub))
     assert failed["failed"] and "is not what was pinned: its sha256" in failed["msg"]
     assert not place.exists()

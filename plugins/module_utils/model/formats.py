@@ -1,0 +1,142 @@
+"""What model files say of themselves: names of parts, config.json, the header of safetensors.
+
+Of Python's own library only, for two readers: the roles' preflight on a node without an engine, and the service, in
+whose package this file is a link. Nothing in a model is run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+#: The list of a model's shards.
+INDEX = "model.safetensors.index.json"
+_PART = re.compile(r"(?i)(?P<stem>.+)-(?P<number>\d+)-of-(?P<total>\d+)\.(?P<suffix>gguf|safetensors)")
+_MOST_PARTS = 10_000
+#: Files in which tools write that they quantised the weights beside: AutoGPTQ, AutoAWQ, NVIDIA's ModelOpt.
+_QUANTISED_BY = {"quantize_config.json": "GPTQ", "quant_config.json": "AWQ", "hf_quant_config.json": "ModelOpt"}
+#: Tensors that only quantised layers have.
+_QUANTISED_TENSORS = (".qweight", ".qzeros", ".weight_packed", ".weight_scale_inv", ".quant_map", ".absmax")
+#: Keys under which models say how many tokens they take (llama; chatglm, qwen; gpt2; mpt).
+_LENGTHS = ("max_position_embeddings", "seq_length", "n_positions", "max_seq_len", "max_sequence_length")
+#: Ways to stretch a context that leave max_position_embeddings as it was before, so their factor counts.
+_STRETCHING = ("linear", "dynamic", "yarn", "ntk")
+#: max_position_embeddings of these is what the factor led to already.
+_STRETCHED = ("gemma3",)
+
+
+@dataclass(frozen=True)
+class PartName:
+    """The name of one part of a model that is split into several files."""
+
+    stem: str
+    number: str
+    total: str
+    suffix: str
+
+    @property
+    def siblings(self) -> list[str]:
+        """The names of all parts, in order."""
+        width = len(self.number)
+        return [
+            f"{self.stem}-{number:0{width}}-of-{self.total}.{self.suffix}" for number in range(1, int(self.total) + 1)
+        ]
+
+
+def part_name(name: str) -> Optional[PartName]:
+    """Read the name of a part (model-00001-of-00003.gguf); None for a file that is whole."""
+    match = _PART.fullmatch(name)
+    if not match or not 1 <= int(match["number"]) <= int(match["total"]) <= _MOST_PARTS:
+        return None
+    return PartName(match["stem"], match["number"], match["total"], match["suffix"])
+
+
+def quantised(names: Iterable[str], config: Mapping[str, Any]) -> str:
+    """Return the method that safetensors were quantised with elsewhere, "" where they were not.
+
+    NAMES are the files beside them, CONFIG is config.json.
+    """
+    for part in (config, *(part for part in config.values() if isinstance(part, dict))):
+        settings = part.get("quantization_config") or part.get("compression_config")
+        if isinstance(settings, dict):
+            bits = next(
+                (f"bitsandbytes, {key[8:]}" for key in ("load_in_4bit", "load_in_8bit") if settings.get(key)), ""
+            )
+            method = settings.get("quant_method") or settings.get("quant_algo") or bits
+            return str(method or "by a tool that is not named")
+    known = set(names)
+    return next((tool for name, tool in _QUANTISED_BY.items() if name in known), "")
+
+
+def quantised_tensor(names: Iterable[str]) -> str:
+    """Return the first of the NAMES in safetensors files that only quantised layers have, "" for none."""
+    return next((name for name in names if name.endswith(_QUANTISED_TENSORS)), "")
+
+
+def context_limit(config: Mapping[str, Any]) -> int:
+    """Return the tokens of prompt and answer that config.json allows, 0 where it does not say.
+
+    A model whose rotary embeddings are scaled takes factor times what it was trained for. Some configurations state
+    that length before scaling, some after: original_max_position_embeddings tells them apart where it is given.
+    """
+    text = _text_config(config)
+    length = next((_number(text.get(key)) for key in _LENGTHS if _number(text.get(key)) > 0), 0.0)
+    kind, scaling = rope_scaling(config)
+    stretched = str(text.get("model_type") or "").startswith(_STRETCHED)
+    if not length or kind not in _STRETCHING or stretched:
+        return int(length)
+    trained = _number(scaling.get("original_max_position_embeddings"))
+    trained = trained or _number(text.get("original_max_position_embeddings")) or length
+    return int(max(length, trained * max(1.0, _number(scaling.get("factor")))))
+
+
+def rope_scaling(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return how rotary embeddings are scaled, "" for not at all, and the settings of that.
+
+    transformers 5 calls them rope_parameters, and some models have them for each kind of attention.
+    """
+    text = _text_config(config)
+    scaling = text.get("rope_scaling") or text.get("rope_parameters")
+    if isinstance(scaling, dict) and isinstance(scaling.get("full_attention"), dict):
+        scaling = scaling["full_attention"]
+    if not isinstance(scaling, dict):
+        return "", {}
+    kind = str(scaling.get("rope_type") or scaling.get("type") or "").lower()
+    return "" if kind == "default" else kind, scaling
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of config.json that is about the language model: models that see nest it."""
+    for key in ("text_config", "llm_config", "language_config"):
+        if isinstance(config.get(key), dict):
+            return {**config, **config[key]}
+    return config
+
+
+def _number(value: Any) -> float:
+    try:
+        found = float(value) if not isinstance(value, bool) else 0.0
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return found if 0 < found < 1e12 else 0.0
+
+
+def tensors(path: Path) -> Optional[list[str]]:
+    """Return the names in a safetensors file, None unless the file is exactly as long as its header says."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length: int = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 0 < length < size:
+            return None
+        try:
+            entries = json.loads(file.read(length))
+            ends = {name: int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"}
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+            return None
+    return list(ends) if ends and 8 + length + max(ends.values()) == size else None

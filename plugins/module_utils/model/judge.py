@@ -1,0 +1,118 @@
+"""Whether chosen weights can be served, from what they say of themselves, asked before anything on the node is changed.
+
+Wherever the files are, ``read`` is a function that gives the content of one. The service looks at the same things when
+it starts, with the same functions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.model.formats import (
+    INDEX,
+    context_limit,
+    part_name,
+    quantised,
+    quantised_tensor,
+    rope_scaling,
+    tensors,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, lacks
+
+_SETTINGS = ("config.json", "generation_config.json", INDEX)
+#: What transformers 4.31, which engine bigdl runs on, knows.
+_BIGDL_STRETCHING = ("", "linear", "dynamic")
+
+Read = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Use:
+    """How the weights are to be used: ``engine`` and ``context_length`` (in tokens), empty where that is not known."""
+
+    engine: str = ""
+    context_length: int = 0
+
+
+def judge(names: Sequence[str], form: str, read: Read, *, where: str, use: Use = Use()) -> None:
+    """Raise WeightsError, naming WHERE, unless NAMES, chosen as FORM, are a whole model that can be served so."""
+    if form == "gguf":
+        return
+    config = _object(read("config.json"), f"config.json of {where}") if "config.json" in names else {}
+    if form == "safetensors":
+        _judge_shards(names, read, where)
+        if config.get("bigdl_transformers_low_bit"):
+            raise WeightsError(
+                f"{where} holds weights that BigDL converted already ({config['bigdl_transformers_low_bit']}): name "
+                "those that they were made of, and model_low_bit for the format"
+            )
+        method = quantised(names, config)
+        if method:
+            raise WeightsError(
+                f"{where} holds weights that are quantised already ({method}), which no engine here reads: take the "
+                "model's weights in 16 bits, of which the engine makes its own low-bit format, or a GGUF or OpenVINO "
+                "model"
+            )
+        if not [name for name in names if not _is_settings(name)]:
+            raise WeightsError(
+                f"{where} has no tokenizer (tokenizer.json, tokenizer.model, vocab.json, *.tiktoken, ...): copy it "
+                "from the model's repository"
+            )
+        kind = rope_scaling(config)[0]
+        if use.engine == "bigdl" and kind not in _BIGDL_STRETCHING:
+            raise WeightsError(
+                f"config.json of {where} has rope_scaling of type {kind}, and engine bigdl knows linear "
+                "and dynamic: choose another model, or engine openvino"
+            )
+    limit = context_limit(config)
+    if limit and use.context_length > limit:
+        raise WeightsError(
+            f"model_context_length is {use.context_length}, and config.json of {where} allows {limit} tokens: choose "
+            "no more"
+        )
+
+
+def _is_settings(name: str) -> bool:
+    return name in _SETTINGS or name.endswith((".safetensors", ".py")) or name.upper().startswith(("LICENSE", "NOTICE"))
+
+
+def _object(content: bytes, what: str) -> dict[str, Any]:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise WeightsError(f"{what} is no JSON object: copy it again")
+    return found
+
+
+def _judge_shards(names: Sequence[str], read: Read, where: str) -> None:
+    """Compare the shards with those that the index names."""
+    shards = [name for name in names if name.endswith(".safetensors")]
+    if INDEX not in names:
+        if len(shards) > 1 and any(map(part_name, shards)):
+            raise WeightsError(f"{where} has its weights in {len(shards)} parts and no {INDEX}: copy it again, whole")
+        return
+    mapped = _object(read(INDEX), f"{INDEX} of {where}").get("weight_map")
+    named = sorted({str(name) for name in mapped.values()}) if isinstance(mapped, dict) else []
+    if not named:
+        raise WeightsError(f"{INDEX} of {where} names no weights: copy it again")
+    missing = [name for name in named if name not in shards]
+    if missing:
+        raise WeightsError(lacks(where, missing, f"{len(named)} files of weights that {INDEX} names"))
+
+
+def judge_header(path: Path) -> None:
+    """Raise WeightsError unless a file of safetensors is as long as its header says, and not quantised."""
+    names = tensors(path)
+    if names is None:
+        raise WeightsError(f"{path} is not a whole safetensors file: copy it again")
+    layer = quantised_tensor(names)
+    if layer:
+        raise WeightsError(
+            f"{path} holds weights that are quantised already ({layer}): take the model's weights in 16 bits"
+        )

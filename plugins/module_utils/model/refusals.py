@@ -1,0 +1,85 @@
+"""What a hub's refusals mean, and what to do about them."""
+
+from __future__ import annotations
+
+import re
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+from ansible_collections.xpu.fleet.plugins.module_utils.model.client import Client, said, shown, status
+
+
+def gated_message(endpoint: str, repository: str) -> str:
+    """What to do about a repository that wants a token."""
+    return (
+        f"{repository} is gated: accept its licence at {shown(endpoint.rstrip('/'))}/{repository} and give a "
+        "token that may read it in model_token, or point model_source at weights that you have"
+    )
+
+
+def refusal(client: Client, error: HTTPError, base: str, repository: str, revision: str) -> str:
+    """What the hub's refusal means and what to do: told apart by its status, X-Error-Code and X-Error-Message.
+
+    The hub does not tell strangers that a repository exists: one that is mistyped and one that is private get the same
+    401. Mirrors give no X-Error-Code.
+    """
+    code, words, status_code = str(error.headers.get("X-Error-Code") or ""), said(error), error.code
+    hub, token = shown(base), client.has_token
+    denied = status_code in (401, 403)
+    table = (
+        (code == "GatedRepo" and (status_code == 401 or not token), gated_message(base, repository)),
+        (
+            code == "GatedRepo",
+            f"{repository} is gated, and the account of model_token has not been granted access: accept its licence at "
+            f"{hub}/{repository}, wait for its owners where they decide, and let the token read gated repositories",
+        ),
+        (
+            status_code == 401 and token and bool(re.search("(?i)credential|password|expired|token", words)),
+            f"the model hub {hub} does not accept model_token, which is expired, revoked or mistyped: make a new one, "
+            "or leave model_token empty for a public repository",
+        ),
+        (code == "RevisionNotFound", f"the model hub {hub} has no {repository} at revision {revision}"),
+        (code == "EntryNotFound", f"the model hub {hub} has no such file in {repository}"),
+        (
+            code == "DisabledRepo" or "is disabled" in words,
+            f"the model hub {hub} has disabled {repository}: choose other weights in model_source",
+        ),
+        (
+            code == "RepoNotFound" or (status_code == 401 and not token),
+            f"the model hub {hub} has no {repository} that {'model_token' if token else 'somebody without a token'} "
+            "may read: its name is mistyped, it was removed, or it is private or gated, and model_token has to be of "
+            "an account that may read it",
+        ),
+        (
+            denied,
+            f"the model hub {hub} refuses {repository}: model_token is expired or lacks the right to read it, or the "
+            f"repository is gated and its licence not accepted at {hub}/{repository}, or a proxy or firewall refuses",
+        ),
+        (
+            status_code == 404,
+            f"the model hub {hub} has no {repository}{f' at revision {revision}' if revision else ''}",
+        ),
+        (status_code == 407, "the proxy wants a user and a password: set them in xpu_proxy"),
+        (
+            True,
+            f"the model hub {hub} cannot serve {repository} now: try again later, or set model_hub_endpoint to a "
+            "mirror",
+        ),
+    )
+    meaning = next(text for holds, text in table if holds)
+    return f"{meaning} (the hub answered {' '.join(filter(None, (str(status_code), str(error.reason))))}" + (
+        f": {words})" if words else ")"
+    )
+
+
+def file_refusal(client: Client, error: HTTPError, url: str, endpoint: str, repository: str) -> str:
+    """The refusal of a file: the hub's own, or that of a host it leads to, which knows nothing of tokens."""
+    first, refusing = (urlsplit(str(place)).netloc.rpartition("@")[2] for place in (url, error.url or url))
+    if refusing != first:
+        return (
+            f"{refusing}, to which {shown(url)} leads, refuses it with HTTP {status(error)}: let that host through "
+            "the firewall or proxy too, or set model_hub_endpoint to a mirror"
+        )
+    if repository:
+        return refusal(client, error, endpoint.rstrip("/"), repository, "")
+    return f"{shown(url)} cannot be downloaded: HTTP {status(error)}"
