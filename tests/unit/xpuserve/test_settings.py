@@ -111,7 +111,7 @@ BAD = {
     "remote code without a revision": ("model.trust_remote_code", True, "pin it with revision"),
     "files of another format": ("model.format", "low_bit", "holds a safetensors model"),
     "missing model": ("model.path", "/nowhere", "/nowhere: no such model"),
-    "longer context than trained": ("model.context_length", 8192, "was trained for 4096"),
+    "longer context than trained": ("model.context_length", 8192, "the model takes 4096"),
 }
 
 

@@ -146,7 +146,7 @@ def check_model(settings: Settings) -> weights.Weights:
         raise SettingsError(f"{model.path} was converted to {found.low_bit}, but model.low_bit says {model.low_bit}")
     if found.context_length and model.context_length > found.context_length:
         raise SettingsError(
-            f"model.context_length is {model.context_length}, but the model was trained for {found.context_length}"
+            f"model.context_length is {model.context_length}, but the model takes {found.context_length}"
         )
     if found.format == "gguf" and found.tokenizer != OPENVINO_GGUF_TOKENIZER:
         raise SettingsError(

@@ -9,8 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from xpuserve import formats
+
 # Pickle: loading one of these runs whatever code its author put in.
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Tokenizers of large vocabularies have 30 MB; beyond are weights in some form.
+_LARGEST_COMPANION = 128 * 1024 * 1024
 _NOT_WEIGHTS = {"training_args.bin", "openvino_tokenizer.bin", "openvino_detokenizer.bin"}
 
 
@@ -63,6 +67,17 @@ def publish(partial: Path, output: Path) -> None:
     _sync(output.parent)
 
 
+def companions(path: Path) -> list[Path]:
+    """What belongs to the weights in a directory: tokenizer, whatever its files are called, settings and code."""
+    weights = (*PICKLE_SUFFIXES, ".safetensors", ".gguf")
+    return [
+        file
+        for file in sorted(path.iterdir())
+        if file.is_file() and file.suffix not in weights and file.stat().st_size <= _LARGEST_COMPANION
+        if not file.name.startswith((".", "adapter_")) and file.name != formats.INDEX
+    ]
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -84,25 +99,40 @@ def _directory(path: Path) -> Weights:
                 "loaded; only safetensors and GGUF are accepted"
             )
         raise WeightsError(f"{path}: no weights here; wanted *.safetensors, a GGUF file or an OpenVINO model")
-    for shard in shards:
-        _check_safetensors(shard)
+    names = [name for shard in shards for name in _tensors(shard)]
     found = _with_config(Weights(str(path), "safetensors", _size(shards), pickle=pickle), path)
     if not found.architecture:
         raise WeightsError(f"{path}: config.json is missing or names no architecture")
+    method = formats.quantised([file.name for file in path.iterdir()], _config(path)) or formats.quantised_tensor(names)
+    if method and not found.low_bit:
+        raise WeightsError(f"{path}: the weights are quantised already ({method}); wanted are those in 16 bits")
     return found
 
 
 def _shards(path: Path) -> list[Path]:
-    index = path / "model.safetensors.index.json"
+    """The files that transformers opens: one, or those that the index names; no adapter and no second copy."""
+    single, index = path / "model.safetensors", path / formats.INDEX
     if index.is_file():
-        return [path / name for name in sorted(set(_read_json(index).get("weight_map", {}).values()))]
-    return sorted(path.glob("*.safetensors"))
+        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        missing = [name for name in names if not (path / name).is_file()]
+        if missing:
+            raise WeightsError(
+                f"{path}: of the files of weights that its index names, {', '.join(missing)} is not there"
+            )
+        return [path / name for name in names]
+    if single.is_file():
+        return [single]
+    return sorted(file for file in path.glob("*.safetensors") if not file.name.startswith(("adapter_", "consolidated")))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    return _read_json(path / "config.json") if (path / "config.json").is_file() else {}
 
 
 def _with_config(weights: Weights, path: Path) -> Weights:
-    config = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    config = _config(path)
     weights.architecture = next(iter(config.get("architectures") or []), "")
-    weights.context_length = config.get("max_position_embeddings") or config.get("seq_length") or 0
+    weights.context_length = formats.context_limit(config)
     weights.widths = {config[key] for key in ("hidden_size", "intermediate_size", "ffn_hidden_size") if key in config}
     if low_bit := config.get("bigdl_transformers_low_bit"):
         weights.format, weights.low_bit = "low_bit", low_bit
@@ -123,23 +153,15 @@ def _size(files: list[Path]) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _check_safetensors(path: Path) -> None:
-    """Raise WeightsError unless the file is as long as its header says."""
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        size = path.stat().st_size
-        try:
-            header = json.loads(file.read(length)) if 0 < length < size else {}
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        except (ValueError, TypeError, KeyError):
-            ends = []
-    if not ends or 8 + length + max(ends) != size:
+def _tensors(path: Path) -> list[str]:
+    names = formats.tensors(path)
+    if names is None:
         raise WeightsError(f"{path}: not a whole safetensors file")
+    return names
 
 
 def _gguf(path: Path) -> Weights:
-    size = path.stat().st_size
+    size = _size(_gguf_parts(path))
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             if path.suffix in PICKLE_SUFFIXES:
@@ -153,6 +175,18 @@ def _gguf(path: Path) -> Weights:
     context_length = int(keys.get(f"{architecture}.context_length", 0))
     tokenizer = str(keys.get("tokenizer.ggml.model", ""))
     return Weights(str(path), "gguf", size, architecture, context_length, tokenizer=tokenizer)
+
+
+def _gguf_parts(path: Path) -> list[Path]:
+    """The files of a GGUF model; engines find the others by the name of the first."""
+    part = formats.part_name(path.name)
+    if part is None:
+        return [path]
+    parts = [path.with_name(name) for name in part.siblings]
+    missing = [file.name for file in parts if not file.is_file()]
+    if missing or path != parts[0]:
+        raise WeightsError(f"{path}: {', '.join(missing)} is not there" if missing else f"{path}: name {parts[0].name}")
+    return parts
 
 
 # GGUF value types by number (the format's specification, version 3).

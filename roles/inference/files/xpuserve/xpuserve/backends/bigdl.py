@@ -14,8 +14,6 @@ from xpuserve.backends.huggingface import HFBackend, LlamaModel
 from xpuserve.engine.backend import Model
 
 WEIGHTS_FILE = "model.safetensors"
-# What a converted model takes over from its source as it is: the tokenizer, and a model's own code.
-_KEPT_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "chat_template.jinja", "*.py")
 
 
 class BigDLBackend(HFBackend):
@@ -39,9 +37,8 @@ class BigDLBackend(HFBackend):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         self._quantise().save_low_bit(str(partial), safe_serialization=True, max_shard_size="10000GB")
-        source = Path(self._settings.model.path)
-        for pattern in _KEPT_FILES:
-            for file in source.glob(pattern):
+        for file in weights.companions(Path(self._settings.model.path)):
+            if not (partial / file.name).exists():
                 shutil.copyfile(file, partial / file.name)
         for file in partial.iterdir():
             file.chmod(0o644)
