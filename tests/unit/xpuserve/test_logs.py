@@ -12,7 +12,7 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, wait_
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.process import serving
 from fastapi.testclient import TestClient
 from xpuserve.engine.loop import Engine
-from xpuserve.logs import JSONFormatter
+from xpuserve.logs import JSONFormatter, Repeated
 
 CHAT = "/v1/chat/completions"
 SECRET = "my diary"
@@ -99,3 +99,19 @@ def test_every_line_of_the_process_is_json(capfd: pytest.CaptureFixture[str]) ->
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert {"request over", "answered"} <= {line["message"] for line in lines}
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
+
+
+def test_a_warning_that_is_repeated_is_not_written_each_time() -> None:
+    """As of a server without free file descriptors."""
+    repeated = Repeated(most=3, seconds=60)
+
+    def passes(message: str, at: float, level: int = logging.ERROR) -> dict[str, Any] | bool:
+        record = logging.LogRecord("asyncio", level, "", 0, message, (), None)
+        record.created = at
+        return repeated.filter(record) and getattr(record, "fields", {})
+
+    assert [passes("no file", at) for at in range(5)] == [{}, {}, {}, False, False]
+    assert passes("another", 5) == {}
+    assert [passes("a request", 5, logging.INFO) for _ in range(9)] == [{}] * 9
+    assert passes("no file", 60) == {"left_out": 2}
+    assert passes("no file", 61) == {}

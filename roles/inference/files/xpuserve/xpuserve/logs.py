@@ -7,6 +7,9 @@ import logging
 from datetime import datetime, timezone
 from typing import Any
 
+# That are looked for among the repeated.
+MESSAGES = 1000
+
 
 class JSONFormatter(logging.Formatter):
     """Writes a record, with what `fields` gave it."""
@@ -21,6 +24,33 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class Repeated(logging.Filter):
+    """Lets of each warning or error only so many through in a while, and says in the next how many there were.
+
+    A server without free file descriptors would write thousands a second.
+    """
+
+    def __init__(self, most: int = 20, seconds: float = 60) -> None:
+        super().__init__()
+        self._most = most
+        self._seconds = seconds
+        self._seen: dict[tuple[str, str], list[float]] = {}  # since when, and how many
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See logging.Filter."""
+        if record.levelno < logging.WARNING:
+            return True
+        since, count = self._seen.get((record.name, str(record.msg)), (record.created, 0))
+        if record.created - since >= self._seconds:
+            if count > self._most:
+                record.fields = {**getattr(record, "fields", {}), "left_out": int(count - self._most)}
+            since, count = record.created, 0
+        if len(self._seen) > MESSAGES:  # some are made of what happened, and each is another
+            self._seen.clear()
+        self._seen[record.name, str(record.msg)] = [since, count + 1]
+        return count < self._most
+
+
 def fields(**values: Any) -> dict[str, Any]:
     """What goes into a line as fields of its own: `log.info("...", extra=fields(request_id=...))`."""
     return {"fields": {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}}
@@ -30,4 +60,5 @@ def use_json() -> None:
     """Write everything that is logged to standard error, as JSON."""
     handler = logging.StreamHandler()
     handler.setFormatter(JSONFormatter())
+    handler.addFilter(Repeated())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

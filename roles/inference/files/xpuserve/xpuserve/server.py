@@ -15,7 +15,9 @@ from typing import Optional
 import uvicorn
 
 from xpuserve import backends, systemd
+from xpuserve.api import origin
 from xpuserve.api.app import Limits, create_app
+from xpuserve.door import Door, most_connections, protocol
 from xpuserve.engine.loop import Engine
 from xpuserve.engine.request import Failed
 from xpuserve.keys import Keys, KeysError
@@ -103,9 +105,13 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
         on_failed=on_failed,
     )
     limits = Limits(settings.model.context_length, settings.max_tokens_default, settings.request_timeout)
-    app = create_app(engine, settings.model.name, limits, keys, stall_timeout=settings.stall_timeout)
+    hosts = origin.hosts(listener.getsockname()[0], settings.hosts)
+    app = create_app(engine, settings.model.name, limits, keys, stall_timeout=settings.stall_timeout, hosts=hosts)
+    door = Door(most_connections(settings.connections), settings.client_connections)
     close = settings.stop_timeout + CLOSE_SECONDS
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=close)
+    config = uvicorn.Config(
+        app, http=protocol(door), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=close
+    )
     server = Server(config, engine, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself the signal again when it has stopped; this handler then lets us go on.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from xpuserve.api.answer import Answer
 from xpuserve.api.auth import RequireKey
 from xpuserve.api.errors import SERVER_ERROR, APIError
 from xpuserve.api.observe import CLIENT_LEFT, Observe
+from xpuserve.api.origin import KnownHost, OnlyJSON
 from xpuserve.api.schema import ChatReply, ChatRequest, CompletionBase, CompletionRequest, Reply
 from xpuserve.engine.loop import Engine, QueueFullError
 from xpuserve.engine.prompts import PromptError
@@ -52,11 +53,12 @@ def create_app(
     keys: Optional[Keys] = None,
     *,
     stall_timeout: float = STALL_SECONDS,
+    hosts: Optional[Collection[str]] = None,
 ) -> FastAPI:
     """The web application in front of `engine`.
 
-    Without `keys`, everyone who reaches it is served. An engine that ends no step for `stall_timeout` though it has
-    work is not healthy.
+    Without `keys`, everyone who reaches it is served. `hosts` are the names that it may be asked under; None
+    for any. An engine that ends no step for `stall_timeout` though it has work is not healthy.
     """
     handlers: dict[Any, Any] = {
         StarletteHTTPException: errors.on_http_error,
@@ -64,7 +66,9 @@ def create_app(
     }
     layers = [
         Middleware(Observe, metrics=engine.metrics),
+        *([Middleware(KnownHost, known=hosts)] if hosts is not None else []),
         *([Middleware(RequireKey, keys=keys)] if keys else []),
+        Middleware(OnlyJSON),
         Middleware(BodyLimit, limit=BODY_BYTES + BODY_BYTES_PER_TOKEN * limits.context_length),
     ]
     app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers, middleware=layers)

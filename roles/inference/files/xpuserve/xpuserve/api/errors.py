@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from xpuserve.engine.request import Failed
 
 RETRY_SECONDS = "5"  # for a service that starts
+NO_JSON_OBJECT = "the body must be a JSON object, of type application/json"
 CLIENT_ERROR, SERVER_ERROR = "invalid_request_error", "server_error"
 
 
@@ -72,7 +73,7 @@ async def on_invalid(http: Request, error: Exception) -> Response:
         return JSONResponse(error_body("the body is not JSON", CLIENT_ERROR, code="invalid_json"), 400)
     param = _param(problem["loc"][1:], error.body)
     text = problem["msg"].replace("Value error, ", "")
-    message = f"{param}: {text}" if param else "the body must be a JSON object, of type application/json"
+    message = f"{param}: {text}" if param else NO_JSON_OBJECT
     return JSONResponse(error_body(message, CLIENT_ERROR, param=param), 400)
 
 
