@@ -50,8 +50,9 @@ class Node:
 
     def exists(self, absolute: str, follow: bool = True) -> bool:
         """Tell whether a file is there. Raises PermissionError: Path.exists of 3.14 calls what is hidden absent."""
+        path = self.path(absolute)
         try:
-            self.path(absolute).stat(follow_symlinks=follow)
+            (path.stat if follow else path.lstat)()
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
