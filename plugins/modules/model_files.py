@@ -156,6 +156,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (  # 
 from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Sources  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import use_proxy  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.place import NotOwnError  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import (  # noqa: E402
     SecretError,
     hide_secrets,
@@ -244,7 +245,7 @@ def main() -> None:
     )
     try:
         result = _run(request, check_mode=module.check_mode, staged=options["staged"])
-    except (StoreError, FetchError, WeightsError) as error:
+    except (StoreError, FetchError, WeightsError, NotOwnError) as error:
         module.fail_json(msg=f"Model {options['name']}: {error}.")
     except OSError as error:
         module.fail_json(msg=f"Model {options['name']}: the weights cannot be stored ({error}).")

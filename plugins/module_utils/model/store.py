@@ -32,6 +32,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.refusals import ga
 from ansible_collections.xpu.fleet.plugins.module_utils.model.request import Request, StoreError
 from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import PICKLE_SUFFIXES, choose, entry_point
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably
+from ansible_collections.xpu.fleet.plugins.module_utils.system.place import NotOwnError
 
 MANIFEST = ".xpu-manifest.json"
 _SOURCE_NOTE = ".source.json"
@@ -65,17 +66,22 @@ def closed_to_others(directory: Path, names: Iterable[str], top: Path) -> list[P
 def read_stored(request: Request) -> Stored:
     """Compare the directory with its manifest; files are read only where size or time differ from what was verified."""
     try:
-        manifest = json.loads((request.directory / MANIFEST).read_text(encoding="utf-8"))
+        directory = request.place.stored
+        if directory is None:
+            return Stored("it does not exist")
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"]
         if manifest["identity"] != request.identity:
             return Stored("the weights there came from another source")
+    except NotOwnError as error:
+        return Stored(str(error))
     except FileNotFoundError:
-        return Stored("there are no verified weights" if request.directory.exists() else "it does not exist")
+        return Stored("there are no verified weights")
     except (OSError, ValueError, KeyError, TypeError) as error:
         return Stored(f"its manifest cannot be read ({error})")
     good, touched, bad = [], [], []
     for name, wanted in files.items():
-        path = request.directory / name
+        path = directory / name
         try:
             found = path.stat()
         except OSError:
@@ -89,8 +95,9 @@ def read_stored(request: Request) -> Stored:
             touched.append(name)
         else:
             bad.append(f"{name} was altered")
-    sound, top = [*good, *touched], request.directory
-    return Stored("; ".join(bad), manifest, touched, sound, closed_to_others(top, [*sound, MANIFEST], top))
+    sound = [*good, *touched]
+    closed = closed_to_others(directory, [*sound, MANIFEST], directory)
+    return Stored("; ".join(bad), manifest, touched, sound, closed)
 
 
 def describe(request: Request, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +206,7 @@ def plan(request: Request, stored: Stored) -> list[RemoteFile]:
             wanted_files=request.wanted_files, code=request.code,
         )  # fmt: skip
         size = sum(int(request.listing[name][0]) for name in chosen)
-    reused = sum(request.directory.joinpath(name).stat().st_size for name in stored.good)
+    reused = sum(path.stat().st_size for path in _reusable(request, stored))
     if request.incoming.is_dir():
         reused += sum(path.stat().st_size for path in request.incoming.rglob("*") if path.is_file())
     needed = int(max(size - reused, 0) * _SPARE) + request.extra_bytes
@@ -253,7 +260,7 @@ def fetch(request: Request, stored: Stored) -> dict[str, Any]:
     if request.kind == "huggingface":
         revision, files = _hub_choice(request, client)
         for file in files:
-            download(client, file, request.incoming / file.name)
+            download(client, file, request.place.incoming / file.name)
     elif request.kind == "url":
         fetch_url(request, client)
     elif request.kind == "wheel":
@@ -263,21 +270,24 @@ def fetch(request: Request, stored: Stored) -> dict[str, Any]:
 
 def prepare_incoming(request: Request, stored: Stored) -> None:
     """Make the gathering directory; what an earlier run of the same source left in it stays, for going on with."""
-    note = request.incoming / _SOURCE_NOTE
+    note = request.place.incoming / _SOURCE_NOTE
     text = json.dumps(request.identity, sort_keys=True)
     if not note.is_file() or note.read_text(encoding="utf-8") != text:
-        if request.incoming.exists():
-            shutil.rmtree(request.incoming)
-        request.incoming.mkdir(parents=True)
-        note.write_text(text, encoding="utf-8")
-    for name in stored.good:
-        if not (request.incoming / name).exists():
-            os.link(request.directory / name, request.incoming / name)
+        (request.place.begin_anew() / _SOURCE_NOTE).write_text(text, encoding="utf-8")
+    for path in _reusable(request, stored):
+        if not (request.place.incoming / path.name).exists():
+            os.link(path, request.place.incoming / path.name)
+
+
+def _reusable(request: Request, stored: Stored) -> list[Path]:
+    """Return the files that are as they were verified."""
+    directory = request.place.stored if stored.good else None
+    return [] if directory is None else [directory / name for name in stored.good]
 
 
 def commit_incoming(request: Request, revision: str) -> dict[str, Any]:
     """Write the manifest of what was gathered and put it in place of what was there. Returns the manifest."""
-    incoming = request.incoming
+    incoming = request.place.incoming
     names = [path.name for path in incoming.iterdir() if path.is_file() and not path.name.startswith(".")]
     form, chosen = choose(
         [name for name in names if not name.endswith(".part")], request.formats, where=request.location,
@@ -296,7 +306,7 @@ def commit_incoming(request: Request, revision: str) -> dict[str, Any]:
         files[name] = {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": sha256_file(path)}
     manifest = make_manifest(request.identity, form, revision, files)
     write_manifest(incoming, manifest)
-    swap_in(incoming, request.directory)
+    request.place.swap_in(incoming, request.place.gathering)
     return manifest
 
 
@@ -316,27 +326,15 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
     write_durably(directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
 
 
-def swap_in(incoming: Path, directory: Path) -> None:
-    """Put INCOMING in the place of DIRECTORY, whose old content goes only afterwards."""
-    incoming.chmod(0o755)
-    replaced = directory.with_name(f".{directory.name}.replaced")
-    if replaced.exists():
-        shutil.rmtree(replaced)
-    if directory.exists():
-        directory.rename(replaced)
-    incoming.rename(directory)
-    if replaced.exists():
-        shutil.rmtree(replaced)
-
-
 def refresh(request: Request, stored: Stored) -> dict[str, Any]:
     """Open what is closed to the service, and record the new times of files as verified. Returns the manifest."""
     for path in stored.closed:
         path.chmod(stat.S_IMODE(path.stat().st_mode) | (0o055 if path.is_dir() else 0o044))
     manifest = json.loads(json.dumps(stored.manifest))
+    directory = request.place.stored or request.directory  # it is there: it was read
     for name in stored.touched:
-        manifest["files"][name]["mtime_ns"] = (request.directory / name).stat().st_mtime_ns
+        manifest["files"][name]["mtime_ns"] = (directory / name).stat().st_mtime_ns
     # A manifest that is written anew is one more reason for the service to start again.
     if stored.touched:
-        write_manifest(request.directory, manifest)
+        write_manifest(directory, manifest)
     return dict(manifest)

@@ -19,6 +19,9 @@ _TAG_SECRET_KEY = 5
 _TAG_PUBLIC_KEY = 6
 _TAG_SECRET_SUBKEY = 7
 
+#: What the two bytes of a length can say that a version 4 fingerprint is computed with (RFC 9580, 5.5.4.2).
+_LARGEST_KEY = 0xFFFF
+
 _ARMOR = re.compile(
     rb"-----BEGIN PGP (?P<kind>[A-Z ]+)-----[ \t]*\r?\n(?P<body>.*?)-----END PGP (?P=kind)-----", re.DOTALL
 )
@@ -59,19 +62,23 @@ def public_keys(data: bytes) -> list[PublicKey]:
 
     Raises KeyFileError where the file is something else, is cut short, or holds a secret key.
     """
-    keys: list[PublicKey] = []
-    for packet in _packets(_dearmor(data)):
+    return _keys(_dearmor(data))
+
+
+def _keys(data: bytes) -> list[PublicKey]:
+    keys: list[tuple[str, list[bytes]]] = []
+    for packet in _packets(data):
         if packet.tag in (_TAG_SECRET_KEY, _TAG_SECRET_SUBKEY):
             raise KeyFileError("the file holds a secret key; a repository's key file holds public keys only")
         if packet.tag == _TAG_PUBLIC_KEY:
-            keys.append(PublicKey(_fingerprint(packet.body), packet.data))
+            keys.append((_fingerprint(packet.body), [packet.data]))
         elif keys:
-            keys[-1] = keys[-1]._replace(data=keys[-1].data + packet.data)
+            keys[-1][1].append(packet.data)
         else:
             raise KeyFileError(f"the file does not start with a public key (OpenPGP packet type {packet.tag})")
     if not keys:
         raise KeyFileError("the file is empty")
-    return keys
+    return [PublicKey(fingerprint, b"".join(packets)) for fingerprint, packets in keys]
 
 
 def select_keys(data: bytes, fingerprints: list[str]) -> bytes:
@@ -160,6 +167,10 @@ def _number(data: bytes, position: int, size: int) -> int:
 def _fingerprint(body: bytes) -> str:
     version = body[0] if body else 0
     if version == 4:
+        if len(body) > _LARGEST_KEY:
+            raise KeyFileError(
+                f"a public key of {len(body)} bytes, where {_LARGEST_KEY} are the most: a damaged key file"
+            )
         # SHA-1 is how a version 4 fingerprint is defined; it is not used as a signature here.
         return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False).hexdigest().upper()
     if version in (5, 6):

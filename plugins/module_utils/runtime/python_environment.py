@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.command import Result, result_of
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+from ansible_collections.xpu.fleet.plugins.module_utils.system.place import is_own
 
 # What an environment has before anything is installed; never counted as superfluous.
 BASE_DISTRIBUTIONS = frozenset({"pip", "setuptools", "wheel"})
@@ -34,6 +35,7 @@ import base64, csv, hashlib, json, re, sys
 from email import message_from_string
 from importlib import metadata
 from pathlib import Path
+
 try:
     from pip._vendor.packaging.requirements import Requirement
 except ImportError:
@@ -238,12 +240,17 @@ def create(wanted: Wanted) -> None:
             f"{wanted.interpreter} cannot make a virtual environment (it needs to run, with the modules venv, "
             "ensurepip and ssl): install it, or choose another python_runtime_provider"
         )
+    wanted.path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_own(wanted.path.parent.stat()):
+        raise RuntimeSetupError(
+            f"{wanted.path.parent} can be written to by another user, who could change what root installs there: "
+            f"chown root:root and chmod go-w it, or set python_runtime_directory to another place"
+        )
     building = wanted.path.with_name(wanted.path.name + ".building")
     replaced = wanted.path.with_name(wanted.path.name + ".replaced")
     for leftover in (building, replaced):
         if leftover.is_dir():
             shutil.rmtree(leftover)
-    wanted.path.parent.mkdir(parents=True, exist_ok=True)
     status, output, errors = run([str(wanted.interpreter), "-I", "-m", "venv", str(building)], seconds=_PROBE_SECONDS)
     if status != 0:
         raise RuntimeSetupError(f"{wanted.interpreter} -m venv failed: {last_line(errors) or last_line(output)}")

@@ -80,3 +80,27 @@ def test_a_fingerprint_may_be_written_in_groups_but_not_be_a_short_key_id() -> N
     assert normalize_fingerprint("0x" + "ab12 " * 10) == "AB12" * 10
     with pytest.raises(KeyFileError, match="'BAC6F0C353D04109' is not a key fingerprint"):
         normalize_fingerprint("BAC6F0C353D04109")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\x9a" + (70_000).to_bytes(4, "big"),
+        b"\xc6\xff" + (70_000).to_bytes(4, "big"),
+        b"\x9b",
+        b"\x98\x06\x04\x00\x00\x00\x00\x01\x9a" + (70_000).to_bytes(4, "big"),
+    ],
+)
+def test_a_key_that_is_too_large_to_be_one_is_refused(header: bytes) -> None:
+    data = header + b"\x04" * 70_000
+    with pytest.raises(KeyFileError, match="a public key of 70000 bytes, where 65535 are the most: a damaged key file"):
+        public_keys(data)
+    with pytest.raises(KeyFileError, match="damaged key file"):
+        select_keys(data, ["0" * 40])
+    assert keyring_fingerprints(data) == []
+
+
+def test_a_key_of_very_many_packets_is_read_in_one_go() -> None:
+    key = b"\x98\x06\x04\x00\x00\x00\x00\x01"
+    (found,) = public_keys(key + b"\xcd\x00" * 1_000_000)
+    assert len(found.data) == 8 + 2_000_000
