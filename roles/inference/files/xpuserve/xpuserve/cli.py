@@ -285,11 +285,10 @@ def _engine(arguments: argparse.Namespace) -> int:
 
 
 def _myself() -> list[str]:
-    """How this program was started, to start it again."""
-    module = getattr(sys.modules["__main__"], "__spec__", None)
-    if module and module.name.startswith("xpuserve."):
-        return [sys.executable, "-m", "xpuserve"]
-    return [sys.executable, *(["-I"] if sys.flags.isolated else []), sys.argv[0]]
+    """How this program is started once more: from the archive that it is in on a node, else as a module."""
+    archive = getattr(sys.modules[__name__].__loader__, "archive", "")
+    isolated = ["-I"] if sys.flags.isolated else []
+    return [sys.executable, *isolated, *([archive] if archive else ["-m", "xpuserve"])]
 
 
 def _settings(arguments: argparse.Namespace) -> Settings | None:
