@@ -46,7 +46,7 @@ class Simulation:
     removed: tuple[str, ...] = ()
     installed: tuple[str, ...] = ()
     #: The versions of those that it installs.
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def simulate(arguments: Iterable[str], environment: Optional[Mapping[str, str]] = None) -> Simulation:
