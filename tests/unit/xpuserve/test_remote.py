@@ -23,7 +23,7 @@ MESSAGES = [
     Add(7, [1, 2, 3], PARAMS),
     Drop(7),
     Status("loading the model"),
-    Ready("on", ["logprobs"]),
+    Ready("on", 32, ["logprobs"]),
     Step(),
     Step((Result(7, (Token(5),)), Result(8, (Token(6, -1.5, ((6, -1.5), (9, -2.0))),), cached=16)), (7, 8), 0.25),
     Step((Result(9, ended=True),)),

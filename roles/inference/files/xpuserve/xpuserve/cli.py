@@ -172,7 +172,7 @@ def _key(arguments: argparse.Namespace) -> str | None:
     from xpuserve import keys  # noqa: PLC0415
 
     try:
-        key = keys.read(arguments.api_key_file)[0] if arguments.api_key_file else os.environ.get(_KEY_VARIABLE, "")
+        key = keys.read(arguments.api_key_file)[0].key if arguments.api_key_file else os.environ.get(_KEY_VARIABLE, "")
     except keys.KeysError as error:
         _error(str(error), 2)
         return None

@@ -115,6 +115,8 @@ class Metrics:
         )
         self._wanted = Histogram("vllm:request_params_max_tokens", "Tokens that an answer may have.", tokens)
         self._http = Counter("http_requests_total", "HTTP requests that were answered.")
+        self._key_requests = Counter("xpuserve_key_requests_total", "HTTP requests of an API key, refused ones too.")
+        self._key_tokens = Counter("xpuserve_key_tokens_total", "Tokens of an API key's requests that are over.")
         self._memory = Gauge("process_resident_memory_bytes", "Memory that the process has.")
         self._all: tuple[Counter | Histogram, ...] = (
             *(self._running, self._waiting, self._cache, self._looked_up, self._found),
@@ -130,6 +132,8 @@ class Metrics:
                 self._longest,
                 self._wanted,
                 self._http,
+                self._key_requests,
+                self._key_tokens,
                 self._memory,
             ),
         )
@@ -161,6 +165,9 @@ class Metrics:
         times, now = request.times, time.monotonic()
         with self._lock:
             self._success.add(finished_reason=reason)
+            if request.key:
+                self._key_tokens.add(len(request.prompt), key=request.key, kind="prompt")
+                self._key_tokens.add(times.tokens, key=request.key, kind="generation")
             if reason not in ("stop", "length"):
                 return  # how long it took says nothing of the service
             self._whole.see(now - times.submitted)
@@ -179,9 +186,11 @@ class Metrics:
             if times.tokens > 1:
                 self._per_token.see((times.last - times.first) / (times.tokens - 1))
 
-    def http(self, handler: str, method: str, status: int) -> None:
-        """An HTTP request was answered; `handler` is its route, not what the client wrote."""
+    def http(self, handler: str, method: str, status: int, key: str = "") -> None:
+        """An HTTP request was answered; `handler` is its route, not what the client wrote, and `key` its key's name."""
         with self._lock:
+            if key:
+                self._key_requests.add(key=key, status=str(status))
             self._http.add(handler=handler, method=method, status=str(status))
 
     def text(self, running: int, waiting: int, cache_usage: float = 0.0) -> str:

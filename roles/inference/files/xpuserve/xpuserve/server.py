@@ -99,12 +99,15 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
         warm_up=settings.warm_up,
         queue_requests=settings.queue_requests,
         queue_tokens=settings.queue_tokens,
+        client_batch_requests=settings.client_batch_requests,
+        several_clients=keys is not None and len(keys.names) > 1,
         metrics=metrics,
         on_status=lambda status: systemd.notify(f"STATUS={status}"),
         on_ready=on_ready,
         on_failed=on_failed,
     )
-    limits = Limits(settings.model.context_length, settings.max_tokens_default, settings.request_timeout)
+    model = settings.model
+    limits = Limits(model.context_length, settings.max_tokens_default, settings.priorities, settings.request_timeout)
     hosts = origin.hosts(listener.getsockname()[0], settings.hosts)
     app = create_app(engine, settings.model.name, limits, keys, stall_timeout=settings.stall_timeout, hosts=hosts)
     door = Door(most_connections(settings.connections), settings.client_connections)

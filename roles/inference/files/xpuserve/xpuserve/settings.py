@@ -91,6 +91,10 @@ class Settings(BaseModel):
     warm_up: bool = True
     request_timeout: int = Field(default=600, ge=0)  # seconds for a whole answer, waiting included; 0 is no limit
     queue_requests: int = Field(default=QUEUE_REQUESTS, ge=1)  # that may wait; more are refused
+    client_batch_requests: int = Field(
+        default=0, ge=0
+    )  # of one client on the device; 0: 3 in 4 with several keys, or all
+    priorities: bool = False  # whether clients may say that a request waits until no other does
     stall_timeout: int = Field(
         default=STALL_SECONDS, ge=1
     )  # seconds without a step that ended, after which the engine hangs

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Optional, TypeVar
+from typing import Any, Optional, TypeVar
 
 from fastapi import Request as HTTPRequest
 
@@ -17,6 +17,14 @@ from xpuserve.engine.loop import Engine, QueueFullError
 from xpuserve.engine.request import Event, Failed, Piece, Request, SamplingParams
 
 T = TypeVar("T")
+
+
+def client_of(http: HTTPRequest) -> dict[str, Any]:
+    """Whose a request is, as the engine's Request has it: of a key's name, or else of an address."""
+    key = getattr(http.state, "key", None)
+    if key:
+        return {"client": key.name, "weight": float(key.weight), "key": key.name}
+    return {"client": http.client.host if http.client else ""}
 
 
 class Answer:
@@ -29,6 +37,7 @@ class Answer:
         """From now on the client is watched, and everything is to be over within `timeout` seconds; 0 is no limit."""
         self._engine = engine
         self._http = http
+        self.client: str = client_of(http)["client"]
         self._began = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Optional[tuple[int, Event]]] = asyncio.Queue()
@@ -53,13 +62,23 @@ class Answer:
             end.cancel()
             work.cancel()
 
-    def submit(self, choices: Sequence[tuple[list[int], SamplingParams]], *, continues: bool) -> None:
+    def submit(
+        self, choices: Sequence[tuple[list[int], SamplingParams]], *, continues: bool, low_priority: bool = False
+    ) -> None:
         """Queue one request for each choice; `continues` says that their texts go on where those of their prompts end.
 
         Raises APIError (429) when too much waits.
         """
         requests = [
-            Request(f"{self._http.state.request_id}-{n}", prompt, sampling, partial(self._deliver, n), continues)
+            Request(
+                f"{self._http.state.request_id}-{n}",
+                prompt,
+                sampling,
+                partial(self._deliver, n),
+                continues,
+                low_priority=low_priority,
+                **client_of(self._http),
+            )
             for n, (prompt, sampling) in enumerate(choices)
         ]
         for request in requests:

@@ -43,6 +43,7 @@ class Limits:
 
     context_length: int
     max_tokens_default: int
+    priorities: bool = False  # whether a client may say that a request waits until no other does (X-Priority: batch)
     request_timeout: float = 0  # seconds for a whole answer, waiting included; 0 is no limit
 
 
@@ -167,7 +168,8 @@ class Completer:
             for prompt in prompts:
                 limit = self._max_tokens(len(prompt), body.max_completion_tokens or body.max_tokens, field)
                 choices += [(prompt, body.sampling(limit, n)) for n in range(body.answers)]
-            answer.submit(choices, continues=reply_type is not ChatReply)
+            low = self._limits.priorities and http.headers.get("x-priority", "").lower() == "batch"
+            answer.submit(choices, continues=reply_type is not ChatReply, low_priority=low)
             # Nothing is sent before the engine has begun: until then an error can still be an HTTP status.
             first = await answer.first()
             if isinstance(first, Failed):
@@ -193,7 +195,7 @@ class Completer:
     ) -> list[list[int]]:
         loop = asyncio.get_running_loop()
         try:
-            with self._engine.places(len(encode) * answers):  # before the tokenizer has work with it
+            with self._engine.places(len(encode) * answers, answer.client):  # before the tokenizer has work with it
                 return await answer.result(loop.run_in_executor(self._encoder, lambda: [each() for each in encode]))
         except QueueFullError:
             raise errors.busy(self._engine.retry_after) from None

@@ -25,7 +25,10 @@ class RequireKey:
         """Serve one request."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             scheme, _between, key = Headers(scope=scope).get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not self._keys.accept(key.strip()):
+            whose = self._keys.accept(key.strip()) if scheme.lower() == "bearer" else None
+            if whose:
+                scope.setdefault("state", {})["key"] = whose
+            else:
                 message = "this API key is not known" if key else "an API key is needed: Authorization: Bearer KEY"
                 body = error_body(message, CLIENT_ERROR, code="invalid_api_key")
                 await JSONResponse(body, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)

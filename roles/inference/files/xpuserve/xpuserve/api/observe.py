@@ -54,7 +54,12 @@ class Observe:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"
-            self._metrics.http(route, method, status or CLIENT_LEFT)
+            key = scope["state"].get("key")
+            self._metrics.http(route, method, status or CLIENT_LEFT, key.name if key else "")
             if route not in OPEN_PATHS:
                 line = {"request_id": request_id, "method": method, "route": route, "status": status or CLIENT_LEFT}
+                line |= {
+                    "client": scope["client"][0] if scope.get("client") else None,
+                    "key": key.name if key else None,
+                }
                 log.info("answered", extra=fields(**line, seconds=time.monotonic() - started))

@@ -196,7 +196,7 @@ class PipelineRunner(Runner):
         0 is no limit.
         """
         self._pipeline = pipeline
-        self._batch_requests = batch_requests
+        self._batch_requests = self.rows = batch_requests
         self._block = block
         self.batch_tokens = -(-batch_tokens // block) * block  # as the library has it
         self._ids = itertools.count()
@@ -205,7 +205,8 @@ class PipelineRunner(Runner):
 
     def serve_alone(self) -> None:
         """From now on, take one request at a time: the truth test failed."""
-        self._batch_requests, self.batching = 1, "degraded"
+        self._batch_requests = self.rows = 1
+        self.batching = "degraded"
 
     @property
     def cache_usage(self) -> float:

@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Optional
@@ -15,6 +15,7 @@ from xpuserve.engine import prompts
 from xpuserve.engine.backend import Backend, EngineError, EngineLostError
 from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.generation import Generation
+from xpuserve.engine.queue import FairQueue
 from xpuserve.engine.request import Failed, Message, Request, SamplingParams
 from xpuserve.engine.runner import OneAtATime, Runner, TooLargeError, run_single
 from xpuserve.logs import fields
@@ -22,6 +23,8 @@ from xpuserve.metrics import Metrics
 from xpuserve.settings import QUEUE_REQUESTS, QUEUE_TOKENS
 
 MAX_RETRY_SECONDS = 60
+# Of the queue, what each client has for itself, whoever fills it.
+OWN_SHARE = 1 / 8
 # Between two starts of an engine that ends; after so many in a row, nobody is let wait for the next.
 MAX_RESTART_SECONDS, HOPEFUL_RESTARTS = 60, 3
 WARM_UP_TOKENS = 8
@@ -46,12 +49,16 @@ class Engine:
         warm_up: bool = True,
         queue_requests: int = QUEUE_REQUESTS,
         queue_tokens: int = QUEUE_TOKENS,
+        client_batch_requests: int = 0,
+        several_clients: bool = False,
         metrics: Optional[Metrics] = None,
         on_status: Callable[[str], None] = lambda status: None,
         on_ready: Callable[[], None] = lambda: None,
         on_failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_status`, `on_ready` and `on_failed` are called on the engine's thread."""
+        """A client may have `client_batch_requests` on the device; 0 is all, or three in four with `several_clients`.
+
+        `on_status`, `on_ready` and `on_failed` are called on the engine's thread."""
         self._backend = backend
         self._prompt_format = prompt_format
         self._warm_up = warm_up
@@ -60,12 +67,14 @@ class Engine:
         self._on_failed = on_failed
         self._queue_requests = queue_requests
         self._queue_tokens = queue_tokens
+        self._client_batch_requests = client_batch_requests
+        self._several_clients = several_clients
         self.metrics = metrics or Metrics()
         self._mean_seconds = 0.0  # that a request takes
         # What follows changes under this lock only, and its waiter is this thread.
         self._changed = threading.Condition()
-        self._waiting: deque[Request] = deque()
-        self._promised = 0  # places in the queue, to requests whose prompts are encoded
+        self._waiting = FairQueue()
+        self._promised_to: Counter[str] = Counter()  # places in the queue, to requests whose prompts are encoded
         self._answers: dict[Request, Generation] = {}  # to the requests on the device
         self._progress = 0.0  # when work began or a step ended last
         self._closed: Optional[Failed] = None  # what those are told who come now
@@ -104,7 +113,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """How many requests wait, for the device or to be encoded."""
-        return len(self._waiting) + self._promised
+        return len(self._waiting) + sum(self._promised_to.values())
 
     @property
     def running(self) -> int:
@@ -146,7 +155,7 @@ class Engine:
         with self._changed:
             self._closed = event
             running, waiting = list(self._answers), list(self._waiting)
-            self._waiting.clear()
+            self._waiting = FairQueue()
         for request in (*running, *waiting):
             request.cancelled.set()
             request.deliver(event)
@@ -154,24 +163,27 @@ class Engine:
             self.metrics.over(request, "abort")
 
     @contextmanager
-    def places(self, requests: int) -> Iterator[None]:
-        """Let so many requests wait while their prompts are encoded, or raise QueueFullError."""
+    def places(self, requests: int, client: str = "") -> Iterator[None]:
+        """Let so many requests of a client wait while their prompts are encoded, or raise QueueFullError."""
         with self._changed:
-            if not self._room_for(requests, 0):
+            if not self._room_for(client, requests, 0):
                 raise QueueFullError
-            self._promised += requests
+            self._promised_to[client] += requests
         try:
             yield
         finally:
             with self._changed:
-                self._promised -= requests
+                self._promised_to[client] -= requests
+                self._promised_to += Counter()  # those that have none are forgotten
 
     def submit(self, *requests: Request) -> None:
         """Queue all of these requests, or raise QueueFullError and queue none."""
         with self._changed:
             closed = self._closed
             if not closed:
-                if not self._room_for(len(requests), sum(len(request.prompt) for request in requests)):
+                if not self._room_for(
+                    requests[0].client, len(requests), sum(len(request.prompt) for request in requests)
+                ):
                     raise QueueFullError
                 if not self._answers and not self._waiting:
                     self._progress = time.monotonic()
@@ -185,7 +197,7 @@ class Engine:
         """Nobody wants this request's answer: it leaves the queue now, or the device after its next step."""
         request.cancelled.set()
         with self._changed:
-            waits = request in self._waiting
+            waits = request in self._waiting.of(request.client)
             if waits:
                 self._waiting.remove(request)
         if waits:
@@ -242,7 +254,7 @@ class Engine:
             for request in again:
                 del self._answers[request]
                 request.times.started = 0.0
-            self._waiting.extendleft(reversed(again))
+            self._waiting.put_back(again)
         for each in begun:
             each.request.deliver(told)
             self._over(each, "error")
@@ -257,7 +269,8 @@ class Engine:
         """End those that wait, and of which this is so, with `event`."""
         with self._changed:
             refused = [request for request in self._waiting if which(request)]
-            self._waiting = deque(request for request in self._waiting if request not in refused)
+            for request in refused:
+                self._waiting.remove(request)
         for request in refused:
             request.deliver(event)
             self.metrics.over(request, "abort")
@@ -268,11 +281,24 @@ class Engine:
             self._changed.notify()
             self._runner.wake()
 
-    def _room_for(self, requests: int, tokens: int) -> bool:
+    def _room_for(self, client: str, requests: int, tokens: int) -> bool:
         # What is larger than the whole queue is let in when nothing waits, or it would never be served.
         waiting = sum(len(request.prompt) for request in self._waiting)
-        fits = self.waiting + requests <= self._queue_requests and waiting + tokens <= self._queue_tokens
-        return fits or not self.waiting
+        if not self.waiting:
+            return True
+        if self.waiting + requests <= self._queue_requests and waiting + tokens <= self._queue_tokens:
+            return True
+        # A full queue keeps nobody out who has little in it; only very many of those do.
+        own = list(self._waiting.of(client))
+        few = len(own) + self._promised_to[client] + requests <= self._queue_requests * OWN_SHARE
+        short = sum(len(request.prompt) for request in own) + tokens <= self._queue_tokens * OWN_SHARE
+        return few and short and self.waiting + requests <= 2 * self._queue_requests
+
+    def _may_run(self, client: str) -> bool:
+        """Whether a client may have one more request on the device."""
+        rows = self._runner.rows
+        most = self._client_batch_requests or (rows - rows // 4 if self._several_clients else rows)
+        return sum(request.client == client for request in self._answers) < max(1, most)
 
     def _wait(self) -> bool:
         """Wait for work; False when the engine is to stop and none is left."""
@@ -348,9 +374,10 @@ class Engine:
     def _admit(self) -> None:
         while True:
             with self._changed:
-                if not self._waiting or not self._runner.fits(self._waiting[0]):
+                request = self._waiting.head(self._may_run)
+                if request is None or not self._runner.fits(request):
                     return
-                request = self._waiting.popleft()
+                self._waiting.take(request)
                 before = request.prompt if request.continues else ()
                 text = Detokenizer(self._backend.tokenizer.decode, request.sampling.stop, before)
                 each = Generation(request, text, self.metrics)
@@ -372,6 +399,7 @@ class Engine:
         self._mean_seconds += (now - times.started - self._mean_seconds) / 8
         line = fields(
             request_id=request.id,
+            key=request.key or None,
             outcome=outcome,
             prompt_tokens=len(request.prompt),
             cached_tokens=times.cached,

@@ -59,9 +59,10 @@ class Status:
 
 @dataclass(frozen=True)
 class Ready:
-    """The model is loaded; `batching` is as a Runner says it, and `offers` as a Backend does."""
+    """The model is loaded; `batching` and `rows` are as a Runner says it, and `offers` as a Backend does."""
 
     batching: str
+    rows: int
     offers: Sequence[str]
 
 

@@ -79,9 +79,9 @@ class RemoteBackend(Backend):
             self.tokenizer = self._load_tokenizer()
             self._second = self._load_second() if self._load_second else self.tokenizer
             self._loaded = True
-        self._batching = self._until_ready()
+        self._ready = self._until_ready()
 
-    def _until_ready(self) -> str:
+    def _until_ready(self) -> Ready:
         deadline = time.monotonic() + self._settings.start_timeout
         while True:
             messages = self._receive(max(0, deadline - time.monotonic()))
@@ -92,7 +92,7 @@ class RemoteBackend(Backend):
                     self.on_status(message.text)
                 elif isinstance(message, Ready):
                     self.offers = frozenset(message.offers)
-                    return message.batching
+                    return message
 
     def second_tokenizer(self) -> Tokenizer:
         """See Backend."""
@@ -101,7 +101,7 @@ class RemoteBackend(Backend):
 
     def runner(self) -> Runner:
         """See Backend."""
-        return RemoteRunner(self, self._batching)
+        return RemoteRunner(self, self._ready)
 
     def when_lost(self, call: Callable[[], None]) -> None:
         """Call this, in a thread of its own, when the process that runs now ends."""
@@ -195,10 +195,10 @@ def _call_at_end(process: subprocess.Popen[bytes], call: Callable[[], None]) -> 
 class RemoteRunner(Runner):
     """The requests over there. A step waits for what comes of theirs."""
 
-    def __init__(self, backend: RemoteBackend, batching: str) -> None:
+    def __init__(self, backend: RemoteBackend, ready: Ready) -> None:
         self._backend = backend
         self._stall_timeout = backend._settings.stall_timeout
-        self.batching = batching
+        self.batching, self.rows = ready.batching, ready.rows
         self._numbers = itertools.count()
         self._ids: dict[Request, int] = {}
         self._requests: dict[int, Request] = {}

@@ -112,6 +112,10 @@ class Request:
     continues: bool = False  # the answer's text goes on where the prompt's ends
     cancelled: threading.Event = field(default_factory=threading.Event)
     times: Times = field(default_factory=Times)
+    client: str = ""  # whose it is: the name of a key, or else an address
+    weight: float = 1.0  # of that client, among others that wait
+    key: str = ""  # the name of the key, if there are keys
+    low_priority: bool = False  # it waits until no other does
     together: Sequence[Request] = field(default=(), repr=False)  # the requests that make one reply with it
 
     @property

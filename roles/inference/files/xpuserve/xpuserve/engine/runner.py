@@ -35,6 +35,8 @@ class Runner(ABC):
 
     # on: requests share the steps; off: one at a time; degraded: one at a time because the truth test failed.
     batching = "on"
+    # Requests that may be on the device together.
+    rows = 1
 
     @property
     def cache_usage(self) -> float:

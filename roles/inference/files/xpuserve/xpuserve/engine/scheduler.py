@@ -42,7 +42,7 @@ class Scheduler(Runner):
         the caches of the last conversations, count. `prefill_tokens` of prompts are read in one step.
         """
         self._model = model
-        self._batch_requests = batch_requests
+        self._batch_requests = self.rows = batch_requests
         self._batch_tokens = batch_tokens
         self._prefill_tokens = prefill_tokens
         self._kept = PrefixCache(int(batch_tokens * KEPT_SHARE))

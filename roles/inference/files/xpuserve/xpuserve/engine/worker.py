@@ -71,7 +71,7 @@ def _loaded(channel: Channel, backend: Backend) -> Runner:
     log.info("model loaded in %.1f s", time.monotonic() - started)
     say(Status("testing the model"))
     runner = backend.runner()
-    say(Ready(runner.batching, sorted(backend.offers)))
+    say(Ready(runner.batching, runner.rows, sorted(backend.offers)))
     return runner
 
 

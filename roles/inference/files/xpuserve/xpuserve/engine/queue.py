@@ -1,0 +1,76 @@
+"""The requests that wait, served in turn over clients, however many each of them has."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Optional
+
+from xpuserve.engine.request import Request
+
+
+class FairQueue:
+    """Of the clients that wait, the one that was given least comes next (start-time fair queueing).
+
+    What a request is given are the tokens of its prompt and of its longest answer, over the weight of its client. A
+    client that comes, or comes back, begins where those are that wait: it cannot save up. Its own requests go in the
+    order in which they came. Requests of low priority wait until no other is there.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[bool, str], deque[Request]] = {}  # by priority and client
+        self._given: dict[str, float] = {}
+        self._now = 0.0  # what the client had been given whose turn was last
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Request]:
+        return (request for waiting in self._waiting.values() for request in waiting)
+
+    def of(self, client: str) -> Iterator[Request]:
+        """Those of one client."""
+        return (request for low in (False, True) for request in self._waiting.get((low, client), ()))
+
+    def extend(self, requests: Iterable[Request]) -> None:
+        """Put requests behind those of the same client."""
+        for request in requests:
+            self._of(request).append(request)
+
+    def put_back(self, requests: Iterable[Request]) -> None:
+        """Put requests, which were taken in this order, before those of the same client."""
+        for request in reversed(list(requests)):
+            self._of(request).appendleft(request)
+
+    def head(self, may: Callable[[str], bool] = lambda client: True) -> Optional[Request]:
+        """The request whose turn it is, among the clients of which `may` is so."""
+        turns = [(low, self._given[client], n) for n, (low, client) in enumerate(self._waiting) if may(client)]
+        return list(self._waiting.values())[min(turns)[2]][0] if turns else None
+
+    def take(self, request: Request) -> None:
+        """Take a request whose turn it is."""
+        client = request.client
+        self._now = max(self._now, self._given[client])
+        self._given[client] += (len(request.prompt) + request.sampling.max_tokens) / request.weight
+        self.remove(request)
+
+    def remove(self, request: Request) -> None:
+        """Take a request out, whatever its turn; raises ValueError where it does not wait."""
+        key = request.low_priority, request.client
+        waiting = self._waiting.get(key, deque())
+        waiting.remove(request)
+        self._count -= 1
+        if not waiting:
+            del self._waiting[key]
+        # A client that has nothing here and was given no more than others begins anew.
+        self._given = {
+            client: given
+            for client, given in self._given.items()
+            if given > self._now or any(self._waiting.get((low, client)) for low in (False, True))
+        }
+
+    def _of(self, request: Request) -> deque[Request]:
+        self._count += 1
+        self._given[request.client] = max(self._now, self._given.get(request.client, 0.0))
+        return self._waiting.setdefault((request.low_priority, request.client), deque())
