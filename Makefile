@@ -21,7 +21,7 @@ marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: 
 .DEFAULT_GOAL := help
 .PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine
 .PHONY: test-load bench-inference bench-llama-cpp bench-fleet build page docs lock clean tools machine-tools
-.PHONY: venv-dev venv-demo venv-page venv-load
+.PHONY: haproxy venv-dev venv-demo venv-page venv-load
 
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -66,8 +66,8 @@ containers: unit
 	@$(MAKE) --no-print-directory molecule
 	@$(MAKE) --no-print-directory build
 
-unit: tools ## Run the unit tests
-	python3 -m pytest tests/unit $(marked)
+unit: tools haproxy ## Run the unit tests, and those of the gateway
+	python3 -m pytest tests/unit tests/gateway $(marked)
 
 molecule: tools ## Build test hosts, provision them twice, ask their services
 	molecule test --scenario-name default $(marked)
@@ -124,6 +124,10 @@ lock: ## Lock the versions of the tools anew (needs uv)
 clean: venv-dev ## Remove test hosts and what tests left in the checkout
 	@for fleet in default demo dev kernel faults bench; do $(rig) down --fleet $$fleet; done
 	@rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache xpu-fleet-*.tar.gz
+
+haproxy:
+	@PATH="$$PATH:/usr/sbin"; command -v haproxy >/dev/null || { echo "To be installed: the Debian package haproxy" && apt-get update -q \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends haproxy; }
 
 # Debian packages of this machine, named before they are installed.
 tools: venv-dev

@@ -16,7 +16,7 @@ from rig.wheels import stack_data
 COMMON = [
     "acl", "curl", "gawk", "dkms", "gcc", "make", "libc6-dev", "hwinfo", "clinfo", "ocl-icd-libopencl1",
     "va-driver-all", "vainfo", "python3-venv", "python3-pip", "python3-debian", "unattended-upgrades", "udev",
-    "pciutils", "libgomp1", "libnuma1", "xz-utils", "bzip2", "unzip", "lsb-release",
+    "haproxy", "pciutils", "libgomp1", "libnuma1", "xz-utils", "bzip2", "unzip", "lsb-release",
 ]  # fmt: skip
 PER_SUITE = {
     "bookworm": ["libtcmalloc-minimal4", "linux-headers-amd64"],

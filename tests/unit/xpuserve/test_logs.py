@@ -65,6 +65,16 @@ def test_a_request_is_two_lines_with_one_id(client: TestClient, log: Lines) -> N
     assert len(log.of("answered")) == 1  # probes are not worth a line
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"), [("0333b635-1c96-4a1b-a6b4-ee84dd3c3bbe", True), ("short", False), (f"{SECRET} {SECRET}", False)]
+)
+def test_a_request_keeps_the_id_that_a_gateway_gave_it(client: TestClient, log: Lines, given: str, kept: bool) -> None:
+    request_id = client.post(CHAT, json=chat(), headers={"X-Request-Id": given}).headers["x-request-id"]
+    assert (request_id == given) is kept
+    wait_for(lambda: bool(log.of("answered")))
+    assert log.of("answered")[0]["request_id"] == request_id
+
+
 @pytest.mark.parametrize("prompt", [SECRET, f"{SECRET} CRASH", f"{SECRET} EARLY", SECRET * 100])
 def test_no_text_of_anyone_is_logged(client: TestClient, log: Lines, prompt: str) -> None:
     status = client.post(CHAT, json=chat(prompt, user=SECRET, metadata={SECRET: SECRET}, stop=SECRET)).status_code

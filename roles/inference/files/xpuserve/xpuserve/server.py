@@ -15,6 +15,7 @@ from typing import Optional
 import uvicorn
 
 from xpuserve import backends, systemd
+from xpuserve.agent import Agent
 from xpuserve.api import origin
 from xpuserve.api.app import Limits, create_app
 from xpuserve.door import Door, most_connections, protocol
@@ -29,6 +30,9 @@ from xpuserve.settings import Settings
 CLOSE_SECONDS = 2  # for an error to reach the clients of those that took longer
 STOP_SECONDS = 3  # for the engine to leave its library
 
+# Where a rolling change says that an instance is to get no more requests of a gateway; it outlives the process.
+DRAIN_FILE = "/var/lib/xpuserve/drain-{}"
+
 log = logging.getLogger(__name__)
 
 
@@ -39,15 +43,24 @@ class Server(uvicorn.Server):
     the two hangs, systemd ends the process and starts it anew.
     """
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, settings: Settings, instance: int) -> None:
         super().__init__(config)
         self._engine = engine
+        self._agent = Agent(engine, Path(DRAIN_FILE.format(instance)), lambda: not self.should_exit)
+        self._agent_address = (settings.host, settings.agent_port + instance) if settings.agent_port else None
         self._stall_timeout = settings.stall_timeout
         self._stop_timeout = settings.stop_timeout
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server."""
         await super().startup(sockets)
+        if self._agent_address:
+            try:
+                self._agent_server = await self._agent.start(*self._agent_address)
+            except OSError as error:
+                log.error(
+                    "cannot tell gateways on port %d how busy this is: %s", self._agent_address[1], error.strerror
+                )
         interval = systemd.watchdog_seconds() / 2
         if interval:
             self._watch = asyncio.create_task(self._keep_watch(interval))
@@ -115,7 +128,7 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
     config = uvicorn.Config(
         app, http=protocol(door), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=close
     )
-    server = Server(config, engine, settings)
+    server = Server(config, engine, settings, instance)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself the signal again when it has stopped; this handler then lets us go on.
         signal.signal(number, server.handle_exit)

@@ -83,6 +83,7 @@ class Settings(BaseModel):
     hosts: list[str] = []  # more names that a Host header may have, where the service listens on a loopback address
     connections: int = Field(default=4096, ge=1)  # at a time; those that are idle longest make room for others
     client_connections: int = Field(default=0, ge=0)  # the same of one address; 0 is no limit of its own
+    agent_port: int = Field(default=0, ge=0, le=65535)  # where gateways learn how busy an instance is; 0 is nowhere
     api_keys_file: str = ""  # keys that clients need, one a line; without a file, everyone is served
     model: ModelSettings
     cache_dir: str = Field(min_length=1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import uuid
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,12 +17,14 @@ from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
 
 CLIENT_LEFT = 499
+# What a gateway calls a request is what the service's log calls it; whatever else clients write there is not kept.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 
 log = logging.getLogger(__name__)
 
 
 class Observe:
-    """Gives every request an id, counts it, and writes a line of the log about it.
+    """Gives every request an id where it has none, counts it, and writes a line of the log about it.
 
     Routes are named and not paths, and methods only if they are common: clients may send any, and each would be kept.
     """
@@ -32,7 +35,8 @@ class Observe:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        request_id = uuid.uuid4().hex
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         started, status = time.monotonic(), 0
 

@@ -1,0 +1,35 @@
+"""What role gateway works out of its variables on the controller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.xpu.fleet.plugins.module_utils import gateway
+
+
+def gateway_instances(
+    nodes: Sequence[str], variables: Mapping[str, Mapping[str, Any]], earlier: Mapping[str, Any], requests: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the instances of each node."""
+    try:
+        return gateway.known_instances(nodes, variables, earlier, requests)
+    except gateway.GatewayError as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
+def gateway_keys(given: Sequence[Any]) -> list[dict[str, str]]:
+    """Return name and digest of each key."""
+    try:
+        return gateway.keys(given)
+    except gateway.GatewayError as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
+class FilterModule:
+    """For Ansible."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {"gateway_instances": gateway_instances, "gateway_pools": gateway.pools, "gateway_keys": gateway_keys}

@@ -1,0 +1,100 @@
+"""What a gateway serves: every instance of every node, in a pool for each model, and who may ask."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+
+#: Requests at a time of an instance whose node leaves that to its engine.
+REQUESTS = 16
+#: Addresses that stand for all of a node's.
+_ANY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+_KEY = re.compile(r"[!\"$-~][!-~]{15,}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class GatewayError(FleetError):
+    """Something that a gateway cannot serve; the message has every problem that was found."""
+
+
+def known_instances(
+    nodes: Sequence[str], variables: Mapping[str, Mapping[str, Any]], earlier: Mapping[str, Any], requests: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the instances of each node, by the node's name.
+
+    A node that this run does not know keeps what ``earlier`` has of it. ``requests`` is what each instance gets at a
+    time, 0 for what its node says. Raises GatewayError.
+    """
+    found, problems = {}, []
+    for node in nodes:
+        said = variables.get(node, {})
+        endpoints = said.get("inference_endpoints")
+        if endpoints:
+            host = str(endpoints["host"])
+            if host == "::1" or host.startswith("127."):
+                problems.append(f"{node} listens on {host} alone: set its inference_host to an address of its own.")
+            address = str(said.get("ansible_host") or node) if host in _ANY else host
+            found[node] = _instances(node, address, endpoints, requests)
+        elif earlier.get(node):
+            found[node] = earlier[node]
+        else:
+            problems.append(
+                f"{node} has no instance that is known: run the playbook for it too, or take it out of gateway_nodes."
+            )
+    if not found and not problems:
+        problems.append("gateway_nodes is empty: a gateway serves at least one node.")
+    if problems:
+        raise GatewayError(" ".join(problems))
+    return found
+
+
+def _instances(node: str, address: str, endpoints: Mapping[str, Any], requests: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": f"{re.sub('[^A-Za-z0-9_.-]', '_', node)}-{index}",
+            "address": f"[{address}]" if ":" in address else address,
+            "port": int(endpoints["port"]) + index,
+            "agent_port": int(endpoints["agent_port"]) + index if endpoints.get("agent_port") else 0,
+            "model": str(endpoints["model"]),
+            "requests": requests or int(endpoints.get("requests") or REQUESTS),
+        }
+        for index in range(int(endpoints["instances"]))
+    ]
+
+
+def pools(instances: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return a pool for each model: its name among HAProxy's, the model's, and its instances."""
+    by_model: dict[str, list[Mapping[str, Any]]] = {}
+    for node in sorted(instances):
+        for instance in instances[node]:
+            by_model.setdefault(instance["model"], []).append(instance)
+    return [
+        {"name": f"model-{hashlib.sha256(model.encode()).hexdigest()[:12]}", "model": model, "instances": served}
+        for model, served in sorted(by_model.items())
+    ]
+
+
+def keys(given: Sequence[Any]) -> list[dict[str, str]]:
+    """Return name and digest of each key, written as inference_api_keys has them: KEY, NAME KEY or NAME:WEIGHT KEY.
+
+    A key without a name is called by its place. Raises GatewayError, with no key in it.
+    """
+    result: list[dict[str, str]] = []
+    for number, entry in enumerate(given):
+        place, words = f"gateway_api_keys[{number}]", str(entry).split(" ")
+        name, key = words[0].partition(":")[0] if len(words) > 1 else f"key-{number + 1}", words[-1]
+        if len(words) > 2 or not _KEY.fullmatch(key):
+            raise GatewayError(
+                f"{place} is malformed: a key is 16 or more visible ASCII characters without spaces, the first no '#', "
+                "and may have a name and a space before it."
+            )
+        if not _NAME.fullmatch(name):
+            raise GatewayError(f"{place} has a malformed name: letters, digits, '.', '_' and '-', 64 at most.")
+        if name in (known["name"] for known in result):
+            raise GatewayError(f"{place} has the name of another key: {name}.")
+        result.append({"name": name, "digest": hashlib.sha256(key.encode()).hexdigest().upper()})
+    return result

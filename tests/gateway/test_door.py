@@ -1,0 +1,266 @@
+"""What people complain about gateways, tried on HAProxy with the role's own settings."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.door import KEY, MODEL, OTHER_KEY, ROOT, Door, gateway
+from tests.gateway.engines import Engine
+
+QUESTION = "a question that nobody else may read"
+
+
+def two() -> list[Engine]:
+    """Two instances."""
+    return [Engine("a"), Engine("b")]
+
+
+def total(engines: list[Engine]) -> int:
+    """How often they were asked together."""
+    return sum(len(engine.asked) for engine in engines)
+
+
+def conversation(number: int, **more: object) -> dict[str, object]:
+    """The body of a request of that conversation."""
+    return {"messages": [{"role": "user", "content": f"{QUESTION} {number}"}], **more}
+
+
+def reload(door: Door) -> None:
+    """Do what the unit's ExecReload does."""
+    keep = ROOT / "roles/gateway/files/keep_state.py"
+    subprocess.run([sys.executable, "-I", keep, f"{door.place}/admin.sock", f"{door.place}/servers"], check=True)
+    door.process.send_signal(signal.SIGUSR2)
+
+
+def test_the_requests_of_a_conversation_go_to_one_instance_and_conversations_to_all(tmp_path: Path) -> None:
+    engines = two()
+    with gateway(tmp_path, engines) as door:
+        for number in range(20):
+            by = {door.ask(conversation(number)).json()["by"] for _ in range(3)}
+            assert len(by) == 1
+    assert all(len(engine.asked) >= 9 for engine in engines) and total(engines) == 60
+
+
+@pytest.mark.parametrize("field", ["prompt_cache_key", "user"])
+def test_a_client_can_name_its_conversation(tmp_path: Path, field: str) -> None:
+    engines = two()
+    with gateway(tmp_path, engines) as door:
+        for _ in range(2):
+            for number in range(6):
+                door.ask(conversation(number, **{field: "mine"})).rest()
+    assert sorted(len(engine.asked) for engine in engines) == [0, 12]
+
+
+def test_a_conversation_that_is_asked_a_lot_does_not_stay_at_a_busy_instance(tmp_path: Path) -> None:
+    engines = two()
+    with gateway(tmp_path, engines) as door, ThreadPoolExecutor(8) as pool:
+        for engine in engines:
+            engine.may_go_on.clear()
+        answers = [pool.submit(lambda: door.ask(conversation(1)).json()) for _ in range(8)]
+        for engine in engines:
+            engine.wait_for(3)
+            engine.may_go_on.set()
+        assert {answer.result()["by"] for answer in answers} == {"a", "b"}
+
+
+@pytest.mark.parametrize("act", ["close", "refuse"])
+def test_an_instance_that_fails_before_its_answer_begins_costs_no_client_anything(tmp_path: Path, act: str) -> None:
+    engines = two()
+    with gateway(tmp_path, engines) as door:
+        engines[0].act = act
+        for number in range(12):
+            answer = door.ask(conversation(number))
+            assert (answer.status, answer.json()) == (200, {"by": "b"})
+    assert engines[0].asked
+
+
+def test_an_instance_that_fails_in_an_answer_is_not_asked_for_it_again(tmp_path: Path) -> None:
+    engines = two()
+    for engine in engines:
+        engine.act = "break"
+    with gateway(tmp_path, engines) as door:
+        answer = door.ask(conversation(1, stream=True))
+        assert answer.line() in ("data: a", "data: b")
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            answer.rest()
+        line = json.loads(door.says(lambda line: '"method":"POST"' in line))
+    assert total(engines) == 1 and line["end"] == "SD"
+
+
+def test_what_is_not_ready_is_not_asked_and_comes_back(tmp_path: Path) -> None:
+    engines = two()
+    with gateway(tmp_path, engines) as door:
+        engines[0].ready = False
+        door.until(lambda states: states["node-0"][0].startswith("DOWN"))
+        assert {door.ask(conversation(number)).json()["by"] for number in range(12)} == {"b"}
+        assert door.ask(path="/ready").status == 200
+        engines[1].ready = False
+        door.until(lambda states: states["node-1"][0].startswith("DOWN"))
+        answer = door.ask(conversation(1))
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+        assert answer.json()["error"]["code"] == "not_ready"
+        assert (door.ask(path="/ready").status, door.ask(path="/health").status) == (503, 200)
+        for engine in engines:
+            engine.ready = True
+        door.until(lambda states: all(status == "UP" for status, _ in states.values()))
+        assert {door.ask(conversation(number)).json()["by"] for number in range(12)} == {"a", "b"}
+
+
+def test_an_instance_that_hangs_does_not_hang_the_door(tmp_path: Path) -> None:
+    engines = two()
+    with gateway(tmp_path, engines) as door:
+        engines[0].act = "hang"
+        engines[0].may_go_on.clear()
+        door.until(lambda states: states["node-0"][0].startswith("DOWN"))
+        assert {door.ask(conversation(number)).json()["by"] for number in range(12)} == {"b"}
+
+
+def test_an_instance_that_drains_ends_its_answers_and_gets_no_more(tmp_path: Path) -> None:
+    engines = two()
+    with gateway(tmp_path, engines) as door:
+        engines[0].may_go_on.clear()
+        answers = [door.ask(conversation(number, stream=True)) for number in range(12)]
+        engines[0].wait_for(1)
+        engines[0].agent = "drain"
+        door.until(lambda states: states["node-0"][0].startswith("DRAIN"))
+        before = len(engines[0].asked)
+        assert {door.ask(conversation(number)).json()["by"] for number in range(12)} == {"b"}
+        engines[0].may_go_on.set()
+        assert all(answer.rest().endswith("[DONE]\n\n") for answer in answers)
+        assert len(engines[0].asked) == before
+        engines[0].agent = "ready up 50%"
+        door.until(lambda states: states["node-0"] == ("UP", 50) and states["node-1"] == ("UP", 100))
+
+
+def test_a_reload_keeps_streams_counters_and_what_is_known_of_instances(tmp_path: Path) -> None:
+    engines = two()
+    with gateway(tmp_path, engines, gateway_key_requests_per_minute=5) as door:
+        engines[0].agent = "drain"
+        door.until(lambda states: states["node-0"][0].startswith("DRAIN"))
+        engines[1].may_go_on.clear()
+        answer = door.ask(conversation(1, stream=True))
+        assert answer.line() == "data: b"
+        for _ in range(3):
+            door.ask(path="/v1/models").rest()
+        reload(door)
+        door.says(lambda line: "Loading success" in line)
+        assert door.states()["node-0"][0].startswith("DRAIN")  # from its first moment, before the agent was asked again
+        assert door.ask(path="/v1/models").status == 200
+        refused = door.ask(path="/v1/models")
+        assert (refused.status, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        engines[1].may_go_on.set()
+        assert answer.rest().endswith("[DONE]\n\n")
+
+
+def test_an_instance_gets_as_much_as_it_takes_and_the_rest_waits_its_turn(tmp_path: Path) -> None:
+    engine = Engine("a")
+    limits = {"gateway_instance_requests": 2, "gateway_queue_requests": 3, "gateway_queue_timeout": 60}
+    with gateway(tmp_path, [engine], **limits) as door, ThreadPoolExecutor(8) as pool:
+        engine.may_go_on.clear()
+        waiting = [pool.submit(lambda: door.ask(conversation(1)).status) for _ in range(2)]
+        engine.wait_for(2)
+        queued = [pool.submit(lambda: door.ask(conversation(1)).status) for _ in range(3)]
+        door.until(lambda _: _queue(door) == 3)
+        refused = door.ask(conversation(1))
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "2")
+        assert refused.json()["error"]["code"] == "queue_full"
+        engine.may_go_on.set()
+        assert [answer.result() for answer in waiting + queued] == [200] * 5
+    assert engine.most_running == 2
+
+
+def _queue(door: Door) -> int:
+    rows = [line.split(",") for line in door.admin("show stat").splitlines() if ",BACKEND," in line]
+    servers = [line.split(",") for line in door.admin("show stat").splitlines() if ",node-" in line]
+    return sum(int(row[2] or 0) for row in rows if row[0].startswith("model-")) + sum(int(row[2]) for row in servers)
+
+
+def test_who_waits_too_long_is_told_to_come_back(tmp_path: Path) -> None:
+    engine = Engine("a")
+    with (
+        gateway(tmp_path, [engine], gateway_instance_requests=1, gateway_queue_timeout=1) as door,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        engine.may_go_on.clear()
+        first = pool.submit(lambda: door.ask(conversation(1)).status)
+        engine.wait_for(1)
+        refused = door.ask(conversation(2))
+        assert (refused.status, refused.json()["error"]["code"]) == (503, "not_ready")
+        engine.may_go_on.set()
+        assert first.result() == 200
+
+
+def test_a_key_has_its_requests_at_a_time_and_no_other_suffers(tmp_path: Path) -> None:
+    engine = Engine("a")
+    with gateway(tmp_path, [engine], gateway_key_requests=2) as door:
+        engine.may_go_on.clear()
+        streams = [door.ask(conversation(number, stream=True)) for number in range(2)]
+        refused = door.ask(conversation(3))
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "2")
+        other = door.ask(conversation(4, stream=True), key=OTHER_KEY)
+        engine.may_go_on.set()
+        assert all(stream.rest().endswith("[DONE]\n\n") for stream in (*streams, other))
+
+
+@pytest.mark.parametrize("key", ["", "key-of-nobody-that-is-known", KEY.upper()])
+def test_who_has_no_key_is_refused_before_anything_is_read(tmp_path: Path, key: str) -> None:
+    engine = Engine("a")
+    with gateway(tmp_path, [engine]) as door:
+        for path in ("/v1/models", "/v1/chat/completions"):
+            answer = door.ask(conversation(1) if "chat" in path else None, key=key, path=path)
+            assert (answer.status, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert not engine.asked
+
+
+def test_the_log_says_who_and_which_instance_and_nothing_of_what_was_said(tmp_path: Path) -> None:
+    engine = Engine("a")
+    with gateway(tmp_path, [engine]) as door:
+        door.ask(conversation(1)).rest()
+        line = json.loads(door.says(lambda line: '"method":"POST"' in line))
+    assert {name: line[name] for name in ("status", "model", "key", "instance")} == {
+        "status": 200,
+        "model": MODEL,
+        "key": "first",
+        "instance": "node-0",
+    }
+    assert line["request_id"] == engine.asked[0]["headers"]["x-request-id"]
+    assert not any(KEY in each or QUESTION in each for each in door.log)
+    assert KEY not in (tmp_path / "keys.map").read_text()
+
+
+@pytest.mark.parametrize("model", ["large", 'sm"all', "small\n", "é" * 40])
+def test_a_model_that_is_not_there_is_named(tmp_path: Path, model: str) -> None:
+    engine = Engine("a")
+    with gateway(tmp_path, [engine]) as door:
+        answer = door.ask(conversation(1, model=model))
+        assert answer.status == 404
+        error = answer.json()["error"]
+        assert (error["code"], error["param"]) == ("model_not_found", "model") and "GET /v1/models" in error["message"]
+        json.loads(door.says(lambda line: '"status":404' in line))
+    assert not engine.asked
+
+
+def test_a_body_that_is_too_long_for_another_try_is_refused(tmp_path: Path) -> None:
+    engine = Engine("a")
+    with gateway(tmp_path, [engine], gateway_body_bytes=16384) as door:
+        assert door.ask(conversation(1, padding="x" * 15000)).status == 200
+        answer = door.ask(conversation(1, padding="x" * 16384))
+        assert (answer.status, answer.json()["error"]["code"]) == (413, "request_too_large")
+    assert len(engine.asked) == 1
+
+
+def test_what_is_served_and_counted_can_be_read(tmp_path: Path) -> None:
+    with gateway(tmp_path, two()) as door:
+        assert [model["id"] for model in door.ask(path="/v1/models").json()["data"]] == [MODEL]
+        client = http.client.HTTPConnection("127.0.0.1", door.metrics_port, timeout=30)
+        client.request("GET", "/metrics")
+        assert 'haproxy_server_status{proxy="model-' in client.getresponse().read().decode()
+        assert door.ask(path="/metrics").status == 404
