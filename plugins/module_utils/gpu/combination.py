@@ -103,12 +103,12 @@ def is_there(entry: KnownBad, situation: Situation) -> bool:
 
 
 def _is_of(entry: KnownBad, gpu: Mapping[str, Any]) -> bool:
-    bar = int(gpu.get("memory_bar_bytes", 0))
+    window = int(gpu.get("memory_bar_bytes", 0))
     return (
         (not entry.devices or gpu["family"] in entry.devices or gpu["id"].partition(":")[2] in entry.devices)
         and (not entry.driver or gpu.get("driver") == entry.driver)
         # A BAR that nobody can see is not a small one.
-        and (not entry.small_bar or (bar > 0 and not gpu.get("resizable_bar")))
+        and (not entry.small_bar or (window > 0 and not gpu.get("resizable_bar")))
     )
 
 

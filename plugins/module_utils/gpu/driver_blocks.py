@@ -62,7 +62,7 @@ def _words(line: str) -> list[str]:
 
 
 def _parameter_blocks(word: str, driver: str, device: str) -> bool:
-    name, _, value = word.partition("=")
+    name, _equals, value = word.partition("=")
     name = _plain(name)
     if name == "nomodeset":
         return not value
@@ -70,7 +70,7 @@ def _parameter_blocks(word: str, driver: str, device: str) -> bool:
         return driver in map(_plain, value.split(","))
     if name == "initcall_blacklist":
         return f"{driver}_init" in value.split(",")
-    module, _, option = name.partition(".")
+    module, _dot, option = name.partition(".")
     return _option_blocks(module, f"{option}={value}", driver, device)
 
 
@@ -87,7 +87,7 @@ def _line_blocks(words: Sequence[str], driver: str, device: str) -> bool:
 
 def _option_blocks(module: str, option: str, driver: str, device: str) -> bool:
     """Tell whether an option of a module keeps a driver from a device; no module's option is one of others'."""
-    name, _, value = option.partition("=")
+    name, _equals, value = option.partition("=")
     values = value.strip('"').lower().split(",")
     if module == driver:
         refused = {"!*", f"!{device}", f"!0x{device}"}

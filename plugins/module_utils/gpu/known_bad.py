@@ -34,7 +34,7 @@ COMBINATIONS: tuple[KnownBad, ...] = (
             Range("6.8.5", last="6.9.3"),
         ),
         symptom="compute on Arc A hangs with this kernel",
-        remedy="take 6.8.0-44 or newer on Ubuntu 24.04 (apt install linux-generic), elsewhere 6.10",
+        remedy="install linux-generic on Ubuntu 24.04; elsewhere take kernel 6.10 or newer",
         source="LP#2072755, intel/compute-runtime#726 and #734",
         effect=REFUSE,
     ),

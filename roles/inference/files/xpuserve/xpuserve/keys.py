@@ -55,7 +55,7 @@ class Keys:
     @property
     def names(self) -> frozenset[str]:
         """Whose keys there are."""
-        return frozenset(key.name for _, key in self._known)
+        return frozenset(key.name for _name, key in self._known)
 
 
 def read(path: Path) -> list[Key]:
@@ -77,7 +77,7 @@ def read(path: Path) -> list[Key]:
     keys: list[Key] = []
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         if line and not line.startswith("#"):
-            name, _, key = line.rpartition(" ")
+            name, _rest, key = line.rpartition(" ")
             named = _NAME.fullmatch(name.strip() or f"key-{len(keys) + 1}")
             if not _KEY.fullmatch(key) or not named:
                 raise KeysError(

@@ -29,7 +29,7 @@ def readable(files: Sequence[int], timeout: Optional[float]) -> list[int]:
     waiting = select.poll()
     for file in files:
         waiting.register(file, select.POLLIN)
-    return [file for file, _ in waiting.poll(None if timeout is None else max(0, math.ceil(timeout * 1000)))]
+    return [file for file, _event in waiting.poll(None if timeout is None else max(0, math.ceil(timeout * 1000)))]
 
 
 class ChannelError(Exception):
