@@ -9,7 +9,7 @@ from typing import Any, Optional
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.xpu.fleet.plugins.module_utils.model.judge import Use, judge, judge_header
-from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsChoiceError, choose
 from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
 from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import copy_to_node, file_listing, visible_files
 
@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"Model {arguments.get('name')}: there is nothing in {root} on the controller.")
         try:
             _judge(arguments, files)
-        except WeightsError as error:
+        except WeightsChoiceError as error:
             raise AnsibleActionFail(f"Model {arguments.get('name')}: {error}.") from error
         arguments["listing"] = file_listing(str(root))
         result = self._module(arguments, variables)

@@ -10,8 +10,8 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.xpu.fleet.plugins.module_utils.model.catalogue import (
     Catalogue,
     ModelError,
+    ModelRequest,
     Target,
-    Wish,
     resolve,
 )
 
@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
                     bits_per_weight=options["bits_per_weight"],
                     models=options["catalogue"],
                 ),
-                Wish(
+                ModelRequest(
                     name=options["name"],
                     source=options["source"],
                     revision=options["revision"],

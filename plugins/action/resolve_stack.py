@@ -11,8 +11,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
     StackError,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.stacks import (
-    Node,
-    Wish,
+    NodeFacts,
+    StackRequest,
     pinned_packages,
     resolve,
 )
@@ -52,7 +52,7 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         _ignored, options = self.validate_argument_spec(argument_spec=OPTIONS)
         definitions = self._definitions(Path(options["directory"]))
-        node = Node(
+        node = NodeFacts(
             distribution=options["distribution"],
             # Ansible's facts have Debian's point releases (12.5); stacks name the release.
             release=options["release"] if options["distribution"] == "Ubuntu" else options["release"].split(".")[0],
@@ -66,7 +66,7 @@ class ActionModule(ActionBase):
             served=options["served"],
             integrated=options["integrated"],
         )
-        wish = Wish(
+        wish = StackRequest(
             stack=options["stack"],
             engine=options["engine"],
             device=options["device"],

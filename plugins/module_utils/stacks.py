@@ -17,9 +17,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
     merge,
     varied,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.stack.node import AUTO, Node, Wish, described
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.node import AUTO, NodeFacts, StackRequest, described
 
-__all__ = ["AUTO", "Node", "StackError", "Wish", "check_shape", "merge", "pinned_packages", "resolve"]
+__all__ = ["AUTO", "NodeFacts", "StackError", "StackRequest", "check_shape", "merge", "pinned_packages", "resolve"]
 
 DEVICES = ("gpu", "cpu")
 DKMS = ("auto", "always", "never")
@@ -31,7 +31,7 @@ SUSPICIOUS = 0.25
 ENVIRONMENT_OF_ENGINE = {"openvino": "openvino"}
 
 
-def resolve(definitions: dict[str, dict[str, Any]], node: Node, wish: Wish) -> dict[str, Any]:
+def resolve(definitions: dict[str, dict[str, Any]], node: NodeFacts, wish: StackRequest) -> dict[str, Any]:
     """Return the resolved stack of ``node``; raises StackError with one message that says what to change."""
     for name, definition in definitions.items():
         check_shape(definition, name)
@@ -93,12 +93,12 @@ def pinned_packages(resolved: dict[str, Any]) -> dict[str, str]:
     return packages
 
 
-def _missed(node: Node, wish: Wish) -> list[dict[str, str]]:
+def _missed(node: NodeFacts, wish: StackRequest) -> list[dict[str, str]]:
     missed = [gpu for gpu in node.lost if gpu["address"] not in wish.lost_gpus]
     return [{"address": gpu["address"], "id": gpu.get("id", "")} for gpu in missed]
 
 
-def _choose(definitions: dict[str, dict[str, Any]], node: Node, wanted: str, lent: list[dict[str, Any]]) -> str:
+def _choose(definitions: dict[str, dict[str, Any]], node: NodeFacts, wanted: str, lent: list[dict[str, Any]]) -> str:
     if wanted != AUTO:
         if wanted not in definitions:
             raise StackError(
@@ -156,7 +156,7 @@ def _given_away(lent: list[dict[str, Any]]) -> str:
     )
 
 
-def _misfit(definition: dict[str, Any], node: Node) -> str:
+def _misfit(definition: dict[str, Any], node: NodeFacts) -> str:
     """Why a stack cannot serve a node; "" where it can."""
     served = [f"{entry['name']} {entry['release']}" for entry in definition["distributions"]]
     if node.system not in served:
@@ -172,7 +172,7 @@ def _misfit(definition: dict[str, Any], node: Node) -> str:
     return ""
 
 
-def _driver(driver: dict[str, Any], node: Node) -> dict[str, Any]:
+def _driver(driver: dict[str, Any], node: NodeFacts) -> dict[str, Any]:
     """Return the driver's data with the running kernel in the names of its build tools."""
     if not driver.get("build_tools"):
         return driver
@@ -186,7 +186,7 @@ def _choose_engine(name: str, stack: dict[str, Any], wanted: str) -> str:
     return wanted or engines[0]
 
 
-def _choose_device(family: str, wanted: str, node: Node) -> str:
+def _choose_device(family: str, wanted: str, node: NodeFacts) -> str:
     if wanted and wanted not in DEVICES:
         raise StackError(f"xpu_device is {wanted!r}; it must be {' or '.join(DEVICES)}.")
     if wanted == "gpu" and family == "none":
@@ -196,7 +196,7 @@ def _choose_device(family: str, wanted: str, node: Node) -> str:
     return wanted or ("cpu" if family == "none" else "gpu")
 
 
-def _builds_modules(stack: dict[str, Any], node: Node, wanted: str) -> bool:
+def _builds_modules(stack: dict[str, Any], node: NodeFacts, wanted: str) -> bool:
     """Whether DKMS modules are built: by default where the kernel is the node's own."""
     if wanted not in DKMS:
         raise StackError(f"xpu_dkms is {wanted!r}; it must be {', '.join(DKMS)}.")
@@ -238,6 +238,6 @@ def _python(name: str, python: dict[str, Any], engine: str, device: str) -> dict
     }
 
 
-def _with_codename(repository: dict[str, Any], node: Node) -> dict[str, Any]:
+def _with_codename(repository: dict[str, Any], node: NodeFacts) -> dict[str, Any]:
     suites = [suite.replace("{codename}", node.codename) for suite in repository["suites"]]
     return {**repository, "suites": suites}

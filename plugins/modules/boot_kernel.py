@@ -16,17 +16,17 @@ description:
 author: The xpu.fleet developers (@xpu-fleet)
 options:
   release:
-    description: Kernel release, as C(uname -r) says it. Needed for O(state=tried) and O(state=default).
+    description: Kernel release, as C(uname -r) says it. Needed for O(state=once) and O(state=default).
     type: str
   state:
     description:
-      - V(tried) boots the kernel at the next boot only, by GRUB's C(next_entry), or by kexec where GRUB cannot write
+      - V(once) boots the kernel at the next boot only, by GRUB's C(next_entry), or by kexec where GRUB cannot write
         its environment block. It has no effect where the kernel runs.
       - V(default) makes it the kernel of every boot. A menu that was made while the initramfs of a kernel was missing,
         whichever that is, is made anew.
       - V(absent) takes everything away that the other two wrote.
     type: str
-    choices: [tried, default, absent]
+    choices: [once, default, absent]
   panic:
     description:
       - With O(state=default), the seconds after which a kernel that failed reboots; C(panic=) on the command line of
@@ -38,7 +38,7 @@ options:
     type: bool
     default: false
   confirm_timeout:
-    description: With O(state=tried), the seconds from the start of the kernel within which it has to be confirmed.
+    description: With O(state=once), the seconds from the start of the kernel within which it has to be confirmed.
     type: int
     default: 600
 attributes:
@@ -64,7 +64,7 @@ EXAMPLES = r"""
 - name: Boot the new kernel once
   xpu.fleet.boot_kernel:
     release: 6.8.0-31-generic
-    state: tried
+    state: once
 """
 
 RETURN = r"""
@@ -141,8 +141,8 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import Boot, State  # noqa: E402
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import DROP_IN  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import Boot, BootState  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.files import DROP_IN  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 ROOT = Path("/")
@@ -151,7 +151,7 @@ ROOT = Path("/")
 LACKING = "entries without their initramfs"
 
 
-def describe(state: State) -> str:
+def describe(state: BootState) -> str:
     """Return a state as text for a diff."""
     trial = state.trial
     texts = {
@@ -178,7 +178,7 @@ def apply(boot: Boot, parameters: dict[str, Any], *, check: bool) -> dict[str, A
     found = boot.state()
     if state == "default":
         wanted = boot.want_default(release, parameters["panic"], parameters["confirm"])
-    elif state == "tried":
+    elif state == "once":
         wanted = boot.want_once(release, parameters["confirm_timeout"])
     elif state == "absent":
         wanted = boot.want_absent()
@@ -188,11 +188,11 @@ def apply(boot: Boot, parameters: dict[str, Any], *, check: bool) -> dict[str, A
     if changed and not check:
         if state == "default":
             boot.make_default(release, wanted, confirm=parameters["confirm"])
-        elif state == "tried":
+        elif state == "once":
             boot.arm(wanted)
         else:
             boot.remove()
-    trial = state == "tried" and release != boot.running
+    trial = state == "once" and release != boot.running
     return {
         "changed": changed,
         "reboot_command": "systemctl kexec" if trial and boot.method() == "kexec" else "",
@@ -210,12 +210,12 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "release": {"type": "str"},
-            "state": {"type": "str", "choices": ["tried", "default", "absent"]},
+            "state": {"type": "str", "choices": ["once", "default", "absent"]},
             "panic": {"type": "int", "default": 0},
             "confirm": {"type": "bool", "default": False},
             "confirm_timeout": {"type": "int", "default": 600},
         },
-        required_if=[("state", "tried", ["release"]), ("state", "default", ["release"])],
+        required_if=[("state", "once", ["release"]), ("state", "default", ["release"])],
         supports_check_mode=True,
     )
     boot = Boot(ROOT)

@@ -77,7 +77,7 @@ ROOT = Path("/")
 LISTS = ("modules.dep", "modules.dep.bin", "modules.alias", "modules.alias.bin")
 
 
-class Kernel:
+class InstalledKernel:
     """The files of an installed kernel release."""
 
     def __init__(self, release: str, packages: Mapping[str, str], root: Path) -> None:
@@ -164,7 +164,7 @@ def main() -> None:
     )
     parameters: dict[str, Any] = module.params
     try:
-        kernel = Kernel(parameters["release"], parameters["packages"], ROOT)
+        kernel = InstalledKernel(parameters["release"], parameters["packages"], ROOT)
         damaged = kernel.repair(check=module.check_mode, lock_timeout=parameters["lock_timeout"])
     except (FleetError, OSError) as error:
         module.fail_json(msg=str(error))

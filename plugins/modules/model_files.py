@@ -139,8 +139,8 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.model.client import FetchError  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.model.judge import Use  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.model.request import (  # noqa: E402
-    Request,
     StoreError,
+    WeightsRequest,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (  # noqa: E402
     commit_incoming,
@@ -153,7 +153,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (  # 
     read_stored,
     refresh,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsChoiceError, choose  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Sources  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import use_proxy  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.place import NotOwnError  # noqa: E402
@@ -164,7 +164,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import ( 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import token as clean_token  # noqa: E402
 
 
-def _run(request: Request, *, check_mode: bool, staged: bool) -> dict[str, Any]:
+def _run(request: WeightsRequest, *, check_mode: bool, staged: bool) -> dict[str, Any]:
     """Compare, and fetch what is missing; the result of the module."""
     if request.kind == "path":
         return {"changed": False, "weights": in_place(request), "reason": ""}
@@ -229,7 +229,7 @@ def main() -> None:
         token = clean_token(options["token"], "model_token")
     except SecretError as error:
         module.fail_json(msg=f"Model {options['name']}: {error}.")
-    request = Request(
+    request = WeightsRequest(
         directory=Path(options["directory"]),
         source=options["source"],
         formats=options["formats"],
@@ -245,7 +245,7 @@ def main() -> None:
     )
     try:
         result = _run(request, check_mode=module.check_mode, staged=options["staged"])
-    except (StoreError, FetchError, WeightsError, NotOwnError) as error:
+    except (StoreError, FetchError, WeightsChoiceError, NotOwnError) as error:
         module.fail_json(msg=f"Model {options['name']}: {error}.")
     except OSError as error:
         module.fail_json(msg=f"Model {options['name']}: the weights cannot be stored ({error}).")

@@ -85,8 +85,8 @@ from pathlib import Path  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.model.conversion import Conversion, convert  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.model.request import (  # noqa: E402
-    Request,
     StoreError,
+    WeightsRequest,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (  # noqa: E402
     read_stored,
@@ -118,7 +118,7 @@ def main() -> None:
         "engine": options["engine"],
         "digest": options["digest"],
     }
-    request = Request(directory=Path(options["directory"]), source=made_from, formats=["low_bit"])
+    request = WeightsRequest(directory=Path(options["directory"]), source=made_from, formats=["low_bit"])
     stored = read_stored(request)
     try:
         if not stored.reason and not module.check_mode:

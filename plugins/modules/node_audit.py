@@ -104,7 +104,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.audits import (  #
     audit,
     summary,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import AuditedNode  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.layers import (  # noqa: E402
     NAMES,
 )
@@ -132,7 +132,7 @@ def main() -> None:
         api_key = token(options["api_key"], "the first of inference_api_keys")
     except SecretError as error:
         module.fail_json(msg=f"{error}.")
-    node = Node(Path(options["root"]), options["expected"], api_key=api_key)
+    node = AuditedNode(Path(options["root"]), options["expected"], api_key=api_key)
     layers = audit(node, options["layers"] or NAMES)
     module.exit_json(changed=False, status=summary(layers), layers=layers)
 

@@ -67,8 +67,8 @@ from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import (  # noqa: E402
+    PackageState,
     Record,
-    State,
     installed,
     read_record,
     write_record,
@@ -76,12 +76,12 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import (
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 
-def begin(record: Record, packages: list[str], now: dict[str, State]) -> list[str]:
+def begin(record: Record, packages: list[str], now: dict[str, PackageState]) -> list[str]:
     """Add packages as they are now, and remember everything else in case it moves along; return the names added."""
     along = [] if record.before is None else record.settle(now, cut_off=True)
     record.before = now
     added = sorted(set(packages) - set(record.packages))
-    record.packages.update({name: now.get(name, State()) for name in added})
+    record.packages.update({name: now.get(name, PackageState()) for name in added})
     return along + added
 
 

@@ -89,9 +89,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (  
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import (  # noqa: E402
     OWN_HEADER,
+    PackageState,
     Record,
     RecordError,
-    State,
     installed,
     read_record,
     record_path,
@@ -103,7 +103,7 @@ _TRANSACTION = (
     *("install", "--yes", "--purge", "--no-install-recommends"),
     *("--allow-downgrades", "--allow-change-held-packages"),
 )
-Packages = Mapping[str, State]
+Packages = Mapping[str, PackageState]
 
 
 @dataclass
@@ -137,9 +137,9 @@ class Apt(FormerApt):
         return list(self.simulate([*_TRANSACTION, *plan.arguments()]).installed)
 
 
-def merge(records: Iterable[Record], now: Packages) -> dict[str, State]:
+def merge(records: Iterable[Record], now: Packages) -> dict[str, PackageState]:
     """Return how packages were found before the first of several layers, named from the last to the first."""
-    found: dict[str, State] = {}
+    found: dict[str, PackageState] = {}
     for record in records:
         if record.before is not None:
             record.settle(now, cut_off=True)
@@ -159,7 +159,7 @@ def plan_for(found: Packages, now: Packages, available: Mapping[str, list[str]])
     return plan
 
 
-def _bring_back(plan: Plan, name: str, was: State, present: State, offered: list[str]) -> None:
+def _bring_back(plan: Plan, name: str, was: PackageState, present: PackageState, offered: list[str]) -> None:
     version = nearest(was.version, offered)
     if version not in ("", present.version):
         plan.install[name] = version
@@ -209,9 +209,9 @@ def complete(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
         )
 
 
-def now_of(now: Packages, name: str) -> State:
+def now_of(now: Packages, name: str) -> PackageState:
     """Return the state of a package."""
-    return now.get(name, State())
+    return now.get(name, PackageState())
 
 
 def marks(found: Packages, now: Packages) -> dict[str, list[str]]:
@@ -276,7 +276,7 @@ def _restore(module: AnsibleModule, records: Mapping[str, Record], directory: Pa
             for layer in records:
                 record_path(directory, layer).unlink()
     touched = {*plan.remove, *plan.install, *(name for names in calls.values() for name in names)}
-    after = {**found, **{name: State() for name in plan.remove}}
+    after = {**found, **{name: PackageState() for name in plan.remove}}
     return {
         "changed": True,
         "removed": plan.remove,

@@ -96,9 +96,9 @@ from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import (  # noqa: E402
+    EnvironmentState,
     RuntimeSetupError,
     Sources,
-    State,
     Wanted,
     apply,
     free_bytes,
@@ -109,7 +109,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import hide_secrets  # noqa: E402
 
 
-def _listing(state: State, wanted: Wanted, *, after: bool) -> str:
+def _listing(state: EnvironmentState, wanted: Wanted, *, after: bool) -> str:
     """The environment as text for a diff: what is not as wanted, or what is wanted instead."""
     if after:
         return "".join(f"{pin}\n" for pin in (state.missing if state.usable else wanted.pins()))

@@ -43,16 +43,16 @@ def stand_ins(name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("check", [False, True], ids=["run", "check"])
 def test_what_grub_booted_so_far_stays_until_grub_has_booted_the_kernel(tmp_path: Path, check: bool) -> None:
-    files = {name: stand_ins(name) for name in ("settle.yml", "boot_default.yml")}
+    files = {name: stand_ins(name) for name in ("make_default.yml", "boot_default.yml")}
     after = {"boot": {"kexec": False, "running": "wanted", "trial": {}, "default_untried": False}}
-    files["look.yml"] = [{"name": "Look", "ansible.builtin.set_fact": {"__kernel_look": after}}]
+    files["read_boot.yml"] = [{"name": "Look", "ansible.builtin.set_fact": {"__kernel_boot": after}}]
     files["purge.yml"] = [{"name": "Purge", **note("purge")}]
     for name, tasks in files.items():
         (tmp_path / name).write_text(yaml.safe_dump(tasks))
     hosts = {}
     for host, (found, done) in FOUND.items():
         hosts[host] = {
-            "__kernel_look": {
+            "__kernel_boot": {
                 "boot": {**after["boot"], "kexec": found["kexec"], "default_untried": found.get("untried", False)}
             },
             "__kernel_superfluous": {"packages": ["newer"] if found["newer"] else []},
@@ -67,7 +67,7 @@ def test_what_grub_booted_so_far_stays_until_grub_has_booted_the_kernel(tmp_path
         "hosts": "all",
         "gather_facts": False,
         "tasks": [
-            {"name": "Settle", "ansible.builtin.include_tasks": str(tmp_path / "settle.yml")},
+            {"name": "Settle", "ansible.builtin.include_tasks": str(tmp_path / "make_default.yml")},
             {"name": "Compare", "ansible.builtin.assert": compare},
         ],
     }

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node, User
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import AuditedNode, User
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.service import unit_names
 
 _OPENS = "opens for reading and writing"
 
 
-class Access(LayerAudit):
+class AccessAudit(LayerAudit):
     """Groups, their members, and whether the devices open."""
 
     name = "access"
@@ -82,7 +82,7 @@ class Access(LayerAudit):
             report.compare(f"{device} as {name}", _OPENS, _opens(self.node, device, user))
 
 
-def _opens(node: Node, device: str, user: User) -> str:
+def _opens(node: AuditedNode, device: str, user: User) -> str:
     """Open a device as a user does, in a process of its own, and return what came of it."""
     groups = [node.groups[group][0] for group in sorted(user.groups)]
     reading, writing = os.pipe()

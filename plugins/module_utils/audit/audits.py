@@ -6,15 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.access import Access
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.driver import Driver
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.kernel import Kernel
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.access import AccessAudit
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.driver import DriverAudit
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.kernel import KernelAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.model import Model
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.oneapi import OneApi
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.platform import Platform
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.python import Python
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.model import ModelAudit
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import AuditedNode
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.oneapi import OneApiAudit
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.platform import PlatformAudit
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.python import PythonAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     DRIFT,
     MISSING,
@@ -22,16 +22,27 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import (
     OK,
     Report,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.repository import Repositories
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.service import Service
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.repository import RepositoryAudit
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.service import ServiceAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.layers import NAMES
 
 AUDITS: Mapping[str, type[LayerAudit]] = {
-    audit.name: audit for audit in (Platform, Repositories, Kernel, Driver, Access, OneApi, Python, Model, Service)
+    audit.name: audit
+    for audit in (
+        PlatformAudit,
+        RepositoryAudit,
+        KernelAudit,
+        DriverAudit,
+        AccessAudit,
+        OneApiAudit,
+        PythonAudit,
+        ModelAudit,
+        ServiceAudit,
+    )
 }
 
 
-def audit(node: Node, layers: Sequence[str] = NAMES) -> dict[str, dict[str, Any]]:
+def audit(node: AuditedNode, layers: Sequence[str] = NAMES) -> dict[str, dict[str, Any]]:
     """Return what was found in the layers that are asked for, as plain data, with the time that it took."""
     found = {}
     for name in NAMES:
@@ -50,7 +61,7 @@ def summary(layers: Mapping[str, Mapping[str, Any]]) -> str:
     return NOT_LOOKED_AT if NOT_LOOKED_AT in states or not states else OK
 
 
-def _look(layer: type[LayerAudit], node: Node, expected: Optional[Mapping[str, Any]]) -> Report:
+def _look(layer: type[LayerAudit], node: AuditedNode, expected: Optional[Mapping[str, Any]]) -> Report:
     report = Report()
     if expected is None:
         report.reason = "nothing says what is expected"

@@ -10,7 +10,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.gpu.combination import R
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.known_bad import found
 
 
-class Driver(LayerAudit):
+class DriverAudit(LayerAudit):
     """DKMS, the loaded module, and what drives the GPUs."""
 
     name = "driver"

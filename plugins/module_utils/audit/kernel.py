@@ -8,17 +8,17 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import (
     Boot,
-    State,
+    BootState,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import superfluous
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import (
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.files import (
     BLOCK,
     DROP_IN,
     MENU,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import superfluous
 
 
-class Kernel(LayerAudit):
+class KernelAudit(LayerAudit):
     """What runs, what GRUB boots next and after that, and which packages would change it."""
 
     name = "kernel"
@@ -67,7 +67,7 @@ class Kernel(LayerAudit):
             report.compare("packages that would bring newer kernels", [], loose)
 
 
-def _settled(state: State) -> dict[str, str]:
+def _settled(state: BootState) -> dict[str, str]:
     """Return what holds a kernel as GRUB's default, by the name that the audit gives it."""
     return {
         "GRUB's default entry": state.default or "",

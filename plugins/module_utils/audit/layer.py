@@ -6,7 +6,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import AuditedNode
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import ABSENT, Report
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
@@ -24,7 +24,7 @@ class LayerAudit:
     #: What can be expected of it beside the keys that every layer has.
     keys: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, node: Node, expected: Mapping[str, Any]) -> None:
+    def __init__(self, node: AuditedNode, expected: Mapping[str, Any]) -> None:
         """Take a node, and what is expected of its layer."""
         self.node = node
         self.expected = expected

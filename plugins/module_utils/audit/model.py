@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import AuditedNode
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.model.request import (
-    Request,
     StoreError,
+    WeightsRequest,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (
     MANIFEST,
@@ -21,12 +21,12 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (
     in_place,
     read_stored,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsChoiceError
 
 _WHOLE = "as verified"
 
 
-class Model(LayerAudit):
+class ModelAudit(LayerAudit):
     """The directory against its manifest; files are read only where size or time differ from what was verified."""
 
     name = "model"
@@ -38,7 +38,7 @@ class Model(LayerAudit):
             request = _request(self.node, self.expected)
             try:
                 weights = _weights(request)
-            except (StoreError, WeightsError) as error:
+            except (StoreError, WeightsChoiceError) as error:
                 report.compare(f"weights of {self.expected['name']}", _WHOLE, str(error))
                 return
             if not self._stored(report, request, self.expected["directory"]):
@@ -47,7 +47,7 @@ class Model(LayerAudit):
                 converted = _converted(self.node, self.expected, weights["digest"])
                 self._stored(report, converted, self.expected["low_bit"]["directory"])
 
-    def _stored(self, report: Report, request: Request, directory: str) -> bool:
+    def _stored(self, report: Report, request: WeightsRequest, directory: str) -> bool:
         if request.kind == "path":
             report.looked_at += 1
             return True
@@ -64,11 +64,11 @@ class Model(LayerAudit):
         return True
 
 
-def served_weights(node: Node, expected: Mapping[str, Any]) -> dict[str, Any]:
+def served_weights(node: AuditedNode, expected: Mapping[str, Any]) -> dict[str, Any]:
     """Return path, format and revision of the weights that the service is to open, {} where they are not there."""
     try:
         weights = _weights(_request(node, expected))
-    except (StoreError, WeightsError):
+    except (StoreError, WeightsChoiceError):
         return {}
     if not weights["digest"]:
         return {}
@@ -79,8 +79,8 @@ def served_weights(node: Node, expected: Mapping[str, Any]) -> dict[str, Any]:
     return {**weights, "path": f"/{Path(weights['path']).relative_to(node.root)}"}
 
 
-def _request(node: Node, expected: Mapping[str, Any]) -> Request:
-    return Request(
+def _request(node: AuditedNode, expected: Mapping[str, Any]) -> WeightsRequest:
+    return WeightsRequest(
         directory=node.path(expected["directory"]),
         source=expected["source"],
         formats=expected["formats"],
@@ -89,7 +89,7 @@ def _request(node: Node, expected: Mapping[str, Any]) -> Request:
     )
 
 
-def _weights(request: Request) -> dict[str, Any]:
+def _weights(request: WeightsRequest) -> dict[str, Any]:
     """Return what module model_files says of weights that are there. Raises StoreError where they are not."""
     if request.kind == "path":
         return in_place(request)
@@ -99,7 +99,7 @@ def _weights(request: Request) -> dict[str, Any]:
     return describe(request, stored.manifest)
 
 
-def _converted(node: Node, expected: Mapping[str, Any], digest: str) -> Request:
+def _converted(node: AuditedNode, expected: Mapping[str, Any], digest: str) -> WeightsRequest:
     """Return what module model_low_bit asks for."""
     low_bit = expected["low_bit"]
     made_from = {
@@ -109,4 +109,4 @@ def _converted(node: Node, expected: Mapping[str, Any], digest: str) -> Request:
         "engine": low_bit["engine"],
         "digest": digest,
     }
-    return Request(directory=node.path(low_bit["directory"]), source=made_from, formats=["low_bit"])
+    return WeightsRequest(directory=node.path(low_bit["directory"]), source=made_from, formats=["low_bit"])

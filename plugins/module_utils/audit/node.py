@@ -34,7 +34,7 @@ class User:
     groups: frozenset[str]
 
 
-class Node:
+class AuditedNode:
     """A node whose files are below ``root``; ``expected`` has what each layer is compared with."""
 
     def __init__(self, root: Path, expected: Mapping[str, Any], run: Run = run_as_is, api_key: str = "") -> None:

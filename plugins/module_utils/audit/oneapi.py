@@ -12,7 +12,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.runtime.script_environme
 _SECONDS = 60
 
 
-class OneApi(LayerAudit):
+class OneApiAudit(LayerAudit):
     """The environment file is compared with what the script exports now, as the role writes it."""
 
     name = "oneapi"

@@ -9,7 +9,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.os_release import
 from ansible_collections.xpu.fleet.plugins.module_utils.system.secure_boot import secure_boot
 
 
-class Platform(LayerAudit):
+class PlatformAudit(LayerAudit):
     """Distribution, GPUs, Secure Boot, and a dpkg that nothing has interrupted."""
 
     name = "platform"

@@ -9,7 +9,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Repo
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import Wanted, read_state
 
 
-class Python(LayerAudit):
+class PythonAudit(LayerAudit):
     """The environment as module python_environment compares it: every file of every distribution."""
 
     name = "python"

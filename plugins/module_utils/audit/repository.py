@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import AuditedNode
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import (
     keyring_fingerprints,
@@ -24,7 +24,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.download import h
 HEADER = "# Managed by Ansible (xpu.fleet).\n"
 
 
-class Repositories(LayerAudit):
+class RepositoryAudit(LayerAudit):
     """Sources and keyrings of the repositories that come before all packages."""
 
     name = "repository"
@@ -41,7 +41,7 @@ class Repositories(LayerAudit):
                 )
 
 
-def look_at_repositories(node: Node, repositories: Any, report: Report) -> None:
+def look_at_repositories(node: AuditedNode, repositories: Any, report: Report) -> None:
     """Look at sources, keyrings and contradictions of repositories; layer oneapi has one of its own."""
     for definition in repositories:
         repository = Repository.from_mapping(definition)
@@ -53,7 +53,7 @@ def look_at_repositories(node: Node, repositories: Any, report: Report) -> None:
             _contradictions(node, definition, repository, report)
 
 
-def _sources(node: Node, repository: Repository, report: Report) -> None:
+def _sources(node: AuditedNode, repository: Repository, report: Report) -> None:
     text = node.text(repository.sources)
     if text is None:
         report.absent(repository.sources)
@@ -70,11 +70,11 @@ def _content(repository: Repository, text: str, report: Report) -> None:
     report.compare(f"content of {repository.sources}", shown, found)
 
 
-def _mode(node: Node, path: str, report: Report) -> None:
+def _mode(node: AuditedNode, path: str, report: Report) -> None:
     report.compare(f"mode of {path}", "0644", f"{stat.S_IMODE(node.path(path).stat().st_mode):04o}")
 
 
-def _keyring(node: Node, repository: Repository, report: Report) -> None:
+def _keyring(node: AuditedNode, repository: Repository, report: Report) -> None:
     content = node.content(repository.keyring)
     if content is None:
         report.absent(repository.keyring)
@@ -84,7 +84,7 @@ def _keyring(node: Node, repository: Repository, report: Report) -> None:
     _mode(node, repository.keyring, report)
 
 
-def _contradictions(node: Node, definition: Mapping[str, Any], repository: Repository, report: Report) -> None:
+def _contradictions(node: AuditedNode, definition: Mapping[str, Any], repository: Repository, report: Report) -> None:
     # Below another root its own paths are there too.
     moved = {
         **definition,

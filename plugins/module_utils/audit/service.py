@@ -25,7 +25,7 @@ _OF_WEIGHTS = ("path", "format", "revision")
 _ASSIGNMENT = re.compile(r'(?P<name>[A-Za-z_]\w*)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>.*))$')
 
 
-class Service(LayerAudit):
+class ServiceAudit(LayerAudit):
     """Units, their settings, the environment of their processes, and an answer with its speed."""
 
     name = "service"

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub import STAYS, Grub
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_writer import GrubWriter, drop_in
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import (
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.files import (
     CONFIRMED,
     DROP_IN,
     ORIGIN,
     BootError,
-    Place,
+    BootFiles,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub import STAYS, Grub
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_writer import GrubWriter, drop_in
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.trial import Trial, TrialFiles, TrialState
 from ansible_collections.xpu.fleet.plugins.module_utils.system.command import Run, run_as_is
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably
@@ -29,7 +29,7 @@ _KEXEC = 0xD  # among the boot loaders' numbers in the kernel's boot protocol
 
 
 @dataclass(frozen=True)
-class State:
+class BootState:
     """All that a change sets; two of them are compared to tell what there is to do."""
 
     #: Path of the entry that GRUB boots by itself, "" where that cannot be told, None for what other settings say.
@@ -52,7 +52,7 @@ class Boot:
 
     def __init__(self, root: Path = Path("/"), run: Run = run_as_is) -> None:
         """Read everything; nothing that is missing or damaged is an error here."""
-        place = Place(root, run)
+        place = BootFiles(root, run)
         self._place = place
         self.running = place.text("proc/sys/kernel/osrelease").strip()
         self.boot_id = place.text("proc/sys/kernel/random/boot_id").strip()
@@ -126,10 +126,10 @@ class Boot:
 
     # -------------------------------------------------------------------------------------------------------- states
 
-    def state(self) -> State:
+    def state(self) -> BootState:
         """Return what is there."""
         entry = self.grub.default_entry()
-        return State(
+        return BootState(
             default=entry.path if entry else "",
             panic=entry.argument("panic") if entry else "",
             next_entry=self.grub.block.variables.get("next_entry", ""),
@@ -139,7 +139,7 @@ class Boot:
             origin=self.origin,
         )
 
-    def want_default(self, release: str, panic: int, confirm: bool) -> State:
+    def want_default(self, release: str, panic: int, confirm: bool) -> BootState:
         """Return the state in which a kernel is the default; raises BootError where that cannot be reached."""
         if not self.by_grub or (self.grub.menu and self.grub.menu.boot_loader_spec):
             raise BootError("; ".join(self.grub.common_problems(self.by_grub)))
@@ -150,7 +150,7 @@ class Boot:
         others = self.grub.other_panic()
         if panic and others == "0":
             raise BootError(STAYS)
-        return State(
+        return BootState(
             default=entry.path,
             panic=others or (str(panic) if panic else ""),
             next_entry="",
@@ -160,7 +160,7 @@ class Boot:
             origin=self.origin or self.running,
         )
 
-    def want_once(self, release: str, confirm_timeout: int) -> State:
+    def want_once(self, release: str, confirm_timeout: int) -> BootState:
         """Return the state in which a kernel is booted once; raises BootError where that is not safe."""
         state = self.state()
         if release == self.running:
@@ -181,7 +181,7 @@ class Boot:
         entry = self.grub.entry(release)
         return replace(state, next_entry=entry.path if method == "grubenv" else "", trial=self._trial.wanted(trial))
 
-    def want_absent(self) -> State:
+    def want_absent(self) -> BootState:
         """Return the state without anything of this collection."""
         wanted = replace(self.state(), trial=TrialState.none(), next_entry="", origin="")
         if (self._place.root / DROP_IN).exists():
@@ -193,7 +193,7 @@ class Boot:
 
     # -------------------------------------------------------------------------------------------------------- acting
 
-    def make_default(self, release: str, wanted: State, *, confirm: bool) -> None:
+    def make_default(self, release: str, wanted: BootState, *, confirm: bool) -> None:
         """Bring about what want_default returned."""
         found = self.state()
         ends_trial = self._ends_trial(release, confirm)
@@ -210,7 +210,7 @@ class Boot:
         if ends_trial:
             self._trial.close()
 
-    def arm(self, wanted: State) -> None:
+    def arm(self, wanted: BootState) -> None:
         """Bring about what want_once returned; what makes GRUB boot another kernel comes last."""
         self._trial.arm(wanted.trial)
         if wanted.trial.kexec:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional
 
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.files import (
+    BLOCK,
+    DROP_IN,
+    MENU,
+    BootError,
+    BootFiles,
+    has_content,
+)
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_entry import Entry, MenuError
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_menu import Menu
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import (
     BlockError,
     EnvironmentBlock,
-    Settings,
+    GrubSettings,
     settings_files,
-)
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import (
-    BLOCK,
-    DROP_IN,
-    MENU,
-    BootError,
-    Place,
-    has_content,
 )
 
 #: File systems and layers below them that GRUB reads but does not write. It does write to LUKS (its cryptodisk encrypts
@@ -34,10 +34,10 @@ STAYS = "the settings of GRUB say panic=0, with which a node whose kernel fails 
 class Grub:
     """GRUB of a node. Everything is read at once; nothing that is missing or damaged is an error here."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: BootFiles) -> None:
         self._place = place
         self._files = settings_files(place.root / "etc")
-        self._settings = Settings(self._files)
+        self._settings = GrubSettings(self._files)
         self.block, self.block_problem = self._read_block()
         self._menu_text = place.text(MENU)
         self.menu, self.menu_problem = self._read_menu()
@@ -123,7 +123,7 @@ class Grub:
     def other_panic(self) -> str:
         """Return the value of panic= in the settings that are not ours, "" without one."""
         own = str(self._place.root / DROP_IN)
-        settings = Settings({path: text for path, text in self._files.items() if path != own})
+        settings = GrubSettings({path: text for path, text in self._files.items() if path != own})
         words: list[str] = []
         for key in ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT"):  # in the order of an entry's arguments
             setting = settings.get(key)
@@ -239,5 +239,5 @@ class Grub:
 
     def origin_of(self, key: str) -> Path | None:
         """Return the file that sets a setting last, None where no file does; as it is now, not as it was read."""
-        setting = Settings(settings_files(self._place.root / "etc")).get(key)
+        setting = GrubSettings(settings_files(self._place.root / "etc")).get(key)
         return Path(setting.path) if setting else None

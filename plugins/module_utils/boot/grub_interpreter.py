@@ -16,12 +16,12 @@ from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_script import 
     Block,
     Command,
     Condition,
+    GrubScriptError,
     Loop,
     Parser,
-    Part,
-    ScriptError,
     Statement,
     Word,
+    WordPart,
 )
 
 #: Variables that GRUB sets by itself at boot, whatever the environment block says now.
@@ -69,7 +69,7 @@ class Interpreter:
         scope = _Scope({**dict.fromkeys(_UNKNOWN_VARIABLES), **features}, [])
         try:
             self._run(Parser(text).script(), scope)
-        except ScriptError as error:
+        except GrubScriptError as error:
             raise MenuError(str(error)) from error
         self.entries: tuple[Entry, ...] = tuple(scope.entries)
         self.variables = scope.variables
@@ -155,7 +155,7 @@ class Interpreter:
                 )
                 try:
                     self._run(Parser(text).script(), inner)
-                except ScriptError as error:
+                except GrubScriptError as error:
                     raise MenuError(f"{_file_name(word)}, {error}") from error
 
     def _assign(self, word: Word, text: Optional[str], scope: _Scope) -> None:
@@ -247,7 +247,7 @@ def _comparison(values: list[Optional[str]]) -> Optional[bool]:
 
 def _file_name(word: Word) -> str:
     """Return the last component of a path in a word, whose directory may be unknown."""
-    last = word.parts[-1] if word.parts else Part("plain", "")
+    last = word.parts[-1] if word.parts else WordPart("plain", "")
     return last.text.rsplit("/", 1)[-1] if last.kind in ("plain", "quoted") else ""
 
 

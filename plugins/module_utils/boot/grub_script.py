@@ -10,12 +10,12 @@ from typing import Optional, Union
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 
-class ScriptError(FleetError):
+class GrubScriptError(FleetError):
     """The text is not as it must be; the message is for a person and names the line."""
 
 
 @dataclass(frozen=True)
-class Part:
+class WordPart:
     """A piece of a word: plain or quoted text, a variable's name, or something that is not understood."""
 
     kind: str  # plain, quoted, variable, opaque
@@ -26,7 +26,7 @@ class Part:
 class Word:
     """A word of a command, or an operator where ``operator`` is set."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[WordPart, ...]
     line: int
     operator: str = ""
 
@@ -86,26 +86,26 @@ class Lexer:
         return text
 
     def _word(self) -> Word:
-        line, parts = self._line, list[Part]()
+        line, parts = self._line, list[WordPart]()
         while self._at < len(self._text):
             character = self._text[self._at]
             if character in " \t\r\n" or character in self._separators:
                 break
             if character == "'":
-                parts.append(Part("quoted", self._single()))
+                parts.append(WordPart("quoted", self._single()))
             elif character == '"':
                 parts += self._double()
             elif character == "\\":
                 self._forward()
                 escaped = self._forward()
                 if escaped != "\n":
-                    parts.append(Part("quoted", escaped))
+                    parts.append(WordPart("quoted", escaped))
             elif character == "$":
                 parts.append(self._variable())
             elif character == "`" and self._posix:
                 parts.append(self._opaque())
             else:
-                parts.append(Part("plain", self._forward()))
+                parts.append(WordPart("plain", self._forward()))
         return Word(_joined(parts), line)
 
     def _single(self) -> str:
@@ -113,15 +113,15 @@ class Lexer:
         self._forward()
         end = self._text.find("'", self._at)
         if end < 0:
-            raise ScriptError(f"line {line}: a quote is not closed")
+            raise GrubScriptError(f"line {line}: a quote is not closed")
         text = self._forward(end - self._at)
         self._forward()
         return text
 
-    def _double(self) -> list[Part]:
+    def _double(self) -> list[WordPart]:
         line = self._line
         self._forward()
-        parts = [Part("quoted", "")]
+        parts = [WordPart("quoted", "")]
         while self._at < len(self._text):
             character = self._text[self._at]
             if character == '"':
@@ -130,25 +130,25 @@ class Lexer:
             if character == "\\" and self._text[self._at + 1 : self._at + 2] in ("$", '"', "\\", "\n", "`"):
                 self._forward()
                 escaped = self._forward()
-                parts.append(Part("quoted", "" if escaped == "\n" else escaped))
+                parts.append(WordPart("quoted", "" if escaped == "\n" else escaped))
             elif character == "$":
                 parts.append(self._variable())
             elif character == "`" and self._posix:
                 parts.append(self._opaque())
             else:
-                parts.append(Part("quoted", self._forward()))
-        raise ScriptError(f"line {line}: a quote is not closed")
+                parts.append(WordPart("quoted", self._forward()))
+        raise GrubScriptError(f"line {line}: a quote is not closed")
 
-    def _variable(self) -> Part:
+    def _variable(self) -> WordPart:
         match = re.compile(r"\$(?:(?P<name>\w+|[?#*@])|\{(?P<braced>\w+|[?#*@])\})").match(self._text, self._at)
         if match:
             self._forward(len(match[0]))
-            return Part("variable", match["name"] or match["braced"])
+            return WordPart("variable", match["name"] or match["braced"])
         if self._posix and self._text[self._at + 1 : self._at + 2] in ("{", "("):
             return self._opaque()
-        return Part("quoted", self._forward())
+        return WordPart("quoted", self._forward())
 
-    def _opaque(self) -> Part:
+    def _opaque(self) -> WordPart:
         """Step over what only a shell can expand: $(...), ${...}, `...`."""
         start, line = self._at, self._line
         if self._forward() == "`":
@@ -161,17 +161,17 @@ class Lexer:
                     closing = [match.start()]
                     break
         if closing[0] < 0:
-            raise ScriptError(f"line {line}: an expansion is not closed")
+            raise GrubScriptError(f"line {line}: an expansion is not closed")
         self._forward(closing[0] + 1 - self._at)
-        return Part("opaque", self._text[start : self._at])
+        return WordPart("opaque", self._text[start : self._at])
 
 
-def _joined(parts: list[Part]) -> tuple[Part, ...]:
+def _joined(parts: list[WordPart]) -> tuple[WordPart, ...]:
     """Join neighbours of one kind."""
-    joined: list[Part] = []
+    joined: list[WordPart] = []
     for part in parts:
         if joined and part.kind in ("plain", "quoted") and joined[-1].kind == part.kind:
-            joined[-1] = Part(part.kind, joined[-1].text + part.text)
+            joined[-1] = WordPart(part.kind, joined[-1].text + part.text)
         else:
             joined.append(part)
     return tuple(joined)
@@ -224,11 +224,11 @@ class Parser:
             raise self._unexpected()
         return statements
 
-    def _unexpected(self) -> ScriptError:
+    def _unexpected(self) -> GrubScriptError:
         if self._at >= len(self._words):
-            return ScriptError("the file ends in the middle of a block")
+            return GrubScriptError("the file ends in the middle of a block")
         word = self._words[self._at]
-        return ScriptError(f"line {word.line}: '{word.operator or word.plain or 'a word'}' is not understood here")
+        return GrubScriptError(f"line {word.line}: '{word.operator or word.plain or 'a word'}' is not understood here")
 
     def _statements(self, ends: tuple[str, ...]) -> tuple[Statement, ...]:
         """Read statements up to a keyword or operator of ENDS, which stays, or to the end of the text."""

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_script import Lexer, ScriptError, Word
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_script import GrubScriptError, Lexer, Word
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 BLOCK_SIZE = 1024
 _BLOCK_HEADER = b"# GRUB Environment Block\n"
 
 
-class SettingsError(FleetError):
+class GrubSettingsError(FleetError):
     """What a settings file does is not understood; the message is for a person."""
 
 
@@ -32,7 +32,7 @@ class Setting:
     line: int
 
 
-class Settings:
+class GrubSettings:
     """/etc/default/grub and the files of its .d directory, in the order in which grub-mkconfig reads them."""
 
     def __init__(self, files: Mapping[str, str]) -> None:
@@ -42,7 +42,7 @@ class Settings:
         for path, text in files.items():
             try:
                 self._read(path, text)
-            except ScriptError:
+            except GrubScriptError:
                 self._events.append(("", "eval", Setting(None, path, 0)))
 
     def get(self, key: str) -> Optional[Setting]:
@@ -60,7 +60,7 @@ class Settings:
         setting = self.get(key)
         if setting is not None and setting.value is None:
             where = f"{setting.path}, line {setting.line}" if setting.line else setting.path
-            raise SettingsError(f"{where}: what this does to {key} is not understood")
+            raise GrubSettingsError(f"{where}: what this does to {key} is not understood")
         return (setting.value or "") if setting else ""
 
     def _read(self, path: str, text: str) -> None:

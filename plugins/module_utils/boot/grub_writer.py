@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.files import BLOCK, DROP_IN, MENU, BootError, BootFiles
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub import Grub
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_entry import MenuError
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_menu import Menu
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import BlockError, menu_quote, shell_quote
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import BLOCK, DROP_IN, MENU, BootError, Place
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import (
     flush,
     put_in_place,
@@ -32,7 +32,7 @@ def drop_in(path: str, panic: int) -> str:
 class GrubWriter:
     """Writes what a Grub has read."""
 
-    def __init__(self, place: Place, grub: Grub) -> None:
+    def __init__(self, place: BootFiles, grub: Grub) -> None:
         self._place = place
         self._grub = grub
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import STATE, Place
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.files import STATE, BootFiles
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import flush, write_back, write_durably
 
 UNITS = "etc/systemd/system"
@@ -107,7 +107,7 @@ class TrialState:
 class TrialFiles:
     """The trial of a node: read once, set up, and closed."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: BootFiles) -> None:
         self._place = place
         self.record: Optional[Trial] = None
         self.damage: list[str] = []

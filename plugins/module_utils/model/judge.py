@@ -21,7 +21,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.formats import (
     rope_scaling,
     tensors,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, lacks
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsChoiceError, lacks
 
 _SETTINGS = ("config.json", "generation_config.json", INDEX)
 #: What transformers 4.31, which engine bigdl runs on, knows.
@@ -46,31 +46,31 @@ def judge(names: Sequence[str], form: str, read: Read, *, where: str, use: Use =
     if form == "safetensors":
         _judge_shards(names, read, where)
         if config.get("bigdl_transformers_low_bit"):
-            raise WeightsError(
+            raise WeightsChoiceError(
                 f"{where} holds weights that BigDL converted already ({config['bigdl_transformers_low_bit']}): name "
                 "those that they were made of, and model_low_bit for the format"
             )
         method = quantised(names, config)
         if method:
-            raise WeightsError(
+            raise WeightsChoiceError(
                 f"{where} holds weights that are quantised already ({method}), which no engine here reads: take the "
                 "model's weights in 16 bits, of which the engine makes its own low-bit format, or a GGUF or OpenVINO "
                 "model"
             )
         if not [name for name in names if not _is_settings(name)]:
-            raise WeightsError(
+            raise WeightsChoiceError(
                 f"{where} has no tokenizer (tokenizer.json, tokenizer.model, vocab.json, *.tiktoken, ...): copy it "
                 "from the model's repository"
             )
         kind = rope_scaling(config)[0]
         if use.engine == "bigdl" and kind not in _BIGDL_STRETCHING:
-            raise WeightsError(
+            raise WeightsChoiceError(
                 f"config.json of {where} has rope_scaling of type {kind}, and engine bigdl knows linear "
                 "and dynamic: choose another model, or engine openvino"
             )
     limit = context_limit(config)
     if limit and use.context_length > limit:
-        raise WeightsError(
+        raise WeightsChoiceError(
             f"model_context_length is {use.context_length}, and config.json of {where} allows {limit} tokens: choose "
             "no more"
         )
@@ -86,7 +86,7 @@ def _object(content: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise WeightsError(f"{what} is no JSON object: copy it again")
+        raise WeightsChoiceError(f"{what} is no JSON object: copy it again")
     return found
 
 
@@ -95,24 +95,26 @@ def _judge_shards(names: Sequence[str], read: Read, where: str) -> None:
     shards = [name for name in names if name.endswith(".safetensors")]
     if INDEX not in names:
         if len(shards) > 1 and any(map(part_name, shards)):
-            raise WeightsError(f"{where} has its weights in {len(shards)} parts and no {INDEX}: copy it again, whole")
+            raise WeightsChoiceError(
+                f"{where} has its weights in {len(shards)} parts and no {INDEX}: copy it again, whole"
+            )
         return
     mapped = _object(read(INDEX), f"{INDEX} of {where}").get("weight_map")
     named = sorted({str(name) for name in mapped.values()}) if isinstance(mapped, dict) else []
     if not named:
-        raise WeightsError(f"{INDEX} of {where} names no weights: copy it again")
+        raise WeightsChoiceError(f"{INDEX} of {where} names no weights: copy it again")
     missing = [name for name in named if name not in shards]
     if missing:
-        raise WeightsError(lacks(where, missing, f"{len(named)} files of weights that {INDEX} names"))
+        raise WeightsChoiceError(lacks(where, missing, f"{len(named)} files of weights that {INDEX} names"))
 
 
 def judge_header(path: Path) -> None:
     """Raise WeightsError unless a file of safetensors is as long as its header says, and not quantised."""
     names = tensors(path)
     if names is None:
-        raise WeightsError(f"{path} is not a whole safetensors file: copy it again")
+        raise WeightsChoiceError(f"{path} is not a whole safetensors file: copy it again")
     layer = quantised_tensor(names)
     if layer:
-        raise WeightsError(
+        raise WeightsChoiceError(
             f"{path} holds weights that are quantised already ({layer}): take the model's weights in 16 bits"
         )

@@ -21,7 +21,7 @@ class StoreError(FleetError):
 
 
 @dataclass(frozen=True)
-class Request:
+class WeightsRequest:
     """What shall be in ``directory``, from where, and how it may be fetched."""
 
     directory: Path

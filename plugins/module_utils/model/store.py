@@ -29,7 +29,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import (
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.model.judge import judge, judge_header
 from ansible_collections.xpu.fleet.plugins.module_utils.model.refusals import gated_message
-from ansible_collections.xpu.fleet.plugins.module_utils.model.request import Request, StoreError
+from ansible_collections.xpu.fleet.plugins.module_utils.model.request import StoreError, WeightsRequest
 from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import PICKLE_SUFFIXES, choose, entry_point
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably
 from ansible_collections.xpu.fleet.plugins.module_utils.system.place import NotOwnError
@@ -63,7 +63,7 @@ def closed_to_others(directory: Path, names: Iterable[str], top: Path) -> list[P
     return closed + [file for file in files if not file.stat().st_mode & stat.S_IROTH]
 
 
-def read_stored(request: Request) -> Stored:
+def read_stored(request: WeightsRequest) -> Stored:
     """Compare the directory with its manifest; files are read only where size or time differ from what was verified."""
     try:
         directory = request.place.stored
@@ -100,7 +100,7 @@ def read_stored(request: Request) -> Stored:
     return Stored("; ".join(bad), manifest, touched, sound, closed)
 
 
-def describe(request: Request, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def describe(request: WeightsRequest, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What a verified model directory offers to the service."""
     files = manifest["files"]
     return {
@@ -112,16 +112,16 @@ def describe(request: Request, manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _judge_at(directory: Path, form: str, names: Sequence[str], request: Request, where: str = "") -> None:
+def _judge_at(directory: Path, form: str, names: Sequence[str], request: WeightsRequest, where: str = "") -> None:
     judge(names, form, lambda name: (directory / name).read_bytes(), where=where or str(directory), use=request.use)
 
 
-def judge_stored(request: Request, manifest: Mapping[str, Any]) -> None:
+def judge_stored(request: WeightsRequest, manifest: Mapping[str, Any]) -> None:
     """Raise WeightsError where verified weights do not allow what is wanted of them now."""
     _judge_at(request.directory, manifest["format"], list(manifest["files"]), request)
 
 
-def in_place(request: Request) -> dict[str, Any]:
+def in_place(request: WeightsRequest) -> dict[str, Any]:
     """Weights at a path of the node are used where they are. Raises StoreError where the service could not."""
     path = Path(request.location)
     if not path.exists():
@@ -178,7 +178,7 @@ def _judge_headers(directory: Path, names: Iterable[str]) -> None:
             judge_header(directory / name)
 
 
-def plan(request: Request, stored: Stored) -> list[RemoteFile]:
+def plan(request: WeightsRequest, stored: Stored) -> list[RemoteFile]:
     """What would be fetched, asked of the source without fetching; raises what would go wrong then."""
     files: list[RemoteFile] = []
     size = int(request.source.get("download_bytes", 0))
@@ -225,14 +225,14 @@ def _free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
-def _check_hub(request: Request, client: Client, files: Sequence[RemoteFile]) -> None:
+def _check_hub(request: WeightsRequest, client: Client, files: Sequence[RemoteFile]) -> None:
     """Ask for a byte of a large file and of a small one, which may be on different hosts. Raises FetchError."""
     by_size = sorted(files, key=lambda file: (bool(file.sha256), file.size))
     for file in {file.name: file for file in (by_size[:1] + by_size[-1:])}.values():
         check_access(client, request.endpoint, request.location, file)
 
 
-def _hub_choice(request: Request, client: Client) -> tuple[str, list[RemoteFile]]:
+def _hub_choice(request: WeightsRequest, client: Client) -> tuple[str, list[RemoteFile]]:
     where = f"{request.location} on the model hub"
     commit, digests = str(request.source["revision"]), request.source.get("sha256")
     if digests:
@@ -251,7 +251,7 @@ def _hub_choice(request: Request, client: Client) -> tuple[str, list[RemoteFile]
     return commit, complete(client, [by_name[name] for name in chosen])
 
 
-def fetch(request: Request, stored: Stored) -> dict[str, Any]:
+def fetch(request: WeightsRequest, stored: Stored) -> dict[str, Any]:
     """Gather the weights beside their place, verify them, and swap them in. Returns the manifest. Raises StoreError."""
     plan(request, stored)
     prepare_incoming(request, stored)
@@ -268,7 +268,7 @@ def fetch(request: Request, stored: Stored) -> dict[str, Any]:
     return commit_incoming(request, revision)
 
 
-def prepare_incoming(request: Request, stored: Stored) -> None:
+def prepare_incoming(request: WeightsRequest, stored: Stored) -> None:
     """Make the gathering directory; what an earlier run of the same source left in it stays, for going on with."""
     note = request.place.incoming / _SOURCE_NOTE
     text = json.dumps(request.identity, sort_keys=True)
@@ -279,13 +279,13 @@ def prepare_incoming(request: Request, stored: Stored) -> None:
             os.link(path, request.place.incoming / path.name)
 
 
-def _reusable(request: Request, stored: Stored) -> list[Path]:
+def _reusable(request: WeightsRequest, stored: Stored) -> list[Path]:
     """Return the files that are as they were verified."""
     directory = request.place.stored if stored.good else None
     return [] if directory is None else [directory / name for name in stored.good]
 
 
-def commit_incoming(request: Request, revision: str) -> dict[str, Any]:
+def commit_incoming(request: WeightsRequest, revision: str) -> dict[str, Any]:
     """Write the manifest of what was gathered and put it in place of what was there. Returns the manifest."""
     incoming = request.place.incoming
     names = [path.name for path in incoming.iterdir() if path.is_file() and not path.name.startswith(".")]
@@ -326,7 +326,7 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
     write_durably(directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
 
 
-def refresh(request: Request, stored: Stored) -> dict[str, Any]:
+def refresh(request: WeightsRequest, stored: Stored) -> dict[str, Any]:
     """Open what is closed to the service, and record the new times of files as verified. Returns the manifest."""
     for path in stored.closed:
         path.chmod(stat.S_IMODE(path.stat().st_mode) | (0o055 if path.is_dir() else 0o044))

@@ -42,7 +42,7 @@ _LEGAL = ("LICENSE*", "USE_POLICY*", "NOTICE*", "MODEL_LICENSE*")
 _CUT = re.compile(r"(?i).+\.gguf(-split-[a-z]+|\.part-?\w+|\.\d{3}|part\d+of\d+)")
 
 
-class WeightsError(FleetError):
+class WeightsChoiceError(FleetError):
     """The weights cannot be used; the message says why and what can be done."""
 
 
@@ -88,7 +88,7 @@ def choose(
     top = sorted(name for name in names if "/" not in name and not name.startswith(".") and name.isprintable())
     absent = [name for name in wanted_files if name not in top]
     if absent:
-        raise WeightsError(f"{where} has no {', '.join(absent)}; it has {', '.join(top) or 'nothing'}")
+        raise WeightsChoiceError(f"{where} has no {', '.join(absent)}; it has {', '.join(top) or 'nothing'}")
     wanted = {name for files in _sets(wanted_files) for name in files}
     found = {
         "gguf": [name for name in top if re.search(r"(?i)\.gguf$", name) and not name.lower().startswith("mmproj")],
@@ -102,10 +102,12 @@ def choose(
         if form != "openvino":
             weights = _one_set(form, weights, top, where, narrowed=bool(wanted))
         if form == "safetensors" and "config.json" not in top:
-            raise WeightsError(f"{where} has safetensors but no config.json: it is not a complete transformers model")
+            raise WeightsChoiceError(
+                f"{where} has safetensors but no config.json: it is not a complete transformers model"
+            )
         extras = _matching(top, _LEGAL) if form == "gguf" else _companions(top, code=code)
         return form, sorted({*weights, *extras})
-    raise WeightsError(_nothing(top, found, formats, where))
+    raise WeightsChoiceError(_nothing(top, found, formats, where))
 
 
 def _is_extra(name: str) -> bool:
@@ -121,11 +123,11 @@ def _one_set(form: str, weights: Sequence[str], top: Sequence[str], where: str, 
     if len(sets) > 1 and (form == "gguf" or any(len(files) > 1 for files in sets)):
         shown = ", ".join(files[0] for files in sets)
         kind = "GGUF files" if form == "gguf" else "safetensors models"
-        raise WeightsError(f"{where} has {len(sets)} {kind} ({shown}): name one with 'file' in model_source")
+        raise WeightsChoiceError(f"{where} has {len(sets)} {kind} ({shown}): name one with 'file' in model_source")
     files = [name for group in sets for name in group]
     missing = [name for name in files if name not in top]
     if missing:
-        raise WeightsError(lacks(where, missing, f"{len(files)} parts of its weights"))
+        raise WeightsChoiceError(lacks(where, missing, f"{len(files)} parts of its weights"))
     return files
 
 

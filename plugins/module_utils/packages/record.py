@@ -30,7 +30,7 @@ class RecordError(FleetError):
 
 
 @dataclass(frozen=True)
-class State:
+class PackageState:
     """One package: its version, "" where it is not installed, and its marks."""
 
     version: str = ""
@@ -42,7 +42,7 @@ class State:
     along: bool = False
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> State:
+    def of(cls, data: Mapping[str, Any]) -> PackageState:
         """Read one of a record."""
         return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
 
@@ -61,11 +61,11 @@ class State:
 class Record:
     """The packages of one layer as they were found."""
 
-    packages: dict[str, State] = field(default_factory=dict)
+    packages: dict[str, PackageState] = field(default_factory=dict)
     #: Everything that was installed when a transaction began; None where none is under way.
-    before: dict[str, State] | None = None
+    before: dict[str, PackageState] | None = None
 
-    def settle(self, now: Mapping[str, State], *, cut_off: bool = False) -> list[str]:
+    def settle(self, now: Mapping[str, PackageState], *, cut_off: bool = False) -> list[str]:
         """Add what came, went or moved along in the transaction, and close it; return the names.
 
         Of one that was ``cut_off`` nobody knows what a person did since: only what was installed for others is added.
@@ -74,14 +74,14 @@ class Record:
         moved = [
             name
             for name in sorted({*before, *now} - set(self.packages))
-            if before.get(name, State()).version != now.get(name, State()).version
-            and not (cut_off and (name not in now or now[name].manual or before.get(name, State()).version))
+            if before.get(name, PackageState()).version != now.get(name, PackageState()).version
+            and not (cut_off and (name not in now or now[name].manual or before.get(name, PackageState()).version))
         ]
         for name in moved:
-            was = before.get(name, State())
+            was = before.get(name, PackageState())
             # How a package that came along is marked tells later whether a person has taken it over since.
             manual = was.manual if was.version else now[name].manual
-            self.packages[name] = State(was.version, was.held, manual, was.settings, along=True)
+            self.packages[name] = PackageState(was.version, was.held, manual, was.settings, along=True)
         return moved
 
 
@@ -90,9 +90,11 @@ def read_record(directory: Path, layer: str) -> Record | None:
     path = record_path(directory, layer)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        packages = {name: State.of(state) for name, state in data["packages"].items()}
+        packages = {name: PackageState.of(state) for name, state in data["packages"].items()}
         before = data.get("before")
-        return Record(packages, None if before is None else {name: State.of(state) for name, state in before.items()})
+        return Record(
+            packages, None if before is None else {name: PackageState.of(state) for name, state in before.items()}
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -114,11 +116,13 @@ def record_path(directory: Path, layer: str) -> Path:
     return directory / f"{layer}.json"
 
 
-def installed() -> dict[str, State]:
+def installed() -> dict[str, PackageState]:
     """Return every package that dpkg has, or has settings of, by the name that apt gives it. Raises CommandError."""
     manual = set(run(["apt-mark", "showmanual"]).split())
     return {
-        name: State(package.version, package.held, name in manual) if package.present else State(settings=True)
+        name: PackageState(package.version, package.held, name in manual)
+        if package.present
+        else PackageState(settings=True)
         for name, package in known_packages().items()
     }
 

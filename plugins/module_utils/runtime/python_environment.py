@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
-from ansible_collections.xpu.fleet.plugins.module_utils.system.command import Result, result_of
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import CommandResult, result_of
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 from ansible_collections.xpu.fleet.plugins.module_utils.system.place import is_own
 
@@ -148,7 +148,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class State:
+class EnvironmentState:
     """What is there. ``usable`` is false where the interpreter does not run, or is not the wanted one."""
 
     usable: bool
@@ -188,7 +188,7 @@ def run(
     stdin: str = "",
     seconds: int = _PIP_SECONDS,
     environment: Optional[Mapping[str, str]] = None,
-) -> Result:
+) -> CommandResult:
     """Run COMMAND for at most SECONDS, without what would lead pip elsewhere: see result_of."""
     own = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", **dict.fromkeys(_FOREIGN), **(environment or {})}
     return result_of(command, own, stdin=stdin, seconds=seconds)
@@ -201,27 +201,27 @@ def interpreter_version(interpreter: Path) -> str:
     return output.strip() if status == 0 else ""
 
 
-def read_state(wanted: Wanted) -> State:
+def read_state(wanted: Wanted) -> EnvironmentState:
     """Compare the environment on disk with the wanted one; reads only."""
     python = wanted.path / "bin" / "python"
     if not wanted.path.exists():
-        return State(False, "it does not exist")
+        return EnvironmentState(False, "it does not exist")
     question = json.dumps({"requirements": wanted.pins(), "base": sorted(BASE_DISTRIBUTIONS)})
     status, output, errors = run([str(python), "-IB", "-c", _PROBE], stdin=question, seconds=_PROBE_SECONDS)
     if status != 0:
-        return State(False, f"its interpreter does not run ({last_line(errors) or f'exit status {status}'})")
+        return EnvironmentState(False, f"its interpreter does not run ({last_line(errors) or f'exit status {status}'})")
     try:
         found: dict[str, Any] = json.loads(output)
     except ValueError:
-        return State(False, "its interpreter gives no answer")
+        return EnvironmentState(False, "its interpreter gives no answer")
     if "error" in found:
-        return State(False, str(found["error"]))
+        return EnvironmentState(False, str(found["error"]))
     # An environment's interpreter is a link to the one that made it: nothing is to be asked of the same file.
     if os.path.realpath(python) != os.path.realpath(wanted.interpreter):
         version = interpreter_version(wanted.interpreter)
         if version and version != found["version"]:
-            return State(False, f"it has Python {found['version']}, wanted is {version}")
-    return State(True, "", found["installed"], found["missing"], found["damaged"], found["extra"])
+            return EnvironmentState(False, f"it has Python {found['version']}, wanted is {version}")
+    return EnvironmentState(True, "", found["installed"], found["missing"], found["damaged"], found["extra"])
 
 
 def last_line(text: str) -> str:
@@ -317,7 +317,7 @@ def explain(output: str) -> str:
     )
 
 
-def apply(wanted: Wanted, state: State) -> None:
+def apply(wanted: Wanted, state: EnvironmentState) -> None:
     """Make the environment what it shall be, from the state that was read. Raises RuntimeSetupError."""
     if not state.usable:
         create(wanted)

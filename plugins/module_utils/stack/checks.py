@@ -14,10 +14,10 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (
     Version,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import StackError, applies
-from ansible_collections.xpu.fleet.plugins.module_utils.stack.node import Node, described
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.node import NodeFacts, described
 
 
-def kernel_of(name: str, stack: dict[str, Any], node: Node, dkms: bool) -> dict[str, Any]:
+def kernel_of(name: str, stack: dict[str, Any], node: NodeFacts, dkms: bool) -> dict[str, Any]:
     """Return what role kernel reads: one release, or what it has to be at least and the metapackage that brings that.
 
     Raises StackError where the running kernel is too old and nothing brings a newer one, or too new.
@@ -47,7 +47,9 @@ def kernel_of(name: str, stack: dict[str, Any], node: Node, dkms: bool) -> dict[
     return kernel
 
 
-def check_node(stack: dict[str, Any], resolved: dict[str, Any], node: Node, packages: Mapping[str, str]) -> list[str]:
+def check_node(
+    stack: dict[str, Any], resolved: dict[str, Any], node: NodeFacts, packages: Mapping[str, str]
+) -> list[str]:
     """Return warnings; raises StackError where the node can't work with a stack."""
     if node.architecture != "x86_64":
         raise StackError(f"This node is {node.architecture}; Intel's GPU stack is for x86_64 only.")
@@ -70,7 +72,7 @@ def check_node(stack: dict[str, Any], resolved: dict[str, Any], node: Node, pack
     return [*_unbound(resolved, node), *_old_kernel(stack, node), *_known_bad(resolved, node, packages)]
 
 
-def _unbound(resolved: dict[str, Any], node: Node) -> list[str]:
+def _unbound(resolved: dict[str, Any], node: NodeFacts) -> list[str]:
     """Refuse a card that no driver can bind to; return what will keep a driver from a card that it is bound to now."""
     warnings = []
     for gpu in node.gpus if not node.container else ():
@@ -96,7 +98,7 @@ def _unbound(resolved: dict[str, Any], node: Node) -> list[str]:
     return warnings
 
 
-def _old_kernel(stack: dict[str, Any], node: Node) -> list[str]:
+def _old_kernel(stack: dict[str, Any], node: NodeFacts) -> list[str]:
     """Return warnings of kernels that one report says are too old."""
     least = least_kernel(stack, node, "")
     if not least or not _older(node.kernel, least) or stack["kernel"].get("release"):
@@ -104,7 +106,7 @@ def _old_kernel(stack: dict[str, Any], node: Node) -> list[str]:
     return [f"{node.describe_gpus()} may need kernel {least}, and this node runs {node.kernel}."]
 
 
-def _known_bad(resolved: dict[str, Any], node: Node, packages: Mapping[str, str]) -> list[str]:
+def _known_bad(resolved: dict[str, Any], node: NodeFacts, packages: Mapping[str, str]) -> list[str]:
     # In a container the host's kernel counts, unless an image is made there for another.
     release = resolved["kernel"]["release"]
     kernel = release if release and (resolved["dkms"] or not node.container) else node.kernel
@@ -119,7 +121,7 @@ def _known_bad(resolved: dict[str, Any], node: Node, packages: Mapping[str, str]
     return [f"{entry}." for entry in there]
 
 
-def least_kernel(stack: dict[str, Any], node: Node, confidence: str) -> str:
+def least_kernel(stack: dict[str, Any], node: NodeFacts, confidence: str) -> str:
     """Return the newest of the oldest kernels that a stack and the node's cards need, "" for any kernel."""
     wanted = [
         entry["kernel"]

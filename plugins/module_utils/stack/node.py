@@ -9,7 +9,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeFacts:
     """What the choice of a stack depends on."""
 
     distribution: str
@@ -53,7 +53,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Wish:
+class StackRequest:
     """What the operator asks for; "" and empty leave the choice to the stack."""
 
     stack: str = AUTO

@@ -23,7 +23,7 @@ class CommandError(FleetError):
     """dpkg, apt or another command failed; the message has what it said."""
 
 
-class Result(NamedTuple):
+class CommandResult(NamedTuple):
     """What came of a command."""
 
     status: int
@@ -43,7 +43,7 @@ def result_of(
     stdin: str = "",
     seconds: Optional[float] = None,
     errors: str = "replace",
-) -> Result:
+) -> CommandResult:
     """Run a command without asking anybody.
 
     ENVIRONMENT is set beside the process's own, or with CLEAN instead of it; None takes a variable away. Commands that
@@ -70,15 +70,15 @@ def result_of(
             check=False,
         )
     except FileNotFoundError:
-        return Result(NOT_FOUND, "", f"there is no command {command[0]}")
+        return CommandResult(NOT_FOUND, "", f"there is no command {command[0]}")
     except OSError as error:
-        return Result(NOT_FOUND, "", str(error))
+        return CommandResult(NOT_FOUND, "", str(error))
     except subprocess.TimeoutExpired:
-        return Result(TIMED_OUT, "", f"not done after {seconds:g} seconds")
-    return Result(done.returncode, done.stdout, done.stderr)
+        return CommandResult(TIMED_OUT, "", f"not done after {seconds:g} seconds")
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
-def run_as_is(command: Sequence[str]) -> Result:
+def run_as_is(command: Sequence[str]) -> CommandResult:
     """Run a command in the language of this process: what it writes may be for people."""
     return result_of(command, {})
 

@@ -10,8 +10,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
     check_shape,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.stacks import (
-    Node,
-    Wish,
+    NodeFacts,
+    StackRequest,
     pinned_packages,
     resolve,
 )
@@ -31,57 +31,69 @@ from ansible_collections.xpu.fleet.tests.unit.plugins.support.stack_nodes import
         (node(system="Debian 12"), ("cpu", "none", "openvino", "cpu")),
     ],
 )
-def test_auto_chooses_by_gpus_and_distribution(found: Node, expected: tuple[str, str, str, str]) -> None:
-    stack = resolve(STACKS, found, Wish())
+def test_auto_chooses_by_gpus_and_distribution(found: NodeFacts, expected: tuple[str, str, str, str]) -> None:
+    stack = resolve(STACKS, found, StackRequest())
     assert (stack["name"], stack["family"], stack["engine"], stack["device"]) == expected
 
 
 @pytest.mark.parametrize(
     ("found", "wish", "said"),
     [
-        (node(), Wish(stack="arc-6477"), ["'arc-6477'", "auto, arc-647, cpu, datacenter-2523, datacenter-682, native"]),
+        (
+            node(),
+            StackRequest(stack="arc-6477"),
+            ["'arc-6477'", "auto, arc-647, cpu, datacenter-2523, datacenter-682, native"],
+        ),
         (
             node(gpu("e20b", "arc-b")),
-            Wish(),
+            StackRequest(),
             ["8086:e20b", "Ubuntu 22.04", "arc-647", "datacenter-682", "native (it serves Ubuntu 24.04"],
         ),
-        (node(gpu(), system="Debian 12"), Wish(), ["No stack fits", "Debian 12", "cpu (it serves nodes without GPUs)"]),
-        (node(gpu("56c0", "flex")), Wish(stack="arc-647"), ["8086:56c0", "not flex"]),
-        (node(), Wish(stack="arc-647"), ["none was found"]),
+        (
+            node(gpu(), system="Debian 12"),
+            StackRequest(),
+            ["No stack fits", "Debian 12", "cpu (it serves nodes without GPUs)"],
+        ),
+        (node(gpu("56c0", "flex")), StackRequest(stack="arc-647"), ["8086:56c0", "not flex"]),
+        (node(), StackRequest(stack="arc-647"), ["none was found"]),
         (
             node(gpu("0bd5", "max"), gpu("56c0", "flex", "0000:81:00.0"), system="Ubuntu 24.04"),
-            Wish(),
+            StackRequest(),
             ["mixes GPU families"],
         ),
-        (node(gpu(), secure_boot=True), Wish(), ["Secure Boot is on", "arc-647", "enroll the key"]),
-        (node(gpu(), architecture="aarch64"), Wish(), ["aarch64"]),
-        (node(gpu(), system="Ubuntu 24.04", kernel="6.5.0-14-generic"), Wish(), ["6.8", "6.5.0-14-generic"]),
-        (node(), Wish(engine="vllm"), ["'vllm'", "openvino"]),
-        (node(), Wish(device="npu"), ["'npu'", "gpu or cpu"]),
-        (node(), Wish(device="gpu"), ["uses no GPU"]),
-        (node(gpu()), Wish(oneapi_components=["basekit", "daal"]), ["daal", "basekit, ccl, dnn, mpi, tbb"]),
-        (node(), Wish(oneapi_components=["basekit"]), ["offers none"]),
-        (node(), Wish(ppa=True), ["stack_ppa"]),
-        (node(gpu()), Wish(dkms="sometimes"), ["'sometimes'"]),
+        (node(gpu(), secure_boot=True), StackRequest(), ["Secure Boot is on", "arc-647", "enroll the key"]),
+        (node(gpu(), architecture="aarch64"), StackRequest(), ["aarch64"]),
+        (node(gpu(), system="Ubuntu 24.04", kernel="6.5.0-14-generic"), StackRequest(), ["6.8", "6.5.0-14-generic"]),
+        (node(), StackRequest(engine="vllm"), ["'vllm'", "openvino"]),
+        (node(), StackRequest(device="npu"), ["'npu'", "gpu or cpu"]),
+        (node(), StackRequest(device="gpu"), ["uses no GPU"]),
+        (node(gpu()), StackRequest(oneapi_components=["basekit", "daal"]), ["daal", "basekit, ccl, dnn, mpi, tbb"]),
+        (node(), StackRequest(oneapi_components=["basekit"]), ["offers none"]),
+        (node(), StackRequest(ppa=True), ["stack_ppa"]),
+        (node(gpu()), StackRequest(dkms="sometimes"), ["'sometimes'"]),
         (
             node(gpu()),
-            Wish(overrides={"repositories": {"graphics": {"uri": "http://mirror"}}}),
+            StackRequest(overrides={"repositories": {"graphics": {"uri": "http://mirror"}}}),
             ["xpu_stack_overrides.repositories.graphics.uri", "Did you mean uris?"],
         ),
         (
             node(gpu()),
-            Wish(overrides={"driver": {"packages": {"level-zero": 1.11}}}),
+            StackRequest(overrides={"driver": {"packages": {"level-zero": 1.11}}}),
             ["xpu_stack_overrides.driver.packages.level-zero", "must be a string, but is a number", "1.11"],
         ),
         (
             node(gpu()),
-            Wish(overrides={"repositories": {"graphics": {"uris": "http://mirror"}}}),
+            StackRequest(overrides={"repositories": {"graphics": {"uris": "http://mirror"}}}),
             ["xpu_stack_overrides.repositories.graphics.uris must be a list"],
         ),
-        (node(gpu()), Wish(overrides={"kernel": None}), ["xpu_stack_overrides.kernel must be a mapping, but is empty"]),
+        (
+            node(gpu()),
+            StackRequest(overrides={"kernel": None}),
+            ["xpu_stack_overrides.kernel must be a mapping, but is empty"],
+        ),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_message(found: Node, wish: Wish, said: list[str]) -> None:
+def test_what_does_not_fit_is_refused_in_one_message(found: NodeFacts, wish: StackRequest, said: list[str]) -> None:
     with pytest.raises(StackError) as error:
         resolve(STACKS, found, wish)
     for words in said:
@@ -98,48 +110,50 @@ def test_what_does_not_fit_is_refused_in_one_message(found: Node, wish: Wish, sa
 )
 def test_a_node_whose_gpu_is_gone_does_not_become_one_without(had: dict[str, Any], said: str) -> None:
     with pytest.raises(StackError) as error:
-        resolve(STACKS, node(**had), Wish())
+        resolve(STACKS, node(**had), StackRequest())
     for words in (said, "now there is no GPU", "dmesg", "set xpu_stack to cpu"):
         assert words in str(error.value)
-    named = resolve(STACKS, node(**had), Wish(stack="cpu"))
+    named = resolve(STACKS, node(**had), StackRequest(stack="cpu"))
     assert (named["name"], named["lost"]) == ("cpu", [])
 
 
 def test_a_gpu_that_is_gone_beside_others_is_missed() -> None:
     served = ["0000:03:00.0", "0000:07:00.0"]
     found = node(gpu(), served=served, known=[gpu(address="0000:09:00.0")])
-    stack = resolve(STACKS, found, Wish())
+    stack = resolve(STACKS, found, StackRequest())
     assert [card["address"] for card in stack["gpus"]] == ["0000:03:00.0"]
     assert stack["lost"] == [{"address": "0000:07:00.0", "id": ""}, {"address": "0000:09:00.0", "id": "8086:56a0"}]
-    told = resolve(STACKS, found, Wish(lost_gpus=["0000:07:00.0"]))
+    told = resolve(STACKS, found, StackRequest(lost_gpus=["0000:07:00.0"]))
     assert [card["address"] for card in told["lost"]] == ["0000:09:00.0"]
 
 
 def test_that_the_last_gpu_is_gone_for_good_is_not_a_wish_for_the_cpu() -> None:
     with pytest.raises(StackError, match="set xpu_stack to cpu"):
-        resolve(STACKS, node(known=[gpu()]), Wish(lost_gpus=["0000:03:00.0"]))
+        resolve(STACKS, node(known=[gpu()]), StackRequest(lost_gpus=["0000:03:00.0"]))
 
 
 @pytest.mark.parametrize(
     ("found", "wish", "speed"),
     [
-        (node(gpu()), Wish(), 13.75),
-        (node(gpu("56c0", "flex"), kernel=GA), Wish(), 12.5),
-        (node(gpu("0bd5", "max"), system="Ubuntu 24.04"), Wish(), 18.25),
-        (node(gpu("e20b", "arc-b"), system="Ubuntu 26.04", kernel=NEWEST), Wish(), 0),
-        (node(gpu()), Wish(device="cpu"), 0),
-        (node(), Wish(), 0),
-        (node(gpu()), Wish(overrides={"published_speed": {"arc": 40}}), 10),
+        (node(gpu()), StackRequest(), 13.75),
+        (node(gpu("56c0", "flex"), kernel=GA), StackRequest(), 12.5),
+        (node(gpu("0bd5", "max"), system="Ubuntu 24.04"), StackRequest(), 18.25),
+        (node(gpu("e20b", "arc-b"), system="Ubuntu 26.04", kernel=NEWEST), StackRequest(), 0),
+        (node(gpu()), StackRequest(device="cpu"), 0),
+        (node(), StackRequest(), 0),
+        (node(gpu()), StackRequest(overrides={"published_speed": {"arc": 40}}), 10),
     ],
 )
-def test_a_speed_is_suspicious_below_a_quarter_of_the_published_one(found: Node, wish: Wish, speed: float) -> None:
+def test_a_speed_is_suspicious_below_a_quarter_of_the_published_one(
+    found: NodeFacts, wish: StackRequest, speed: float
+) -> None:
     assert resolve(STACKS, found, wish)["least_speed"] == speed
 
 
 @pytest.mark.parametrize(("value", "said"), [("40", "is a string ('40')"), (True, "is")])
 def test_a_speed_is_a_number(value: object, said: str) -> None:
     with pytest.raises(StackError, match=r"published_speed\.arc must be a whole number, but") as error:
-        resolve(STACKS, node(gpu()), Wish(overrides={"published_speed": {"arc": value}}))
+        resolve(STACKS, node(gpu()), StackRequest(overrides={"published_speed": {"arc": value}}))
     assert said in str(error.value)
 
 
@@ -154,10 +168,10 @@ def test_types_that_ansible_makes_of_its_own_are_named_as_people_do() -> None:
 
 
 def test_secure_boot_does_not_matter_where_no_module_is_built() -> None:
-    assert resolve(STACKS, node(gpu(), system="Ubuntu 24.04", secure_boot=True), Wish())["name"] == "native"
+    assert resolve(STACKS, node(gpu(), system="Ubuntu 24.04", secure_boot=True), StackRequest())["name"] == "native"
     host = node(gpu(), secure_boot=True, container=True, kernel="5.19.0-41-generic")
-    assert resolve(STACKS, host, Wish())["dkms"] is False
-    assert resolve(STACKS, node(gpu(), secure_boot=True), Wish(dkms="never"))["dkms"] is False
+    assert resolve(STACKS, host, StackRequest())["dkms"] is False
+    assert resolve(STACKS, node(gpu(), secure_boot=True), StackRequest(dkms="never"))["dkms"] is False
 
 
 def test_overrides_are_laid_over_the_stack_key_by_key() -> None:
@@ -165,7 +179,7 @@ def test_overrides_are_laid_over_the_stack_key_by_key() -> None:
         "repositories": {"graphics": {"uris": ["http://mirror/graphics"]}},
         "driver": {"packages": {"level-zero": "1.12"}},
     }
-    stack = resolve(STACKS, node(gpu()), Wish(overrides=overrides))
+    stack = resolve(STACKS, node(gpu()), StackRequest(overrides=overrides))
     reference = STACKS["arc-647"]
     assert stack["repositories"]["graphics"] == {
         **reference["repositories"]["graphics"],
@@ -176,8 +190,8 @@ def test_overrides_are_laid_over_the_stack_key_by_key() -> None:
 
 
 def test_the_environment_is_that_of_the_family() -> None:
-    arc = resolve(STACKS, node(gpu()), Wish())["environment"]
-    biggest = resolve(STACKS, node(gpu("0bd5", "max")), Wish(stack="datacenter-682"))["environment"]
+    arc = resolve(STACKS, node(gpu()), StackRequest())["environment"]
+    biggest = resolve(STACKS, node(gpu("0bd5", "max")), StackRequest(stack="datacenter-682"))["environment"]
     assert arc == {
         "SYCL_CACHE_PERSISTENT": "1",
         "USE_XETLA": "OFF",
@@ -189,24 +203,24 @@ def test_the_environment_is_that_of_the_family() -> None:
 
 
 def test_the_python_environment_follows_engine_and_device() -> None:
-    on_gpu = resolve(STACKS, node(gpu()), Wish())["python"]
-    on_cpu = resolve(STACKS, node(gpu()), Wish(device="cpu"))["python"]
+    on_gpu = resolve(STACKS, node(gpu()), StackRequest())["python"]
+    on_cpu = resolve(STACKS, node(gpu()), StackRequest(device="cpu"))["python"]
     assert (on_gpu["requirements"], on_gpu["version"]) == ("bigdl-gpu", "3.9")
     assert "intel-extension-for-pytorch==2.0.110+xpu" in on_gpu["unhashed"]
     assert (on_cpu["requirements"], on_cpu["version"], on_cpu["unhashed"]) == ("bigdl-cpu", "3.11", [])
-    assert resolve(STACKS, node(), Wish())["python"]["requirements"] == "openvino"
+    assert resolve(STACKS, node(), StackRequest())["python"]["requirements"] == "openvino"
 
 
 def test_required_oneapi_comes_always_and_the_rest_by_choice() -> None:
-    plain = resolve(STACKS, node(gpu()), Wish())["oneapi"]["packages"]
-    more = resolve(STACKS, node(gpu()), Wish(oneapi_components=["basekit", "tbb"]))["oneapi"]["packages"]
+    plain = resolve(STACKS, node(gpu()), StackRequest())["oneapi"]["packages"]
+    more = resolve(STACKS, node(gpu()), StackRequest(oneapi_components=["basekit", "tbb"]))["oneapi"]["packages"]
     assert {"intel-oneapi-mkl", "intel-oneapi-compiler-dpcpp-cpp"} <= set(plain)
     assert "intel-basekit" not in plain
     assert set(more) - set(plain) == {"intel-basekit", "intel-oneapi-tbb", "intel-oneapi-tbb-devel"}
 
 
 def test_the_packages_of_a_machine_are_those_of_all_layers_at_exact_versions() -> None:
-    packages = pinned_packages(resolve(STACKS, node(gpu()), Wish()))
+    packages = pinned_packages(resolve(STACKS, node(gpu()), StackRequest()))
     reference = STACKS["arc-647"]
     assert packages["linux-image-5.19.0-41-generic"] == "5.19.0-41.42~22.04.1"
     for entry in reference["driver"]["dkms"]:
@@ -215,8 +229,8 @@ def test_the_packages_of_a_machine_are_those_of_all_layers_at_exact_versions() -
 
 
 def test_in_a_container_the_kernel_is_left_to_the_host() -> None:
-    inside = pinned_packages(resolve(STACKS, node(gpu(), container=True, kernel="5.19.0-41-generic"), Wish()))
-    building = pinned_packages(resolve(STACKS, node(gpu(), container=True), Wish(dkms="always")))
+    inside = pinned_packages(resolve(STACKS, node(gpu(), container=True, kernel="5.19.0-41-generic"), StackRequest()))
+    building = pinned_packages(resolve(STACKS, node(gpu(), container=True), StackRequest(dkms="always")))
     assert not [name for name in inside if name.startswith("linux-") or name.endswith("dkms")]
     assert [name for name in building if name.startswith("linux-")] == ["linux-headers-5.19.0-41-generic"]
     assert "intel-i915-dkms" in building
@@ -224,8 +238,8 @@ def test_in_a_container_the_kernel_is_left_to_the_host() -> None:
 
 def test_the_ppa_is_offered_and_off() -> None:
     noble = node(gpu(), system="Ubuntu 24.04")
-    assert resolve(STACKS, noble, Wish())["repositories"] == {}
-    graphics = resolve(STACKS, noble, Wish(ppa=True))["repositories"]["graphics"]
+    assert resolve(STACKS, noble, StackRequest())["repositories"] == {}
+    graphics = resolve(STACKS, noble, StackRequest(ppa=True))["repositories"]["graphics"]
     assert graphics["suites"] == ["noble"]
 
 

@@ -14,8 +14,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.boot import grub_writer,
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.boot import (
     Boot,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import EnvironmentBlock
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import (
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.files import (
     BLOCK,
     DROP_IN,
     MENU,
@@ -23,6 +22,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import (
     STATE,
     BootError,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import EnvironmentBlock
 from ansible_collections.xpu.fleet.plugins.modules.boot_kernel import LACKING, apply
 
 MENUS = Path(__file__).parents[1] / "support/menus"
@@ -272,7 +272,7 @@ def test_the_kernel_of_the_first_change_is_where_a_rollback_goes(node: Node) -> 
     assert node.facts()["origin"] == ""
     node.apply("default", release=OLD, panic=30)
     assert node.facts()["origin"] == OLD
-    node.apply("tried", release=NEW)
+    node.apply("once", release=NEW)
     node.boots(NEW, "boot-2")
     node.apply("default", release=NEW, confirm=True)
     assert node.facts()["origin"] == OLD
@@ -283,7 +283,7 @@ def test_the_kernel_of_the_first_change_is_where_a_rollback_goes(node: Node) -> 
 
 
 def test_an_unfinished_trial_does_not_outlive_a_new_default(pinned: Node) -> None:
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     assert pinned.apply("default", release=OLD, panic=30)["changed"]
     assert pinned.next_entry() == "" and pinned.units() == UNITS  # only confirming takes the timer away
     assert pinned.facts()["trial"]["release"] == NEW
@@ -412,9 +412,9 @@ def test_a_module_that_is_killed_leaves_the_menu_and_the_next_run_converges(
 
 
 def test_a_trial_is_armed_once_and_its_entry_last(pinned: Node) -> None:
-    foreseen = pinned.apply("tried", check=True, release=NEW)
+    foreseen = pinned.apply("once", check=True, release=NEW)
     assert foreseen["changed"] and pinned.units() == [] and pinned.next_entry() == ""
-    done = pinned.apply("tried", release=NEW)
+    done = pinned.apply("once", release=NEW)
     assert done["diff"] == foreseen["diff"] and done["reboot_command"] == ""
     assert f"next_entry: {path_of(NEW)}" in done["diff"]["after"]
     assert pinned.next_entry() == path_of(NEW) and pinned.units() == UNITS
@@ -428,14 +428,14 @@ def test_a_trial_is_armed_once_and_its_entry_last(pinned: Node) -> None:
         "method": "grubenv",
     }
     assert pinned.calls()[-1] == "systemctl daemon-reload"
-    assert not pinned.apply("tried", release=NEW)["changed"]
+    assert not pinned.apply("once", release=NEW)["changed"]
     facts = pinned.facts()
     assert facts["next"] == NEW and facts["default"] == OLD
     assert facts["trial"]["outcome"] == "armed" and facts["trial"]["origin"] == OLD
 
 
 def test_the_timer_returns_only_from_the_kernel_on_trial(pinned: Node) -> None:
-    pinned.apply("tried", release=NEW, confirm_timeout=120)
+    pinned.apply("once", release=NEW, confirm_timeout=120)
     units = pinned.root / "etc/systemd/system"
     timer = (units / "xpu-fleet-kernel-return.timer").read_text()
     for line in ("DefaultDependencies=no", f"ConditionKernelVersion={NEW}", "IgnoreOnIsolate=yes", "OnBootSec=120"):
@@ -448,11 +448,11 @@ def test_the_timer_returns_only_from_the_kernel_on_trial(pinned: Node) -> None:
 
 
 def test_a_trial_that_succeeds_is_closed(pinned: Node) -> None:
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     pinned.write(BLOCK, EnvironmentBlock().content().decode())  # GRUB took the entry
     pinned.boots(NEW, "boot-2")
     assert pinned.facts()["trial"]["outcome"] == "running"
-    assert not pinned.apply("tried", release=NEW)["changed"]
+    assert not pinned.apply("once", release=NEW)["changed"]
     done = pinned.apply("default", release=NEW, confirm=True)
     assert done["changed"] and pinned.units() == []
     assert sorted(path.name for path in (pinned.root / STATE).iterdir()) == ["confirmed", "origin.json"]
@@ -469,7 +469,7 @@ def test_a_trial_that_succeeds_is_closed(pinned: Node) -> None:
 
 
 def test_a_timer_that_cannot_be_stopped_is_an_error(pinned: Node) -> None:
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     pinned.boots(NEW, "boot-2")
     menu = pinned.menu()
     pinned.command("systemctl", "echo 'Failed to stop' >&2; exit 1")
@@ -485,7 +485,7 @@ def test_a_timer_that_cannot_be_stopped_is_an_error(pinned: Node) -> None:
 def test_no_timer_ever_returns_from_the_default(
     pinned: Node, monkeypatch: pytest.MonkeyPatch, confirm: bool, failing: str
 ) -> None:
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     pinned.boots(NEW, "boot-2")
 
     def cut(*arguments: object) -> None:
@@ -508,7 +508,7 @@ def test_no_timer_ever_returns_from_the_default(
 
 
 def test_a_menu_that_cannot_be_made_leaves_the_timer(pinned: Node) -> None:
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     pinned.boots(NEW, "boot-2")
     pinned.command("grub-script-check", "exit 1")
     with pytest.raises(BootError, match="grub-script-check"):
@@ -517,7 +517,7 @@ def test_a_menu_that_cannot_be_made_leaves_the_timer(pinned: Node) -> None:
 
 
 def test_the_timer_is_gone_before_the_menu_is_left_to_others(pinned: Node) -> None:
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     pinned.boots(NEW, "boot-2")
     pinned.command("systemctl", "exit 1")
     files = pinned.files()
@@ -541,7 +541,7 @@ def test_the_timer_is_gone_before_the_menu_is_left_to_others(pinned: Node) -> No
     ],
 )
 def test_a_node_that_came_back_says_why(pinned: Node, seen: str, taken: bool, explanation: str) -> None:
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     if taken:
         pinned.write(BLOCK, EnvironmentBlock().content().decode())
     if seen:
@@ -549,7 +549,7 @@ def test_a_node_that_came_back_says_why(pinned: Node, seen: str, taken: bool, ex
     pinned.boots(OLD, "boot-3")
     found = pinned.facts()["trial"]
     assert found["outcome"] == "fell_back" and explanation in found["explanation"]
-    assert pinned.apply("tried", release=NEW)["changed"]
+    assert pinned.apply("once", release=NEW)["changed"]
     assert pinned.facts()["trial"]["attempt"] == 2 and pinned.facts()["trial"]["outcome"] == "armed"
     assert not (pinned.root / STATE / "seen").exists()
 
@@ -585,7 +585,7 @@ def test_a_trial_that_is_not_safe_is_refused_before_anything_is_written(
     files = pinned.files()
     for check in (True, False):
         with pytest.raises(BootError) as error:
-            pinned.apply("tried", check=check, release=NEW)
+            pinned.apply("once", check=check, release=NEW)
         assert f"kernel {NEW} cannot be tried: " in str(error.value) and reason in str(error.value)
     assert pinned.files() == files
 
@@ -627,7 +627,7 @@ def test_a_damaged_record_is_told_and_written_anew(pinned: Node) -> None:
         pinned.write(f"{STATE}/trial.json", text)
         facts = pinned.facts()
         assert facts["trial"] == {} and facts["problems"] == [] and "trial.json is damaged" in facts["notes"][0]
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     assert pinned.facts()["notes"] == [] and pinned.facts()["trial"]["attempt"] == 1
     pinned.write(f"{STATE}/trial.json", "{")
     assert pinned.apply("absent")["changed"] and pinned.facts()["notes"] == []
@@ -652,14 +652,14 @@ def test_kexec_is_taken_where_grub_cannot_write(pinned: Node, probe: str, reason
     facts = pinned.facts()
     assert facts["block"] == {"writable": False, "reason": reason} and facts["method"] == "kexec"
     assert facts["problems"] == []
-    done = pinned.apply("tried", release=NEW)
+    done = pinned.apply("once", release=NEW)
     assert done["reboot_command"] == "systemctl kexec" and pinned.next_entry() == ""
     load = next(line for line in pinned.calls() if line.startswith("kexec -a -l"))
     assert load == (
         f"kexec -a -l /boot/vmlinuz-{NEW} --command-line=BOOT_IMAGE=/boot/vmlinuz-{NEW} root=UUID={UUID} ro panic=30 "
         f"quiet splash --initrd=/boot/initrd.img-{NEW}"
     )
-    again = pinned.apply("tried", release=NEW)
+    again = pinned.apply("once", release=NEW)
     assert not again["changed"] and again["reboot_command"] == "systemctl kexec"
     pinned.write("sys/kernel/kexec_loaded", "0\n")
     pinned.boots(OLD, "boot-3")
@@ -668,7 +668,7 @@ def test_kexec_is_taken_where_grub_cannot_write(pinned: Node, probe: str, reason
 
 def test_a_kernel_loaded_by_kexec_is_unloaded_again(pinned: Node) -> None:
     pinned.command("grub-probe", "case $1 in *fs) echo btrfs;; esac")
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     pinned.apply("absent")
     assert "kexec -u" in pinned.calls()
 
@@ -678,7 +678,7 @@ def test_without_any_way_a_trial_is_refused(pinned: Node) -> None:
     (pinned.commands / "kexec").unlink()
     assert pinned.facts()["method"] == "" and "no kexec" in pinned.facts()["problems"][0]
     with pytest.raises(BootError, match=r"GRUB does not write to btrfs, and kexec is not installed"):
-        pinned.apply("tried", release=NEW)
+        pinned.apply("once", release=NEW)
     (pinned.root / "sys/kernel/kexec_loaded").unlink()
     pinned.command("kexec", "")
     assert pinned.facts()["method"] == ""
@@ -689,7 +689,7 @@ def test_a_damaged_block_is_not_written_to(pinned: Node, content: bytes) -> None
     (pinned.root / BLOCK).write_bytes(content)
     facts = pinned.facts()
     assert facts["method"] == "kexec" and f"/{BLOCK}: GRUB's environment block" in facts["block"]["reason"]
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     assert (pinned.root / BLOCK).read_bytes() == content
 
 
@@ -699,14 +699,14 @@ def test_a_block_behind_a_link_is_left_alone_and_one_that_is_missing_is_made(pin
     assert "symbolic link" in pinned.facts()["block"]["reason"]
     (pinned.root / BLOCK).unlink()
     assert pinned.facts()["method"] == "grubenv"
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     assert pinned.next_entry() == path_of(NEW)
 
 
 def test_the_block_is_written_in_place(pinned: Node) -> None:
     same = pinned.root / "same"
     same.hardlink_to(pinned.root / BLOCK)
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     assert EnvironmentBlock(same.read_bytes()).variables == {"next_entry": path_of(NEW)}
 
 
@@ -715,7 +715,7 @@ def test_a_full_block_is_an_error(pinned: Node) -> None:
     block.set("x", "y" * 900)
     (pinned.root / BLOCK).write_bytes(block.content())
     with pytest.raises(BootError, match="block is full"):
-        pinned.apply("tried", release=NEW)
+        pinned.apply("once", release=NEW)
     assert (pinned.root / BLOCK).read_bytes() == block.content()
 
 
@@ -725,7 +725,7 @@ def test_a_full_block_is_an_error(pinned: Node) -> None:
 def test_everything_is_taken_away(pinned: Node, tmp_path: Path) -> None:
     other = Node(tmp_path / "other")
     untouched = {name: text.replace(str(other.root), "") for name, text in other.files().items()}
-    pinned.apply("tried", release=NEW)
+    pinned.apply("once", release=NEW)
     foreseen = pinned.apply("absent", check=True)
     assert foreseen["changed"] and pinned.units() == UNITS
     done = pinned.apply("absent")
@@ -767,9 +767,9 @@ def test_the_module_answers_as_documented(node: Node) -> None:
     facts = run()
     assert not facts["changed"] and facts["boot"]["default"] == OLD
     assert (facts["method"], facts["reboot_command"]) == ("grubenv", "")
-    tried = run(state="tried", release=NEW)
+    tried = run(state="once", release=NEW)
     assert tried["changed"] and tried["boot"]["next"] == NEW
-    refused = run(state="tried", release="6.9.0-1-generic")
+    refused = run(state="once", release="6.9.0-1-generic")
     assert refused["failed"] and "no entry of kernel 6.9.0-1-generic" in refused["msg"]
     assert refused["boot"]["running"] == OLD
     assert run(state="default")["failed"]  # needs a release

@@ -60,7 +60,9 @@ class Node:
         return file
 
     def repair(self, check: bool = False, lock_timeout: int = 600) -> list[str]:
-        return kernel_repair.Kernel(RELEASE, PACKAGES, self.root).repair(check=check, lock_timeout=lock_timeout)
+        return kernel_repair.InstalledKernel(RELEASE, PACKAGES, self.root).repair(
+            check=check, lock_timeout=lock_timeout
+        )
 
     def changes(self) -> list[str]:
         """Return the commands that changed something since this was asked last."""
@@ -188,7 +190,9 @@ def test_lists_of_modules_are_made_and_the_initramfs_after_them(node: Node, name
 def test_a_kernel_that_is_not_installed_is_not_looked_at(node: Node) -> None:
     node.initramfs.unlink()
     assert (
-        kernel_repair.Kernel("6.9.0-1-generic", {"linux-absent": "1"}, node.root).repair(check=False, lock_timeout=1)
+        kernel_repair.InstalledKernel("6.9.0-1-generic", {"linux-absent": "1"}, node.root).repair(
+            check=False, lock_timeout=1
+        )
         == []
     )
 

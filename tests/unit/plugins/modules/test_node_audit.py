@@ -13,12 +13,12 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.audits import (
     audit,
     summary,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import AuditedNode
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import EnvironmentBlock
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.place import (
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.files import (
     CONFIRMED,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import EnvironmentBlock
 from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
     NAMES,
 )
@@ -387,7 +387,7 @@ def test_a_service_that_has_room_again_is_asked_again(node: Audited) -> None:
 
 def test_the_service_is_asked_with_its_key(node: Audited) -> None:
     node.audit()
-    audit(Node(node.root, node.expected, node.run, api_key="secret"), ["service"])
+    audit(AuditedNode(node.root, node.expected, node.run, api_key="secret"), ["service"])
     assert [question["key"] for question in node.answers.asked] == ["", "Bearer secret"]
 
 
@@ -440,7 +440,7 @@ def test_an_error_inside_a_layer_is_never_ok(node: Audited, layer: str, monkeypa
 def test_without_packages_to_read_nothing_about_packages_is_known(node: Audited) -> None:
     node.audit()
     node.at("/var/lib/dpkg/status").unlink()
-    found = audit(Node(node.root, node.expected, node.run), ["driver"])["driver"]
+    found = audit(AuditedNode(node.root, node.expected, node.run), ["driver"])["driver"]
     assert found["status"] == "not_looked_at"
     assert "no /var/lib/dpkg/status" in found["unseen"][0]["why"]
 
@@ -448,9 +448,9 @@ def test_without_packages_to_read_nothing_about_packages_is_known(node: Audited)
 def test_dpkg_is_read_once_and_systemd_asked_once(node: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     read: list[str] = []
-    content, answer = Node.content, node.run
+    content, answer = AuditedNode.content, node.run
 
-    def remember(self: Node, path: str) -> bytes | None:
+    def remember(self: AuditedNode, path: str) -> bytes | None:
         read.append(path)
         return content(self, path)
 
@@ -458,7 +458,7 @@ def test_dpkg_is_read_once_and_systemd_asked_once(node: Audited, monkeypatch: py
         asked.append(command[0])
         return answer(command)
 
-    monkeypatch.setattr(Node, "content", remember)
+    monkeypatch.setattr(AuditedNode, "content", remember)
     monkeypatch.setattr(node, "run", ask)
     assert summary(node.audit()) == "ok"
     assert (read.count("/var/lib/dpkg/status"), asked.count("systemctl")) == (1, 1)
@@ -466,14 +466,14 @@ def test_dpkg_is_read_once_and_systemd_asked_once(node: Audited, monkeypatch: py
 
 def test_what_only_root_can_read_is_named_as_not_looked_at(node: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
     private = ("/etc/xpuserve/api_keys", f"/proc/{PID}/environ")
-    content = Node.content
+    content = AuditedNode.content
 
-    def read(self: Node, path: str) -> bytes | None:
+    def read(self: AuditedNode, path: str) -> bytes | None:
         if path in private:
             raise PermissionError(13, "Permission denied", path)
         return content(self, path)
 
-    monkeypatch.setattr(Node, "content", read)
+    monkeypatch.setattr(AuditedNode, "content", read)
     found = node.audit()["service"]
     assert (found["status"], found["findings"]) == ("not_looked_at", [])
     assert [unseen["what"] for unseen in found["unseen"]] == [private[0], f"environment of {UNIT}"]
@@ -487,7 +487,7 @@ def test_what_lies_in_a_private_directory_is_neither_absent_nor_damaged(
 ) -> None:
     node.add_python(tmp_path / "wheels")
     private = ("/opt/xpu", MODEL, "/etc/apt/apt.conf.d")
-    stat, content = Path.stat, Node.content
+    stat, content = Path.stat, AuditedNode.content
 
     def refuse(path: str) -> None:
         if path.startswith(private):
@@ -497,14 +497,14 @@ def test_what_lies_in_a_private_directory_is_neither_absent_nor_damaged(
         refuse(f"/{self.relative_to(node.root)}" if self.is_relative_to(node.root) else "")
         return stat(self, follow_symlinks=follow_symlinks)
 
-    def read(self: Node, path: str) -> bytes | None:
+    def read(self: AuditedNode, path: str) -> bytes | None:
         refuse(path)
         return content(self, path)
 
     node.audit()
     monkeypatch.setattr(Path, "stat", look)
-    monkeypatch.setattr(Node, "content", read)
-    found = audit(Node(node.root, node.expected, node.run))
+    monkeypatch.setattr(AuditedNode, "content", read)
+    found = audit(AuditedNode(node.root, node.expected, node.run))
     assert [entry for layer in found.values() for entry in layer["findings"]] == []
     assert {name for name, status in states(found).items() if status == "not_looked_at"} >= {"repository", "python"}
     assert found["model"]["status"] == "not_looked_at"
@@ -518,7 +518,7 @@ def test_a_device_is_opened_as_the_service(mode: int, status: str) -> None:
         device.touch()
         device.chmod(mode)
         expected = {"service": {"name": "nobody"}, "devices": [str(device)]}
-        found = audit(Node(Path("/"), {"access": expected}), ["access"])["access"]
+        found = audit(AuditedNode(Path("/"), {"access": expected}), ["access"])["access"]
     if os.geteuid() != 0:
         assert (found["status"], found["unseen"][0]["why"]) == ("not_looked_at", "only root can try as another user")
         return

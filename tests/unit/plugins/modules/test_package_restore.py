@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import Record, State
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import PackageState, Record
 from ansible_collections.xpu.fleet.plugins.modules.package_restore import marks, merge, nearest, plan_for
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.module_run import apt_locked, run_module
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.packages import Packages
@@ -163,18 +163,25 @@ def test_a_package_that_was_removed_comes_back(node: Packages) -> None:
 
 
 def test_settings_that_were_left_are_purged_unless_they_were_there() -> None:
-    found = {"new": State(), "old": State(settings=True)}
-    assert plan_for(found, {"new": State(settings=True), "old": State(settings=True)}, {}).remove == ["new"]
+    found = {"new": PackageState(), "old": PackageState(settings=True)}
+    assert plan_for(found, {"new": PackageState(settings=True), "old": PackageState(settings=True)}, {}).remove == [
+        "new"
+    ]
 
 
 def test_the_first_of_several_layers_knows_best() -> None:
-    later, first = Record({"gawk": State("5")}), Record({"gawk": State()})
-    assert merge([later, first], {})["gawk"] == State()
+    later, first = Record({"gawk": PackageState("5")}), Record({"gawk": PackageState()})
+    assert merge([later, first], {})["gawk"] == PackageState()
 
 
 def test_marks_are_compared_with_what_was_found() -> None:
-    found = {"a": State("1", held=True), "b": State("1", manual=True), "gone": State("1", held=True), "new": State()}
-    now = {"a": State("1", manual=True), "b": State("1", held=True), "new": State("1", held=True)}
+    found = {
+        "a": PackageState("1", held=True),
+        "b": PackageState("1", manual=True),
+        "gone": PackageState("1", held=True),
+        "new": PackageState(),
+    }
+    now = {"a": PackageState("1", manual=True), "b": PackageState("1", held=True), "new": PackageState("1", held=True)}
     assert marks(found, now) == {"auto": ["a"], "manual": ["b"], "unhold": ["b", "new"], "hold": ["a"]}
 
 

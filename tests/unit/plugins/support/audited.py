@@ -19,7 +19,7 @@ from typing import Any
 
 import pip
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.audits import audit
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import Node
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import AuditedNode
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.aptrepo import SigningKey
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.wheels import make_wheel
 
@@ -138,7 +138,7 @@ class Audited:
             for name, version in self.packages.items()
         ]
         self.write("/var/lib/dpkg/status", "\n".join(stanzas))
-        return audit(Node(self.root, self.expected, self.run))
+        return audit(AuditedNode(self.root, self.expected, self.run))
 
     def run(self, command: list[str]) -> tuple[int, str, str]:
         """Answer as the node's commands would."""

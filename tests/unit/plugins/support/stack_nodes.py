@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpu_ids import GPUS
-from ansible_collections.xpu.fleet.plugins.module_utils.stacks import Node
+from ansible_collections.xpu.fleet.plugins.module_utils.stacks import NodeFacts
 
 GA = "5.15.0-141-generic"
 NEWEST = "7.0.0-22-generic"
@@ -32,11 +32,11 @@ def gpu(device: str = "56a0", family: str = "", address: str = "0000:03:00.0", *
     }
 
 
-def node(*gpus: dict[str, Any], system: str = "Ubuntu 22.04", **more: Any) -> Node:
+def node(*gpus: dict[str, Any], system: str = "Ubuntu 22.04", **more: Any) -> NodeFacts:
     """A node with these GPUs, on Ubuntu 22.04 with a kernel of its HWE line unless others are named."""
     distribution, release = system.split()
     codename = {"22.04": "jammy", "24.04": "noble", "26.04": "resolute"}.get(release, "other")
-    return Node(
+    return NodeFacts(
         distribution=distribution,
         release=release,
         codename=codename,

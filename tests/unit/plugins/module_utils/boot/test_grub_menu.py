@@ -14,8 +14,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_menu import (
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings import (
     BlockError,
     EnvironmentBlock,
-    Settings,
-    SettingsError,
+    GrubSettings,
+    GrubSettingsError,
     menu_quote,
     settings_files,
     shell_quote,
@@ -421,7 +421,7 @@ def test_later_files_win_in_grubs_order(tmp_path: Path) -> None:
     (tmp_path / "default/grub.d/60-b.cfg").write_text("GRUB_DEFAULT=b\n")
     (tmp_path / "default/grub.d/50-a.cfg").write_text("GRUB_DEFAULT=a\n")
     (tmp_path / "default/grub.d/70-c.cfg.bak").write_text("GRUB_DEFAULT=c\n")
-    settings = Settings(settings_files(tmp_path))
+    settings = GrubSettings(settings_files(tmp_path))
     found = settings.get("GRUB_DEFAULT")
     assert found is not None and (found.value, Path(found.path).name, found.line) == ("b", "60-b.cfg", 1)
     assert settings.value("GRUB_TIMEOUT") == "5" and settings.get("GRUB_DISABLE_SUBMENU") is None
@@ -451,7 +451,7 @@ def test_later_files_win_in_grubs_order(tmp_path: Path) -> None:
     ],
 )
 def test_assignments_are_read_as_a_shell_reads_them(text: str, value: str) -> None:
-    assert Settings({"/etc/default/grub": text}).value("KEY") == value
+    assert GrubSettings({"/etc/default/grub": text}).value("KEY") == value
 
 
 @pytest.mark.parametrize(
@@ -471,8 +471,8 @@ def test_assignments_are_read_as_a_shell_reads_them(text: str, value: str) -> No
     ],
 )
 def test_what_is_not_understood_is_said_only_of_the_key_that_it_may_set(text: str) -> None:
-    settings = Settings({"/etc/default/grub": text})
-    with pytest.raises(SettingsError, match=r"/etc/default/grub.* KEY is not understood"):
+    settings = GrubSettings({"/etc/default/grub": text})
+    with pytest.raises(GrubSettingsError, match=r"/etc/default/grub.* KEY is not understood"):
         settings.value("KEY")
     if "/etc/other" not in text and "eval" not in text and "closed" not in text:
         assert settings.value("UNRELATED") == ""
@@ -480,7 +480,7 @@ def test_what_is_not_understood_is_said_only_of_the_key_that_it_may_set(text: st
 
 def test_any_title_survives_the_settings_and_the_menu() -> None:
     title = "Ärger \"$1\" 'x' \\ `y`"
-    setting = Settings({"f": f"GRUB_DEFAULT={shell_quote(menu_quote(title))}"}).value("GRUB_DEFAULT")
+    setting = GrubSettings({"f": f"GRUB_DEFAULT={shell_quote(menu_quote(title))}"}).value("GRUB_DEFAULT")
     assert Menu(f'set default="{setting}"').default == title
 
 

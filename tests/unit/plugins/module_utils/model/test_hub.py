@@ -14,11 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.model import hub as hub_module
 from ansible_collections.xpu.fleet.plugins.module_utils.model.client import LONGEST_PAUSE, Client, FetchError
 from ansible_collections.xpu.fleet.plugins.module_utils.model.client import asked_pause as pause_of
 from ansible_collections.xpu.fleet.plugins.module_utils.model.hub import RemoteFile, download, hub_files, probe
-from ansible_collections.xpu.fleet.plugins.module_utils.model.store import Request, Stored, StoreError, fetch, plan
+from ansible_collections.xpu.fleet.plugins.module_utils.model.request import (
+    StoreError,
+    WeightsRequest,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (
+    Stored,
+    fetch,
+    plan,
+)
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.hub import COMMIT, Hub, serve
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.weight_files import safetensors
 
@@ -37,13 +44,13 @@ def hub() -> Iterator[Hub]:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were asked for, none of which is waited for."""
     pauses: list[float] = []
-    monkeypatch.setattr(hub_module.time, "sleep", pauses.append)
+    monkeypatch.setattr("time.sleep", pauses.append)
     return pauses
 
 
-def wanted(hub: Hub, place: Path, **more: Any) -> Request:
+def wanted(hub: Hub, place: Path, **more: Any) -> WeightsRequest:
     source = {"kind": "huggingface", "location": "owner/model", "revision": "main", **more.pop("source", {})}
-    return Request(directory=place, source=source, formats=["safetensors"], endpoint=hub.url, **more)
+    return WeightsRequest(directory=place, source=source, formats=["safetensors"], endpoint=hub.url, **more)
 
 
 REFUSALS = {
@@ -271,7 +278,7 @@ def test_a_mirror_with_user_and_password_gets_them_and_nobody_else(hub: Hub, tmp
         storage.files = dict(hub.files)
         hub.elsewhere = storage.url + "/{name}"
         request = wanted(hub, tmp_path / "m")
-        request = Request(
+        request = WeightsRequest(
             directory=request.directory, source=request.source, formats=request.formats,
             endpoint=hub.url.replace("http://", "http://user:w%40rd@"),
         )  # fmt: skip
@@ -321,7 +328,7 @@ def test_one_part_behind_a_url_is_refused(hub: Hub, tmp_path: Path) -> None:
     location = f"{hub.url}/m-00001-of-00003.gguf"
     source = {"kind": "url", "location": location, "sha256": "0" * 64}
     with pytest.raises(StoreError, match="one of 00003 parts"):
-        plan(Request(directory=tmp_path / "m", source=source, formats=["gguf"]), NOTHING)
+        plan(WeightsRequest(directory=tmp_path / "m", source=source, formats=["gguf"]), NOTHING)
     assert hub.requests == []
 
 

@@ -12,8 +12,14 @@ import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.model import store
 from ansible_collections.xpu.fleet.plugins.module_utils.model.formats import context_limit
 from ansible_collections.xpu.fleet.plugins.module_utils.model.judge import Use, judge
-from ansible_collections.xpu.fleet.plugins.module_utils.model.store import Request, StoreError, in_place
-from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError, choose, entry_point
+from ansible_collections.xpu.fleet.plugins.module_utils.model.request import (
+    StoreError,
+    WeightsRequest,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.store import (
+    in_place,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsChoiceError, choose, entry_point
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.weight_files import index, safetensors
 
 INDEX = "model.safetensors.index.json"
@@ -42,20 +48,20 @@ def test_a_part_that_lacks_is_named(gone: int) -> None:
     for suffix, form in (("gguf", "gguf"), ("safetensors", "safetensors")):
         files = parts("model", 3, suffix)
         missing = files.pop(gone)
-        with pytest.raises(WeightsError, match=missing):
+        with pytest.raises(WeightsChoiceError, match=missing):
             chosen([*files, *BESIDE], formats=[form])
 
 
 def test_two_models_in_gguf_are_to_be_named_by_one_file() -> None:
     names = [*parts("a-q4", 2), "a-q8.gguf"]
-    with pytest.raises(WeightsError, match=r"2 GGUF files \(a-q4-00001-of-00002.gguf, a-q8.gguf\).*'file'"):
+    with pytest.raises(WeightsChoiceError, match=r"2 GGUF files \(a-q4-00001-of-00002.gguf, a-q8.gguf\).*'file'"):
         chosen(names, formats=["gguf"])
     assert chosen(names, formats=["gguf"], wanted_files=["a-q8.gguf"]) == ["a-q8.gguf"]
 
 
 @pytest.mark.parametrize("piece", ["m.gguf-split-a", "m.gguf.part1", "m.gguf.001", "m.Q6_K.gguf.part1of2"])
 def test_a_gguf_that_was_cut_is_told_as_such(piece: str) -> None:
-    with pytest.raises(WeightsError, match="join them with cat"):
+    with pytest.raises(WeightsChoiceError, match="join them with cat"):
         chosen([piece, "README.md"], formats=["openvino", "gguf"])
 
 
@@ -86,12 +92,12 @@ def test_second_copies_and_adapters_stay(weights: list[str], others: list[str]) 
     ],
 )
 def test_what_is_no_model_is_named(names: list[str], words: str) -> None:
-    with pytest.raises(WeightsError, match=words):
+    with pytest.raises(WeightsChoiceError, match=words):
         chosen(names)
 
 
 def test_an_openvino_model_without_its_tensors_is_named() -> None:
-    with pytest.raises(WeightsError, match=r"openvino_model.xml without the .bin"):
+    with pytest.raises(WeightsChoiceError, match=r"openvino_model.xml without the .bin"):
         chosen(["openvino_model.xml", "openvino_tokenizer.xml", "openvino_tokenizer.bin"][:1], formats=["openvino"])
 
 
@@ -134,13 +140,13 @@ WHOLE = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b""
 )
 def test_a_file_that_the_index_names_and_nobody_has_is_named(shards: list[str], named: list[str]) -> None:
     files = {**dict.fromkeys(shards, b""), "config.json": b"{}", "tokenizer.json": b"{}", INDEX: index(*named)}
-    with pytest.raises(WeightsError, match=sorted(set(named) - set(shards))[0]):
+    with pytest.raises(WeightsChoiceError, match=sorted(set(named) - set(shards))[0]):
         judged(files)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"weight_map": {}}', b'{"weight_map": []}', b"[" * 100_000])
 def test_an_index_that_is_none_is_refused(content: bytes) -> None:
-    with pytest.raises(WeightsError, match=INDEX):
+    with pytest.raises(WeightsChoiceError, match=INDEX):
         judged({**WHOLE, INDEX: content})
 
 
@@ -161,14 +167,14 @@ def test_weights_that_were_quantised_elsewhere_are_told_as_such(
     config: dict[str, Any], others: list[str], method: str
 ) -> None:
     files = {**WHOLE, "config.json": json.dumps(config).encode(), **dict.fromkeys(others, b"{}")}
-    with pytest.raises(WeightsError, match=f"quantised already \\({method}\\)"):
+    with pytest.raises(WeightsChoiceError, match=f"quantised already \\({method}\\)"):
         judged(files)
 
 
 def test_weights_that_bigdl_converted_and_such_without_a_tokenizer_are_refused() -> None:
-    with pytest.raises(WeightsError, match="BigDL converted already"):
+    with pytest.raises(WeightsChoiceError, match="BigDL converted already"):
         judged({**WHOLE, "config.json": b'{"bigdl_transformers_low_bit": "sym_int4"}'})
-    with pytest.raises(WeightsError, match="no tokenizer"):
+    with pytest.raises(WeightsChoiceError, match="no tokenizer"):
         judged({"config.json": b"{}", "model.safetensors": b"", "LICENSE": b""})
 
 
@@ -237,7 +243,7 @@ def test_config_json_says_how_many_tokens_it_allows(name: str) -> None:
     files = {**WHOLE, "config.json": json.dumps(config).encode()}
     judged(files, context_length=limit)
     if limit:
-        with pytest.raises(WeightsError, match=f"model_context_length is {limit + 1}, .*allows {limit} tokens"):
+        with pytest.raises(WeightsChoiceError, match=f"model_context_length is {limit + 1}, .*allows {limit} tokens"):
             judged(files, context_length=limit + 1)
 
 
@@ -245,7 +251,7 @@ def test_scaling_that_bigdl_does_not_know_is_refused_for_it_alone() -> None:
     for name in ("llama3", "yarn", "longrope"):
         files = {**WHOLE, "config.json": json.dumps(CONTEXTS[name][0]).encode()}
         judged(files, engine="openvino")
-        with pytest.raises(WeightsError, match="engine bigdl knows linear and dynamic"):
+        with pytest.raises(WeightsChoiceError, match="engine bigdl knows linear and dynamic"):
             judged(files, engine="bigdl")
     for name in ("plain", "linear", "dynamic", "default"):
         judged({**WHOLE, "config.json": json.dumps(CONTEXTS[name][0]).encode()}, engine="bigdl")
@@ -266,8 +272,10 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield place
 
 
-def at(path: Path) -> Request:
-    return Request(directory=path, source={"kind": "path", "location": str(path)}, formats=["safetensors", "gguf"])
+def at(path: Path) -> WeightsRequest:
+    return WeightsRequest(
+        directory=path, source={"kind": "path", "location": str(path)}, formats=["safetensors", "gguf"]
+    )
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
@@ -309,7 +317,7 @@ def test_a_link_below_a_closed_directory_is_refused(model: Path) -> None:
 )
 def test_a_file_that_broke_off_is_refused(model: Path, content: bytes, words: str) -> None:
     (model / "model.safetensors").write_bytes(content)
-    with pytest.raises(WeightsError, match=words):
+    with pytest.raises(WeightsChoiceError, match=words):
         in_place(at(model))
 
 
@@ -323,5 +331,5 @@ def test_a_split_gguf_at_a_path_is_taken_by_any_of_its_parts(model: Path) -> Non
         found = in_place(at(named))
         assert (found["path"], found["bytes"]) == (str(place / files[0]), 120)
     (place / files[1]).unlink()
-    with pytest.raises(WeightsError, match=files[1]):
+    with pytest.raises(WeightsChoiceError, match=files[1]):
         in_place(at(place / files[0]))

@@ -17,7 +17,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
     StackError,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.stacks import (
-    Wish,
+    StackRequest,
     pinned_packages,
     resolve,
 )
@@ -27,10 +27,10 @@ NOBLE, RESOLUTE = "Ubuntu 24.04", "Ubuntu 26.04"
 PPA = "ppa.launchpadcontent.net/kobuk-team"
 
 
-def refusal(found: Any, wish: Wish | None = None) -> str:
+def refusal(found: Any, wish: StackRequest | None = None) -> str:
     """What the operator is told of a node that no stack takes."""
     with pytest.raises(StackError) as error:
-        resolve(STACKS, found, wish or Wish())
+        resolve(STACKS, found, wish or StackRequest())
     return str(error.value)
 
 
@@ -55,20 +55,20 @@ def test_an_arc_card_needs_the_kernel_that_drives_it(devices: str, kernel: str) 
     for device in devices.split():
         card = gpu(device)
         assert least_kernel(STACKS["native"], node(card, system="Ubuntu 23.10"), HIGH) == kernel, device
-        stack = resolve(STACKS, node(card, system=NOBLE, kernel="7.0.0-31-generic"), Wish())
+        stack = resolve(STACKS, node(card, system=NOBLE, kernel="7.0.0-31-generic"), StackRequest())
         assert (stack["name"], stack["driver"]["module"], stack["dkms"]) == ("native", "", False), device
 
 
 def test_a_kernel_of_one_report_alone_is_a_warning() -> None:
     """Arc A750E and A580E: in Linux 7.0's list, not in Intel's table."""
-    stack = resolve(STACKS, node(gpu("56be"), system=NOBLE), Wish())
+    stack = resolve(STACKS, node(gpu("56be"), system=NOBLE), StackRequest())
     assert any("may need kernel 7.0" in warning for warning in stack["warnings"])
 
 
 @pytest.mark.parametrize(("kernel", "refused"), [("6.8.0-50-generic", True), ("6.17.0-22-generic", False)])
 def test_arc_a_on_xe(kernel: str, refused: bool) -> None:
     forced = node(gpu(driver="xe"), system=NOBLE, kernel=kernel)
-    told = refusal(forced) if refused else " ".join(resolve(STACKS, forced, Wish())["warnings"])
+    told = refusal(forced) if refused else " ".join(resolve(STACKS, forced, StackRequest())["warnings"])
     assert "xe.force_probe=" in told
 
 
@@ -79,8 +79,8 @@ def test_e215() -> None:
 @pytest.mark.parametrize("device", ["56c0", "56c1", "56c2", "0bd5", "0bd7", "0b69", "0bda", "0b6e", "0be5"])
 def test_flex_and_max_are_driven_by_intels_modules_alone(device: str) -> None:
     card = gpu(device)
-    assert f"not {card['family']}" in refusal(node(card, system=NOBLE), Wish(stack="native"))
-    stack = resolve(STACKS, node(card, system=NOBLE), Wish())
+    assert f"not {card['family']}" in refusal(node(card, system=NOBLE), StackRequest(stack="native"))
+    stack = resolve(STACKS, node(card, system=NOBLE), StackRequest())
     assert (stack["name"], stack["dkms"], stack["driver"]["module"]) == ("datacenter-2523", True, "i915")
 
 
@@ -102,7 +102,7 @@ def test_flex_and_max_are_driven_by_intels_modules_alone(device: str) -> None:
     ],
 )
 def test_a_kernel_of_ubuntu_is_taken(device: str, system: str, kernel: str, stack: str) -> None:
-    chosen = resolve(STACKS, node(gpu(device), system=system, kernel=kernel), Wish())
+    chosen = resolve(STACKS, node(gpu(device), system=system, kernel=kernel), StackRequest())
     assert chosen["name"] == stack
     assert not chosen["kernel"]["release"] and not pinned_packages(chosen).keys() & {"linux-generic"}
 
@@ -162,14 +162,16 @@ def test_small_bar_and_lts_2523() -> None:
     card = gpu("56c0", **SMALL)
     told = refusal(node(card, system=NOBLE))
     assert "Resizable BAR" in told and "Above 4G Decoding" in told
-    assert resolve(STACKS, node(gpu("56c0", **LARGE), system=NOBLE), Wish())["name"] == "datacenter-2523"
-    on_the_cpu = resolve(STACKS, node(card, system=NOBLE), Wish(device="cpu"))
+    assert resolve(STACKS, node(gpu("56c0", **LARGE), system=NOBLE), StackRequest())["name"] == "datacenter-2523"
+    on_the_cpu = resolve(STACKS, node(card, system=NOBLE), StackRequest(device="cpu"))
     assert any("Resizable BAR" in warning for warning in on_the_cpu["warnings"])
 
 
 def test_small_bar_and_xe() -> None:
     assert "Resizable BAR" in refusal(node(gpu("e20b", **SMALL), system=RESOLUTE, kernel=NEWEST))
-    assert resolve(STACKS, node(gpu("e20b", **LARGE), system=RESOLUTE, kernel=NEWEST), Wish())["name"] == "native"
+    assert (
+        resolve(STACKS, node(gpu("e20b", **LARGE), system=RESOLUTE, kernel=NEWEST), StackRequest())["name"] == "native"
+    )
 
 
 @pytest.mark.parametrize("device", ["56a0", "5690"])
@@ -267,7 +269,9 @@ def test_datacenter_682_names_what_its_package_depends_on() -> None:
 @pytest.mark.parametrize(("system", "suite"), [("Ubuntu 22.04", "jammy/lts/2523"), (NOBLE, "noble/lts/2523")])
 def test_flex_and_max_have_a_stack_that_intel_supports(system: str, suite: str) -> None:
     kernel = GA if system == "Ubuntu 22.04" else "6.8.0-138-generic"
-    graphics = resolve(STACKS, node(gpu("0bd5"), system=system, kernel=kernel), Wish())["repositories"]["graphics"]
+    graphics = resolve(STACKS, node(gpu("0bd5"), system=system, kernel=kernel), StackRequest())["repositories"][
+        "graphics"
+    ]
     assert (graphics["suites"], graphics["components"]) == ([suite], ["unified"])
 
 
@@ -276,18 +280,22 @@ def test_native_is_for_arc_alone() -> None:
 
 
 def test_arc_b_on_24_04_takes_the_ppa_and_on_26_04_does_not() -> None:
-    noble = resolve(STACKS, node(gpu("e20b"), system=NOBLE, kernel="6.14.0-37-generic"), Wish())
+    noble = resolve(STACKS, node(gpu("e20b"), system=NOBLE, kernel="6.14.0-37-generic"), StackRequest())
     assert noble["kernel"]["metapackage"] == "linux-generic-hwe-24.04"
     assert PPA in noble["repositories"]["graphics"]["uris"][0]
     assert noble["repositories"]["graphics"]["suites"] == ["noble"]
-    resolute = resolve(STACKS, node(gpu("e20b"), system=RESOLUTE, kernel=NEWEST), Wish())
+    resolute = resolve(STACKS, node(gpu("e20b"), system=RESOLUTE, kernel=NEWEST), StackRequest())
     assert (resolute["repositories"], resolute["kernel"]["metapackage"]) == ({}, "linux-generic")
 
 
 @pytest.mark.parametrize(("kernel", "enough"), [("6.8.0-41-generic", False), ("6.8.0-44-generic", True)])
 def test_the_number_of_the_abi_is_compared(kernel: str, enough: bool) -> None:
     old = node(gpu(), system=NOBLE, kernel=kernel)
-    assert resolve(STACKS, old, Wish())["kernel"]["at_least"] == "6.8.0-44" if enough else "6.8.0-44" in refusal(old)
+    assert (
+        resolve(STACKS, old, StackRequest())["kernel"]["at_least"] == "6.8.0-44"
+        if enough
+        else "6.8.0-44" in refusal(old)
+    )
 
 
 def test_26_04_needs_the_kernel_that_openvino_names() -> None:
@@ -295,13 +303,15 @@ def test_26_04_needs_the_kernel_that_openvino_names() -> None:
 
 
 def test_the_lts_bundles_own_xpu_smi_is_taken() -> None:
-    stack = resolve(STACKS, node(gpu("0bd5"), system=NOBLE), Wish())
+    stack = resolve(STACKS, node(gpu("0bd5"), system=NOBLE), StackRequest())
     assert stack["driver"]["packages"]["xpu-smi"] == ""
     assert list(stack["repositories"]) == ["graphics"]
 
 
 def test_the_driver_of_2523_is_that_which_people_run() -> None:
-    packages = pinned_packages(resolve(STACKS, node(gpu("0bda"), system=NOBLE, kernel="6.8.0-138-generic"), Wish()))
+    packages = pinned_packages(
+        resolve(STACKS, node(gpu("0bda"), system=NOBLE, kernel="6.8.0-138-generic"), StackRequest())
+    )
     assert packages["intel-i915-dkms"] == "1.25.2.57.250224.65+i75-1"
     assert packages["libze-intel-gpu1"] == packages["intel-opencl-icd"] == "25.18.33578.77-1146~24.04"
     assert {"flex", "bison", "intel-fw-gpu", "linux-modules-extra-6.8.0-138-generic"} <= set(packages)

@@ -20,9 +20,9 @@ import pytest
 from ansible_collections.xpu.fleet.plugins.module_utils.model import store
 from ansible_collections.xpu.fleet.plugins.module_utils.model.client import FetchError
 from ansible_collections.xpu.fleet.plugins.module_utils.model.conversion import Conversion, convert
-from ansible_collections.xpu.fleet.plugins.module_utils.model.request import Request, StoreError
+from ansible_collections.xpu.fleet.plugins.module_utils.model.request import StoreError, WeightsRequest
 from ansible_collections.xpu.fleet.plugins.module_utils.model.store import read_stored, refresh
-from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsError
+from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsChoiceError
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import (
     RuntimeSetupError,
     Sources,
@@ -43,7 +43,7 @@ FILES = (
     "model.safetensors.part",
     "model",
 )
-REFUSALS = (StoreError, FetchError, WeightsError, NotOwnError, OSError)
+REFUSALS = (StoreError, FetchError, WeightsChoiceError, NotOwnError, OSError)
 WEIGHTS = {"model.safetensors": b"weights" * 5000, "config.json": b"{}", "tokenizer.json": b"{}"}
 
 
@@ -138,10 +138,10 @@ def hub() -> Iterator[Hub]:
         yield running
 
 
-def of_the_hub(hub: Hub, models: Path) -> Request:
+def of_the_hub(hub: Hub, models: Path) -> WeightsRequest:
     """Weights of a hub."""
     source = {"kind": "huggingface", "location": "owner/model", "revision": "main"}
-    return Request(models / "tiny", source, ["safetensors"], endpoint=hub.url)
+    return WeightsRequest(models / "tiny", source, ["safetensors"], endpoint=hub.url)
 
 
 def fetched(hub: Hub, models: Path) -> None:
@@ -158,7 +158,7 @@ def copied(_hub: Hub, models: Path) -> None:
     """Take over files that were copied from the controller, as the module does."""
     listing = {name: [len(data), 5] for name, data in WEIGHTS.items()}
     source = {"kind": "controller_path", "location": "/home/me/model"}
-    request = Request(models / "tiny", source, ["safetensors"], listing=listing)
+    request = WeightsRequest(models / "tiny", source, ["safetensors"], listing=listing)
     store.prepare_incoming(request, read_stored(request))
     for name, data in WEIGHTS.items():
         (request.place.incoming / name).write_bytes(data)
@@ -174,7 +174,7 @@ def write_output(place: Path) -> None:
 
 def converted(_hub: Hub, models: Path, output: Callable[[Path], None] = write_output) -> None:
     """Convert as the module does; the sandbox is a child of the other user."""
-    request = Request(models / "tiny", {"kind": "low_bit", "location": "tiny"}, ["low_bit"])
+    request = WeightsRequest(models / "tiny", {"kind": "low_bit", "location": "tiny"}, ["low_bit"])
     job = Conversion(request, {"model": {"low_bit": "sym_int4"}}, ["true"], OTHER.pw_name)
 
     def run(command: list[str], **_options: Any) -> subprocess.CompletedProcess[str]:

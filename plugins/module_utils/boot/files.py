@@ -22,7 +22,7 @@ class BootError(FleetError):
     """What was asked cannot be done; the message says why and what helps."""
 
 
-class Place:
+class BootFiles:
     """A node whose files are below ``root``, and whose commands ``run`` starts."""
 
     def __init__(self, root: Path = Path("/"), run: Run = run_as_is) -> None:
