@@ -66,8 +66,9 @@ containers: unit
 	@$(MAKE) --no-print-directory molecule
 	@$(MAKE) --no-print-directory build
 
-unit: tools haproxy ## Run the unit tests, and those of the gateway
-	python3 -m pytest tests/unit tests/gateway $(marked)
+unit: tools haproxy ## Run the unit tests, as many at a time as there are processors, and those of the gateway
+	{ python3 -m pytest tests/unit --numprocesses auto --maxprocesses 8 --dist worksteal && \
+	  python3 -m pytest tests/gateway; } $(marked)
 
 molecule: tools ## Build test hosts, provision them twice, ask their services
 	molecule test --scenario-name default $(marked)

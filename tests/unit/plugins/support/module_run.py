@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 _COLLECTIONS = Path(__file__).resolve().parents[4] / "collections"
+_SERVER = Path(__file__).with_name("module_server.py")
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    """The process that modules are forked from, as long as this one runs."""
+    environment = {**os.environ, "PYTHONPATH": str(_COLLECTIONS)}
+    server = subprocess.Popen(
+        [sys.executable, str(_SERVER)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    atexit.register(server.communicate)  # the end of its input is its own
+    return server
 
 
 def run_module(
@@ -19,23 +33,24 @@ def run_module(
 ) -> dict[str, Any]:
     """Run a module and return its result; PATH puts a directory of stand-in commands first, AT stands for /."""
     private = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_tmpdir": None}
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(_COLLECTIONS),
-        "PATH": f"{path}:{os.environ['PATH']}",
+    request = {
+        "module": f"ansible_collections.xpu.fleet.plugins.modules.{name}",
+        "at": None if at is None else str(at),
+        "input": json.dumps({"ANSIBLE_MODULE_ARGS": {**private, **arguments}}),
+        "environment": {
+            **os.environ,
+            "PYTHONPATH": str(_COLLECTIONS),
+            "PATH": f"{path}:{os.environ['PATH']}",
+        },
+        "directory": str(Path.cwd()),
     }
-    module = f"ansible_collections.xpu.fleet.plugins.modules.{name}"
-    code = f"import pathlib; import {module} as m; m.ROOT = pathlib.Path({str(at)!r}); m.main()"
-    process = subprocess.run(
-        [sys.executable, *(["-m", module] if at is None else ["-c", code])],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": {**private, **arguments}}),
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.stdout, process.stderr
-    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    server = _server()
+    assert server.stdin and server.stdout
+    server.stdin.write(f"{json.dumps(request)}\n")
+    server.stdin.flush()
+    answer = json.loads(server.stdout.readline())
+    assert answer["output"], answer["error"]
+    result: dict[str, Any] = json.loads(answer["output"].splitlines()[-1])
     return result
 
 
