@@ -11,7 +11,8 @@ description:
   - Downloads a repository's key file, checks the fingerprints of its primary keys, and writes those that are pinned as
     a binary keyring that every user can read, for use with C(Signed-By).
   - Keys of the file that are not pinned are left out. A file without any pinned key is an error.
-  - A keyring that already holds exactly the pinned keys is not downloaded again.
+  - A keyring that already holds exactly the pinned keys is not downloaded again, unless one has expired. One that is
+    armored, or damaged, is written anew.
   - A keyring that it writes over is kept, and M(xpu.fleet.file_restore) puts it back.
   - Needs no gpg on the node.
 author: The xpu.fleet developers (@xpu-fleet)
@@ -70,12 +71,15 @@ fingerprints:
   returned: success
 """
 
+import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.key_lifetime import has_expired  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import (  # noqa: E402
     KeyFileError,
     keyring_fingerprints,
+    keyring_keys,
     normalize_fingerprint,
     public_keys,
     select_keys,
@@ -95,10 +99,16 @@ _MODE = 0o644
 
 def _wanted_keyring(module: AnsibleModule, present: bytes) -> bytes:
     pinned = [normalize_fingerprint(fingerprint) for fingerprint in module.params["fingerprints"]]
-    if sorted(keyring_fingerprints(present)) == sorted(pinned) and not module.params["force"]:
+    known, now = keyring_keys(present), time.time()
+    expired = any(has_expired(key.data, now) for key in known)
+    if sorted(key.fingerprint for key in known) == sorted(pinned) and not expired and not module.params["force"]:
         return present
     try:
-        return select_keys(read_url(module.params["url"]), pinned)
+        wanted = select_keys(read_url(module.params["url"]), pinned)
+        ended = [key.fingerprint for key in public_keys(wanted) if has_expired(key.data, now)]
+        if len(ended) == len(public_keys(wanted)):
+            raise KeyFileError(f"key {', '.join(ended)} has expired: apt trusts nothing that it signed; ask its owner")
+        return wanted
     except KeyFileError as error:
         raise KeyFileError(f"key file {hide_password(module.params['url'])}: {error}") from error
 

@@ -98,6 +98,7 @@ warnings:
 """
 
 import tempfile  # noqa: E402
+import time  # noqa: E402
 from collections.abc import Iterable, Mapping  # noqa: E402
 from dataclasses import asdict  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -119,15 +120,17 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  #
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (  # noqa: E402
     installed_versions,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.key_lifetime import has_expired  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import (  # noqa: E402
     KeyFileError,
-    keyring_fingerprints,
+    keyring_keys,
     normalize_fingerprint,
     select_keys,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import (  # noqa: E402
     APT_ETC,
     Repository,
+    files_to_edit,
     files_to_remove,
     source_files,
 )
@@ -153,12 +156,16 @@ def is_set_up(repository: Repository, etc: Path = APT_ETC) -> bool:
     if not sources.is_file() or not keyring.is_file():
         return False
     pinned = {normalize_fingerprint(fingerprint) for fingerprint in repository.fingerprints}
-    found = set(keyring_fingerprints(keyring.read_bytes()))
+    files = source_files(etc)
+    keys = keyring_keys(keyring.read_bytes())
+    found = {key.fingerprint for key in keys}
     return (
         repository.stanza() in sources.read_text(encoding="utf-8")
         and bool(found)
         and found <= pinned
-        and not files_to_remove(repository, source_files(etc))
+        and not any(has_expired(key.data, time.time()) for key in keys)
+        and not files_to_remove(repository, files)
+        and not files_to_edit(repository, files)
     )
 
 

@@ -18,7 +18,9 @@ options:
   repository:
     description:
       - The repository, with C(uris), C(suites), C(components), C(architectures), C(keyring), C(sources), the file to
-        write, and C(superseded), files to remove. C(key_url) and C(fingerprints) are for M(xpu.fleet.apt_keyring).
+        write, and C(superseded), files to remove, or to edit where sources of others are in them. C(former) has the
+        beginnings of URIs where the repository was once. C(key_url) and C(fingerprints) are for
+        M(xpu.fleet.apt_keyring).
     type: dict
     required: true
   write:
@@ -54,8 +56,14 @@ removed:
   type: list
   elements: str
   returned: success
+edited:
+  description: Superseded sources files that the repository's own sources were taken out of; those of others stay.
+  type: list
+  elements: str
+  returned: success
 """
 
+import stat  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -63,8 +71,10 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.record import remember_file  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import (  # noqa: E402
     Repository,
+    files_to_edit,
     files_to_remove,
     source_files,
+    without_own,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably  # noqa: E402
@@ -72,14 +82,18 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 
 _HEADER = "# Managed by Ansible (xpu.fleet).\n"
 _MODE = 0o644
+ROOT = Path("/")
 
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _difference(path: Path, before: str, after: str, removed: list[Path]) -> list[dict[str, Any]]:
-    files = [(str(path), str(path), before, after), *((str(gone), "removed", _read(gone), "") for gone in removed)]
+def _difference(written: dict[Path, tuple[str, str]], removed: list[Path]) -> list[dict[str, Any]]:
+    files = [
+        *((str(path), str(path), *texts) for path, texts in written.items()),
+        *((str(gone), "removed", _read(gone), "") for gone in removed),
+    ]
     names = ("before_header", "after_header", "before", "after")
     return [dict(zip(names, map(hide_password, file))) for file in files]
 
@@ -97,28 +111,40 @@ def main() -> None:
     )
     try:
         repository = Repository.from_mapping(module.params["repository"])
-        removed = files_to_remove(repository, source_files())
+        files = source_files(ROOT / "etc/apt")
+        removed, edited = files_to_remove(repository, files), files_to_edit(repository, files)
     except FleetError as error:
         module.fail_json(msg=str(error))
 
     path = Path(repository.sources)
     before = _read(path)
     after = _HEADER + repository.stanza() if module.params["write"] else before
-    difference = _difference(path, before, after, removed)
-    changed = before != after or bool(removed)
+    trimmed = {place: without_own(repository, place.name, _read(place)) for place in edited}
+    difference = _difference(
+        {path: (before, after), **{place: (_read(place), text) for place, text in trimmed.items()}}, removed
+    )
+    changed = before != after or bool(removed or edited)
     if changed and not module.check_mode:
         try:
-            for touched in [*removed, *([path] if before != after else [])]:
+            for touched in [*removed, *edited, *([path] if before != after else [])]:
                 remember_file(touched, module.params["layer"], Path(module.params["directory"]))
         except FleetError as error:
             module.fail_json(msg=str(error))
         for gone in removed:
             gone.unlink()
+        for place, text in trimmed.items():
+            write_durably(place, text.encode(), stat.S_IMODE(place.stat().st_mode))
+            others = hide_password(", ".join(edited[place]))
+            module.warn(
+                f"{place} is superseded: the repository's sources are taken out of it, those of others stay ({others})."
+            )
         if before != after:
             write_durably(path, after.encode())
     if path.is_file():
         changed = module.set_mode_if_different(str(path), _MODE, changed)
-    module.exit_json(changed=changed, removed=[str(gone) for gone in removed], diff=difference)
+    module.exit_json(
+        changed=changed, removed=[str(gone) for gone in removed], edited=list(map(str, edited)), diff=difference
+    )
 
 
 if __name__ == "__main__":

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.node import AuditedNode
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.key_lifetime import has_expired
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import (
-    keyring_fingerprints,
+    keyring_keys,
     normalize_fingerprint,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import (
     Repository,
+    files_to_edit,
     files_to_remove,
     source_files,
 )
@@ -80,7 +83,10 @@ def _keyring(node: AuditedNode, repository: Repository, report: Report) -> None:
         report.absent(repository.keyring)
         return
     wanted = {normalize_fingerprint(fingerprint) for fingerprint in repository.fingerprints}
-    report.compare(f"keys of {repository.keyring}", wanted, set(keyring_fingerprints(content)))
+    keys = keyring_keys(content)
+    report.compare(f"keys of {repository.keyring}", wanted, {key.fingerprint for key in keys})
+    if keys and all(has_expired(key.data, time.time()) for key in keys):
+        report.compare(f"keys of {repository.keyring}", "a key that apt trusts", "expired")
     _mode(node, repository.keyring, report)
 
 
@@ -92,6 +98,7 @@ def _contradictions(node: AuditedNode, definition: Mapping[str, Any], repository
         "superseded": [str(node.path(path)) for path in repository.superseded],
     }
     files = source_files(node.path("/etc/apt"))
-    doomed = files_to_remove(Repository.from_mapping(moved), files)
+    own = Repository.from_mapping(moved)
+    doomed = [*files_to_remove(own, files), *files_to_edit(own, files)]
     shown = [f"/{path.relative_to(node.root)}" for path in doomed]
     report.compare(f"sources files that contradict {repository.sources}", [], shown)

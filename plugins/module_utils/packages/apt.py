@@ -13,8 +13,10 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import UPD
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import (
     APT_ETC,
     Repository,
+    files_to_edit,
     files_to_remove,
     source_files,
+    without_own,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.command import (
     PLAIN,
@@ -195,7 +197,9 @@ class CandidateApt(PrivateApt):
         self._copy_preferences()
         self._copy("apt.conf.d", lambda path: path.match(OWN_PROXY))
         files = source_files(self._etc)
+        added = []
         for number, (repository, keys) in enumerate(repositories):
+            added.append(repository)
             for path in [*files_to_remove(repository, files), Path(repository.sources)]:
                 files.pop(path, None)
             keyring = self._directory / "keyrings" / f"{number}.gpg"
@@ -203,7 +207,12 @@ class CandidateApt(PrivateApt):
             sources = self._directory / "sources.list.d" / f"xpu-fleet-{number}.sources"
             sources.write_text(repository.stanza(str(keyring)), encoding="utf-8")
         for path in files:
-            shutil.copy(path, self._directory / "sources.list.d" / f"node-{path.name}")
+            text = path.read_text(encoding="utf-8", errors="surrogateescape")
+            for repository in added:
+                if path in files_to_edit(repository, files):
+                    text = without_own(repository, path.name, text)
+            copy = self._directory / "sources.list.d" / f"node-{path.name}"
+            copy.write_text(text, encoding="utf-8", errors="surrogateescape")
         parts = f'Dir::Etc::Parts "{self._directory}/apt.conf.d/";\n'
         (self._directory / "first.conf").write_text(parts + self._proxies(), encoding="utf-8")
         (self._directory / "last.conf").write_text(self._configuration(), encoding="utf-8")

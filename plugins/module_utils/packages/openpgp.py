@@ -22,6 +22,8 @@ _TAG_SECRET_SUBKEY = 7
 #: What the two bytes of a length can say that a version 4 fingerprint is computed with (RFC 9580, 5.5.4.2).
 _LARGEST_KEY = 0xFFFF
 
+_VERSION_4 = 4
+
 _ARMOR = re.compile(
     rb"-----BEGIN PGP (?P<kind>[A-Z ]+)-----[ \t]*\r?\n(?P<body>.*?)-----END PGP (?P=kind)-----", re.DOTALL
 )
@@ -38,10 +40,18 @@ class PublicKey(NamedTuple):
     data: bytes  # its packets: the key, user ids, subkeys and signatures, as they were in the file
 
 
-class _Packet(NamedTuple):
+class Packet(NamedTuple):
+    """A packet of OpenPGP."""
+
     tag: int
     body: bytes
     data: bytes  # header and body
+
+    @property
+    def key_id(self) -> bytes:
+        """The key id of a packet with a key."""
+        fingerprint = bytes.fromhex(_fingerprint(self.body))
+        return fingerprint[-8:] if self.body[0] == _VERSION_4 else fingerprint[:8]
 
 
 def normalize_fingerprint(text: str) -> str:
@@ -67,7 +77,7 @@ def public_keys(data: bytes) -> list[PublicKey]:
 
 def _keys(data: bytes) -> list[PublicKey]:
     keys: list[tuple[str, list[bytes]]] = []
-    for packet in _packets(data):
+    for packet in packets(data):
         if packet.tag in (_TAG_SECRET_KEY, _TAG_SECRET_SUBKEY):
             raise KeyFileError("the file holds a secret key; a repository's key file holds public keys only")
         if packet.tag == _TAG_PUBLIC_KEY:
@@ -120,7 +130,8 @@ def _decode_block(block: re.Match[bytes]) -> bytes:
         raise KeyFileError(f"the armored block is damaged: {error}") from error
 
 
-def _packets(data: bytes) -> Iterator[_Packet]:
+def packets(data: bytes) -> Iterator[Packet]:
+    """Yield the packets of a binary file. Raises KeyFileError where there are none, or it is cut short."""
     position = 0
     while position < len(data):
         start = position
@@ -134,7 +145,7 @@ def _packets(data: bytes) -> Iterator[_Packet]:
         end = position + length
         if end > len(data):
             raise KeyFileError("the key file is cut short")
-        yield _Packet(tag, data[position:end], data[start:end])
+        yield Packet(tag, data[position:end], data[start:end])
         position = end
 
 
@@ -166,7 +177,7 @@ def _number(data: bytes, position: int, size: int) -> int:
 
 def _fingerprint(body: bytes) -> str:
     version = body[0] if body else 0
-    if version == 4:
+    if version == _VERSION_4:
         if len(body) > _LARGEST_KEY:
             raise KeyFileError(
                 f"a public key of {len(body)} bytes, where {_LARGEST_KEY} are the most: a damaged key file"
@@ -179,9 +190,17 @@ def _fingerprint(body: bytes) -> str:
     raise KeyFileError(f"a public key of OpenPGP version {version}, which apt does not trust either")
 
 
-def keyring_fingerprints(data: bytes) -> list[str]:
-    """Return the primary fingerprints of a keyring that may be empty or damaged (then none)."""
+def keyring_keys(data: bytes) -> list[PublicKey]:
+    """Return the keys of an installed keyring as apt reads it: none of one that is empty, damaged or armored.
+
+    What a name ends in tells apt what is in a file: armor under another name than .asc is not read.
+    """
     try:
-        return [key.fingerprint for key in public_keys(data)]
+        return _keys(data)
     except KeyFileError:
         return []
+
+
+def keyring_fingerprints(data: bytes) -> list[str]:
+    """Return the primary fingerprints of an installed keyring."""
+    return [key.fingerprint for key in keyring_keys(data)]

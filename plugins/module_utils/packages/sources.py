@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
@@ -14,6 +15,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 APT_ETC = Path("/etc/apt")
 
 _ONE_LINE = re.compile(r"^\s*(?P<type>deb|deb-src)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)")
+_URIS = re.compile(r"^URIs[ \t]*:.*\n(?:[ \t]+.*\n|#.*\n)*", re.MULTILINE | re.IGNORECASE)
 _OPTION = re.compile(r"(?P<name>[\w-]+)\+?=(?P<value>\S+)")
 
 
@@ -43,6 +45,8 @@ class Repository:
     key_url: str = ""
     fingerprints: list[str] = field(default_factory=list)
     superseded: list[str] = field(default_factory=list)
+    #: Where it was earlier, as beginnings of URIs: what stands of that in superseded files goes, too.
+    former: list[str] = field(default_factory=list)
 
     @classmethod
     def from_mapping(cls, data: Mapping[str, Any]) -> Repository:
@@ -70,6 +74,12 @@ class Repository:
         """Return every URI and suite that it names."""
         return {(uri.rstrip("/"), suite) for uri in self.uris for suite in self.suites}
 
+    def is_own(self, uri: str) -> bool:
+        """Tell whether a URI is one of its own, or was once (any of its host, where nothing tells)."""
+        if uri.rstrip("/") in [own.rstrip("/") for own in self.uris] or uri.startswith(tuple(self.former)):
+            return True
+        return not self.former and urlsplit(uri).hostname in [urlsplit(own).hostname for own in self.uris]
+
     def contradicted_by(self, source: Source) -> bool:
         """Tell whether apt would refuse to read this repository beside a source: same place, other keyring."""
         return (source.uri, source.suite) in self.places() and source.signed_by != self.keyring
@@ -93,15 +103,17 @@ def source_files(etc: Path = APT_ETC) -> dict[Path, list[Source]]:
 def files_to_remove(repository: Repository, files: Mapping[Path, list[Source]]) -> list[Path]:
     """Return the sources files that have to go before a repository can be read.
 
-    These are its superseded files, and others that name it with another keyring and nothing else. Raises SourceError
-    for a file that holds further sources, which a person has to edit.
+    These are its superseded files, and others that name it with another keyring and nothing else. A superseded file
+    with sources of others is not among them (``files_to_edit``). Raises SourceError for another file that holds further
+    sources, which a person has to edit.
     """
     own = Path(repository.sources)
     superseded = {Path(path) for path in repository.superseded}
     doomed = []
     for path, entries in files.items():
         if path in superseded and path != own:
-            doomed.append(path)
+            if all(repository.is_own(entry.uri) for entry in entries):
+                doomed.append(path)
         elif path != own and any(repository.contradicted_by(entry) for entry in entries):
             others = [entry for entry in entries if (entry.uri, entry.suite) not in repository.places()]
             if others:
@@ -112,6 +124,39 @@ def files_to_remove(repository: Repository, files: Mapping[Path, list[Source]]) 
                 )
             doomed.append(path)
     return doomed
+
+
+def files_to_edit(repository: Repository, files: Mapping[Path, list[Source]]) -> dict[Path, list[str]]:
+    """Return the superseded files that hold a repository's sources and others', with the others' URIs."""
+    edited = {}
+    for name in repository.superseded:
+        entries = files.get(Path(name), [])
+        others = [entry.uri for entry in entries if not repository.is_own(entry.uri)]
+        if others and len(others) < len(entries) and name != repository.sources:
+            edited[Path(name)] = list(dict.fromkeys(others))
+    return edited
+
+
+def without_own(repository: Repository, name: str, text: str) -> str:
+    """Return the text of a sources file without a repository's sources; everything else is as it was."""
+    if name.endswith(".sources"):
+        stanzas = re.split(r"(\n[ \t]*\n)", text)
+        kept = [_foreign_stanza(repository, part) if number % 2 == 0 else part for number, part in enumerate(stanzas)]
+        return re.sub(r"\A\n+|(?<=\n\n)\n+", "", "".join(kept))
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if not any(repository.is_own(entry.uri) for entry in _one_line_sources(line)))
+
+
+def _foreign_stanza(repository: Repository, stanza: str) -> str:
+    uris = _deb822_fields(stanza).get("uris", "").split()
+    others = [uri for uri in uris if not repository.is_own(uri)]
+    if len(others) == len(uris):
+        return stanza
+    if not others:
+        return ""
+    return _URIS.sub(f"URIs: {' '.join(others)}\n", stanza if stanza.endswith("\n") else f"{stanza}\n", count=1).rstrip(
+        "\n"
+    )
 
 
 def _deb822_sources(text: str) -> Iterator[Source]:

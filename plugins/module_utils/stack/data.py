@@ -24,6 +24,7 @@ _REPOSITORY: dict[str, Any] = {
     "keyring": _TEXT,
     "sources": _TEXT,
     "superseded": _STRINGS,
+    "former": _STRINGS,
 }
 _REPOSITORIES = {"graphics": _REPOSITORY, "oneapi": _REPOSITORY}
 #: The shape of a stack: a type, a list of one type, or a mapping; "*" stands for any key.

@@ -84,3 +84,25 @@ def test_a_mirrors_password_is_not_shown(options: dict[str, Any]) -> None:
 def test_an_unknown_key_of_a_repository_is_an_error(options: dict[str, Any]) -> None:
     options["repository"]["url"] = "x"
     assert "unknown key 'url'" in run_module("apt_source", **options)["msg"]
+
+
+def test_of_a_superseded_file_the_sources_of_others_stay_and_that_is_told(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    etc = tmp_path / "etc/apt"
+    (etc / "sources.list.d").mkdir(parents=True)
+    mixed = etc / "sources.list.d/vendor.list"
+    mixed.write_text("deb https://mirror.example.com/graphics/ubuntu jammy arc\ndeb https://else.example.org x main\n")
+    mixed.chmod(0o640)
+    options["repository"]["superseded"] = [str(mixed)]
+    before, after = mixed.read_text(), "deb https://else.example.org x main\n"
+    foreseen = run_module("apt_source", check=True, at=tmp_path, **options)
+    assert foreseen["changed"] and foreseen["edited"] == [str(mixed)] and mixed.read_text() == before
+    assert [(part["before"], part["after"]) for part in foreseen["diff"]][1] == (before, after)
+    done = run_module("apt_source", at=tmp_path, **options)
+    assert done["changed"] and done["removed"] == [] and mixed.read_text() == after
+    assert mixed.stat().st_mode & 0o777 == 0o640
+    assert "those of others stay (https://else.example.org)" in str(done["warnings"])
+    assert not run_module("apt_source", at=tmp_path, **options)["changed"]
+    assert run_module("file_restore", layer="repository", directory=options["directory"])["changed"]
+    assert mixed.read_text() == before

@@ -9,10 +9,10 @@ from pathlib import Path
 class SigningKey:
     """An OpenPGP key in a home directory of its own."""
 
-    def __init__(self, home: Path, name: str) -> None:
+    def __init__(self, home: Path, name: str, *options: str, expires: str = "never") -> None:
         home.mkdir(mode=0o700)
         self._home = home
-        self._gpg("--quick-generate-key", name, "ed25519", "sign", "never")
+        self._gpg(*options, "--quick-generate-key", name, "ed25519", "sign", expires)
         listing = self._gpg("--list-keys", "--with-colons").decode()
         self.fingerprint = next(line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr:"))
         self.binary = self._gpg("--export")
@@ -21,6 +21,11 @@ class SigningKey:
     def sign(self, release: Path) -> None:
         """Write InRelease beside a Release file."""
         self._gpg("--yes", "--clearsign", "--output", str(release.with_name("InRelease")), str(release))
+
+    def extend(self, until: str) -> bytes:
+        """Let it live longer; return it."""
+        self._gpg("--quick-set-expire", self.fingerprint, until)
+        return self._gpg("--export")
 
     def secret(self) -> bytes:
         """Return the exported secret key."""

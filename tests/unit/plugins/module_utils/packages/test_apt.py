@@ -17,9 +17,11 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import 
     Repository,
     Source,
     SourceError,
+    files_to_edit,
     files_to_remove,
     parse_sources,
     source_files,
+    without_own,
 )
 
 GRAPHICS = Repository(
@@ -152,3 +154,50 @@ def test_a_journal_of_dpkg_is_half_an_installation(tmp_path: Path) -> None:
     assert not broken(tmp_path)
     (tmp_path / "0001").touch()
     assert broken(tmp_path)
+
+
+ELSE = "https://download.example.org/else/ubuntu"
+FORMER = replace(GRAPHICS, former=["https://mirror.example.com/old/"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "left"),
+    [
+        (
+            "old.list",
+            f"# ours\ndeb [arch=amd64] {GRAPHICS.uris[0]} jammy arc\n\n#else\ndeb {ELSE} jammy main\n",
+            f"# ours\n\n#else\ndeb {ELSE} jammy main\n",
+        ),
+        (
+            "old.list",
+            f"deb https://mirror.example.com/old/ubuntu focal x\n deb-src {ELSE} ./\n# deb {GRAPHICS.uris[0]}/ x y\n",
+            f" deb-src {ELSE} ./\n# deb {GRAPHICS.uris[0]}/ x y\n",
+        ),
+        (
+            "old.sources",
+            f"Types: deb\nURIs: {GRAPHICS.uris[0]}\nSuites: jammy\n\nTypes: deb\nURIs: {ELSE}\nSuites: a\n b\n",
+            f"Types: deb\nURIs: {ELSE}\nSuites: a\n b\n",
+        ),
+        (
+            "old.sources",
+            f"# both\nTypes: deb\nuris: {GRAPHICS.uris[0]}/\n {ELSE}\nSuites: jammy\nComponents: main\n",
+            f"# both\nTypes: deb\nURIs: {ELSE}\nSuites: jammy\nComponents: main",
+        ),
+    ],
+)
+def test_sources_of_others_in_a_superseded_file_stay(name: str, text: str, left: str) -> None:
+    path = Path("/etc/apt/sources.list.d") / name
+    repository = replace(FORMER, superseded=[str(path)])
+    files = {path: parse_sources(name, text)}
+    assert files_to_remove(repository, files) == []
+    assert files_to_edit(repository, files) == {path: [ELSE]}
+    assert without_own(repository, name, text) == left
+    others = [entry for entry in parse_sources(name, text) if entry.uri == ELSE]
+    assert parse_sources(name, left) == others
+    assert files_to_edit(repository, {path: others}) == {} and files_to_remove(repository, {path: others}) == []
+
+
+def test_a_superseded_file_with_the_repositorys_own_sources_alone_goes() -> None:
+    path = Path(FORMER.superseded[0])
+    files = {path: entries("", uri="https://mirror.example.com/old/ubuntu") + entries("/k.gpg")}
+    assert files_to_remove(FORMER, files) == [path] and files_to_edit(FORMER, files) == {}
