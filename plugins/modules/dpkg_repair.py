@@ -45,6 +45,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.python_version im
 
 require_python()
 
+import re  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
@@ -71,6 +72,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.command import ( 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 ROOT = Path("/")
+_MAKE_LOG = re.compile(r"(?P<path>/var/lib/dkms/(?P<module>[\w.+-]+)/\S*make\.log)")
+_BUILT_FOR = re.compile(r"(?:on|for) kernel:? (?P<release>\d[\w.+-]*)")
 
 
 def repair(lock_timeout: int) -> None:
@@ -95,9 +98,24 @@ def repair(lock_timeout: int) -> None:
             apt_get(["install", "--reinstall", "--no-install-recommends", *lost], lock_timeout)
     except CommandError as error:
         if configured.status:
-            said = complaints(configured.output + configured.error)
-            raise CommandError(f"dpkg --configure -a failed: {said}; {error}") from error
+            output = configured.output + configured.error
+            advice = module_advice(output)
+            raise CommandError(f"dpkg --configure -a failed: {complaints(output)}; {error}{advice}") from error
         raise
+
+
+def module_advice(output: str) -> str:
+    """Return what to do about a module that DKMS could not build, "" where dpkg failed at something else."""
+    log = _MAKE_LOG.search(output)
+    kernel = _BUILT_FOR.search(output)
+    if not log:
+        return ""
+    release = kernel["release"] if kernel else "that kernel"
+    return (
+        f" - DKMS module {log['module']} does not build for {release} (see {log['path']} on the node): remove the "
+        f"headers of that kernel, or the module, or keep it to another kernel by BUILD_EXCLUSIVE_KERNEL in "
+        f"/etc/dkms/{log['module']}.conf"
+    )
 
 
 def _partial() -> set[str]:

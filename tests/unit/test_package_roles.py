@@ -74,3 +74,20 @@ def test_packages_that_are_pinned_no_more_are_let_go_before_the_pins_are_written
     assert "newer is let go" in run()
     pins.unlink()
     assert "newer is let go" not in run()
+
+
+@pytest.mark.parametrize(
+    "place", ["roles/kernel/tasks/install.yml", "roles/gpu_driver/tasks/modules.yml", "playbooks/tasks/provision.yml"]
+)
+def test_dkms_keeps_to_the_stacks_kernel_before_apt_configures_anything(place: str) -> None:
+    """Headers of a newer kernel stay half configured where a module does not build for it."""
+    order = []
+    for task in yaml.safe_load((ROOT / place).read_text()):
+        included = task.get("ansible.builtin.include_role", {})
+        tasks = included.get("tasks_from") or task.get("ansible.builtin.include_tasks", "main")
+        if "exclusive" in tasks:
+            order.append("told")
+        elif included.get("name") == "xpu.fleet.pinned_packages" or tasks == "install.yml":
+            order.append("apt")
+    assert order[:2] == ["told", "apt"]
+    assert not any("pinned_packages" in str(task) for task in tasks_of("gpu_driver/tasks/exclusive.yml"))

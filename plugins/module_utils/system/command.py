@@ -110,5 +110,9 @@ def complaint_lines(output: str) -> list[str]:
     errors = [index for index, line in enumerate(lines) if line.startswith(("E:", "dpkg: error"))]
     # After a package that it could not process, dpkg says why, and before it, the package's scripts what they met.
     why = {index + step for index in errors if lines[index].endswith(":") for step in (-2, -1, 1)}
-    shown = sorted(index for index in {*errors, *why} if 0 <= index < len(lines))
+    # What DKMS says stands further up, in the output of a package's script.
+    built = [
+        index for index, line in enumerate(lines) if line.startswith(("Error!", "Consult /")) or "make.log" in line
+    ]
+    shown = sorted(index for index in {*errors, *why, *built} if 0 <= index < len(lines))
     return list(dict.fromkeys([*unmet, *(lines[index] for index in shown)] or lines[-8:]))

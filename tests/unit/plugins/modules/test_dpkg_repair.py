@@ -18,6 +18,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (
     incomplete,
     without_lists,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.system.command import complaints
+from ansible_collections.xpu.fleet.plugins.modules.dpkg_repair import module_advice
 
 COLLECTIONS = Path(__file__).resolve().parents[4] / "collections"
 AUDIT = """\
@@ -198,3 +200,47 @@ def test_others_that_install_packages_are_waited_for(node: Node) -> None:
         thread.start()
         assert not node.run()["changed"]
         thread.join()
+
+
+def dkms_says(module: str, kernel: str) -> str:
+    """What dpkg prints where a module does not build for the kernel whose headers it configures."""
+    return f"""Setting up linux-headers-{kernel} (1) ...
+/etc/kernel/header_postinst.d/dkms:
+ * dkms: running auto installation service for kernel {kernel}
+Error! Bad return status for module build on kernel: {kernel} (x86_64)
+Consult /var/lib/dkms/{module}/build/make.log for more information.
+   ...fail!
+dpkg: error processing package linux-headers-{kernel} (--configure):
+ installed linux-headers-{kernel} package post-installation script subprocess returned error exit status 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "kernel"),
+    [
+        ("intel-platform-vsec-dkms/2023.20.0", "6.5.0-44-generic"),
+        ("nvidia/535.183.01", "6.8.0-1013-oem"),
+        ("v4l2loopback/0.12.5", "6.11.0-29-lowlatency"),
+    ],
+)
+def test_a_module_that_does_not_build_is_named_with_its_log_and_what_to_do(module: str, kernel: str) -> None:
+    said = dkms_says(module, kernel)
+    name, log = module.split("/", maxsplit=1)[0], f"/var/lib/dkms/{module}/build/make.log"
+    assert f"Consult {log}" in complaints(said) and f"linux-headers-{kernel}" in complaints(said)
+    advice = module_advice(said)
+    assert f"DKMS module {name} does not build for {kernel} (see {log} on the node)" in advice
+    assert f"/etc/dkms/{name}.conf" in advice
+    assert module_advice("dpkg: error processing package half") == ""
+
+
+def test_the_advice_is_in_the_error(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.set("audit", AUDIT)
+    node.set("stuck")
+    node.set("failing")
+    (tmp_path / "unconfigurable").touch()
+    command = tmp_path / "commands/dpkg"
+    said = dkms_says("intel-i915-dkms/1.23", "6.8.0-45-generic").replace("\n", "\\n")
+    text = command.read_text().replace("echo 'dpkg: error processing package half' >&2", f"printf '{said}'")
+    command.write_text(text)
+    assert "keep it to another kernel by BUILD_EXCLUSIVE_KERNEL in /etc/dkms/intel-i915-dkms.conf" in node.run()["msg"]
