@@ -16,7 +16,7 @@ description:
 author: The xpu.fleet developers (@xpu-fleet)
 options:
   release:
-    description: Kernel release, as C(uname -r) says it. Needed for O(state=once) and O(state=default).
+    description: Kernel release, as C(uname -r) says it. Needed for every O(state) but V(absent).
     type: str
   state:
     description:
@@ -24,9 +24,11 @@ options:
         its environment block. It has no effect where the kernel runs.
       - V(default) makes it the kernel of every boot. A menu that was made while the initramfs of a kernel was missing,
         whichever that is, is made anew.
-      - V(absent) takes everything away that the other two wrote.
+      - V(followed) leaves the default to GRUB's other settings again, which boot each newer kernel that comes. It has
+        no effect where they would boot another kernel now, or while a trial is open.
+      - V(absent) takes everything away that the others wrote.
     type: str
-    choices: [once, default, absent]
+    choices: [once, default, followed, absent]
   panic:
     description:
       - With O(state=default), the seconds after which a kernel that failed reboots; C(panic=) on the command line of
@@ -107,6 +109,9 @@ boot:
     own:
       description: Whether the settings have a file of this module.
       type: bool
+    follows:
+      description: Whether GRUB's other settings boot the newest kernel, and that is the running one.
+      type: bool
     origin:
       description: The kernel that ran when this module changed something for the first time, "" where it never did.
       type: str
@@ -180,6 +185,8 @@ def apply(boot: Boot, parameters: dict[str, Any], *, check: bool) -> dict[str, A
         wanted = boot.want_default(release, parameters["panic"], parameters["confirm"])
     elif state == "once":
         wanted = boot.want_once(release, parameters["confirm_timeout"])
+    elif state == "followed":
+        wanted = boot.want_followed(release)
     elif state == "absent":
         wanted = boot.want_absent()
     else:
@@ -190,6 +197,8 @@ def apply(boot: Boot, parameters: dict[str, Any], *, check: bool) -> dict[str, A
             boot.make_default(release, wanted, confirm=parameters["confirm"])
         elif state == "once":
             boot.arm(wanted)
+        elif state == "followed":
+            boot.follow(release)
         else:
             boot.remove()
     trial = state == "once" and release != boot.running
@@ -210,12 +219,12 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "release": {"type": "str"},
-            "state": {"type": "str", "choices": ["once", "default", "absent"]},
+            "state": {"type": "str", "choices": ["once", "default", "followed", "absent"]},
             "panic": {"type": "int", "default": 0},
             "confirm": {"type": "bool", "default": False},
             "confirm_timeout": {"type": "int", "default": 600},
         },
-        required_if=[("state", "once", ["release"]), ("state", "default", ["release"])],
+        required_if=[("state", state, ["release"]) for state in ("once", "default", "followed")],
         supports_check_mode=True,
     )
     boot = Boot(ROOT)

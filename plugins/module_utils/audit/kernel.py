@@ -15,17 +15,21 @@ from ansible_collections.xpu.fleet.plugins.module_utils.boot.files import (
     DROP_IN,
     MENU,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import superfluous
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import abi_of, superfluous
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import Version
 
 
 class KernelAudit(LayerAudit):
     """What runs, what GRUB boots next and after that, and which packages would change it."""
 
     name = "kernel"
-    keys = frozenset({"release", "metapackages", "purge"})
+    keys = frozenset({"release", "metapackages", "purge", "at_least"})
 
     def look(self, report: Report) -> None:
         """Look at the running kernel, its files, GRUB and the other kernels."""
+        if "at_least" in self.expected:
+            self._at_least(report, self.expected["at_least"])
+            return
         release = self.expected["release"]
         report.compare("running kernel", release, self.node.running_kernel)
         for path in (f"/boot/vmlinuz-{release}", f"/boot/initrd.img-{release}"):
@@ -37,11 +41,36 @@ class KernelAudit(LayerAudit):
         with report.looking_at("other kernels"):
             self._others(report, release)
 
-    def _grub(self, report: Report, release: str) -> None:
+    def _at_least(self, report: Report, oldest: str) -> None:
+        """Look whether what runs, and what GRUB boots next, is new enough, and whether a trial is open."""
+        running, wanted = self.node.running_kernel, f"{oldest} or newer"
+        report.compare("running kernel", wanted, wanted if _new_enough(running, oldest) else running)
+        with report.looking_at("GRUB"):
+            if not self._can_read_grub(report):
+                return
+            boot = Boot(self.node.root, self.node.run)
+            facts = boot.facts()
+            if facts["default"]:
+                default = facts["default"]
+                report.compare("GRUB's default", wanted, wanted if _new_enough(default, oldest) else default)
+            if facts["next"]:
+                report.compare("kernel for the next boot alone", "none", facts["next"])
+            report.compare("trial of a kernel", "none", facts["trial"].get("explanation", "none"))
+            booted = "not since its trial" if facts["default_untried"] else "booted"
+            report.compare("boot of GRUB's default as such", "booted", booted)
+            pinned = facts["own"] and facts["follows"] and _new_enough(running, oldest)
+            report.compare("kernel that GRUB boots", "the newest", running if pinned else "the newest")
+
+    def _can_read_grub(self, report: Report) -> bool:
         for path in (MENU, BLOCK):
             if self.node.path(path).exists() and not os.access(self.node.path(path), os.R_OK):
                 report.not_seen("GRUB's default", f"/{path} can only be read by root")
-                return
+                return False
+        return True
+
+    def _grub(self, report: Report, release: str) -> None:
+        if not self._can_read_grub(report):
+            return
         boot = Boot(self.node.root, self.node.run)
         facts = boot.facts()
         if report.compare("GRUB's default", release, facts["default"] or boot.grub.menu_problem or "not to be told"):
@@ -75,3 +104,7 @@ def _settled(state: BootState) -> dict[str, str]:
         f"content of /{DROP_IN}": state.drop_in,
         "kernels whose initramfs is not in GRUB's menu": ", ".join(state.lacking),
     }
+
+
+def _new_enough(release: str, oldest: str) -> bool:
+    return Version(abi_of(release)) >= Version(oldest)

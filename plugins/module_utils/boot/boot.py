@@ -89,6 +89,7 @@ class Boot:
             "block": {"writable": not grub.unwritable, "reason": grub.unwritable},
             "method": self.method(),
             "own": (self._place.root / DROP_IN).exists(),
+            "follows": grub.follows(self.running),
             "origin": self.origin,
             "trial": self._trial_facts(),
             "default_untried": bool(self.boot_id) and self._place.text(CONFIRMED).strip() == self.boot_id,
@@ -188,6 +189,16 @@ class Boot:
             wanted = replace(wanted, default=None, panic=self.grub.other_panic(), drop_in="")
         return wanted
 
+    def want_followed(self, release: str) -> BootState:
+        """Return the state in which GRUB's other settings decide again, and boot a kernel.
+
+        Where they would boot another one, or its trial is not over, all stays as it is.
+        """
+        state = self.state()
+        if not state.drop_in or self._trial.record or not self.grub.follows(release):
+            return state
+        return replace(state, default=None, panic=self.grub.other_panic(), drop_in="")
+
     def _ends_trial(self, release: str, confirm: bool) -> bool:
         return confirm or self._trial.returns_from(release)
 
@@ -216,6 +227,10 @@ class Boot:
         if wanted.trial.kexec:
             self._load(wanted.trial.kexec)
         self._writer.set_next_entry(wanted.next_entry)
+
+    def follow(self, release: str) -> None:
+        """Bring about what want_followed returned."""
+        self._writer.unset_default(release)
 
     def remove(self) -> None:
         """Take away everything of this collection."""

@@ -120,10 +120,19 @@ class Grub:
             raise BootError(asks)
         return entry
 
+    def _other_settings(self) -> GrubSettings:
+        own = str(self._place.root / DROP_IN)
+        return GrubSettings({path: text for path, text in self._files.items() if path != own})
+
+    def follows(self, release: str) -> bool:
+        """Tell whether GRUB's settings that are not ours boot the newest kernel, and a release is that."""
+        setting = self._other_settings().get("GRUB_DEFAULT")
+        first = next(iter(self.menu.all_entries()), None) if self.menu else None
+        return (setting is None or setting.value in ("", "0")) and first is not None and first.release == release
+
     def other_panic(self) -> str:
         """Return the value of panic= in the settings that are not ours, "" without one."""
-        own = str(self._place.root / DROP_IN)
-        settings = GrubSettings({path: text for path, text in self._files.items() if path != own})
+        settings = self._other_settings()
         words: list[str] = []
         for key in ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT"):  # in the order of an entry's arguments
             setting = settings.get(key)

@@ -46,13 +46,19 @@ class GrubWriter:
         with self._drop_in_written(text):
             self._generate(check)
 
-    def unset_default(self) -> None:
-        """Take the settings away, and make the menu that the others ask for."""
+    def unset_default(self, release: str = "") -> None:
+        """Take the settings away, and make the menu that the others ask for; where one is named it has to boot that."""
+
+        def check(menu: Menu) -> None:
+            default = menu.default_entry()
+            if release and default.release != release:
+                raise MenuError(f"without /{DROP_IN} the default is {default} and not {release}")
+
         path = self._place.root / DROP_IN
         if path.exists():
             # The file stays, empty of settings, until the menu is made: where this is interrupted the next run sees it.
             with self._drop_in_written(HEADING):
-                self._generate(lambda menu: None)
+                self._generate(check)
             path.unlink()
             flush(path.parent)
 

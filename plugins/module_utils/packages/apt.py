@@ -90,6 +90,14 @@ def available_versions(
     return versions
 
 
+def dependencies(name: str, options: Iterable[str] = (), environment: Optional[Mapping[str, str]] = None) -> list[str]:
+    """Return what a package depends on, and what that does; nothing where apt's lists do not have it."""
+    kinds = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
+    command = ["apt-cache", "depends", "--recurse", *(f"--no-{kind}" for kind in kinds), *options, name]
+    lines = run(command, (0, 100), environment).splitlines()
+    return [line for line in lines if line and not line.startswith((" ", "<"))]
+
+
 @dataclass(frozen=True)
 class Change:
     """A package that is not as wanted."""
@@ -167,6 +175,10 @@ class PrivateApt:
     def available(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return, for each name, the versions that the repositories have, newest first."""
         return available_versions(names, self._options, self._environment)
+
+    def dependencies(self, name: str) -> list[str]:
+        """Return what a package depends on in the repositories, and what that does."""
+        return dependencies(name, self._options, self._environment)
 
     def simulate(self, arguments: Iterable[str]) -> Simulation:
         """Ask what a transaction would do; raises CommandError where it cannot be carried out."""

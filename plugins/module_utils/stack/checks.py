@@ -20,7 +20,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.stack.node import NodeFa
 def kernel_of(name: str, stack: dict[str, Any], node: NodeFacts, dkms: bool) -> dict[str, Any]:
     """Return what role kernel reads: one release, or what it has to be at least and the metapackage that brings that.
 
-    Raises StackError where the running kernel is too old and nothing brings a newer one, or too new.
+    ``upgrade`` is whether the running kernel is older than that. Raises StackError where nothing brings a newer one,
+    and where the running kernel is too new.
     """
     kernel = {
         **{"release": "", "packages": {}, "metapackages": [], "metapackage": "", "before": ""},
@@ -28,11 +29,11 @@ def kernel_of(name: str, stack: dict[str, Any], node: NodeFacts, dkms: bool) -> 
         "at_least": least_kernel(stack, node, HIGH),
         "upgrade": False,
     }
-    if kernel["release"] or not stack["families"]:
+    if kernel["release"] or not kernel["at_least"]:
         return kernel
     # A container's kernel belongs to its host; where that drives the cards it is new enough.
     if node.container and (not dkms or all(gpu.get("driver") for gpu in node.gpus)):
-        return kernel
+        return {**kernel, "at_least": ""}
     if kernel["before"] and not _older(node.kernel, kernel["before"]):
         raise StackError(
             f"Stack {name} builds its driver for a kernel older than {kernel['before']} and this node runs "
@@ -40,10 +41,12 @@ def kernel_of(name: str, stack: dict[str, Any], node: NodeFacts, dkms: bool) -> 
             "packages of the HWE kernels (linux-*-hwe-*), and reboot."
         )
     if kernel["at_least"] and _older(node.kernel, kernel["at_least"]):
-        raise StackError(
-            f"Stack {name} needs kernel {kernel['at_least']} or newer for {node.describe_gpus()} and this node runs "
-            f"{node.kernel}; upgrade its kernel first: apt install {kernel['metapackage']}, and reboot."
-        )
+        if node.container or not kernel["metapackage"]:
+            raise StackError(
+                f"Stack {name} needs kernel {kernel['at_least']} or newer for {node.describe_gpus()} and this node "
+                f"runs {node.kernel}, which can't be changed from here: upgrade it first."
+            )
+        return {**kernel, "upgrade": True}
     return kernel
 
 
@@ -110,6 +113,8 @@ def _known_bad(resolved: dict[str, Any], node: NodeFacts, packages: Mapping[str,
     # In a container the host's kernel counts, unless an image is made there for another.
     release = resolved["kernel"]["release"]
     kernel = release if release and (resolved["dkms"] or not node.container) else node.kernel
+    if resolved["kernel"]["upgrade"]:
+        kernel = ""  # which one comes is known once apt has been asked
     exact = {name: version for name, version in packages.items() if version}
     situation = Situation(
         node.gpus, kernel, {**dict.fromkeys(packages, ""), **exact}, resolved["name"], node.integrated

@@ -63,7 +63,11 @@ def test_auto_chooses_by_gpus_and_distribution(found: NodeFacts, expected: tuple
         ),
         (node(gpu(), secure_boot=True), StackRequest(), ["Secure Boot is on", "arc-647", "enroll the key"]),
         (node(gpu(), architecture="aarch64"), StackRequest(), ["aarch64"]),
-        (node(gpu(), system="Ubuntu 24.04", kernel="6.5.0-14-generic"), StackRequest(), ["6.8", "6.5.0-14-generic"]),
+        (
+            node(gpu(), system="Ubuntu 24.04", kernel="6.5.0-14-generic"),
+            StackRequest(overrides={"kernel": {"metapackage": ""}}),
+            ["6.8.0-44", "6.5.0-14-generic", "upgrade it first"],
+        ),
         (node(), StackRequest(engine="vllm"), ["'vllm'", "openvino"]),
         (node(), StackRequest(device="npu"), ["'npu'", "gpu or cpu"]),
         (node(), StackRequest(device="gpu"), ["uses no GPU"]),

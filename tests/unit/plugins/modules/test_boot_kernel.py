@@ -282,6 +282,33 @@ def test_the_kernel_of_the_first_change_is_where_a_rollback_goes(node: Node) -> 
     assert node.facts()["origin"] == "" and not (node.root / ORIGIN).exists()
 
 
+def test_the_default_is_left_to_other_settings_once_the_newest_kernel_is_proven(node: Node) -> None:
+    older, newest = NEW, OLD  # of this menu
+    node.boots(older, "boot-2")
+    node.apply("default", release=older, panic=30)
+    assert not node.apply("followed", release=older)["changed"]
+    node.apply("once", release=newest)
+    node.boots(newest, "boot-3")
+    assert not node.apply("followed", release=newest)["changed"]  # as its trial is open
+    node.apply("default", release=newest, confirm=True)
+    assert node.facts()["own"] and node.facts()["follows"]
+    foreseen, files = node.apply("followed", release=newest, check=True), node.files()
+    assert foreseen["changed"] and node.files() == files
+    assert node.apply("followed", release=newest)["changed"]
+    facts = node.facts()
+    assert (facts["own"], facts["default"], facts["origin"]) == (False, newest, older)
+    assert not node.apply("followed", release=newest)["changed"]
+
+
+def test_a_default_of_other_settings_that_is_older_stays_overridden(node: Node) -> None:
+    node.write("etc/default/grub", f'GRUB_TIMEOUT=0\nGRUB_DEFAULT="{path_of(NEW)}"\n')
+    node.generate()
+    node.apply("default", release=OLD, confirm=True)
+    assert not node.facts()["follows"]
+    assert not node.apply("followed", release=OLD)["changed"]
+    assert node.facts()["default"] == OLD
+
+
 def test_an_unfinished_trial_does_not_outlive_a_new_default(pinned: Node) -> None:
     pinned.apply("once", release=NEW)
     assert pinned.apply("default", release=OLD, panic=30)["changed"]

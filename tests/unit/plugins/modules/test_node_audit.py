@@ -294,6 +294,36 @@ def test_a_gpu_of_which_only_the_address_is_known_is_missed(node: Audited) -> No
     assert finding == {"what": "GPU at 0000:07:00.0", "expected": "a GPU", "found": "none"}
 
 
+def kernel_findings(node: Audited, oldest: str) -> dict[str, str]:
+    node.expected["kernel"] = {"at_least": oldest}
+    return {finding["what"]: finding["found"] for finding in node.audit()["kernel"]["findings"]}
+
+
+def test_a_kernel_that_is_new_enough_is_in_order_whichever_it_is(node: Audited) -> None:
+    assert kernel_findings(node, "5.19.0-41") == {}
+    old = kernel_findings(node, "5.19.0-42")
+    assert old == {"running kernel": KERNEL, "GRUB's default": KERNEL}
+    next_boot("0")(node)
+    assert kernel_findings(node, "5.19.0-41")["kernel for the next boot alone"] == NEWER
+
+
+def test_a_known_bad_combination_and_a_blocked_driver_are_found(node: Audited) -> None:
+    node.expected["driver"]["stack"] = "arc-647"
+    assert node.audit()["driver"]["findings"] == []
+    package("intel-opencl-icd", "25.18.33578.77-1")(node)
+    node.expected["driver"]["packages"] = {}
+    card = node.at("/sys/devices/0000:03:00.0")
+    (card / "resource").write_text("\n".join(["0x0 0x0 0x0"] * 2 + ["0x4000000000 0x400fffffff 0x14220c"]))
+    node.write("/etc/modprobe.d/gpu.conf", "blacklist i915\n")
+    driver = node.audit()["driver"]
+    assert [finding["what"] for finding in driver["findings"]] == ["known-bad combinations"]
+    assert "Resizable BAR" in driver["findings"][0]["found"]
+    assert any("'blacklist i915' in /etc/modprobe.d/gpu.conf" in note for note in driver["notes"])
+    remove("/sys/devices/0000:03:00.0/driver")(node)
+    found = {finding["what"]: finding["found"] for finding in node.audit()["driver"]["findings"]}
+    assert "blacklist i915" in found["what keeps a driver from the GPU at 0000:03:00.0"]
+
+
 def test_a_node_that_uses_no_gpu_may_have_one(node: Audited) -> None:
     del node.expected["platform"]["gpus"]
     assert node.audit()["platform"]["status"] == "ok"

@@ -113,13 +113,36 @@ def test_a_kernel_of_ubuntu_is_taken(device: str, system: str, kernel: str, stac
         pytest.param("56c0", "Ubuntu 22.04", "6.8.0-138-generic", "apt install linux-generic", id="22.04-flex-on-hwe"),
         pytest.param("0bd5", NOBLE, "6.14.0-37-generic", "older than 6.9", id="24.04-max-on-hwe"),
         pytest.param("56c0", RESOLUTE, NEWEST, "No stack fits", id="26.04-flex"),
-        pytest.param("56a0", NOBLE, "6.8.0-31-generic", "needs kernel 6.8.0-44", id="24.04-arc-a-on-an-older-ga"),
-        pytest.param("e20b", NOBLE, "6.8.0-138-generic", "linux-generic-hwe-24.04", id="24.04-arc-b-on-ga"),
-        pytest.param("e211", NOBLE, "6.14.0-37-generic", "needs kernel 6.15", id="24.04-b60-on-an-older-hwe"),
     ],
 )
 def test_a_kernel_of_ubuntu_is_refused(device: str, system: str, kernel: str, said: str) -> None:
     assert said in refusal(node(gpu(device), system=system, kernel=kernel))
+
+
+@pytest.mark.parametrize(
+    ("device", "system", "kernel", "at_least", "metapackage"),
+    [
+        pytest.param("56a0", NOBLE, "6.8.0-31-generic", "6.8.0-44", "linux-generic", id="24.04-arc-a-on-an-older-ga"),
+        pytest.param("e20b", NOBLE, "6.8.0-138-generic", "6.12", "linux-generic-hwe-24.04", id="24.04-arc-b-on-ga"),
+        pytest.param("e211", NOBLE, "6.14.0-37-generic", "6.15", "linux-generic-hwe-24.04", id="24.04-b60-on-hwe-6.14"),
+        pytest.param("56a0", RESOLUTE, "6.17.0-22-generic", "7.0", "linux-generic", id="26.04-below-openvinos-kernel"),
+    ],
+)
+def test_a_kernel_of_ubuntu_that_is_too_old_is_upgraded(
+    device: str, system: str, kernel: str, at_least: str, metapackage: str
+) -> None:
+    stack = resolve(STACKS, node(gpu(device, driver=""), system=system, kernel=kernel), StackRequest())
+    assert (stack["kernel"]["at_least"], stack["kernel"]["upgrade"]) == (at_least, True)
+    assert pinned_packages(stack)[metapackage] == ""
+    hosted = node(gpu(device, driver=""), system=system, kernel=kernel, container=True)
+    unchangeable = resolve(STACKS, hosted, StackRequest())["kernel"]
+    assert (unchangeable["at_least"], unchangeable["upgrade"]) == ("", False)
+
+
+def test_a_node_without_a_gpu_takes_any_kernel_unless_told() -> None:
+    assert resolve(STACKS, node(kernel="5.4.0-1-generic"), StackRequest())["kernel"]["at_least"] == ""
+    told = {"kernel": {"at_least": "6.8", "metapackage": "linux-generic-hwe-22.04"}}
+    assert resolve(STACKS, node(kernel="5.15.0-1-generic"), StackRequest(overrides=told))["kernel"]["upgrade"] is True
 
 
 # ---------------------------------------------------------------------------------------------------- known to be bad
@@ -290,16 +313,8 @@ def test_arc_b_on_24_04_takes_the_ppa_and_on_26_04_does_not() -> None:
 
 @pytest.mark.parametrize(("kernel", "enough"), [("6.8.0-41-generic", False), ("6.8.0-44-generic", True)])
 def test_the_number_of_the_abi_is_compared(kernel: str, enough: bool) -> None:
-    old = node(gpu(), system=NOBLE, kernel=kernel)
-    assert (
-        resolve(STACKS, old, StackRequest())["kernel"]["at_least"] == "6.8.0-44"
-        if enough
-        else "6.8.0-44" in refusal(old)
-    )
-
-
-def test_26_04_needs_the_kernel_that_openvino_names() -> None:
-    assert "needs kernel 7.0" in refusal(node(gpu(), system=RESOLUTE, kernel="6.17.0-22-generic"))
+    found = resolve(STACKS, node(gpu(), system=NOBLE, kernel=kernel), StackRequest())["kernel"]
+    assert (found["at_least"], found["upgrade"]) == ("6.8.0-44", not enough)
 
 
 def test_the_lts_bundles_own_xpu_smi_is_taken() -> None:

@@ -1,0 +1,159 @@
+#!/usr/bin/python
+"""Ansible module: which kernel a metapackage brings, where the running one is too old."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kernel_candidate
+short_description: Find the kernel that a metapackage brings
+version_added: "1.0.0"
+description:
+  - Returns the running kernel where it is new enough, else the newest that a metapackage depends on.
+  - Fails where the metapackage is unknown, is held, or brings a kernel that is too old as well.
+author: The xpu.fleet developers (@xpu-fleet)
+options:
+  at_least:
+    description: The oldest kernel that will do, such as C(6.8.0-44); the number of Ubuntu's ABI is compared too.
+    type: str
+    required: true
+  metapackage:
+    description: A package that depends on the newest kernel of its line, such as C(linux-generic-hwe-24.04).
+    type: str
+    required: true
+  refresh:
+    description: Whether to read the repositories in a directory of its own; else the node's present lists count.
+    type: bool
+    default: true
+  proxy:
+    description: URL of an HTTP proxy; the node's own settings decide where it is empty.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    description: Reads only.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Find a kernel that drives an Arc B580
+  xpu.fleet.kernel_candidate:
+    at_least: "6.12"
+    metapackage: linux-generic-hwe-24.04
+"""
+
+RETURN = r"""
+release:
+  description: The release of the kernel, as C(uname -r) says it.
+  type: str
+  returned: success
+running:
+  description: Whether that is the running kernel.
+  type: bool
+  returned: success
+install:
+  description: What apt has to install for it, the metapackage at its newest version; empty where it runs.
+  type: list
+  elements: str
+  returned: success
+  sample: [linux-generic-hwe-24.04=6.17.0-22.22~24.04.1]
+packages:
+  description: The kernel's own packages that the metapackage brings.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import os  # noqa: E402
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import (  # noqa: E402
+    abi_of,
+    belongs,
+    release_of,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
+    CandidateApt,
+    available_versions,
+    dependencies,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (  # noqa: E402
+    Version,
+    installed_packages,
+)
+from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
+
+
+class CandidateError(FleetError):
+    """No kernel that will do can be had; the message is for a person."""
+
+
+def candidate(metapackage: str, at_least: str, running: str, brought: list[str], version: str = "") -> dict[str, Any]:
+    """Return the newest kernel among the packages that a metapackage brings; raises CandidateError."""
+    releases = [release_of(name) for name in brought if name.startswith("linux-image-") and "-unsigned-" not in name]
+    newest = max(filter(None, releases), key=lambda release: Version(abi_of(release)), default="")
+    if not newest:
+        raise CandidateError(
+            f"this node runs kernel {running} and needs {at_least} or newer, and its repositories have no "
+            f"{metapackage} that brings a kernel; look at its apt sources (the suite with -updates is one of them)"
+        )
+    if Version(abi_of(newest)) < Version(at_least):
+        raise CandidateError(
+            f"this node runs kernel {running} and needs {at_least} or newer, and {metapackage} brings {newest} only; "
+            "look at its apt sources, or install the distribution's next release"
+        )
+    return {
+        "release": newest,
+        "running": False,
+        "install": [f"{metapackage}={version}" if version else metapackage],
+        "packages": sorted(name for name in brought if belongs(name, newest)),
+    }
+
+
+def find(parameters: dict[str, Any], running: str) -> dict[str, Any]:
+    """Return the kernel; raises FleetError."""
+    if Version(abi_of(running)) >= Version(parameters["at_least"]):
+        return {"release": running, "running": True, "install": [], "packages": []}
+    metapackage = parameters["metapackage"]
+    present = installed_packages().get(metapackage)
+    if present and present.held:
+        raise CandidateError(
+            f"this node runs kernel {running} and needs {parameters['at_least']} or newer, and {metapackage}, which "
+            f"would bring one, is held; apt-mark unhold {metapackage} lets it"
+        )
+    if not parameters["refresh"]:
+        newest = "".join(available_versions([metapackage])[metapackage][:1])
+        return candidate(metapackage, parameters["at_least"], running, dependencies(metapackage), newest)
+    with tempfile.TemporaryDirectory(prefix="xpu-fleet-apt-") as directory:
+        apt = CandidateApt(Path(directory), proxy=parameters["proxy"])
+        apt.prepare([])
+        apt.update()
+        return candidate(metapackage, parameters["at_least"], running, apt.dependencies(metapackage))
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "at_least": {"type": "str", "required": True},
+            "metapackage": {"type": "str", "required": True},
+            "refresh": {"type": "bool", "default": True},
+            "proxy": {"type": "str", "default": "", "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = find(module.params, os.uname().release)
+    except FleetError as error:
+        module.fail_json(msg=hide_password(str(error)))
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The kernel that a metapackage brings is found, or it is said why none will do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import Package
+from ansible_collections.xpu.fleet.plugins.modules import kernel_candidate
+from ansible_collections.xpu.fleet.plugins.modules.kernel_candidate import CandidateError, candidate, find
+from ansible_collections.xpu.fleet.tests.unit.plugins.support.module_run import run_module
+
+META = "linux-generic-hwe-24.04"
+BROUGHT = [
+    META,
+    "linux-image-generic-hwe-24.04",
+    "linux-image-6.17.0-22-generic",
+    "linux-image-unsigned-6.20.0-1-generic",
+    "linux-modules-6.17.0-22-generic",
+    "linux-modules-extra-6.17.0-22-generic",
+    "linux-headers-6.17.0-22-generic",
+    "linux-hwe-6.17-headers-6.17.0-22",
+    "linux-image-6.8.0-138-generic",
+    "wireless-regdb",
+]
+
+
+def test_the_newest_kernel_that_is_signed_is_taken_with_its_packages() -> None:
+    found = candidate(META, "6.12", "6.8.0-31-generic", BROUGHT)
+    assert (found["release"], found["running"]) == ("6.17.0-22-generic", False)
+    assert found["packages"] == [
+        "linux-headers-6.17.0-22-generic",
+        "linux-hwe-6.17-headers-6.17.0-22",
+        "linux-image-6.17.0-22-generic",
+        "linux-modules-6.17.0-22-generic",
+        "linux-modules-extra-6.17.0-22-generic",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("at_least", "brought", "said"),
+    [
+        ("7.0", BROUGHT, "brings 6.17.0-22-generic only"),
+        ("6.12", [META, "wireless-regdb"], f"have no {META} that brings a kernel"),
+        ("6.12", [], "the suite with -updates"),
+    ],
+)
+def test_what_brings_no_kernel_that_will_do_is_refused(at_least: str, brought: list[str], said: str) -> None:
+    with pytest.raises(CandidateError, match=r"this node runs kernel 6\.8\.0-31-generic and needs") as error:
+        candidate(META, at_least, "6.8.0-31-generic", brought)
+    assert said in str(error.value)
+
+
+def test_a_metapackage_that_somebody_holds_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {META: Package(META, "6.8.0-31.31", held=True, status="installed")}
+    monkeypatch.setattr(kernel_candidate, "installed_packages", lambda: held)
+    with pytest.raises(CandidateError, match=f"apt-mark unhold {META}"):
+        find({"at_least": "6.12", "metapackage": META, "refresh": False, "proxy": ""}, "6.8.0-31-generic")
+
+
+def test_a_running_kernel_that_is_new_enough_is_taken() -> None:
+    found = run_module("kernel_candidate", at_least="2.6", metapackage=META)
+    assert (found["release"], found["running"], found["packages"]) == (os.uname().release, True, [])
+
+
+APT_CACHE = """#!/bin/sh
+case "$*" in
+  madison*) echo "linux-generic-hwe-24.04 | 99.17.0-22.22 | http://archive noble-updates/main amd64 Packages"; exit ;;
+  depends*--recurse*linux-generic-hwe-24.04) ;;
+  *) exit 1 ;;
+esac
+cat <<EOF
+linux-generic-hwe-24.04
+  Depends: linux-image-generic-hwe-24.04
+linux-image-generic-hwe-24.04
+  Depends: linux-image-99.17.0-22-generic
+ |Depends: <linux-firmware-virtual>
+<linux-firmware-virtual>
+linux-image-99.17.0-22-generic
+EOF
+"""
+
+
+def test_what_apt_says_is_read(tmp_path: Path) -> None:
+    for name, text in {"apt-cache": APT_CACHE, "dpkg": "#!/bin/sh\necho amd64\n", "dpkg-query": "#!/bin/sh\n"}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    found = run_module("kernel_candidate", path=str(tmp_path), at_least="99.1", metapackage=META, refresh=False)
+    assert found["release"] == "99.17.0-22-generic"
+    assert found["install"] == [f"{META}=99.17.0-22.22"]
