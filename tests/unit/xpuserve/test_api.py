@@ -92,10 +92,10 @@ def test_a_streamed_text_answer(client: TestClient) -> None:
 
 
 def test_a_text_goes_on_with_a_space_and_a_chat_does_not_begin_with_one(
-    client: TestClient, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, engine: Engine, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = backend.fake_tokenizer.decode
-    monkeypatch.setattr(backend.fake_tokenizer, "decode", lambda ids: decode(ids).lstrip(" "))  # as Llama's does
+    monkeypatch.setattr(engine, "_decode", lambda ids: decode(ids).lstrip(" "))  # as Llama's does
     backend.answer = " Paris"
     assert client.post(TEXT, json=text("The capital of France is")).json()["choices"][0]["text"] == " Paris"
     assert client.post(CHAT, json=chat()).json()["choices"][0]["message"]["content"] == "Paris"

@@ -143,7 +143,7 @@ def test_a_refused_body_is_read_no_further_and_the_refusal_arrives(serve: Serve)
 def test_a_client_that_does_not_read_is_dropped(serve: Serve, engine: Engine, backend: FakeBackend) -> None:
     port = serve(9, read_seconds=0.2)
     backend.answer = "x" * 60
-    backend.fake_tokenizer.decode = lambda ids: "y" * 500000 * len(ids)  # type: ignore[method-assign]
+    engine._decode = lambda ids: "y" * 500000 * len(ids)
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(("127.0.0.1", port))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Optional, TypeVar
+from typing import Any, ClassVar, Optional, TypeVar
+from weakref import WeakKeyDictionary, ref
 
 from fastapi import Request as HTTPRequest
 
@@ -27,6 +29,38 @@ def client_of(http: HTTPRequest) -> dict[str, Any]:
     return {"client": http.client.host if http.client else ""}
 
 
+class Mailbox:
+    """What the engine's thread has for answers on one loop: the loop is woken once, however much a step gives."""
+
+    _all: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox]] = WeakKeyDictionary()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = ref(loop)
+        self._lock = threading.Lock()
+        self._posted: list[tuple[Answer, tuple[int, Event]]] = []
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> Mailbox:
+        """That of a loop, which asks for it itself."""
+        return cls._all.setdefault(loop, cls(loop))
+
+    def post(self, answer: Answer, item: tuple[int, Event]) -> None:
+        """Have an answer get something; on any thread."""
+        with self._lock:
+            self._posted.append((answer, item))
+            first = len(self._posted) == 1
+        loop = self._loop()
+        if first and loop:
+            with suppress(RuntimeError):  # the server has stopped, and its loop with it
+                loop.call_soon_threadsafe(self._hand_out)
+
+    def _hand_out(self) -> None:
+        with self._lock:
+            posted, self._posted = self._posted, []
+        for answer, item in posted:
+            answer.put(item)
+
+
 class Answer:
     """The events of all choices that one HTTP request asks for.
 
@@ -40,8 +74,9 @@ class Answer:
         self.client: str = client_of(http)["client"]
         self._began = time.monotonic()
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Optional[tuple[int, Event]]] = asyncio.Queue()
-        self._first: list[Optional[tuple[int, Event]]] = []
+        self._mailbox = Mailbox.of(self._loop)
+        self._there: list[Optional[tuple[int, Event]]] = []  # and not taken; None is where the client left
+        self._waiter: Optional[asyncio.Future[None]] = None
         self._requests: list[Request] = []
         self._watcher = asyncio.create_task(self._watch())
         # Here and not in the engine, which may be what hangs.
@@ -49,12 +84,12 @@ class Answer:
 
     async def result(self, work: asyncio.Future[T]) -> T:
         """What `work` gives, unless time is over or the client leaves before: then it is cancelled, and APIError."""
-        end = asyncio.ensure_future(self._queue.get())
+        end = asyncio.ensure_future(self._come())
         try:
             await asyncio.wait((work, end), return_when=asyncio.FIRST_COMPLETED)
             if not end.done():
                 return work.result()
-            item = end.result()
+            item = self._there[0]
             if item and isinstance(item[1], Failed):
                 raise errors.failure(item[1])
             raise errors.APIError(CLIENT_LEFT, "the client left")
@@ -92,21 +127,39 @@ class Answer:
 
     async def first(self) -> Optional[Event]:
         """The first event, which `events` gives out again; None if the client left before it."""
-        self._first = [await self._queue.get()]
-        return self._first[0][1] if self._first[0] else None
+        await self._come()
+        return self._there[0][1] if self._there[0] else None
 
-    async def events(self) -> AsyncIterator[tuple[int, Event]]:
-        """All events with the number of their choice, up to the last, a failure, or where the client left."""
+    async def events(self) -> AsyncIterator[list[tuple[int, Event]]]:
+        """All events with the number of their choice, up to the last, a failure, or where the client left.
+
+        Those that have come together, which a step's do, are one list.
+        """
         unfinished = len(self._requests)
         try:
             while unfinished:
-                item = self._first.pop() if self._first else await self._queue.get()
-                if item is None:
+                await self._come()
+                came, self._there = self._there, []
+                items = [item for item in came if item]
+                unfinished -= sum(not isinstance(event, Piece) for _, event in items)
+                if items:
+                    yield items
+                if len(items) < len(came):
                     return
-                yield item
-                unfinished -= not isinstance(item[1], Piece)
         finally:
             self.close()
+
+    async def _come(self) -> None:
+        """Wait until something is there."""
+        if not self._there:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+
+    def put(self, item: Optional[tuple[int, Event]]) -> None:
+        """Something comes, on the loop of the web server."""
+        self._there.append(item)
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def close(self) -> None:
         """Nothing more is wanted of these requests."""
@@ -116,19 +169,18 @@ class Answer:
         self._cancel()
 
     def _deliver(self, choice: int, event: Event) -> None:
-        with suppress(RuntimeError):  # the server has stopped, and its loop with it
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, (choice, event))
+        self._mailbox.post(self, (choice, event))
 
     async def _watch(self) -> None:
         while (await self._http.receive())["type"] != "http.disconnect":
             pass
         self._cancel()
-        self._queue.put_nowait(None)
+        self.put(None)
 
     def _expire(self, timeout: float) -> None:
         self._cancel()
         code = "engine_restarting" if self._engine.trouble else "deadline_exceeded"
-        self._queue.put_nowait((0, Failed(f"no complete answer within {timeout:g} seconds", code)))
+        self.put((0, Failed(f"no complete answer within {timeout:g} seconds", code)))
 
     def _cancel(self) -> None:
         for request in self._requests:

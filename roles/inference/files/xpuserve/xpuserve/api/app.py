@@ -259,15 +259,16 @@ class TokenCounts:
 async def _whole(answer: Answer, choices: int, reply: Reply, usage: TokenCounts) -> Response:
     texts, reasons = [""] * choices, [""] * choices
     tokens: list[list[TokenText]] = [[] for _turn in range(choices)]
-    async for n, event in answer.events():
-        if isinstance(event, Failed):
-            raise errors.failure(event)
-        if isinstance(event, Piece):
-            texts[n] += event.text
-            tokens[n] += event.tokens
-        else:
-            reasons[n] = event.reason
-            usage.add(event.tokens)
+    async for events in answer.events():
+        for n, event in events:
+            if isinstance(event, Failed):
+                raise errors.failure(event)
+            if isinstance(event, Piece):
+                texts[n] += event.text
+                tokens[n] += event.tokens
+            else:
+                reasons[n] = event.reason
+                usage.add(event.tokens)
     if not all(reasons):
         return Response(status_code=CLIENT_LEFT)  # nobody reads this
     return JSONResponse(reply.whole(list(zip(texts, tokens, reasons)), usage.as_dict()))
@@ -275,20 +276,23 @@ async def _whole(answer: Answer, choices: int, reply: Reply, usage: TokenCounts)
 
 async def _chunks(
     answer: Answer, choices: int, reply: Reply, usage: TokenCounts, include_usage: bool
-) -> AsyncIterator[dict[str, Any]]:
-    for chunk in reply.first_chunks(choices):
-        yield chunk
-    async for n, event in answer.events():
-        if isinstance(event, Failed):
-            yield errors.failure(event).body
-            return
-        if isinstance(event, Finished):
-            usage.add(event.tokens)
-            yield reply.chunk(n, None, event.reason)
-        else:
-            yield reply.chunk(n, event.text, tokens=event.tokens)
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """The chunks of a stream; those in one list are sent together."""
+    opening = reply.first_chunks(choices)
+    async for events in answer.events():
+        chunks, opening = opening, []
+        for n, event in events:
+            if isinstance(event, Failed):
+                yield [*chunks, errors.failure(event).body]
+                return
+            if isinstance(event, Finished):
+                usage.add(event.tokens)
+                chunks.append(reply.chunk(n, None, event.reason))
+            else:
+                chunks.append(reply.chunk(n, event.text, tokens=event.tokens))
+        yield chunks
     if include_usage:
-        yield reply.usage_chunk(usage.as_dict())
+        yield [reply.usage_chunk(usage.as_dict())]
 
 
 def _status(text: str, status: int) -> Response:

@@ -63,6 +63,14 @@ class OpenVINOTokenizer(Tokenizer):
         """See Tokenizer."""
         return str(self._tokenizer.decode(list(ids))) if ids else ""
 
+    def pieces(self) -> Sequence[bytes]:
+        """See Tokenizer."""
+        vocabulary: dict[bytes, int] = self._tokenizer.get_vocab()
+        pieces = [b""] * (1 + max(vocabulary.values(), default=-1))
+        for piece, number in vocabulary.items():
+            pieces[number] = piece
+        return pieces
+
     def render(self, messages: Sequence[Message]) -> Optional[str]:
         """See Tokenizer."""
         if not self._tokenizer.chat_template:

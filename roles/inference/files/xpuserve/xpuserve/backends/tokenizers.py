@@ -35,6 +35,10 @@ class HFTokenizer(Tokenizer):
         """See Tokenizer."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def pieces(self) -> Sequence[str]:
+        """See Tokenizer."""
+        return [piece or "" for piece in self._tokenizer.convert_ids_to_tokens(list(range(len(self._tokenizer))))]
+
     def render(self, messages: Sequence[Message]) -> Optional[str]:
         """See Tokenizer."""
         if self._template is None:

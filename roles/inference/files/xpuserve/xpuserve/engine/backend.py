@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from xpuserve.engine.request import Message, SamplingParams
 from xpuserve.engine.runner import OneAtATime, Runner, Tokens
@@ -32,6 +32,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, without special tokens; bytes that are no whole UTF-8 become U+FFFD."""
+
+    def pieces(self) -> Sequence[Union[str, bytes]]:
+        """The tokens by their ids, as the library's vocabulary has them; empty where it does not tell."""
+        return ()
 
     @abstractmethod
     def render(self, messages: Sequence[Message]) -> Optional[str]:

@@ -18,6 +18,7 @@ from xpuserve.engine.generation import Generation
 from xpuserve.engine.queue import FairQueue
 from xpuserve.engine.request import Failed, Message, Request, SamplingParams
 from xpuserve.engine.runner import OneAtATime, Runner, TooLargeError, run_single
+from xpuserve.engine.vocabulary import fast_decode
 from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
 from xpuserve.settings import QUEUE_REQUESTS, QUEUE_TOKENS
@@ -315,6 +316,7 @@ class Engine:
         self._backend.load()
         # The web side's: a long prompt that it encodes must not hold up the tokens that this thread decodes.
         self._encoder = self._backend.second_tokenizer()
+        self._decode = fast_decode(self._backend.tokenizer)
         log.info("model loaded in %.1f s", time.monotonic() - started)
         self._on_status("testing the model")
         runner = self._backend.runner()
@@ -379,7 +381,7 @@ class Engine:
                     return
                 self._waiting.take(request)
                 before = request.prompt if request.continues else ()
-                text = Detokenizer(self._backend.tokenizer.decode, request.sampling.stop, before)
+                text = Detokenizer(self._decode, request.sampling.stop, before)
                 each = Generation(request, text, self.metrics)
                 self._answers[request] = each
                 request.times.started = time.monotonic()

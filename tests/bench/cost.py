@@ -1,0 +1,140 @@
+"""What a streamed token costs the service's process, in CPU: the engine's process is a stand-in that computes nothing.
+
+``cost.py CONFIG OUTPUT WORK`` in the engine's environment; CONFIG is what the service would be started with, WORK and
+OUTPUT are JSON. The tokenizer is the model's own; tokens are those of ordinary text, and come as from an engine.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+from xpuserve import backends, cli, server, settings
+from xpuserve.engine import worker
+from xpuserve.engine.backend import Backend
+from xpuserve.engine.channel import Channel
+from xpuserve.engine.request import Request, Token
+from xpuserve.engine.runner import Output, Runner
+
+TEXT = "The capital of France is Paris, which lies on the Seine, and has been its largest town for long. "
+STEP_SECONDS = 0.02
+ROWS = 64
+
+
+class Pacing(Runner):
+    """Gives every request the next token of a text, and takes a step's time for that."""
+
+    rows = ROWS
+
+    def __init__(self, tokens: list[int]) -> None:
+        self._tokens = tokens
+        self._at: dict[Request, int] = {}
+
+    def fits(self, request: Request) -> bool:
+        """See Runner."""
+        return len(self._at) < ROWS
+
+    def add(self, request: Request) -> None:
+        """See Runner."""
+        self._at[request] = 0
+
+    def drop(self, request: Request) -> None:
+        """See Runner."""
+        self._at.pop(request, None)
+
+    def step(self) -> Iterator[Output]:
+        """See Runner."""
+        if self._at:
+            time.sleep(STEP_SECONDS)
+        for request in list(self._at):
+            at = self._at[request]
+            self._at[request] = at + 1
+            yield Output(request, (Token(self._tokens[at % len(self._tokens)]),))
+
+
+class PacingBackend(Backend):
+    """Has no model."""
+
+    def __init__(self, config: Any, instance: int) -> None:
+        self._tokens = backends._load_tokenizer(config, instance).encode(TEXT, special=False)
+
+    def load(self) -> None:
+        """See Backend."""
+
+    def runner(self) -> Runner:
+        """See Backend."""
+        return Pacing(self._tokens)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used, by itself and in the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def stream(port: int, model: str, tokens: int) -> None:
+    """Ask, and read the answer to its end, at as little cost as can be."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    body = {"model": model, "prompt": "x", "max_tokens": tokens, "stream": True, "ignore_eos": True, "temperature": 0}
+    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    while response.read(65536):
+        pass
+
+
+def main() -> int:
+    """Measure, and write what came of it; as the engine's process or the service's where the first argument says so."""
+    if sys.argv[1] == "engine":
+        return worker.run(Channel(socket.socket(fileno=int(sys.argv[2]))), PacingBackend)
+    config = settings.load(Path(sys.argv[2 if sys.argv[1] == "serve" else 1]))
+    cli._prepare(config)
+    if sys.argv[1] == "serve":
+        listener = socket.create_server(("127.0.0.1", 0))
+        print(listener.getsockname()[1], flush=True)
+        return server.run(config, 0, listener, [sys.executable, __file__, "engine"])
+    output, work = Path(sys.argv[2]), json.loads(sys.argv[3])
+    with Popen([sys.executable, __file__, "serve", sys.argv[1]], stdout=-1) as process:
+        assert process.stdout
+        port = int(process.stdout.readline())
+        try:
+            output.write_text(json.dumps([measured(process.pid, port, config, *run) for run in work["runs"]]))
+        finally:
+            process.kill()
+    return 0
+
+
+def measured(pid: int, port: int, config: Any, clients: int, tokens: int) -> dict[str, Any]:
+    """CPU of the service for each token of so many streams at a time."""
+    while ready(port) != 200:
+        time.sleep(0.1)
+    for warm in (True, False):
+        before = cpu_seconds(pid)
+        threads = [
+            threading.Thread(target=stream, args=(port, config.model.name, 16 if warm else tokens))
+            for _ in range(clients)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return {"clients": clients, "us_per_token": round((cpu_seconds(pid) - before) / clients / tokens * 1e6, 1)}
+
+
+def ready(port: int) -> int:
+    """The status of /ready."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    connection.request("GET", "/ready")
+    return connection.getresponse().status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
