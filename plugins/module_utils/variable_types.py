@@ -1,14 +1,16 @@
 """Whether variables have the types that a role's argument specification declares.
 
-Ansible's own validation converts while it checks (a list becomes a string, a string a list of one), but the role goes
-on with the variable as it was given. Here a variable has to be of its type already.
+Ansible's own validation converts while it checks (a number becomes a string, a string a list of one), but the role goes
+on with the variable as it was given. Here a variable has to be of its type, or a string that says a value of it, as
+inventories in INI format and ``-e name=value`` have nothing else; where roles read such a one, they convert it.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Optional
 
 #: Facts of such names that are known: what playbooks/gpus.yml keeps of a node, and one of Ansible's.
 _OWN_FACTS = ("xpu_gpus", "xpu_gpu_families", "kernel_version")
@@ -21,6 +23,9 @@ _ARTICLES = {
     "int": "a whole number",
     "float": "a number",
 }
+_NUMBERS: dict[str, tuple[Any, str]] = {"int": (int, r"-?\d+"), "float": ((int, float), r"-?\d+(\.\d+)?")}
+#: Strings that Ansible's filter ``bool`` takes for true, and those that people write for false.
+_BOOLEANS = ("true", "yes", "on", "1", "false", "no", "off", "0")
 
 
 def problems(options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> list[str]:
@@ -48,15 +53,35 @@ def foreign_facts(facts: Iterable[Any], roles: Iterable[str]) -> list[str]:
     )
 
 
+def as_list(value: Any) -> Optional[list[Any]]:
+    """Return a list for what stands for one: a list, ``"a,b"`` or ``"['a', 'b']"``; None for anything else."""
+    if not isinstance(value, str):
+        return list(value) if isinstance(value, (list, tuple)) else None
+    if not value.lstrip().startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        literal = ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError):
+        return None
+    return list(literal) if isinstance(literal, list) else None
+
+
 def _problems(name: str, option: Mapping[str, Any], value: Any) -> list[str]:
     wanted = option.get("type", "str")
+    shown = "" if option.get("no_log") else f": {value!r}"
+    choices = option.get("choices")
+    if choices and value not in choices:
+        named = ", ".join(str(choice) for choice in choices if choice != "")
+        quotes = " (yes, no, on and off are true and false in YAML unless quoted)" if isinstance(value, bool) else ""
+        return [f"{name} must be {'one of ' if len(choices) > 1 else ''}{named}, but is {kind(value)}{shown}{quotes}."]
     if not _fits(wanted, value):
-        shown = "" if option.get("no_log") else f": {value!r}"
         return [f"{name} must be {_ARTICLES.get(wanted, wanted)}, but is {kind(value)}{shown}."]
     if wanted == "list" and "elements" in option:
         secret = option.get("no_log", False)
         item = {"type": option["elements"], "options": option.get("options", {}), "no_log": secret}
-        return [problem for i, part in enumerate(value) for problem in _problems(f"{name}[{i}]", item, part)]
+        return [
+            problem for i, part in enumerate(as_list(value) or []) for problem in _problems(f"{name}[{i}]", item, part)
+        ]
     if wanted == "dict" and option.get("options"):
         return problems({f"{name}.{key}": part for key, part in option["options"].items()}, _prefixed(name, value))
     return []
@@ -71,13 +96,14 @@ def _fits(wanted: str, value: Any) -> bool:
         return wanted in ("bool", "raw")
     if wanted in ("str", "path"):
         return isinstance(value, (str, int, float))
-    if wanted == "int":
-        # Extra variables on the command line are strings: -e inference_port=8001.
-        return isinstance(value, int) or (isinstance(value, str) and bool(re.fullmatch(r"-?\d+", value)))
-    if wanted == "float":
-        return isinstance(value, (int, float))
-    kinds: dict[str, Any] = {"list": list, "dict": dict, "bool": bool}
-    return wanted not in kinds or isinstance(value, kinds[wanted])
+    if wanted == "bool":
+        return isinstance(value, (str, int)) and str(value).lower() in _BOOLEANS
+    if wanted in _NUMBERS:
+        type_, pattern = _NUMBERS[wanted]
+        return isinstance(value, type_) or (isinstance(value, str) and bool(re.fullmatch(pattern, value)))
+    if wanted == "list":
+        return as_list(value) is not None
+    return wanted != "dict" or isinstance(value, dict)
 
 
 def kind(value: Any) -> str:

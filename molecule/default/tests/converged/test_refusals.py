@@ -66,7 +66,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "port": ({"inference_port": 22}, ["22", "sshd"]),
     "type-port": ({"inference_port": "many"}, ["inference_port", "many"]),
     "type-users": ({"render_access_users": {"a": 1}}, ["render_access_users"]),
-    "type-proxy": ({"xpu_proxy": ["a"]}, ["stack_proxy must be a string, but is a list"]),
+    "type-proxy": ({"xpu_proxy": ["a"]}, ["xpu_proxy must be a string, but is a list"]),
     "type-flag": ({"python_runtime_no_index": "perhaps"}, ["python_runtime_no_index"]),
     # The engine for the GPU is not there yet and would need room; what is there already needs none.
     "disk": ({"xpu_device": "gpu", "python_runtime_minimum_free_bytes": 10**16}, ["/opt/xpu/engines/bigdl-gpu", "GB"]),
