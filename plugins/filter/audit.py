@@ -12,13 +12,12 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.before import tren
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.due import chosen_layers, due_layers, reasons
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.junit import junit
-from ansible_collections.xpu.fleet.plugins.module_utils.audit.plan import fleet_plan, roles_of
+from ansible_collections.xpu.fleet.plugins.module_utils.audit.plan import fleet_plan
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import requirement_lines
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.zip_tree import TreeError, build_archive
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_files import audit_files
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_page import page
 from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import file_listing
-from ansible_collections.xpu.fleet.plugins.plugin_utils.core import require_core
 
 
 def pins(requirements: str) -> str:
@@ -44,24 +43,12 @@ def file_expectations(source: str, destination: str) -> dict[str, dict[str, Any]
     }
 
 
-def loaded_once(hosts: str) -> str:
-    """Return the pattern of hosts that it is given.
-
-    Ansible works out a play's hosts in its own process and each task of each node in another, which inherits what is
-    loaded. Plugins that are not loaded by then are loaded by every one of those: a tenth of a second each time.
-    It is also the first that a playbook does: ansible-core that is too old for the collection ends the run here.
-    """
-    require_core()
-    return hosts
-
-
 class FilterModule:
     """The filters by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return them."""
         return {
-            "loaded_once": loaded_once,
             "pins": pins,
             "zipapp_sha256": zipapp_sha256,
             "file_listing": file_listing,
@@ -75,5 +62,4 @@ class FilterModule:
             "audit_chosen": chosen_layers,
             "audit_due": due_layers,
             "audit_reasons": reasons,
-            "audit_roles": roles_of,
         }

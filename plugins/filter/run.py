@@ -1,0 +1,68 @@
+"""Whether a playbook of the collection can be run as the command line asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from ansible import context
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.utils.display import Display
+
+# Ansible works out a play's hosts in its own process and each task of each node in another, which inherits what is
+# loaded. What is not loaded by then is loaded by every one of those: a tenth of a second each time.
+from ansible_collections.xpu.fleet.plugins.filter import audit, variables
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import NAMES
+from ansible_collections.xpu.fleet.plugins.plugin_utils.command_line import problem
+from ansible_collections.xpu.fleet.plugins.plugin_utils.core import require_core
+from ansible_collections.xpu.fleet.plugins.plugin_utils.variables import names, specs
+
+LOADED = (audit, variables, names.unknown(["xpu"]), specs.fleet_options())
+
+
+def checked_run(hosts: str, groups: Mapping[str, Sequence[str]], tags: Sequence[str] = NAMES) -> str:
+    """Return the pattern of hosts that it is given.
+
+    Ends Ansible with status 2 and one message where the run would do nothing, or fail in its middle: ``--tags`` that
+    the playbook does not know (``tags`` are those it knows) or that choose nothing, ``--start-at-task`` and ``--step``,
+    mistakes in the inventory's files, and no host in the inventory (``groups``). Of a playbook of one's own that
+    imports this one only the last is looked at: its tags may be for other plays.
+    """
+    # The first that a playbook does: ansible-core that is too old for the collection ends the run here.
+    require_core()
+    listing = any(context.CLIARGS.get(option) for option in ("syntax", "listtags", "listtasks", "listhosts"))
+    why = problem(context.CLIARGS, tags) or ("" if listing else _no_host(hosts, groups))
+    if why:
+        _end(why)
+    return hosts
+
+
+def _no_host(hosts: str, groups: Mapping[str, Sequence[str]]) -> str:
+    if not groups.get("all"):
+        return "The inventory has no host. Look at the warnings above, if there are any, and at what -i names."
+    if hosts == "all":
+        return ""
+    inventory = InventoryManager(DataLoader(), parse=False)
+    for group, members in groups.items():
+        inventory.add_group(group)
+        for host in members:
+            inventory.add_host(host, group=group)
+    if inventory.get_hosts(hosts):
+        return ""
+    named = ", ".join(sorted(group for group in groups if group != "ungrouped"))
+    return f"No host matches xpu_hosts, which is {hosts!r}. Groups of the inventory: {named}."
+
+
+def _end(message: str) -> NoReturn:
+    Display().error(message, wrap_text=False)
+    # A play that is not to begin has no other way to end with a status: callbacks are not there yet.
+    raise SystemExit(2)
+
+
+class FilterModule:
+    """The filters by name."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return them."""
+        return {"checked_run": checked_run}
