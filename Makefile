@@ -20,7 +20,7 @@ marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: 
 
 .DEFAULT_GOAL := help
 .PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine
-.PHONY: test-load bench-inference bench-llama-cpp bench-fleet build page docs lock clean tools machine-tools
+.PHONY: test-core test-load bench-inference bench-llama-cpp bench-fleet build page docs lock clean tools machine-tools
 .PHONY: haproxy venv-dev venv-demo venv-page venv-load
 
 help: ## List what there is to make
@@ -47,7 +47,7 @@ test: lint $(if $(filter no,$(MACHINES)),,machine-tools) ## Run all checks and t
 	  echo "What failed first (whole output: $(LOGS)):"; \
 	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; exit 1; }
 
-lint unit containers molecule machines test-faults test-drift test-engine test-load bench-inference bench-llama-cpp \
+lint unit containers molecule machines test-faults test-drift test-core test-engine test-load bench-inference bench-llama-cpp \
   bench-fleet build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
@@ -64,6 +64,7 @@ lint: venv-dev ## Check style, types, documents and the changelog
 # A virtual machine keeps one processor busy, and everything else another, most of the time.
 containers: unit
 	@$(MAKE) --no-print-directory molecule
+	@$(MAKE) --no-print-directory test-core CORE='--cores 2.17 --nodes none'
 	@$(MAKE) --no-print-directory build
 
 unit: tools haproxy ## Run the unit tests, as many at a time as there are processors, and those of the gateway
@@ -85,6 +86,9 @@ test-drift: machine-tools ## Change single things on nodes by hand and have site
 	  XPU_FLEET_TESTS=drift molecule verify --scenario-name $$scenario && \
 	  molecule destroy --scenario-name $$scenario || exit; \
 	done
+
+test-core: tools ## Provision a node with each ansible-core, run unit tests on each Python (make test: the oldest core alone)
+	PYTHONPATH=molecule python3 -m tests.core $(CORE) $(marked)
 
 test-engine: venv-dev ## Compare answers in batches with those alone, on the libraries of engines bigdl and torch (not in make test)
 	for name in bigdl-cpu peer-transformers; do \
@@ -123,7 +127,7 @@ lock: ## Lock the versions of the tools anew (needs uv)
 	@sh requirements/lock.sh
 
 clean: venv-dev ## Remove test hosts and what tests left in the checkout
-	@for fleet in default demo dev kernel faults bench; do $(rig) down --fleet $$fleet; done
+	@for fleet in default demo dev kernel faults bench core; do $(rig) down --fleet $$fleet; done
 	@rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache xpu-fleet-*.tar.gz
 
 haproxy:

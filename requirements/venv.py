@@ -1,7 +1,8 @@
 """Make the virtual environment of a locked requirements file, if it is not there yet.
 
-``python3 venv.py REQUIREMENTS DIRECTORY``. A stamp written last says which Python and which requirements the directory
-is for, so an interrupted install or another Python is noticed and done again. Standard library only.
+``python3 venv.py REQUIREMENTS DIRECTORY [OLDEST]``; OLDEST is the oldest Python that will do (3.11). A stamp written
+last says which Python and which requirements the directory is for, so an interrupted install or another Python is
+noticed and done again. Standard library only.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ OLDEST = (3, 11)
 def main() -> int:
     """Return 0 with the environment complete; on failure 1, with the reason on standard error."""
     requirements, directory = Path(sys.argv[1]), Path(sys.argv[2])
-    if sys.version_info < OLDEST:
+    oldest = tuple(map(int, sys.argv[3].split("."))) if len(sys.argv) > 3 else OLDEST
+    if sys.version_info < oldest:
         found = ".".join(map(str, sys.version_info[:3]))
-        print(f"python3 is {found}; Python {'.'.join(map(str, OLDEST))} or newer is needed in PATH.", file=sys.stderr)
+        print(f"python3 is {found}; Python {'.'.join(map(str, oldest))} or newer is needed in PATH.", file=sys.stderr)
         return 1
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_suffix(".lock").open("w") as lock:
