@@ -51,7 +51,7 @@ class ModelAudit(LayerAudit):
         if request.kind == "path":
             report.looked_at += 1
             return True
-        if not request.directory.exists():
+        if not self.node.exists(directory):
             report.absent(directory, _WHOLE)
             return False
         self.node.content(f"{directory}/{MANIFEST}")  # one that only others can read is not a damaged one
