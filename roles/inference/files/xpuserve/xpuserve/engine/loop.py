@@ -298,8 +298,8 @@ class Engine:
     def _may_run(self, client: str) -> bool:
         """Whether a client may have one more request on the device."""
         rows = self._runner.rows
-        most = self._client_batch_requests or (rows - rows // 4 if self._several_clients else rows)
-        return sum(request.client == client for request in self._answers) < max(1, most)
+        most = self._client_batch_requests or (rows - rows // 4 if self._several_clients and rows > 3 else 0)
+        return not most or sum(request.client == client for request in self._answers) < most
 
     def _wait(self) -> bool:
         """Wait for work; False when the engine is to stop and none is left."""
