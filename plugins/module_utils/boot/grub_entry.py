@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
-#: Arguments of a kernel that make its boot something else than the normal one.
+#: Arguments of a kernel that make its boot something else than the normal one. That systemd is the init is normal: some
+#: have it said on every line.
+_SYSTEMD = r"(/usr)?/(lib/systemd/systemd|bin/systemd|bin/init|sbin/init)"
 _SPECIAL_ARGUMENTS = re.compile(
-    r"^(single|recovery|rescue|emergency|s|S|1|init=.*|rdinit=.*|break(=.*)?"
+    rf"^(single|recovery|rescue|emergency|s|S|1|init=(?!{_SYSTEMD}$).*|rdinit=(?!/init$).*|break(=.*)?"
     r"|systemd\.unit=(rescue|emergency)(\.target)?)$"
 )
 KERNEL_FILE = re.compile(r"^(?:vmlinu[xz]|kernel|bzImage)-(?P<release>.+)$")

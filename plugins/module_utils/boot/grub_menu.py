@@ -9,6 +9,8 @@ from typing import Optional
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_entry import Entry, MenuError
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_interpreter import Interpreter
 
+#: What GRUB takes a number for an entry from: an int of C.
+_TOO_LARGE = 2**31
 _WHO_ASKS = "someone has to answer at the console"
 
 
@@ -59,7 +61,8 @@ class Menu:
         own = [
             entry for entry in self.all_entries() if entry.kind == "linux" and not entry.foreign and not entry.recovery
         ]
-        by_id = [entry for entry in own if entry.id_release == release]
+        # A copy of 10_linux under another name writes the same ids once more; of these GRUB takes the first.
+        by_id = list({entry.path: entry for entry in reversed(own) if entry.id_release == release}.values())[::-1]
         named = [entry for entry in own if not entry.id_release and entry.release == release]
         # The entry on top of the menu stands for whichever kernel is newest: its id stays while its kernel changes.
         named = [entry for entry in named if not entry.identifier.startswith("gnulinux-simple")]
@@ -148,21 +151,43 @@ def _first_name(path: str) -> tuple[str, str]:
     return (match["name"].replace(">>", ">"), match["rest"] or "") if match else (path, "")
 
 
+def _number(name: str) -> Optional[int]:
+    """Return the number that GRUB reads in a name as C's strtoul does, of any base; None where it is none.
+
+    Blanks around it do not matter: GRUB looks at what is before the first character that is no digit. -1 is one that is
+    too large.
+    """
+    match = re.match(r"[ \t\n\v\f\r]*(?:0x(?P<hex>[0-9a-fA-F]+)|(?P<octal>0[0-7]+)|(?P<decimal>[0-9]+))", name)
+    if not match:
+        return None
+    digits = match["hex"] or match["octal"] or match["decimal"]
+    number = int(digits, 16 if match["hex"] else 8 if match["octal"] else 10)
+    return number if number < _TOO_LARGE else -1
+
+
 def _named(entries: tuple[Entry, ...], name: str) -> Optional[Entry]:
     """Return the entry that a number, title or id names."""
-    if name.isdecimal():
-        return entries[int(name)] if int(name) < len(entries) else None
-    return next((entry for entry in entries if name in (entry.title, entry.identifier)), None)
+    number = _number(name)
+    if number is not None:
+        return entries[number] if 0 <= number < len(entries) else None
+    return _titled(entries, name)
+
+
+def _titled(entries: tuple[Entry, ...], name: str) -> Optional[Entry]:
+    return next((entry for entry in entries if name in (entry.title, entry.identifier or entry.title)), None)
 
 
 def _chosen(entries: tuple[Entry, ...], name: str) -> Optional[Entry]:
     """Return the entry that GRUB takes for a name: the first one where none has it; None where it depends."""
-    entry = _named(entries, name)
-    by_number = entry is None or name.isdecimal()
-    if re.match(r"\d+\D", name):
-        return None  # some versions of GRUB take it for the number that it begins with
-    if entry is None:
-        entry = entries[0]
+    number, titled = _number(name), _titled(entries, name)
+    entry = (_named(entries, name) or entries[0]) if number is not None else titled or entries[0]
+    by_number = number is not None or titled is None
+    if (
+        number is not None
+        and not re.fullmatch(r"\s*(0x[0-9a-fA-F]+|[0-9]+)\s*", name)
+        and (titled or entries[0]) is not entry
+    ):
+        return None  # more than a number: some versions of GRUB take it for the number that it begins with
     if entry.conditional or (by_number and any(other.conditional for other in entries[: entries.index(entry)])):
         return None
     return entry

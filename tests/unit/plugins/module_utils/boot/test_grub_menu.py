@@ -188,6 +188,16 @@ def test_a_release_that_is_not_there_names_those_that_are() -> None:
         ({"saved_entry": "gone"}, HWE[0]),  # GRUB boots the first entry then
         ({"saved_entry": "99"}, HWE[0]),
         ({"saved_entry": f"gnulinux-advanced-{UUID}>gone"}, HWE[0]),
+        *(({"saved_entry": text}, HWE[1]) for text in ("1> 2", " 1>2", "1 >2 ", "0x1>0x2", "01>02", "1>\t2", "1>2>5")),
+        *(
+            ({"saved_entry": text}, HWE[0])
+            for text in ("0 ", " 0", "saved ", "saved", "08", "4294967296", "-1", "1>", "1>9")
+        ),
+        ({"saved_entry": "Advanced options for Ubuntu>2"}, HWE[1]),
+        ({"saved_entry": "Advanced options for Ubuntu >2"}, HWE[0]),  # no title ends in a blank
+        ({"saved_entry": f"gnulinux-advanced-{UUID}> 2"}, HWE[1]),
+        ({"saved_entry": f"1>gnulinux-{HWE[1]}-advanced-{UUID}"}, HWE[1]),
+        ({"saved_entry": "'1>2'"}, HWE[0]),  # quotes are part of a name that nothing has
         ({"saved_entry": path_of(HWE[0]), "next_entry": path_of(HWE[1])}, HWE[1]),
         ({"saved_entry": path_of(HWE[1]), "recordfail": "1"}, HWE[1]),
     ],
@@ -548,3 +558,54 @@ def test_a_full_block_is_told() -> None:
     block.set("x", "y" * (1024 - 25 - 2))
     with pytest.raises(BlockError, match="full: 1025 bytes"):
         block.content()
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        *("/lib/systemd/systemd", "/usr/lib/systemd/systemd", "/bin/systemd", "/usr/bin/systemd"),
+        *("/sbin/init", "/usr/sbin/init"),
+    ],
+)
+def test_that_systemd_is_the_init_of_every_line_is_normal(init: str) -> None:
+    text = (MENUS / "ubuntu2204.cfg").read_text()
+    everywhere = "\n".join(
+        f"{line} init={init}" if line.lstrip().startswith(("linux\t", "linux ")) else line for line in text.splitlines()
+    )
+    assert f"init={init}" in everywhere
+    found = Menu(everywhere)
+    assert found.releases() == HWE and found.find(HWE[1]).path == path_of(HWE[1])
+    assert found.default_entry().release == HWE[0]
+    assert len([entry for entry in found.all_entries() if entry.recovery]) == 2
+
+
+@pytest.mark.parametrize(
+    "init", ["/bin/bash", "/lib/systemd/systemd-shutdown", "/usr/lib/systemd/systemd.old", "/init", ""]
+)
+def test_another_init_is_no_normal_boot(init: str) -> None:
+    assert Menu(HEAD + linux("Z", "1.2-x", f"init={init}")).entries[0].recovery
+
+
+@pytest.mark.parametrize("where", ["09_linux", "11_linux_copy", "42_linux"])
+@pytest.mark.parametrize("more", ["", " mitigations=off"])
+def test_of_what_a_copy_of_10_linux_writes_once_more_the_first_is_taken(where: str, more: str) -> None:
+    text = (MENUS / "ubuntu2204.cfg").read_text()
+    begin, end = "### BEGIN /etc/grub.d/10_linux ###", "### END /etc/grub.d/10_linux ###\n"
+    before, _, rest = text.partition(begin)
+    own, _, after = rest.partition(end)
+    copy = (begin + own + end).replace("10_linux", where).replace(" ro ", f" ro{more} ")
+    first = where < "10"
+    found = Menu(before + (copy if first else "") + begin + own + end + ("" if first else copy) + after)
+    entry = found.find(HWE[1])
+    assert entry.path == path_of(HWE[1]) and found.releases() == HWE
+    assert ("mitigations=off" in entry.arguments) == (first and bool(more))
+    assert found.resolve(entry.path) is entry
+    alone = Menu(before + copy + after)
+    assert alone.find(HWE[1]).path == path_of(HWE[1])
+
+
+@pytest.mark.parametrize(("title", "default"), [("1.2 old", "1.2 old"), ("1 kernel", "1 kernel"), ("1.2 old", "1.9")])
+def test_a_title_that_begins_with_a_number_is_not_guessed(title: str, default: str) -> None:
+    text = HEAD + linux("a", "1") + linux("b", "2") + linux(f"'{title}'", "3") + f"set default='{default}'\n"
+    with pytest.raises(MenuError, match="only GRUB can tell"):
+        Menu(text).default_entry()
