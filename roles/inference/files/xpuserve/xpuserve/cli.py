@@ -2,7 +2,7 @@
 
 systemd tries again after all but 2.
 
-`chat`, `bench` and `inspect` need no library, so they run wherever there is a Python.
+`chat`, `bench`, `doctor` and `inspect` need no library, so they run wherever there is a Python.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_bench(commands)
 
+    _add_doctor(commands)
+
     serve = commands.add_parser("serve", help="serve a model over HTTP", description="Serve a model over HTTP.")
     _add_config(serve)
     serve.add_argument(
@@ -100,6 +102,45 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("path", type=Path, metavar="PATH", help="a GGUF file or a model directory")
     inspect.set_defaults(run=_inspect)
     return parser
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="write a report of this node that can be shown to others",
+        description="Look at everything that the service depends on, ask it a question, and write a report as text "
+        "and as JSON without names, addresses, keys or serial numbers. Nothing is changed. As root it sees more.",
+    )
+    doctor.add_argument("--url", default="", help="where the server listens (default: as its configuration says)")
+    doctor.add_argument("--audit", type=Path, metavar="FILE", help="JSON of an audit to put into the report")
+    doctor.add_argument(
+        "--hide", action="append", default=[], metavar="NAME", help="a name to take out; may be repeated"
+    )
+    doctor.add_argument(
+        "--output", default="", metavar="PREFIX", help="write PREFIX.txt and PREFIX.json (default: print the JSON)"
+    )
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    import json  # noqa: PLC0415
+
+    from xpuserve import doctor  # noqa: PLC0415
+
+    try:
+        audit = json.loads(arguments.audit.read_text(encoding="utf-8")) if arguments.audit else {}
+    except (OSError, ValueError) as error:
+        return _error(f"{arguments.audit} is no JSON of an audit: {error}", 2)
+    found = {**doctor.look(url=arguments.url), "audit": audit}
+    bundle = doctor.report(found, doctor.redactor_of(hide=arguments.hide))
+    text = json.dumps(bundle, indent=1, ensure_ascii=False)
+    if not arguments.output:
+        print(text)
+        return 0
+    for suffix, content in ((".json", text), (".txt", doctor.as_text(bundle))):
+        Path(f"{arguments.output}{suffix}").write_text(f"{content}\n", encoding="utf-8")
+    print(f"Wrote {arguments.output}.txt and {arguments.output}.json. Read them before you show them to others.")
+    return 0
 
 
 def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
