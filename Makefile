@@ -4,6 +4,7 @@ CACHE := $(or $(XPU_FLEET_CACHE),$(HOME)/.cache/xpu-fleet)
 venv_of = $(CACHE)/venv/$(1)-$(shell sha256sum requirements/$(1).txt | cut -c1-16)
 DEV := $(call venv_of,dev)
 LOAD := $(call venv_of,load)
+SBOM := $(call venv_of,sbom)
 DEMO := $(call venv_of,demo)
 PAGE := $(call venv_of,page)
 
@@ -21,7 +22,7 @@ marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: 
 .DEFAULT_GOAL := help
 .PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine
 .PHONY: test-core test-load bench-inference bench-llama-cpp bench-fleet build page docs lock clean tools machine-tools
-.PHONY: haproxy venv-dev venv-demo venv-page venv-load
+.PHONY: haproxy sbom advisories venv-dev venv-demo venv-page venv-load venv-sbom
 
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -57,7 +58,7 @@ lint: venv-dev ## Check style, types, documents and the changelog
 	ruff format --check
 	mypy $(collection)/plugins
 	mypy roles/inference/files/xpuserve/xpuserve
-	mypy molecule/rig molecule/kernel/faults molecule/demo.py requirements/venv.py tests
+	mypy molecule/rig molecule/kernel/faults molecule/demo.py requirements/venv.py requirements/pins.py requirements/advisories.py tests
 	python3 tests/docs.py --check
 	antsibull-changelog lint
 
@@ -105,8 +106,14 @@ bench-llama-cpp: venv-dev ## Build the peer that comes as source alone, for benc
 bench-fleet: tools ## Measure what site.yml costs on 1, 5 and 20 nodes (BENCH='--nodes 1,5' for fewer, BENCH=--help)
 	@PYTHONPATH=molecule python3 tests/bench/fleet.py $(BENCH)
 
-build: venv-dev ## Build the collection, install it in an empty folder, load every part of it
-	python3 -m pytest tests/build $(marked)
+build: venv-dev venv-sbom ## Build the collection, install it in an empty folder, load every part of it
+	XPU_FLEET_SBOM=$(SBOM)/bin/python python3 -m pytest tests/build $(marked)
+
+sbom: venv-sbom ## Write a bill of materials (CycloneDX) for each environment and the collection into sbom/
+	@$(SBOM)/bin/python requirements/sbom.py sbom
+
+advisories: venv-sbom ## Ask PyPI for advisories of what the environments pin, and compare with those listed
+	@$(SBOM)/bin/python requirements/advisories.py
 
 page: export PATH := $(PAGE)/bin:$(HOST_PATH)
 
@@ -141,6 +148,6 @@ tools: venv-dev
 machine-tools: tools
 	@$(rig) prepare --machines
 
-venv-dev venv-demo venv-page venv-load: venv-%:
+venv-dev venv-demo venv-page venv-load venv-sbom: venv-%:
 	@command -v python3 >/dev/null || { echo "Python 3.11 or newer is needed as python3 in PATH."; exit 1; }
 	@PATH="$(HOST_PATH)" python3 requirements/venv.py requirements/$*.txt $(call venv_of,$*)

@@ -10,6 +10,7 @@ lock() {
 lock demo.in -o demo.txt
 lock -c demo.txt -c ../roles/stack/vars/requirements/openvino.txt dev.in -o dev.txt
 lock -c dev.txt load.in -o load.txt
+lock sbom.in -o sbom.txt
 lock -c dev.txt -c ../roles/stack/vars/requirements/openvino.txt page.in -o page.txt
 lock peer-llama-cpp.in -o peer-llama-cpp.txt
 lock --find-links "${TORCH_LINKS:-https://download.pytorch.org/whl/cpu/torch/}" peer-transformers.in -o peer-transformers.txt
