@@ -366,6 +366,11 @@ def _prepare(settings: Settings) -> None:
     for name, value in environment.items():
         os.environ.setdefault(name, value)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if os.environ.get("SYCL_CACHE_PERSISTENT") == "1":
+        from xpuserve import sycl_cache  # noqa: PLC0415
+
+        if sycl_cache.refresh(Path(os.environ["SYCL_CACHE_DIR"])):
+            logging.getLogger("xpuserve").info("the driver has changed: what was compiled for it is thrown away")
 
 
 def _error(message: str, status: int) -> int:
