@@ -15,6 +15,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.junit import junit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.plan import fleet_plan
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import requirement_lines
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.zip_tree import TreeError, build_archive
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.packages import driver_packages
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_files import audit_files
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_page import page
 from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import file_listing
@@ -49,6 +50,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return them."""
         return {
+            "driver_packages": driver_packages,
             "pins": pins,
             "zipapp_sha256": zipapp_sha256,
             "file_listing": file_listing,

@@ -18,6 +18,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
     varied,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.stack.node import AUTO, NodeFacts, StackRequest, described
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.packages import pinned_packages
 
 __all__ = ["AUTO", "NodeFacts", "StackError", "StackRequest", "check_shape", "merge", "pinned_packages", "resolve"]
 
@@ -69,28 +70,6 @@ def resolve(definitions: dict[str, dict[str, Any]], node: NodeFacts, wish: Stack
     }
     warnings = check_node(stack, resolved, node, pinned_packages(resolved))
     return {**resolved, "warnings": [*warnings, *filter(None, [_given_away(lent).strip()])]}
-
-
-def pinned_packages(resolved: dict[str, Any]) -> dict[str, str]:
-    """Every package that the roles will install for ``resolved``, with its exact version or ""."""
-    driver = resolved["driver"]
-    packages: dict[str, str] = {}
-    kernel = resolved["kernel"].get("packages", {})
-    if not resolved["container"]:
-        packages.update(kernel)
-        if resolved["kernel"]["upgrade"]:
-            packages[resolved["kernel"]["metapackage"]] = ""
-    elif resolved["dkms"]:
-        packages.update({name: version for name, version in kernel.items() if name.startswith("linux-headers-")})
-    if driver:
-        packages.update(driver["packages"])
-        packages.update(dict.fromkeys(driver["diagnostics"], ""))
-        packages.update(driver["firmware"])
-        if resolved["dkms"]:
-            packages.update(dict.fromkeys(driver["build_tools"], ""))
-            packages.update({entry["package"]: entry["version"] for entry in driver["dkms"]})
-    packages.update(resolved["oneapi"].get("packages", {}))
-    return packages
 
 
 def _missed(node: NodeFacts, wish: StackRequest) -> list[dict[str, str]]:
