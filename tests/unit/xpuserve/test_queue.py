@@ -178,6 +178,13 @@ def test_requests_and_tokens_are_counted_by_the_name_of_the_key(engine: Engine, 
     assert ANNA not in client.get("/metrics").text
 
 
+def test_metrics_can_need_a_key_too(engine: Engine, keys: Keys) -> None:
+    client = TestClient(create_app(engine, MODEL, LIMITS, keys, metrics_key=True))
+    assert client.get("/metrics").status_code == 401
+    assert client.get("/metrics", headers={"Authorization": f"Bearer {ANNA}"}).status_code == 200
+    assert client.get("/health").status_code == 200
+
+
 @pytest.mark.parametrize("allowed", [True, False])
 def test_a_client_may_say_that_a_request_can_wait(
     engine: Engine, backend: FakeBackend, allowed: bool, monkeypatch: pytest.MonkeyPatch

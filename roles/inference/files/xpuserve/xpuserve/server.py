@@ -10,7 +10,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import uvicorn
 
@@ -121,8 +121,12 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
     )
     model = settings.model
     limits = Limits(model.context_length, settings.max_tokens_default, settings.priorities, settings.request_timeout)
-    hosts = origin.hosts(listener.getsockname()[0], settings.hosts)
-    app = create_app(engine, settings.model.name, limits, keys, stall_timeout=settings.stall_timeout, hosts=hosts)
+    options: dict[str, Any] = {
+        "stall_timeout": settings.stall_timeout,
+        "hosts": origin.hosts(listener.getsockname()[0], settings.hosts),
+        "metrics_key": settings.metrics_key,
+    }
+    app = create_app(engine, model.name, limits, keys, **options)
     door = Door(most_connections(settings.connections), settings.client_connections)
     close = settings.stop_timeout + CLOSE_SECONDS
     config = uvicorn.Config(

@@ -85,6 +85,7 @@ class Settings(BaseModel):
     client_connections: int = Field(default=0, ge=0)  # the same of one address; 0 is no limit of its own
     agent_port: int = Field(default=0, ge=0, le=65535)  # where gateways learn how busy an instance is; 0 is nowhere
     api_keys_file: str = ""  # keys that clients need, one a line; without a file, everyone is served
+    metrics_key: bool = False  # whether metrics need a key too, where there are keys
     model: ModelSettings
     cache_dir: str = Field(min_length=1)
     threads: int = Field(default=0, ge=0)  # CPU threads of the engine; 0 leaves it to the engine

@@ -55,11 +55,13 @@ def create_app(
     *,
     stall_timeout: float = STALL_SECONDS,
     hosts: Optional[Collection[str]] = None,
+    metrics_key: bool = False,
 ) -> FastAPI:
     """The web application in front of `engine`.
 
-    Without `keys`, everyone who reaches it is served. `hosts` are the names that it may be asked under; None
-    for any. An engine that ends no step for `stall_timeout` though it has work is not healthy.
+    Without `keys`, everyone who reaches it is served; with them and `metrics_key`, metrics need one too. `hosts` are
+    the names that it may be asked under; None for any. An engine that ends no step for `stall_timeout` though it has
+    work is not healthy.
     """
     handlers: dict[Any, Any] = {
         StarletteHTTPException: errors.on_http_error,
@@ -68,7 +70,7 @@ def create_app(
     layers = [
         Middleware(Observe, metrics=engine.metrics),
         *([Middleware(KnownHost, known=hosts)] if hosts is not None else []),
-        *([Middleware(RequireKey, keys=keys)] if keys else []),
+        *([Middleware(RequireKey, keys=keys, metrics_open=not metrics_key)] if keys else []),
         Middleware(OnlyJSON),
         Middleware(BodyLimit, limit=BODY_BYTES + BODY_BYTES_PER_TOKEN * limits.context_length),
     ]

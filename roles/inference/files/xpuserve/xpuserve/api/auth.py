@@ -17,13 +17,15 @@ OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"}) | page.PATHS
 class RequireKey:
     """Refuses what comes without a key, before anything of it is read."""
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, *, metrics_open: bool = True) -> None:
+        """Without `metrics_open`, metrics need a key too."""
         self._app = app
         self._keys = keys
+        self._open = OPEN_PATHS if metrics_open else OPEN_PATHS - {"/metrics"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and scope["path"] not in self._open:
             scheme, _between, key = Headers(scope=scope).get("authorization", "").partition(" ")
             whose = self._keys.accept(key.strip()) if scheme.lower() == "bearer" else None
             if whose:
