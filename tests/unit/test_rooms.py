@@ -65,6 +65,21 @@ def test_no_import_goes_round_in_a_circle() -> None:
     assert circles(rooms) == [] and circles(files) == []
 
 
+def test_a_room_imports_only_those_below_it() -> None:
+    """In the order in which CONTRIBUTING.md has them."""
+    order = ("system", "packages", "boot", "gpu", "stack", "runtime", "model", "audit")
+    wrong = [
+        (names(path), room)
+        for path in FILES
+        for room in (imported[1] for imported in imports(path) if imported[0] == "module_utils")
+        if path.relative_to(PLUGINS).parts[1] in order
+        and room in order
+        and order.index(room) > order.index(path.relative_to(PLUGINS).parts[1])
+    ]
+    assert {path.parent.name for path in (PLUGINS / "module_utils").glob("*/*.py")} == set(order)
+    assert wrong == []
+
+
 def test_a_circle_is_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["b", "c"]
 
