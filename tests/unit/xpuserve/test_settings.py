@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.xpu.fleet.tests.unit.plugins.support.weight_files import CONTEXTS
 from xpuserve import cli, weights
+from xpuserve.settings import Settings, SettingsError, check_model
 
 
 def safetensors(path: Path, size: int = 4) -> None:
@@ -296,3 +298,66 @@ def test_converted_files_are_on_the_disk_before_their_directory_gets_its_name(
     assert sorted(steps[:2]) == ["config.json", "model.safetensors"]
     assert steps[2:] == [".m.partial", tmp_path.name]
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def checked(config: dict[str, Any], tokens: int) -> None:
+    """Let the service look at its model for a context of so many tokens."""
+    config["model"]["context_length"] = tokens
+    check_model(Settings.model_validate(config))
+
+
+@pytest.mark.parametrize("name", [name for name, (_, limit) in CONTEXTS.items() if limit])
+def test_a_context_may_be_as_long_as_config_json_allows(config: dict[str, Any], name: str) -> None:
+    said, limit = CONTEXTS[name]
+    path = Path(config["model"]["path"]) / "config.json"
+    path.write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **said}))
+    checked(config, limit)
+    with pytest.raises(SettingsError, match=f"the model takes {limit}"):
+        checked(config, limit + 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "method"),
+    [
+        ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
+        ({"quantization_config": {"quant_method": "awq"}}, "awq"),
+        ({"text_config": {"quantization_config": {"load_in_8bit": True}}}, "bitsandbytes, 8bit"),
+    ],
+)
+def test_weights_that_were_quantised_elsewhere_are_refused(
+    config: dict[str, Any], said: dict[str, Any], method: str
+) -> None:
+    path = Path(config["model"]["path"]) / "config.json"
+    path.write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **said}))
+    with pytest.raises(SettingsError, match=rf"quantised already \({method}\)"):
+        checked(config, 64)
+
+
+def test_a_shard_that_lacks_is_named_and_adapters_beside_weights_do_not_count(tmp_path: Path) -> None:
+    path = model_directory(tmp_path / "sharded")
+    (path / "model.safetensors").rename(path / "a.safetensors")
+    safetensors(path / "adapter_model.safetensors", 400)
+    alone = weights.inspect(path).bytes
+    (path / "model.safetensors.index.json").write_text('{"weight_map": {"v": "a.safetensors", "w": "b.safetensors"}}')
+    with pytest.raises(weights.WeightsError, match=r"b.safetensors is not there"):
+        weights.inspect(path)
+    safetensors(path / "b.safetensors")
+    assert weights.inspect(path).bytes == 2 * alone
+
+
+def test_a_split_gguf_is_opened_by_its_first_part_and_whole(tmp_path: Path) -> None:
+    first = gguf(tmp_path / "m-00001-of-00002.gguf")
+    with pytest.raises(weights.WeightsError, match=r"m-00002-of-00002.gguf is not there"):
+        weights.inspect(first)
+    second = gguf(tmp_path / "m-00002-of-00002.gguf")
+    assert weights.inspect(first).bytes == first.stat().st_size + second.stat().st_size
+    with pytest.raises(weights.WeightsError, match=r"name m-00001-of-00002.gguf"):
+        weights.inspect(second)
+
+
+def test_a_converted_model_takes_every_file_of_its_tokenizer_along(tmp_path: Path) -> None:
+    path = model_directory(tmp_path / "qwen")
+    kept = {"qwen.tiktoken", "tokenizer_config.json", "sentencepiece.bpe.model", "modeling_qwen.py", "config.json"}
+    for name in [*kept - {"config.json"}, "pytorch_model.bin", "m.gguf", ".xpu-manifest.json", "adapter_config.json"]:
+        (path / name).write_text("{}")
+    assert {file.name for file in weights.companions(path)} == kept
