@@ -11,9 +11,12 @@ from tests.pythons import found
 #: The core whose part for nodes the modules are run with: what `make test` and `make demo` use.
 CORE = "2.19"
 PLACES = ("tests/unit/plugins/modules", "tests/unit/plugins/module_utils")
-#: What tests of the controller's side import.
+#: What tests of the controller's side import or call.
 CONTROLLER = re.compile(
-    r"plugins\.(plugin_utils|filter|action|callback)\b|^(from|import) (ansible\.|jinja2)", re.MULTILINE
+    r"plugins\.(plugin_utils|filter|action|callback)\b"
+    r"|^(from|import) (ansible\.(?!module_utils)|jinja2)"
+    r"|ansible-playbook",
+    re.MULTILINE,
 )
 
 
