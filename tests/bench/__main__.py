@@ -22,10 +22,12 @@ from rig.host import RigError, say
 
 from tests.bench import process, report
 from tests.bench.report import Measured, Report, Row
-from tests.bench.servers import CONTESTANTS, RAW, versions
+from tests.bench.servers import CONTESTANTS, RAW, looped, versions
 
 README = Path(__file__).resolve().parents[2] / "roles/inference/README.md"
 LEAST_REQUESTS = 8
+# Of each answer, where only what it costs to stream is measured.
+COST_TOKENS = 300
 
 
 def main() -> int:
@@ -46,6 +48,8 @@ def main() -> int:
     found = Report(turns, RAW)
     rows = [Row(name, CONTESTANTS[name].title, CONTESTANTS[name].peer) for name in (RAW, *present)]
     lines = document(found, rows, options)
+    if "openvino" in present:
+        lines += bench.cost("openvino")
     promised = report.promises(found, rows, options.clients)
     print("\n".join(["", *lines, "", *map(str, promised)]))
     if options.write:
@@ -108,6 +112,16 @@ class Bench:
                 error = str(problem)
                 say(f"{name}: {error}")
         return Measured(name, runs, error)
+
+    def cost(self, engine: str) -> list[str]:
+        """What a streamed token costs the service's own process, with a stand-in for its engine."""
+        work = {"runs": [(clients, COST_TOKENS) for clients in self._options.clients]}
+        log = self._logs / f"bench-cost-{engine}.log"
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            start = looped(engine, "cost.py")(self._environments[engine], Path(folder), process.free_port())
+            runs = process.loop(start, work, Path(folder), log)
+        found = ", ".join(f"{run['us_per_token']:.0f} at {clients}" for clients, run in runs.items())
+        return [f"- CPU of the service's own process for a streamed token, in microseconds by clients: {found}."]
 
     def _runs(self, name: str, number: int, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         contestant, log, port = CONTESTANTS[name], self._logs / f"bench-{name}.log", process.free_port()

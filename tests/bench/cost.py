@@ -106,7 +106,8 @@ def main() -> int:
         assert process.stdout
         port = int(process.stdout.readline())
         try:
-            output.write_text(json.dumps([measured(process.pid, port, config, *run) for run in work["runs"]]))
+            runs = [measured(process.pid, port, config, *run) for run in work["runs"]]
+            output.write_text(json.dumps({"runs": runs}), encoding="utf-8")
         finally:
             process.kill()
     return 0

@@ -85,11 +85,11 @@ def configured(engine: str, folder: Path, port: int) -> Path:
     return path
 
 
-def looped(engine: str) -> Callable[[Path, Path, int], Start]:
-    """An engine's loop without HTTP; its result and its work are the caller's to add."""
+def looped(engine: str, script: str = "loop.py") -> Callable[[Path, Path, int], Start]:
+    """An engine's loop without HTTP, or another script; its result and its work are the caller's to add."""
 
     def start(python: Path, folder: Path, port: int) -> Start:
-        command = [str(python / "bin/python"), str(HERE / "loop.py"), str(configured(engine, folder, port))]
+        command = [str(python / "bin/python"), str(HERE / script), str(configured(engine, folder, port))]
         return Start(command, {"PYTHONPATH": str(SERVICE)})
 
     return start
