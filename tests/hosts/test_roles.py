@@ -1,0 +1,75 @@
+"""Each role by itself: a play of somebody's own that has nothing but it, on a bare node, in the order of the layers.
+
+What a role needs first it says in one message, before it changes anything; what it does, it does once. Each test builds
+on what those before it left on the node.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.hosts.nodes import ROOT, Nodes
+
+NODE = "alone-arc"
+#: What roles that are no layer are told; they are for other roles, and for people who have a use of their own for them.
+VARIABLES: dict[str, dict[str, Any]] = {
+    "pinned_packages": {"pinned_packages_versions": {"unzip": ""}, "pinned_packages_layer": "mine"},
+    "node_reboot": {"node_reboot_reason": "a test", "node_reboot_pending": "nothing", "node_reboot_consent": "allowed"},
+}
+#: In the order in which they can be run on a bare node. Two need what another has told in the same play.
+ORDER = {
+    "stack": ["stack"],
+    "pinned_packages": ["pinned_packages"],
+    "graphics_repository": ["graphics_repository"],
+    "kernel": ["kernel"],
+    "gpu_driver": ["gpu_driver"],
+    "render_access": ["render_access"],
+    "oneapi": ["oneapi"],
+    "python_runtime": ["python_runtime"],
+    "model": ["model"],
+    "inference": ["model", "inference"],
+    "gateway": ["gateway"],
+    "node_reboot": ["node_reboot"],
+}
+#: Roles that are refused on a bare node, and what they have to name.
+NEEDS = {
+    "gpu_driver": ["xpu.fleet.graphics_repository"],
+    "model": ["xpu.fleet.render_access", "xpu.fleet.python_runtime"],
+    "inference": ["xpu.fleet.render_access", "xpu.fleet.python_runtime", "xpu.fleet.model"],
+}
+
+
+def full(roles: list[str]) -> list[str]:
+    """Return names as a play has them."""
+    return [f"xpu.fleet.{role}" for role in roles]
+
+
+def test_every_role_is_tried() -> None:
+    assert set(ORDER) == {path.name for path in (ROOT / "roles").iterdir()}
+
+
+@pytest.mark.parametrize("role", NEEDS)
+def test_a_role_says_what_it_needs_before_it_changes_anything(nodes: Nodes, role: str) -> None:
+    for options in (["--check"], []):
+        refused = nodes.play(full([role]), NODE, *options)
+        assert refused.status == 2, refused.output
+        assert refused.changed == {NODE: 0}
+        assert refused.output.count("fatal: ") == 1
+        assert [name for name in NEEDS[role] if name not in refused.text.partition("fatal: ")[2]] == []
+        assert "in the same play" in refused.text
+
+
+@pytest.mark.parametrize("role", ORDER)
+def test_a_role_by_itself_does_its_work_once(nodes: Nodes, role: str) -> None:
+    variables = VARIABLES.get(role, {})
+    tried = nodes.play(full(ORDER[role]), NODE, "--check", **variables)
+    assert tried.status == 0, tried.output
+    done = nodes.play(full(ORDER[role]), NODE, **variables)
+    assert done.status == 0, done.output
+    if role == "node_reboot":  # each call is a reboot
+        assert done.changed[NODE] > 0
+        return
+    again = nodes.play(full(ORDER[role]), NODE, **variables)
+    assert (again.status, again.changed) == (0, {NODE: 0}), again.output
