@@ -2,7 +2,8 @@
 
 ``docs.py`` writes the table of variables in each role's README.md, the table of stacks in the collection's and in role
 stack's, and that of what works where in the collection's. ``docs.py --check`` changes nothing and fails where a table
-is old, or where meta/argument_specs.yml and defaults/main.yml do not say the same.
+is old, where meta/argument_specs.yml and defaults/main.yml do not say the same, or where a translation of the
+collection's README is out of step with it.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import ChainableUndefined, TemplateError
+from jinja2.nativetypes import NativeEnvironment
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "collections"))
+sys.path[:0] = [str(ROOT / "collections"), str(ROOT)]
 
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpu_ids import GPUS  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import (  # noqa: E402
     Version,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import applies, varied  # noqa: E402
+
+from tests.translation import differences  # noqa: E402
 
 FAMILIES = {"arc": "Arc A-series", "arc-b": "Arc B-series", "flex": "Flex", "max": "Max"}
 
@@ -36,14 +41,17 @@ def main() -> int:
     root, problems = options.root, []
     for specs in sorted(root.glob("roles/*/meta/argument_specs.yml")):
         role = specs.parents[1]
-        entries = read(specs)["argument_specs"]
-        problems += [f"{role.name}: {problem}" for problem in compare(entries, read(role / "defaults/main.yml"))]
-        problems += update(
-            role / "README.md", "variables", variables(entries["main"].get("options", {})), options.check
-        )
-    problems += update(root / "README.md", "works", works(root / "roles/stack/vars"), options.check)
-    for readme in (root / "README.md", root / "roles/stack/README.md"):
+        entries, defaults = read(specs)["argument_specs"], read(role / "defaults/main.yml")
+        problems += [f"{role.name}: {problem}" for problem in compare(entries, defaults)]
+        table = variables(entries["main"].get("options", {}), defaults)
+        problems += update(role / "README.md", "variables", table, options.check)
+    original, translations = root / "README.md", sorted(root.glob("README.*.md"))
+    for readme in (original, *translations):
+        problems += update(readme, "works", works(root / "roles/stack/vars"), options.check)
+    for readme in (original, *translations, root / "roles/stack/README.md"):
         problems += update(readme, "stacks", stacks(root / "roles/stack/vars"), options.check)
+    for translation in translations:
+        problems += differences(original, translation)
     print("\n".join(problems) or "All options, defaults and tables agree.")
     return 1 if problems else 0
 
@@ -67,9 +75,21 @@ def compare(entries: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
     for name in sorted(options.keys() & defaults.keys()):
         if options[name].get("required"):
             problems.append(f"{name} is required and yet has a default")
-        elif options[name].get("default") != defaults[name]:
+        elif options[name].get("default") not in (defaults[name], by_itself(defaults[name])):
             problems.append(f"{name} has another default in meta/argument_specs.yml than in defaults/main.yml")
     return problems
+
+
+def by_itself(value: Any) -> Any:
+    """Return a default as it is where no other variable is set: a spec's has to be of the option's type."""
+    if isinstance(value, list):
+        return [by_itself(item) for item in value]
+    if not isinstance(value, str) or "{{" not in value:
+        return value
+    try:
+        return NativeEnvironment(undefined=ChainableUndefined).from_string(value).render()
+    except TemplateError:  # it takes what only Ansible has
+        return value
 
 
 def update(readme: Path, name: str, table: list[list[str]], check: bool) -> list[str]:
@@ -89,9 +109,12 @@ def update(readme: Path, name: str, table: list[list[str]], check: bool) -> list
     return []
 
 
-def variables(options: dict[str, Any]) -> list[list[str]]:
-    """Return the table of a role's options."""
-    rows = [[f"`{name}`", kind(option), default(option), meaning(option)] for name, option in options.items()]
+def variables(options: dict[str, Any], defaults: dict[str, Any]) -> list[list[str]]:
+    """Return the table of a role's options, with the defaults of defaults/main.yml, which name their variables."""
+    rows = [
+        [f"`{name}`", kind(option), default({**option, "default": defaults.get(name)}), meaning(option)]
+        for name, option in options.items()
+    ]
     return [["Variable", "Type", "Default", "What it does"], *rows]
 
 

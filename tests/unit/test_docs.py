@@ -58,6 +58,7 @@ def role(tmp_path: Path) -> Path:
     """A role in order but for its table, which is not written yet."""
     files = {
         "README.md": STACKS + WORKS,
+        "README.zh-CN.md": STACKS + WORKS,
         "roles/lamp/README.md": README,
         "roles/lamp/defaults/main.yml": DEFAULTS,
         "roles/lamp/meta/argument_specs.yml": SPECS,
@@ -107,6 +108,7 @@ def test_a_table_is_written_once_and_then_kept(role: Path) -> None:
         ("meta/argument_specs.yml", "options: *options", "options: {}", "preflight has other options than main"),
         ("README.md", "<!-- /variables -->", "", "lamp/README.md: needs the lines"),
         ("../stack/vars/old.yml", "1999", "2000", "stack/README.md: the table of stacks is old"),
+        ("../../README.md", "<!-- works -->", "# Works\n<!-- works -->", "README.zh-CN.md: heading 1 is missing"),
     ],
 )
 def test_a_difference_is_named(role: Path, name: str, old: str, new: str, complaint: str) -> None:
@@ -134,3 +136,14 @@ def test_a_required_option_needs_no_default() -> None:
     entries = {"main": {"options": {"lamp_colour": {"required": True}}}}
     assert load().compare(entries, {}) == []
     assert load().compare(entries, {"lamp_colour": ""}) == ["lamp_colour is required and yet has a default"]
+
+
+def test_a_template_may_stand_as_what_it_is_by_itself(role: Path) -> None:
+    """ansible-doc and Galaxy want a default of the option's type; the table says which variable it comes from."""
+    (role / "defaults/main.yml").write_text("lamp_colour: red\nlamp_rooms: '{{ house.rooms | default([]) }}'\n")
+    assert docs(role).returncode == 0
+    assert "`{{ house.rooms \\| default([]) }}`" in (role / "README.md").read_text()
+    (role / "defaults/main.yml").write_text("lamp_colour: red\nlamp_rooms: '{{ house.rooms | default([1]) }}'\n")
+    refused = docs(role)
+    assert refused.returncode == 1
+    assert "lamp_rooms has another default" in refused.stdout
