@@ -7,6 +7,7 @@ LOAD := $(call venv_of,load)
 SBOM := $(call venv_of,sbom)
 DEMO := $(call venv_of,demo)
 PAGE := $(call venv_of,page)
+BUILD := $(call venv_of,build)
 
 HOST_PATH := $(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -21,8 +22,8 @@ marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: 
 
 .DEFAULT_GOAL := help
 .PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine
-.PHONY: test-core test-load bench-inference bench-llama-cpp bench-fleet build page docs lock clean tools machine-tools
-.PHONY: haproxy sbom advisories venv-dev venv-demo venv-page venv-load venv-sbom
+.PHONY: test-core test-roles test-upgrade test-load bench-inference bench-llama-cpp bench-fleet build sanity page docs lock clean
+.PHONY: tools machine-tools haproxy sbom advisories venv-dev venv-demo venv-build venv-page venv-load venv-sbom
 
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -48,8 +49,8 @@ test: lint $(if $(filter no,$(MACHINES)),,machine-tools) ## Run all checks and t
 	  echo "What failed first (whole output: $(LOGS)):"; \
 	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; exit 1; }
 
-lint unit containers molecule machines test-faults test-drift test-core test-engine test-load bench-inference bench-llama-cpp \
-  bench-fleet build docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
+lint unit containers molecule machines test-faults test-drift test-core test-roles test-upgrade test-engine test-load \
+  bench-inference bench-llama-cpp bench-fleet docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
 	yamllint --strict .
@@ -91,6 +92,12 @@ test-drift: machine-tools ## Change single things on nodes by hand and have site
 test-core: tools ## Provision a node with each ansible-core, run unit tests on each Python (make test: the oldest core alone)
 	PYTHONPATH=molecule python3 -m tests.core $(CORE) $(marked)
 
+test-roles: tools ## Try each role by itself on a bare node, in a play of nothing else (not in make test)
+	PYTHONPATH=molecule python3 -m pytest tests/hosts/test_roles.py
+
+test-upgrade: tools ## Take over nodes that version 0.1 provisioned (not in make test)
+	PYTHONPATH=molecule python3 -m pytest tests/hosts/test_upgrade.py
+
 test-engine: venv-dev ## Compare answers in batches with those alone, on the libraries of engines bigdl and torch (not in make test)
 	for name in bigdl-cpu peer-transformers; do \
 	  engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py $$name) && \
@@ -106,7 +113,9 @@ bench-llama-cpp: venv-dev ## Build the peer that comes as source alone, for benc
 bench-fleet: tools ## Measure what site.yml costs on 1, 5 and 20 nodes (BENCH='--nodes 1,5' for fewer, BENCH=--help)
 	@PYTHONPATH=molecule python3 tests/bench/fleet.py $(BENCH)
 
-build: venv-dev venv-sbom ## Build the collection, install it in an empty folder, load every part of it
+build sanity: export PATH := $(BUILD)/bin:$(HOST_PATH)
+
+build: venv-build venv-sbom ## Build the collection, install it in an empty folder, load every part of it, ask Galaxy's tools
 	XPU_FLEET_SBOM=$(SBOM)/bin/python python3 -m pytest tests/build $(marked)
 
 sbom: venv-sbom ## Write a bill of materials (CycloneDX) for each environment and the collection into sbom/
@@ -114,6 +123,9 @@ sbom: venv-sbom ## Write a bill of materials (CycloneDX) for each environment an
 
 advisories: venv-sbom ## Ask PyPI for advisories of what the environments pin, and compare with those listed
 	@$(SBOM)/bin/python requirements/advisories.py
+
+sanity: venv-build ## Run ansible-test sanity of each ansible-core that this machine's Pythons carry (CORES=2.21 for one)
+	PYTHONPATH=molecule python3 -m tests.build.sanity $(CORES)
 
 page: export PATH := $(PAGE)/bin:$(HOST_PATH)
 
@@ -134,7 +146,7 @@ lock: ## Lock the versions of the tools anew (needs uv)
 	@sh requirements/lock.sh
 
 clean: venv-dev ## Remove test hosts and what tests left in the checkout
-	@for fleet in default demo dev kernel faults bench core; do $(rig) down --fleet $$fleet; done
+	@for fleet in default demo dev kernel faults bench core alone; do $(rig) down --fleet $$fleet; done
 	@rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache xpu-fleet-*.tar.gz
 
 haproxy:
@@ -148,6 +160,6 @@ tools: venv-dev
 machine-tools: tools
 	@$(rig) prepare --machines
 
-venv-dev venv-demo venv-page venv-load venv-sbom: venv-%:
+venv-dev venv-demo venv-build venv-page venv-load venv-sbom: venv-%:
 	@command -v python3 >/dev/null || { echo "Python 3.11 or newer is needed as python3 in PATH."; exit 1; }
 	@PATH="$(HOST_PATH)" python3 requirements/venv.py requirements/$*.txt $(call venv_of,$*)

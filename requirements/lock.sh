@@ -9,6 +9,7 @@ lock() {
 }
 lock demo.in -o demo.txt
 lock -c demo.txt -c ../roles/stack/vars/requirements/openvino.txt dev.in -o dev.txt
+lock -c demo.txt build.in -o build.txt
 lock -c dev.txt load.in -o load.txt
 lock sbom.in -o sbom.txt
 lock -c dev.txt -c ../roles/stack/vars/requirements/openvino.txt page.in -o page.txt

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import os
-import subprocess
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.filter.audit import FilterModule
+import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.build.artifact import COLLECTION, ROOT, ansible
 
 
 def names_of(plugins: Iterable[str]) -> list[str]:
@@ -19,37 +19,25 @@ def names_of(plugins: Iterable[str]) -> list[str]:
     return sorted(f"xpu.fleet.{name}" for name in plugins)
 
 
-#: Every plugin that ansible-doc knows, by its kind: a file each, but for filters, of which a file has many.
+def filters() -> set[str]:
+    """Return the names of the filters, of which a file has many."""
+    files = [path.stem for path in ROOT.glob("plugins/filter/*.py")]
+    modules = [importlib.import_module(f"ansible_collections.xpu.fleet.plugins.filter.{file}") for file in files]
+    return {name for module in modules for name in module.FilterModule().filters()}
+
+
+#: Every plugin that ansible-doc knows, by its kind.
 PLUGINS = {
     "module": names_of(path.stem for path in ROOT.glob("plugins/modules/*.py")),
     "callback": names_of(path.stem for path in ROOT.glob("plugins/callback/*.py")),
-    "filter": names_of(FilterModule().filters()),
+    "filter": names_of(filters()),
 }
 
 
-def ansible(command: list[str], folder: Path) -> str:
-    """Run one of Ansible's commands with nothing of this machine's configuration and return its output."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-    environment |= {"ANSIBLE_COLLECTIONS_PATH": str(folder), "ANSIBLE_HOME": str(folder / "home"), "NO_COLOR": "1"}
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder with the built collection installed."""
-    folder = tmp_path_factory.mktemp("operator")
-    ansible(["ansible-galaxy", "collection", "build", str(ROOT), "--output-path", str(folder)], folder)
-    (artifact,) = folder.glob("xpu-fleet-*.tar.gz")
-    ansible(["ansible-galaxy", "collection", "install", str(artifact), "-p", str(folder), "--offline"], folder)
-    return folder
-
-
-@pytest.mark.parametrize("playbook", ["site", "rollback", "audit", "plan", "gpus"])
+@pytest.mark.parametrize("playbook", [path.stem for path in sorted((ROOT / "playbooks").glob("*.yml"))])
 def test_a_playbook_and_all_its_roles_load(folder: Path, playbook: str) -> None:
     listed = ansible(["ansible-playbook", f"xpu.fleet.{playbook}", "-i", "localhost,", "--syntax-check"], folder)
-    assert str(folder / f"ansible_collections/xpu/fleet/playbooks/{playbook}.yml") in listed
+    assert str(folder / COLLECTION / f"playbooks/{playbook}.yml") in listed
 
 
 @pytest.mark.parametrize(("kind", "names"), PLUGINS.items())
@@ -80,8 +68,46 @@ def test_every_role_has_its_documentation(folder: Path) -> None:
 
 
 def test_only_what_an_operator_needs_is_in_it(folder: Path) -> None:
-    installed = folder / "ansible_collections/xpu/fleet"
-    top = {path.name for path in installed.iterdir()}
-    assert {"roles", "plugins", "playbooks", "meta", "LICENSE", "README.md", "CHANGELOG.rst"} <= top
-    assert not top & {"molecule", "tests", "collections", "requirements", "Makefile", ".ci", "pyproject.toml"}
+    installed = folder / COLLECTION
+    written_by_galaxy = {"MANIFEST.json", "FILES.json"}
+    folders = {"inventories", "meta", "playbooks", "plugins", "roles"}
+    files = {"CHANGELOG.rst", "LICENSE"} | {path.name for path in ROOT.glob("README*.md")}
+    assert {path.name for path in installed.iterdir()} == folders | files | written_by_galaxy
     assert [path for path in installed.rglob("*") if path.suffix == ".pyc" or path.name == "__pycache__"] == []
+
+
+def test_no_link_in_it_is_dead(folder: Path) -> None:
+    """What links to the repository is there at least in this checkout."""
+    installed = folder / COLLECTION
+    repository = f"{yaml.safe_load((ROOT / 'galaxy.yml').read_text())['repository']}/blob/main/"
+    documents = sorted(installed.rglob("*.md"))
+    dead = {str(path.relative_to(installed)): found for path in documents if (found := dead_links(path, repository))}
+    assert documents
+    assert dead == {}
+
+
+def dead_links(document: Path, repository: str) -> list[str]:
+    """Return the targets of a document's links that are neither there nor anywhere else but on a host of others."""
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        in_repository = target.startswith(repository)
+        if in_repository or "://" not in target:
+            place, _hash, anchor = target.removeprefix(repository).partition("#")
+            path = (ROOT if in_repository else document.parent) / place if place else document
+            if not path.exists() or (anchor and anchor not in anchors(path)):
+                dead.append(target)
+    return dead
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the names that GitHub gives a document's headings."""
+    text = re.sub(r"(?ms)^```.*?^```", "", document.read_text(encoding="utf-8"))
+    headings = re.findall(r"(?m)^#+ (.+)$", text)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_names_every_playbook_as_it_is_called_where_it_is_installed() -> None:
+    names = [f"`xpu.fleet.{path.stem}`" for path in sorted((ROOT / "playbooks").glob("*.yml"))]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert names
+    assert [name for name in names if name not in text] == []
