@@ -1,4 +1,4 @@
-"""Run ``ansible-test sanity`` on the artifact with each ansible-core that this machine's Pythons carry: `make sanity`."""
+"""Run ``ansible-test sanity`` on the artifact with each ansible-core that this machine's Pythons carry."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tokenize
 from pathlib import Path
 
@@ -46,3 +47,14 @@ def test_quotes_are_plain_in_sources() -> None:
 @pytest.mark.parametrize("source", ["for _ in range(3): pass", "a, _ = b", "[bar for bar in a]", "lambda _: 1"])
 def test_a_name_that_means_nothing_is_found(source: str) -> None:
     assert disallowed(source)
+
+
+def test_what_is_ignored_is_ignored_for_a_reason_and_for_every_core_alike() -> None:
+    """Modules and callbacks need a line each: ansible-test knows no licence but the GPL."""
+    files_of_cores = sorted((ROOT / "tests/sanity").glob("ignore-*.txt"))
+    assert len(files_of_cores) == 5
+    assert len({path.read_text() for path in files_of_cores}) == 1
+    lines = files_of_cores[0].read_text().splitlines()
+    assert [line for line in lines if not re.fullmatch(r"\S+ \S+  # \S.*", line)] == []
+    plugins = [*ROOT.glob("plugins/modules/*.py"), *ROOT.glob("plugins/callback/*.py")]
+    assert {line.split()[0] for line in lines} == {str(path.relative_to(ROOT)) for path in plugins}

@@ -141,7 +141,7 @@ class Answer:
                 await self._come()
                 came, self._there = self._there, []
                 items = [item for item in came if item]
-                unfinished -= sum(not isinstance(event, Piece) for _, event in items)
+                unfinished -= sum(not isinstance(event, Piece) for _ignored, event in items)
                 if items:
                     yield items
                 if len(items) < len(came):

@@ -47,8 +47,8 @@ def _decoded(known: Sequence[bytes], errors: str, stripped: bool, ids: Sequence[
 
 def _samples(tokenizer: Tokenizer, tokens: int) -> Iterator[list[int]]:
     dice = random.Random(0)  # noqa: S311 - no secret
-    for _ in range(SAMPLES):
-        yield [dice.randrange(tokens) for _ in range(dice.randint(1, 8))]
+    for _turn in range(SAMPLES):
+        yield [dice.randrange(tokens) for _turn in range(dice.randint(1, 8))]
     for text in TEXTS:
         ids = tokenizer.encode(text, special=False)
         yield ids
