@@ -68,7 +68,15 @@ SCHEMA: dict[str, Any] = {
         "provider": _TEXT,
         "miniconda": {"url": _TEXT, "sha256": _TEXT},
         "channel": _TEXT,
-        "environments": {"*": {"version": _TEXT, "find_links": _STRINGS, "unhashed": _STRINGS}},
+        "environments": {
+            "*": {
+                "version": _TEXT,
+                "find_links": _STRINGS,
+                "unhashed": _STRINGS,
+                #: The one build of the channel that is this Python, and its SHA-256 as the channel's index has it.
+                "conda": {"version": _TEXT, "build": _TEXT, "sha256": _TEXT},
+            }
+        },
     },
     #: How it is known that the stack works, for the table of the README.
     "evidence": [{"families": _STRINGS, "releases": _STRINGS, "how": _TEXT, "source": _TEXT}],
