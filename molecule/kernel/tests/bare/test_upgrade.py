@@ -1,0 +1,106 @@
+"""A kernel that is too old is upgraded by what follows the distribution's, through a power cut and a panic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from kernel.faults.bench import BOOT_TIMEOUT, Bench
+from kernel.faults.catalogue import Stage
+from kernel.faults.play import Play, Run
+from kernel.faults.state import look
+from rig.machine import Machine
+
+META = "linux-generic-hwe-22.04"
+#: The suite that has a newer kernel, and which one that is.
+UPDATES = """\
+sed -n 's/ jammy / jammy-updates /p' /etc/apt/sources.list > /etc/apt/sources.list.d/updates.list
+apt-get update -qq
+apt-cache depends linux-image-generic-hwe-22.04 | sed -n 's/.*Depends: linux-image-\\([0-9].*\\)/\\1/p'
+"""
+#: /init reads this file too, as process 1: it ends, and the kernel with it.
+PANIC = """cat > /etc/initramfs-tools/conf.d/panic <<'END'
+[ "$$" != 1 ] || case "$(uname -r)" in {kernel}) exit 1 ;; esac
+END
+[ ! -e /boot/initrd.img-{kernel} ] || update-initramfs -u -k {kernel}"""
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """A machine with an older kernel, and somebody who upgrades it."""
+
+    bench: Bench
+    origin: str
+    newest: str
+
+    def start(self, name: str) -> Play:
+        """Start a run for a card that needs the newest kernel; the stack for no GPU stands for one."""
+        kernel = {"at_least": self.newest.rpartition("-cloud")[0], "metapackage": META}
+        variables = {"xpu_stack": "cpu", "xpu_stack_overrides": {"kernel": kernel}}
+        return self.bench.play(f"upgrade-{name}", variables, options=("--tags", "kernel"))
+
+    def run(self, name: str) -> Run:
+        """Upgrade, to the end."""
+        return self.start(name).finish()
+
+
+@pytest.fixture(scope="module")
+def upgrade(machine: Machine) -> Iterator[Upgrade]:
+    """The machine as test_check_mode.py left it, with a suite that has a newer kernel; bare again afterwards."""
+    bench = Bench(machine.node.fleet, machine.node.name, print, reuse=True)
+    bench.begin(Stage.BARE, lossy=True)
+    newest = bench.root(UPDATES).strip()
+    yield Upgrade(bench, look(machine)["boot"]["kernel"], newest)
+    bench.begin(Stage.BARE)
+
+
+def boots_origin(upgrade: Upgrade) -> dict[str, Any]:
+    state = upgrade.bench.settle()
+    assert state["boot"]["kernel"] == upgrade.origin
+    return state
+
+
+def test_a_power_cut_while_it_is_installed_boots_the_former_kernel(upgrade: Upgrade) -> None:
+    assert upgrade.newest and upgrade.newest != upgrade.origin
+    play = upgrade.start("cut")
+    assert play.reaches("Install the kernel"), play.finish().output
+    unpacked = f"until ls /boot/*{upgrade.newest}* >/dev/null 2>&1; do sleep 0.2; done"
+    upgrade.bench.root(f"timeout 300 sh -c '{unpacked}'")
+    upgrade.bench.machine.cut_power()
+    upgrade.bench.machine.start(lossy=True)
+    assert not play.finish().clean
+    boots_origin(upgrade)
+
+
+def test_a_panic_of_the_newer_kernel_returns_to_the_former(upgrade: Upgrade) -> None:
+    upgrade.bench.root(PANIC.format(kernel=upgrade.newest))
+    try:
+        run = upgrade.run("panic")
+        assert not run.clean and "never reached systemd" in " ".join(run.output.split()), run.output
+        boots_origin(upgrade)
+    finally:
+        remake = f"[ ! -e /boot/initrd.img-{upgrade.newest} ] || update-initramfs -u -k {upgrade.newest}"
+        upgrade.bench.root(f"rm /etc/initramfs-tools/conf.d/panic; {remake}")
+
+
+def test_it_is_upgraded_with_nothing_held_and_nothing_removed(upgrade: Upgrade) -> None:
+    before = look(upgrade.bench.machine)
+    run = upgrade.run("done")
+    assert run.clean, run.output
+    upgrade.bench.machine.wait(BOOT_TIMEOUT)
+    after = look(upgrade.bench.machine)
+    boot = after["boot"]
+    assert (boot["kernel"], boot["drop_in"], boot["trial"], boot["armed"]) == (upgrade.newest, "", "", [])
+    assert after["packages"]["held"] == before["packages"]["held"]
+    assert set(before["packages"]["installed"]) <= set(after["packages"]["installed"])
+    # It goes by itself once it is too old: apt brought it along.
+    assert f"linux-image-{upgrade.newest}" not in after["packages"]["manual"]
+
+
+def test_an_upgraded_machine_is_left_alone(upgrade: Upgrade) -> None:
+    again = upgrade.run("again")
+    assert again.clean and again.recap("changed") == 0, again.output
+    boot = look(upgrade.bench.machine)["boot"]
+    assert boot["kernel"] == upgrade.newest
