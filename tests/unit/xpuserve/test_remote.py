@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import wait_for
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyModel, expected
+from xpuserve import backends
+from xpuserve.backends import tokenizers
 from xpuserve.engine.channel import MOST_BYTES, Channel, ChannelError
 from xpuserve.engine.messages import Add, Drop, Load, Ready, RemoteError, Result, Status, Step, decode, encode
 from xpuserve.engine.request import SamplingParams, Token
@@ -169,3 +173,11 @@ def test_what_fails_in_a_worker_is_told(asking: Asking) -> None:
         asking.read()
     assert isinstance(asking.over[1], RemoteError)
     assert asking.over[1].kind == "IndexError"
+
+
+def test_a_tokenizer_is_loaded_without_pytorch_which_the_next_engine_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(tokenizers, "load", lambda settings: seen.append(os.environ.get("USE_TORCH")))
+    backends._load_tokenizer(SimpleNamespace(engine="bigdl"), 0)  # type: ignore[arg-type]
+    assert seen == ["0"]
+    assert "USE_TORCH" not in os.environ

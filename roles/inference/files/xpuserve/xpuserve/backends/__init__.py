@@ -42,7 +42,11 @@ def _load_tokenizer(settings: Settings, instance: int) -> Tokenizer:
         from xpuserve.backends import openvino  # noqa: PLC0415
 
         return openvino.load_tokenizer(settings, instance)
-    os.environ.setdefault("USE_TORCH", "0")  # transformers imports it otherwise, and tokenizers need none
     from xpuserve.backends import tokenizers  # noqa: PLC0415
 
-    return tokenizers.load(settings)
+    # transformers imports PyTorch otherwise, and tokenizers need none; the engine's process, which inherits this, does.
+    os.environ["USE_TORCH"] = "0"
+    try:
+        return tokenizers.load(settings)
+    finally:
+        del os.environ["USE_TORCH"]
