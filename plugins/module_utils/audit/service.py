@@ -14,7 +14,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.model import served_weights
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.service_units import newest
+from ansible_collections.xpu.fleet.plugins.module_utils.system.ip_filter import RULES, loaded, rules, systemd_filters
 
+_WHO = "who may connect"
 _UNITS = "/etc/systemd/system"
 #: Seconds that a service that is well takes at most to say so; it does while its engine works, too.
 READY_TIMEOUT = 10.0
@@ -29,7 +31,7 @@ class ServiceAudit(LayerAudit):
     """Units, their settings, the environment of their processes, and an answer with its speed."""
 
     name = "service"
-    keys = frozenset({"template", "instances", "inputs", "environment_files", "settings", "urls", "prompt"})
+    keys = frozenset({"template", "instances", "inputs", "environment_files", "settings", "urls", "prompt", "filter"})
 
     def look(self, report: Report) -> None:
         """Look at settings, units, processes and answers."""
@@ -39,6 +41,10 @@ class ServiceAudit(LayerAudit):
                 self._settings(report, settings)
         with report.looking_at("instances"):
             self._others(report)
+        limited = self.expected.get("filter", {})
+        if limited.get("clients"):
+            with report.looking_at(_WHO):
+                self._filter(report, limited)
         for unit in unit_names(self.expected):
             with report.looking_at(unit):
                 self._unit(report, unit)
@@ -65,6 +71,18 @@ class ServiceAudit(LayerAudit):
         for name in {**expected, **present}:
             shown = [json.dumps(leaves[name]) if name in leaves else "not set" for leaves in (expected, present)]
             report.compare(f"{wanted['path']}: {name}", *shown)
+
+    def _filter(self, report: Report, limited: Mapping[str, Any]) -> None:
+        """Try whether systemd's IP filters filter; where they do not, nftables has to."""
+        allowed = f"{', '.join(limited['clients'])} alone"
+        if not self.node.by_root:
+            report.not_seen(_WHO, "only root can try whether systemd's IP filters work")
+        elif systemd_filters(self.node.run):
+            report.compare(_WHO, allowed, allowed)
+        else:
+            written = self.node.text(f"/{RULES}") == rules(limited["ports"], limited["clients"])
+            everybody = "everybody: systemd's IP filters do nothing on this node, and nftables has no rules for it"
+            report.compare(_WHO, allowed, allowed if written and loaded(self.node.run) else everybody)
 
     def _others(self, report: Report) -> None:
         """Look for instances that start at boot, or run, and should not."""
