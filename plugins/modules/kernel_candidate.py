@@ -13,7 +13,7 @@ description:
 author: The xpu.fleet developers (@xpu-fleet)
 options:
   at_least:
-    description: The oldest kernel that will do, such as C(6.8.0-44); the number of Ubuntu's ABI is compared too.
+    description: The oldest kernel that will do, such as C(6.12); the number of Ubuntu's ABI is compared too.
     type: str
     required: true
   metapackage:
