@@ -58,7 +58,7 @@ def as_other() -> None:
 def models(tmp_path: Path) -> Path:
     """A directory that is the other user's, whose way to it anybody can go."""
     for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == os.geteuid() and path.name.startswith(("pytest-", tmp_path.name)):
+        if path.stat().st_uid == os.geteuid() and path.name.startswith(("pytest-", "popen-", tmp_path.name)):
             path.chmod(path.stat().st_mode | 0o055)
     models = tmp_path / "models"
     models.mkdir()
