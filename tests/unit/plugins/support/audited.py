@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
-import venv
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,7 +153,7 @@ class Audited:
     def add_python(self, wheels: Path) -> None:
         """Give the node the engine's environment, with one distribution."""
         place = self.at(ENVIRONMENT)
-        venv.create(place, with_pip=False, symlinks=True)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(place)], check=True)
         (site,) = place.glob("lib/python*/site-packages")
         copytree(Path(pip.__file__).parent, site / "pip")
         wheels.mkdir()
