@@ -172,6 +172,7 @@ def inventory(fleet: Fleet) -> dict[str, Any]:
         "ansible_ssh_common_args": f"-o UserKnownHostsFile={facts['known_hosts']} -o StrictHostKeyChecking=yes",
         "python_runtime_find_links": [f"{facts['mirror']}/wheels/"],
         "python_runtime_no_index": True,
+        "xpu_serial": "100%",
         "inference_host": "0.0.0.0",  # noqa: S104 - the fleet's network leads nowhere
     }
     hosts = {name: {"ansible_host": address} for name, address in facts["nodes"].items()}

@@ -38,9 +38,16 @@ def read(path: Path) -> Any:
 
 @functools.cache
 def entry_points(role: str) -> dict[str, dict[str, Any]]:
-    """Return the options of each entry point of a role."""
+    """Return the options of each entry point of a role, with the defaults of the role, which say what they fall back to."""
     specs = read(COLLECTION / "roles" / role / "meta/argument_specs.yml")["argument_specs"]
-    return {name: entry.get("options", {}) for name, entry in specs.items()}
+    defaults = read(COLLECTION / "roles" / role / "defaults/main.yml") or {}
+    return {
+        entry: {
+            name: {**option, "default": defaults.get(name, option.get("default"))}
+            for name, option in (spec.get("options") or {}).items()
+        }
+        for entry, spec in specs.items()
+    }
 
 
 @functools.cache
