@@ -38,7 +38,7 @@ def read(path: Path) -> Any:
 
 @functools.cache
 def entry_points(role: str) -> dict[str, dict[str, Any]]:
-    """Return the options of each entry point of a role, with the defaults of the role, which say what they fall back to."""
+    """Return the options of each entry point of a role; the role's own defaults say what they fall back to."""
     specs = read(COLLECTION / "roles" / role / "meta/argument_specs.yml")["argument_specs"]
     defaults = read(COLLECTION / "roles" / role / "defaults/main.yml") or {}
     return {
