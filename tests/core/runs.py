@@ -29,7 +29,7 @@ ADDRESS = "10.77.16.11"
 #: What runs on the node, in this order, and the word for it in the table.
 STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("site.yml --check", ("site.yml", "--check")),
-    ("site.yml --check, forced", ("site.yml", "--check", "--extra-vars", "xpu_force=true")),
+    ("site.yml --check with xpu_force", ("site.yml", "--check", "--extra-vars", "xpu_force=true")),
     ("site.yml", ("site.yml",)),
     ("site.yml again: changed=0", ("site.yml",)),
     ("audit.yml: in order", ("playbooks/audit.yml",)),
