@@ -162,7 +162,7 @@ def test_there_are_fewer_connections_than_files(monkeypatch: pytest.MonkeyPatch)
     raised: list[Any] = []
     monkeypatch.setattr("resource.getrlimit", lambda which: (256, 1024))
     monkeypatch.setattr("resource.setrlimit", lambda which, limits: raised.append(limits))
-    assert most_connections(4096) == 1024 - 128
+    assert most_connections(4096) == 1024 - 384
     assert raised == [(1024, 1024)]
     assert most_connections(100) == 100
 

@@ -21,8 +21,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEAD_SECONDS, BODY_SECONDS, READ_SECONDS = 20.0, 60.0, 30.0
 # Seconds that a client whose body was refused has to read why, before its connection is closed on what it still sends.
 LINGER_SECONDS = 2.0
-# Files that are not connections: what the libraries, the log and the engine's channel have open.
-OTHER_FILES = 128
+# Connections that are accepted at once, and that may wait for that in the kernel. asyncio accepts as many before it
+# looks at any as its backlog says.
+ACCEPTED, QUEUED = 64, 2048
+# Files that are not connections that were let in: what the libraries, the log and the engine's channel have open, and
+# those that are accepted or closed just now.
+OTHER_FILES = 128 + 4 * ACCEPTED
 _FULL = json.dumps(
     {
         "error": {

@@ -18,7 +18,7 @@ from xpuserve import backends, systemd
 from xpuserve.agent import Agent
 from xpuserve.api import origin
 from xpuserve.api.app import Limits, create_app
-from xpuserve.door import Door, most_connections, protocol
+from xpuserve.door import ACCEPTED, QUEUED, Door, most_connections, protocol
 from xpuserve.engine.loop import Engine
 from xpuserve.engine.request import Failed
 from xpuserve.keys import Keys, KeysError
@@ -54,6 +54,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server."""
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(QUEUED)  # uvicorn's backlog is how many are accepted at once, too
         if self._agent_address:
             try:
                 self._agent_server = await self._agent.start(*self._agent_address)
@@ -130,7 +132,13 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
     door = Door(most_connections(settings.connections), settings.client_connections)
     close = settings.stop_timeout + CLOSE_SECONDS
     config = uvicorn.Config(
-        app, http=protocol(door), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=close
+        app,
+        http=protocol(door),
+        backlog=ACCEPTED,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=close,
     )
     server = Server(config, engine, settings, instance)
     for number in (signal.SIGTERM, signal.SIGINT):
