@@ -97,7 +97,7 @@ def expect_nft(run: Run) -> None:
     if status == NOT_FOUND:
         raise FilterError(f"{_NOTHING}, and there is no nft. Install the package nftables, or {_ALONE}")
     if status:
-        said = (error or output).strip()[-200:]
+        said = " ".join((error or output).split())[-200:]
         raise FilterError(f"{_NOTHING}, nor may it use nftables ({said}). Give it CAP_NET_ADMIN, or {_ALONE}")
 
 
