@@ -47,7 +47,7 @@ class LoadClient:
 
     def __init__(self, port: int, model: str) -> None:
         self.port = port
-        self._model = model
+        self.model = model
         self.key = ""
 
     def connection(self) -> http.client.HTTPConnection:
@@ -60,7 +60,7 @@ class LoadClient:
 
     def body(self, prompt: str, tokens: int, **more: Any) -> bytes:
         """A request for a stream."""
-        wanted = {"model": self._model, "prompt": prompt, "max_tokens": tokens, "stream": True}
+        wanted = {"model": self.model, "prompt": prompt, "max_tokens": tokens, "stream": True}
         return json.dumps({**wanted, "stream_options": {"include_usage": True}, **more}).encode()
 
     def ask(self, prompt: str, tokens: int, **more: Any) -> Reply:

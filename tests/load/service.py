@@ -55,12 +55,17 @@ class Service:
         self._config.write_text(json.dumps({**base, "model": model, **settings}))
 
     @contextmanager
-    def running(self) -> Iterator[LoadClient]:
-        """Run it until the block ends; yields a client when it is ready. Nothing may have gone wrong that it notes."""
+    def running(self, files: int = 0) -> Iterator[LoadClient]:
+        """Run it until the block ends; yields a client when it is ready. Nothing may have gone wrong that it notes.
+
+        `files` is how many it may open, if not as many as this process.
+        """
         python = ENVIRONMENTS[self._engine] / "bin/python"
         command = [str(python), "-m", "xpuserve", "serve", "--config", str(self._config)]
         environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONDONTWRITEBYTECODE": "1"}
         with self._journal.open("wb") as journal:
+            if files:
+                command = ["prlimit", f"--nofile={files}:{files}", *command]
             self._process = subprocess.Popen(command, env=environment, stdout=journal, stderr=journal)
         client = LoadClient(self._port, MODEL)
         try:
