@@ -57,4 +57,5 @@ def test_what_is_ignored_is_ignored_for_a_reason_and_for_every_core_alike() -> N
     lines = files_of_cores[0].read_text().splitlines()
     assert [line for line in lines if not re.fullmatch(r"\S+ \S+  # \S.*", line)] == []
     plugins = [*ROOT.glob("plugins/modules/*.py"), *ROOT.glob("plugins/callback/*.py")]
-    assert {line.split()[0] for line in lines} == {str(path.relative_to(ROOT)) for path in plugins}
+    unlicensed = {line.split()[0] for line in lines if "missing-gplv3-license" in line}
+    assert unlicensed == {str(path.relative_to(ROOT)) for path in plugins}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Optional
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
@@ -14,7 +15,7 @@ NOT_FOUND = 127
 TIMED_OUT = 124
 
 #: Output is read by programs, in English, and nobody is there to answer a question.
-PLAIN = {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+PLAIN: Mapping[str, str] = MappingProxyType({"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"})
 _ADMINISTRATION = "/usr/sbin:/usr/bin:/sbin:/bin"
 _UNMET = "The following packages have unmet dependencies:"
 
