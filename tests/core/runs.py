@@ -41,9 +41,8 @@ UNIT = (
     *(f"tests/unit/plugins/{place}" for place in ("action", "callback", "plugin_utils")),
     "tests/unit/test_audit_playbook.py",
 )
-#: Pythons of nodes that have to be refused in one sentence; from that version of ansible-core on, by itself.
-REFUSED = ((3, 7), (3, 8))
-REFUSES_ITSELF = (2, 20)
+#: Pythons of nodes that have to be refused in one sentence, and the newest ansible-core that does not refuse them itself.
+REFUSED = {(3, 7): (2, 17), (3, 8): (2, 19)}
 
 
 class CoreError(Exception):
@@ -125,9 +124,8 @@ def core(version: str, python: Path) -> list[Done]:
 def refusals(version: str, venv: Path) -> list[str]:
     """Have nodes refused whose Python is too old; return what was refused."""
     refused = []
-    itself = tuple(map(int, version.split("."))) >= REFUSES_ITSELF
     for minor, python in found().items():
-        if minor not in REFUSED[1:] + (() if itself else REFUSED[:1]):
+        if tuple(map(int, version.split("."))) > REFUSED.get(minor, (0, 0)):
             continue
         name = ".".join(map(str, minor))
         variables = f"ansible_python_interpreter={python} xpu_gpus_become=false"
@@ -135,7 +133,7 @@ def refusals(version: str, venv: Path) -> list[str]:
         for playbook in ("gpus", "rollback"):
             command = [str(venv / "bin/ansible-playbook"), *options, f"playbooks/{playbook}.yml"]
             said = step(f"{version} {playbook} on Python {name}", command, venv, expected=2)
-            sentence = "Ansible requires Python 3.9 or newer" if itself else f"This node's Python is {name} ({python})"
+            sentence = f"This node's Python is {name} ({python})"
             # Lines are broken, and quotes doubled within quotes.
             if sentence not in " ".join(said.split()).replace("''", "'"):
                 raise CoreError(f"{playbook}.yml does not refuse Python {name}: {said[-3000:]}")
