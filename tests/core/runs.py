@@ -41,7 +41,7 @@ UNIT = (
     *(f"tests/unit/plugins/{place}" for place in ("action", "callback", "plugin_utils")),
     "tests/unit/test_audit_playbook.py",
 )
-#: Pythons of nodes that have to be refused in one sentence, and the newest ansible-core that does not refuse them itself.
+#: Pythons of nodes that have to be refused in one sentence, with the newest ansible-core that leaves it to us.
 REFUSED = {(3, 7): (2, 17), (3, 8): (2, 19)}
 
 
