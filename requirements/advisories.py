@@ -78,7 +78,7 @@ def ask(pins: list[str]) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
 
 def listed(environment: str) -> dict[str, set[str]]:
     """Return the advisories that were looked at, by package."""
-    entries = yaml.safe_load(LISTED.read_text(encoding="utf-8"))["known_advisories"]
+    entries = yaml.safe_load(LISTED.read_text(encoding="utf-8"))["stack_known_advisories"]
     return {
         entry["package"]: {one for group in entry["advisories"] for one in group["ids"]}
         for entry in entries

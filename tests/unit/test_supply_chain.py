@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "requirements"))
 import pins  # noqa: E402
 
 ENTRIES: list[dict[str, Any]] = yaml.safe_load((ROOT / "roles/stack/vars/requirements/advisories.yml").read_text())[
-    "known_advisories"
+    "stack_known_advisories"
 ]
 
 

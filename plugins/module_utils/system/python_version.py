@@ -26,5 +26,6 @@ def require_python() -> None:
     """
     reason = refusal()
     if reason:
-        print(json.dumps({"failed": True, "msg": reason}))
-        sys.exit(1)
+        # AnsibleModule, which would end a module by its own functions, cannot be imported by this Python.
+        sys.stdout.write(json.dumps({"failed": True, "msg": reason}))
+        raise SystemExit(1)
