@@ -48,5 +48,7 @@ def test_the_module_ends_with_the_sentence(monkeypatch: pytest.MonkeyPatch, caps
 
 def test_documents_promise_the_same() -> None:
     assert f"Python {OLDEST[0]}.{OLDEST[1]} or newer on the nodes" in " ".join((ROOT / "README.md").read_text().split())
-    first = yaml.safe_load((ROOT / "playbooks/rollback.yml").read_text())[0]["tasks"][0]
+    tasks = yaml.safe_load((ROOT / "playbooks/rollback.yml").read_text())[0]["tasks"]
+    # The check of variables runs on the controller: the first that a node runs is what asks for its Python.
+    first = next(task for task in tasks if "xpu.fleet.variable_types" not in task)
     assert "xpu.fleet.dpkg_repair" in first
