@@ -91,6 +91,7 @@ def calls(  # noqa: PLR0917 - one for each thing that differs
         ],
         "apt_keyring": [{"url": url, "fingerprints": [KEY], "dest": f"{place}/a.gpg", "proxy": proxy, "force": True}],
         "apt_pins": [{"packages": {"xpu-nothing": "1"}, "repositories": [repository(url)], "proxy": proxy}],
+        "kernel_candidate": [{"at_least": "999.0", "metapackage": "linux-generic", "proxy": proxy}],
         "python_environment": [{**environment, "proxy": proxy, "index_url": url, "find_links": [url]}],
         "reachable": [{"sources": [url], "purpose": "a", "advice": "b", "proxy": proxy}],
         "node_audit": [{"expected": audited, "layers": ["service"], "api_key": token}],

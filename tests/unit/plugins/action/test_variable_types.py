@@ -12,9 +12,5 @@ def test_variables_that_are_not_set_are_no_problem(tmp_path: Path) -> None:
     assert not answer["changed"] and not answer.get("failed")
 
 
-def test_an_entry_point_can_be_asked_for(tmp_path: Path) -> None:
-    assert not run_action("variable_types", tmp_path, roles=["kernel"], entry_point="rollback").get("failed")
-
-
 def test_a_role_that_does_not_exist_is_named(tmp_path: Path) -> None:
     assert "cuda" in run_action("variable_types", tmp_path, roles=["cuda"])["msg"]
