@@ -21,10 +21,12 @@ def problem(arguments: Mapping[str, Any], tags: Sequence[str]) -> str:
     playbooks = list(arguments.get("args") or ())
     if not playbooks or not all(map(_is_ours, playbooks)):
         return ""
+    # What only shows a playbook, as linters do, needs no inventory.
+    shows = any(arguments.get(option) for option in ("syntax", "listtags", "listtasks"))
     return (
         _halfway(arguments)
         or _tags(list(arguments.get("tags") or ()), list(arguments.get("skip_tags") or ()), tags)
-        or inventory_problem(arguments.get("inventory") or ())
+        or ("" if shows else inventory_problem(arguments.get("inventory") or ()))
     )
 
 

@@ -102,3 +102,10 @@ def test_a_playbook_that_imports_ours_runs_with_tags_of_its_own(tmp_path: Path) 
     run = playbook(str(tmp_path / "mine"), "-i", inventory(tmp_path, {"a": NOWHERE}), "--tags", "web")
     assert run.status == 0, run.output
     assert "served" in run.output
+
+
+@pytest.mark.parametrize("option", ["syntax", "listtags", "listtasks"])
+def test_what_only_shows_a_playbook_needs_no_inventory(option: str, tmp_path: Path) -> None:
+    missing = {"inventory": [str(tmp_path / "hosts")]}
+    assert problem(asked(**missing, **{option: True}), NAMES) == ""
+    assert "There is no inventory" in problem(asked(**missing), NAMES)
