@@ -127,7 +127,9 @@ def on_a_terminal(folder: Path, *arguments: str, interrupt_at: bytes = b"") -> t
     """Run the playbook on a terminal of 24 lines, interrupted once something is on it. Return status and output."""
     keyboard, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    command = ["ansible-playbook", "-i", "hosts", "play.yml", *arguments]
+    # Where the tests run in the background, a shell has them ignore Ctrl-C, and what they start does too.
+    heeds = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", heeds, "ansible-playbook", "-i", "hosts", "play.yml", *arguments]
     run = subprocess.Popen(
         command,
         cwd=folder,
