@@ -90,6 +90,7 @@ def _checked(found: Any) -> dict[str, Any]:
         "unseen": _entries(found, "unseen", ("what", "why")),
         "looked_at": int(_number(found, "looked_at", (int,))),
         "versions": _versions(found),
+        "notes": _notes(found),
     }
     if "seconds" in found:
         layer["seconds"] = float(_number(found, "seconds", (int, float)))
@@ -111,6 +112,13 @@ def _entries(found: Mapping[str, Any], key: str, fields: tuple[str, ...]) -> lis
         if wrong:
             raise Malformed(f"{wrong[0]} of one of its {key} is {kind(entry.get(wrong[0]))}")
     return [{field: plain(entry[field], longest=LONGEST) for field in fields} for entry in entries]
+
+
+def _notes(found: Mapping[str, Any]) -> list[str]:
+    notes = _typed(found, "notes", list, [])
+    if len(notes) > MOST or not all(isinstance(note, str) for note in notes):
+        raise Malformed("its notes are no list of texts")
+    return [plain(note, longest=LONGEST) for note in notes]
 
 
 def _versions(found: Mapping[str, Any]) -> dict[str, str]:
@@ -144,7 +152,7 @@ def _card(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _not_looked_at(why: str) -> dict[str, Any]:
-    empty: dict[str, Any] = {"findings": [], "unseen": [], "looked_at": 0, "versions": {}, "seconds": 0.0}
+    empty: dict[str, Any] = {"findings": [], "unseen": [], "looked_at": 0, "versions": {}, "notes": [], "seconds": 0.0}
     return {"status": NOT_LOOKED_AT, "reason": _malformed(why), **empty}
 
 

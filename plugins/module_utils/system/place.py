@@ -33,8 +33,8 @@ def held(handle: int) -> Path:
 
 
 def is_own(found: os.stat_result) -> bool:
-    """Tell whether this user alone can write to something."""
-    return found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE
+    """Tell whether nobody but this user can write to something, and root, who can anywhere."""
+    return found.st_uid in (0, os.geteuid()) and not found.st_mode & _OTHERS_WRITE
 
 
 def discard(path: Path) -> None:

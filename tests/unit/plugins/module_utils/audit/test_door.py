@@ -180,3 +180,17 @@ def test_plain_text_has_nothing_that_a_terminal_obeys(text: str) -> None:
 @pytest.mark.parametrize("text", ["é😀 naïve", "日本語", "שלום", "a b", "[2m", "`~|\\"])
 def test_plain_text_is_left_as_it_is(text: str) -> None:
     assert plain(text) == text
+
+
+def test_the_notes_of_a_layer_come_through_without_what_a_terminal_obeys() -> None:
+    layer = {**node()["layers"]["driver"], "notes": ["an older runtime\x1b[2J", "a card of 8 GB"]}
+    (found,) = admitted_layers({"driver": layer}, ["driver"]).values()
+    assert found["status"] == "ok" and len(found["notes"]) == 2
+    assert "\x1b" not in "".join(found["notes"]) and found["notes"][1] == "a card of 8 GB"
+
+
+@pytest.mark.parametrize("notes", ["a text", [1], [["a"]], {"a": "b"}, ["a"] * 2001])
+def test_notes_that_make_no_sense_are_a_layer_that_was_not_looked_at(notes: Any) -> None:
+    layer = {**node()["layers"]["driver"], "notes": notes}
+    (found,) = admitted_layers({"driver": layer}, ["driver"]).values()
+    assert found["status"] == "not_looked_at" and "notes" in found["reason"] and found["notes"] == []

@@ -29,7 +29,13 @@ from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environme
     Wanted,
     create,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.system.place import NotOwnError, Place, discard, take_over
+from ansible_collections.xpu.fleet.plugins.module_utils.system.place import (
+    NotOwnError,
+    Place,
+    discard,
+    is_own,
+    take_over,
+)
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.hub import Hub, serve
 
 #: The other user: nobody where root runs the tests, who else is that user alone.
@@ -309,3 +315,22 @@ def test_an_environment_is_made_where_nobody_else_writes(tmp_path: Path) -> None
     with pytest.raises(RuntimeSetupError, match="can be written to by another user"):
         create(wanted)
     assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("user", "owner", "mode", "own"),
+    [
+        (0, 0, 0o755, True),
+        (1000, 1000, 0o755, True),
+        (1000, 0, 0o755, True),  # an audit without root looks at what root made
+        (0, 1000, 0o755, False),
+        (1000, 1001, 0o755, False),
+        (1000, 0, 0o775, False),
+        (0, 0, 0o757, False),
+    ],
+)
+def test_what_only_this_user_and_root_can_write_to_is_own(
+    monkeypatch: pytest.MonkeyPatch, user: int, owner: int, mode: int, own: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert is_own(os.stat_result((stat.S_IFDIR | mode, 0, 0, 0, owner, 0, 0, 0, 0, 0))) is own
