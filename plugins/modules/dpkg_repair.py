@@ -107,10 +107,11 @@ def repair(lock_timeout: int) -> None:
 def module_advice(output: str) -> str:
     """Return what to do about a module that DKMS could not build, "" where dpkg failed at something else."""
     log = _MAKE_LOG.search(output)
-    kernel = _BUILT_FOR.search(output)
     if not log:
         return ""
-    release = kernel["release"] if kernel else "that kernel"
+    # Kernels that it was built for before are named further up.
+    kernels = _BUILT_FOR.findall(output, 0, log.start())
+    release = kernels[-1] if kernels else "that kernel"
     return (
         f" - DKMS module {log['module']} does not build for {release} (see {log['path']} on the node): remove the "
         f"headers of that kernel, or the module, or keep it to another kernel by BUILD_EXCLUSIVE_KERNEL in "

@@ -233,6 +233,15 @@ def test_a_module_that_does_not_build_is_named_with_its_log_and_what_to_do(modul
     assert module_advice("dpkg: error processing package half") == ""
 
 
+def test_the_kernel_that_a_module_does_not_build_for_is_told_from_one_before() -> None:
+    built = " * dkms: running auto installation service for kernel 5.19.0-41-generic\n   ...done.\n"
+    failed = dkms_says("nvidia/535.86.05", "6.8.0-45-generic")
+    later = " * dkms: running auto installation service for kernel 6.11.0-29-generic\n"
+    advice = module_advice(built + failed + later)
+    assert "DKMS module nvidia does not build for 6.8.0-45-generic" in advice
+    assert "5.19.0-41" not in advice
+
+
 def test_the_advice_is_in_the_error(tmp_path: Path) -> None:
     node = Node(tmp_path)
     node.set("audit", AUDIT)
