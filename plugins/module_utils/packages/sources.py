@@ -76,13 +76,21 @@ class Repository:
 
     def is_own(self, uri: str) -> bool:
         """Tell whether a URI is one of its own, or was once (any of its host, where nothing tells)."""
-        if uri.rstrip("/") in [own.rstrip("/") for own in self.uris] or uri.startswith(tuple(self.former)):
+        place = _without_scheme(uri)
+        if place.rstrip("/") in [_without_scheme(own).rstrip("/") for own in self.uris] or place.startswith(
+            tuple(map(_without_scheme, self.former))
+        ):
             return True
         return not self.former and urlsplit(uri).hostname in [urlsplit(own).hostname for own in self.uris]
 
     def contradicted_by(self, source: Source) -> bool:
         """Tell whether apt would refuse to read this repository beside a source: same place, other keyring."""
         return (source.uri, source.suite) in self.places() and source.signed_by != self.keyring
+
+
+def _without_scheme(uri: str) -> str:
+    """Return a URI without http:// or https://: a place is the same by either, and old guides have the former."""
+    return re.sub(r"^https?://", "", uri)
 
 
 def parse_sources(name: str, text: str) -> list[Source]:
@@ -112,7 +120,7 @@ def files_to_remove(repository: Repository, files: Mapping[Path, list[Source]]) 
     doomed = []
     for path, entries in files.items():
         if path in superseded and path != own:
-            if all(repository.is_own(entry.uri) for entry in entries):
+            if entries and all(repository.is_own(entry.uri) for entry in entries):
                 doomed.append(path)
         elif path != own and any(repository.contradicted_by(entry) for entry in entries):
             others = [entry for entry in entries if (entry.uri, entry.suite) not in repository.places()]

@@ -201,3 +201,27 @@ def test_a_superseded_file_with_the_repositorys_own_sources_alone_goes() -> None
     path = Path(FORMER.superseded[0])
     files = {path: entries("", uri="https://mirror.example.com/old/ubuntu") + entries("/k.gpg")}
     assert files_to_remove(FORMER, files) == [path] and files_to_edit(FORMER, files) == {}
+
+
+def test_a_superseded_file_without_tls_goes_too() -> None:
+    path = Path(FORMER.superseded[0])
+    files = {path: entries("", uri="http://mirror.example.com/old/ubuntu")}
+    assert files_to_remove(FORMER, files) == [path]
+    files = {path: entries("/k.gpg", uri=GRAPHICS.uris[0].replace("https:", "http:"))}
+    assert files_to_remove(FORMER, files) == [path]
+    plain = replace(FORMER, uris=["http://mirror.example.com/graphics/ubuntu"])
+    assert files_to_remove(plain, {path: entries("/k.gpg", uri=plain.uris[0])}) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("old.list", f"# deb {ELSE} jammy main # disabled on upgrade to jammy\n"),
+        ("old.sources", f"Enabled: no\nTypes: deb\nURIs: {ELSE}\nSuites: jammy\nComponents: main\n"),
+    ],
+)
+def test_a_superseded_file_in_which_all_is_disabled_stays(name: str, text: str) -> None:
+    path = Path("/etc/apt/sources.list.d") / name
+    repository = replace(FORMER, superseded=[str(path)])
+    files = {path: parse_sources(name, text)}
+    assert files_to_remove(repository, files) == [] and files_to_edit(repository, files) == {}
