@@ -101,7 +101,7 @@ def _wanted_keyring(module: AnsibleModule, present: bytes) -> bytes:
     pinned = [normalize_fingerprint(fingerprint) for fingerprint in module.params["fingerprints"]]
     known, now = keyring_keys(present), time.time()
     expired = any(has_expired(key.data, now) for key in known)
-    if sorted(key.fingerprint for key in known) == sorted(pinned) and not expired and not module.params["force"]:
+    if {key.fingerprint for key in known} == set(pinned) and not expired and not module.params["force"]:
         return present
     try:
         wanted = select_keys(read_url(module.params["url"]), pinned)

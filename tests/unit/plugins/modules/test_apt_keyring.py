@@ -62,6 +62,17 @@ def test_a_complete_keyring_is_not_downloaded_again_unless_forced(options: dict[
     assert "file:///nonexistent/vendor.key cannot be read" in run_module("apt_keyring", force=True, **options)["msg"]
 
 
+def test_a_key_that_is_in_the_file_twice_is_downloaded_once(options: dict[str, Any], vendor: SigningKey) -> None:
+    twice = Path(options["dest"]).with_name("twice.asc")
+    twice.parent.mkdir(exist_ok=True)
+    twice.write_bytes(vendor.armored + vendor.armored)
+    options["url"] = twice.as_uri()
+    assert run_module("apt_keyring", **options)["changed"]
+    twice.unlink()
+    result = run_module("apt_keyring", **options)
+    assert not result.get("failed") and not result["changed"]
+
+
 def test_another_fingerprint_is_an_error_and_writes_nothing(options: dict[str, Any], vendor: SigningKey) -> None:
     options["fingerprints"] = ["0" * 40]
     result = run_module("apt_keyring", **options)
