@@ -112,6 +112,8 @@ def _dearmor(data: bytes) -> bytes:
     if not blocks:
         if data[:1] and data[0] & 0x80:
             return data
+        if b"-----BEGIN PGP " in data:
+            raise KeyFileError("the armored block is cut short: its last line is not there")
         start = data[:60].decode("utf-8", "replace").strip()
         raise KeyFileError(f"not an OpenPGP key file; it starts with {start!r}")
     return b"".join(_decode_block(block) for block in blocks)

@@ -58,6 +58,11 @@ def test_other_files_are_refused_with_what_they_are(data: bytes, message: str) -
         public_keys(data)
 
 
+def test_an_armored_file_cut_short_is_told_from_other_files(vendor: SigningKey) -> None:
+    with pytest.raises(KeyFileError, match="the armored block is cut short"):
+        public_keys(vendor.armored[:100])
+
+
 def test_a_secret_key_is_refused(vendor: SigningKey) -> None:
     with pytest.raises(KeyFileError, match="secret key"):
         public_keys(vendor.secret())
