@@ -11,8 +11,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 #: have it said on every line.
 _SYSTEMD = r"(/usr)?/(lib/systemd/systemd|bin/systemd|bin/init|sbin/init)"
 _SPECIAL_ARGUMENTS = re.compile(
-    rf"^(single|recovery|rescue|emergency|s|S|1|init=(?!{_SYSTEMD}$).*|rdinit=(?!/init$).*|break(=.*)?"
-    r"|systemd\.unit=(rescue|emergency)(\.target)?)$"
+    rf"^(single|recovery|rescue|emergency|s|S|1|init=(?!{_SYSTEMD}$).*|rdinit=(?!/init$).*|(rd\.)?break(=.*)?"
+    r"|(rd\.)?systemd\.unit=(rescue|emergency)(\.target)?)$"
 )
 KERNEL_FILE = re.compile(r"^(?:vmlinu[xz]|kernel|bzImage)-(?P<release>.+)$")
 ENTRY_ID = re.compile(

@@ -139,6 +139,9 @@ def test_recovery_entries_are_known_in_every_language() -> None:
         ("Z", "single"),
         ("Z", "quiet recovery nomodeset"),
         ("Z", "systemd.unit=rescue.target"),
+        ("Z", "rd.systemd.unit=emergency.target"),
+        ("Z", "rd.break"),
+        ("Z", "rd.break=pre-mount"),
         ("Z", "init=/bin/sh"),
     ],
 )
