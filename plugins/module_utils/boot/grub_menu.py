@@ -75,9 +75,11 @@ class Menu:
                 )
             if candidates:
                 return self._checked(candidates[0], release)
+        special = [entry for entry in self.all_entries() if entry.release == release and entry.recovery]
         raise MenuError(
             f"GRUB's menu has no entry of kernel {release}; "
             f"it has {', '.join(self.releases()) or 'no Linux entry of this system'}"
+            + (f" ({special[0]} boots a recovery mode or another init)" if special else "")
         )
 
     def _checked(self, entry: Entry, release: str) -> Entry:

@@ -612,3 +612,13 @@ def test_a_title_that_begins_with_a_number_is_not_guessed(title: str, default: s
     text = HEAD + linux("a", "1") + linux("b", "2") + linux(f"'{title}'", "3") + f"set default='{default}'\n"
     with pytest.raises(MenuError, match="only GRUB can tell"):
         Menu(text).default_entry()
+
+
+def test_a_kernel_with_special_entries_alone_is_told_from_one_without_entries() -> None:
+    lines = Menu(HEAD + linux("Z", "1.2-x", "quiet init=/bin/bash"))
+    with pytest.raises(
+        MenuError, match=r"no entry of kernel 1\.2-x;.*'Z' \(line \d+\) boots a recovery mode or another"
+    ):
+        lines.find("1.2-x")
+    with pytest.raises(MenuError, match=r"it has no Linux entry of this system$"):
+        lines.find("1.3-x")
