@@ -106,6 +106,6 @@ def test_a_playbook_that_imports_ours_runs_with_tags_of_its_own(tmp_path: Path) 
 
 @pytest.mark.parametrize("option", ["syntax", "listtags", "listtasks"])
 def test_what_only_shows_a_playbook_needs_no_inventory(option: str, tmp_path: Path) -> None:
-    missing = {"inventory": [str(tmp_path / "hosts")]}
-    assert problem(asked(**missing, **{option: True}), NAMES) == ""
-    assert "There is no inventory" in problem(asked(**missing), NAMES)
+    run = asked(inventory=[str(tmp_path / "hosts")])
+    assert problem({**run, option: True}, NAMES) == ""
+    assert "There is no inventory" in problem(run, NAMES)
