@@ -159,6 +159,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.download import u
 from ansible_collections.xpu.fleet.plugins.module_utils.system.place import NotOwnError  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import (  # noqa: E402
     SecretError,
+    forms,
     hide_secrets,
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import token as clean_token  # noqa: E402
@@ -227,6 +228,7 @@ def main() -> None:
     try:
         use_proxy(options["proxy"])
         token = clean_token(options["token"], "model_token")
+        module.no_log_values.update(forms(token))  # as it is sent, which may not be how it was given
     except SecretError as error:
         module.fail_json(msg=f"Model {options['name']}: {error}.")
     request = WeightsRequest(

@@ -141,6 +141,13 @@ def test_a_gated_model_wants_a_token_before_anything(hub: Hub, place: Path) -> N
     assert not any("hf_secret" in path.read_text(errors="replace") for path in place.iterdir())
 
 
+@pytest.mark.parametrize("given", ["\ufeff{}\n", "authorization:{}", "Authorization: Bearer\t'{}'"])
+def test_a_hub_that_repeats_the_token_does_not_bring_it_into_the_message(hub: Hub, place: Path, given: str) -> None:
+    hub.api_refusals = [(401, {"X-Error-Message": "Invalid token hf_Qw3rtZui"})]
+    failed = ask(place, **from_hub(hub, token=given.format("hf_Qw3rtZui")))
+    assert "does not accept model_token" in failed["msg"] and "hf_Qw3rtZui" not in str(failed)
+
+
 def test_the_token_goes_to_no_other_host(hub: Hub) -> None:
     with serve() as other:
         other.files = {"model.safetensors": b"x"}
