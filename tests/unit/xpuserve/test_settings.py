@@ -241,6 +241,22 @@ def test_inspect_a_directory(tmp_path: Path) -> None:
     assert found.bytes == (tmp_path / "m/model.safetensors").stat().st_size
 
 
+@pytest.mark.parametrize(("sizes", "widths"), [([8192, 4096], {64}), (None, {64}), (128, {64, 128})])
+def test_widths_may_differ_from_layer_to_layer(tmp_path: Path, sizes: Any, widths: set[int]) -> None:
+    model = model_directory(tmp_path / "m")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "hidden_size": 64, "intermediate_size": sizes}))
+    assert weights.inspect(model).widths == widths
+
+
+@pytest.mark.parametrize("mapped", [None, [], ["a"], "a", {"a": {}}])
+def test_an_index_that_names_nothing_is_refused(tmp_path: Path, mapped: Any) -> None:
+    model = model_directory(tmp_path / "m")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": mapped}))
+    with pytest.raises(weights.WeightsError):
+        weights.inspect(model)
+
+
 def test_inspect_a_gguf_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(gguf(tmp_path / "m.gguf"))]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -113,7 +113,10 @@ def _shards(path: Path) -> list[Path]:
     """The files that transformers opens: one, or those that the index names; no adapter and no second copy."""
     single, index = path / "model.safetensors", path / formats.INDEX
     if index.is_file():
-        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        mapped = _read_json(index).get("weight_map")
+        if not isinstance(mapped, dict):
+            raise WeightsError(f"{index}: it names no files of weights")
+        names = sorted({str(name) for name in mapped.values()})
         missing = [name for name in names if not (path / name).is_file()]
         if missing:
             raise WeightsError(
@@ -133,7 +136,9 @@ def _with_config(weights: Weights, path: Path) -> Weights:
     config = _config(path)
     weights.architecture = next(iter(config.get("architectures") or []), "")
     weights.context_length = formats.context_limit(config)
-    weights.widths = {config[key] for key in ("hidden_size", "intermediate_size", "ffn_hidden_size") if key in config}
+    # Some models have a list of them, one for each layer.
+    widths = (config.get(key) for key in ("hidden_size", "intermediate_size", "ffn_hidden_size"))
+    weights.widths = {size for size in widths if isinstance(size, int)}
     if low_bit := config.get("bigdl_transformers_low_bit"):
         weights.format, weights.low_bit = "low_bit", low_bit
     return weights
