@@ -23,7 +23,12 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.formats import (
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import WeightsChoiceError, lacks
 
-_SETTINGS = ("config.json", "generation_config.json", INDEX)
+_SETTINGS = (
+    *("config.json", "generation_config.json", "configuration.json", INDEX),
+    # How a tokenizer is to be used, and no tokenizer.
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("chat_template.json", "preprocessor_config.json", "processor_config.json"),
+)
 #: What transformers 4.31, which engine bigdl runs on, knows.
 _BIGDL_STRETCHING = ("", "linear", "dynamic")
 
@@ -77,6 +82,8 @@ def judge(names: Sequence[str], form: str, read: Read, *, where: str, use: Use =
 
 
 def _is_settings(name: str) -> bool:
+    if name.startswith("tokenization") and name.endswith(".py"):
+        return False  # a tokenizer in code may need no file
     return name in _SETTINGS or name.endswith((".safetensors", ".py")) or name.upper().startswith(("LICENSE", "NOTICE"))
 
 
@@ -104,6 +111,12 @@ def _judge_shards(names: Sequence[str], read: Read, where: str) -> None:
     if not named:
         raise WeightsChoiceError(f"{INDEX} of {where} names no weights: copy it again")
     missing = [name for name in named if name not in shards]
+    deeper = [name for name in missing if "/" in name]
+    if deeper:
+        raise WeightsChoiceError(
+            f"{INDEX} of {where} names files in other folders ({', '.join(deeper[:3])}), which are not looked into: "
+            "put all files beside the index, and their names without folders into it"
+        )
     if missing:
         raise WeightsChoiceError(lacks(where, missing, f"{len(named)} files of weights that {INDEX} names"))
 

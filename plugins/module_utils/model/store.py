@@ -134,7 +134,9 @@ def in_place(request: WeightsRequest) -> dict[str, Any]:
     if path.is_file() and path.suffix.lower() not in (".gguf", *PICKLE_SUFFIXES):
         raise StoreError(f"{path} is a file: model_source.path takes a GGUF file or a directory")
     directory = path if path.is_dir() else path.parent
-    names = sorted(item.name for item in directory.iterdir()) if path.is_dir() else _parts_beside(path)
+    names = (
+        sorted(item.name for item in directory.iterdir() if not item.is_dir()) if path.is_dir() else _parts_beside(path)
+    )
     where = str(path)
     form, chosen = choose(names, request.formats, where=where, wanted_files=request.wanted_files, code=request.code)
     for name in chosen:

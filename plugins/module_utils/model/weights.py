@@ -37,9 +37,10 @@ _NO_PART = (
     *("*.csv", "*.tsv", "*.parquet", "*.arrow", "*.log", "*.part", "*.py", "*.pyc", "*.bin.index.json"),
     *("requirements*.txt", "readme*", "adapter_*", "params.json"),
 )
+_WEIGHTS = (".gguf", ".safetensors")
 _LEGAL = ("LICENSE*", "USE_POLICY*", "NOTICE*", "MODEL_LICENSE*")
 #: A file that was cut in pieces by split or a script, not by llama.cpp's gguf-split.
-_CUT = re.compile(r"(?i).+\.gguf(-split-[a-z]+|\.part-?\w+|\.\d{3}|part\d+of\d+)")
+_CUT = re.compile(r"(?i).+\.gguf([-.](split|part)[-.]?\w+|\.?\d{2,5}|\.?a[a-z]|part\d+of\d+)")
 
 
 class WeightsChoiceError(FleetError):
@@ -85,8 +86,15 @@ def choose(
     Only files directly in it count. FORMATS are those the engine reads, best first; WANTED_FILES narrows weights down,
     and any part of a split model stands for all of it; CODE takes Python files too. Raises WeightsError, naming WHERE.
     """
-    top = sorted(name for name in names if "/" not in name and not name.startswith(".") and name.isprintable())
+    seen = sorted(name for name in names if not name.startswith(".") and name.isprintable())
+    top = [name for name in seen if "/" not in name]
     absent = [name for name in wanted_files if name not in top]
+    deeper = [name for name in absent or seen if "/" in name and name in seen and name.lower().endswith(_WEIGHTS)]
+    if deeper and (absent or not any(name.lower().endswith(_WEIGHTS) for name in top)):
+        raise WeightsChoiceError(
+            f"{where} has weights in folders of their own ({', '.join(deeper[:3])}), which are not looked into: bring "
+            "the files of one folder to the node and name that in model_source.path, or choose another repository"
+        )
     if absent:
         raise WeightsChoiceError(f"{where} has no {', '.join(absent)}; it has {', '.join(top) or 'nothing'}")
     wanted = {name for files in _sets(wanted_files) for name in files}
@@ -107,6 +115,11 @@ def choose(
             )
         extras = _matching(top, _LEGAL) if form == "gguf" else _companions(top, code=code)
         return form, sorted({*weights, *extras})
+    if wanted and any(found.get(form) for form in formats):
+        raise WeightsChoiceError(
+            f"{', '.join(wanted_files)} of {where} is no {' or '.join(formats)} file that the engine could open: name "
+            "another with 'file' in model_source"
+        )
     raise WeightsChoiceError(_nothing(top, found, formats, where))
 
 

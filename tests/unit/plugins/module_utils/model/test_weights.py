@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,10 +60,29 @@ def test_two_models_in_gguf_are_to_be_named_by_one_file() -> None:
     assert chosen(names, formats=["gguf"], wanted_files=["a-q8.gguf"]) == ["a-q8.gguf"]
 
 
-@pytest.mark.parametrize("piece", ["m.gguf-split-a", "m.gguf.part1", "m.gguf.001", "m.Q6_K.gguf.part1of2"])
+CUT = [
+    *("m.gguf-split-a", "m.gguf.part1", "m.gguf.001", "m.Q6_K.gguf.part1of2"),
+    *("m.gguf-part-a", "m.gguf.aa", "m.ggufab", "m.gguf.00"),
+]
+
+
+@pytest.mark.parametrize("piece", CUT)
 def test_a_gguf_that_was_cut_is_told_as_such(piece: str) -> None:
     with pytest.raises(WeightsChoiceError, match="join them with cat"):
         chosen([piece, "README.md"], formats=["openvino", "gguf"])
+
+
+@pytest.mark.parametrize("named", ["m.Q8.gguf.part1of2", "README.md", "model.safetensors"])
+def test_a_named_file_that_the_engine_does_not_read_is_named_beside_others_that_it_does(named: str) -> None:
+    names = ["m.Q4.gguf", "m.Q8.gguf.part1of2", "README.md", "model.safetensors"]
+    with pytest.raises(WeightsChoiceError, match=re.escape(f"{named} of it is no openvino or gguf")):
+        chosen(names, formats=["openvino", "gguf"], wanted_files=[named])
+
+
+@pytest.mark.parametrize("wanted", [[], ["Q4/m-00001-of-00002.gguf"]])
+def test_weights_in_a_folder_of_a_repository_are_told_as_such(wanted: list[str]) -> None:
+    with pytest.raises(WeightsChoiceError, match=r"in folders of their own \(Q4/m-00001-of-00002.gguf"):
+        chosen(["README.md", *parts("Q4/m", 2)], formats=["openvino", "gguf"], wanted_files=wanted)
 
 
 SHARDS = parts("model", 2, "safetensors")
@@ -106,7 +126,7 @@ def test_an_openvino_model_without_its_tensors_is_named() -> None:
     [
         *("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "tekken.json", "cl100k_base.tiktoken"),
         *("tokenizer.model.v3", "spm.model", "source.spm", "bpe.codes", "vocab.bpe", "dict.txt", "vocab.txt"),
-        *("20B_tokenizer.json", "rwkv_vocab_v20230424.txt", "tokenizer.vocab", "vocab", "chat_template.jinja"),
+        *("20B_tokenizer.json", "rwkv_vocab_v20230424.txt", "tokenizer.vocab", "vocab"),
     ],
 )
 def test_tokenizers_of_any_name_are_taken(tokenizer: str) -> None:
@@ -144,6 +164,11 @@ def test_a_file_that_the_index_names_and_nobody_has_is_named(shards: list[str], 
         judged(files)
 
 
+def test_an_index_that_names_files_in_another_folder_is_told_as_such() -> None:
+    with pytest.raises(WeightsChoiceError, match=r"names files in other folders \(fp16/a.safetensors\)"):
+        judged({**WHOLE, INDEX: index("model.safetensors", "fp16/a.safetensors")})
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"weight_map": {}}', b'{"weight_map": []}', b"[" * 100_000])
 def test_an_index_that_is_none_is_refused(content: bytes) -> None:
     with pytest.raises(WeightsChoiceError, match=INDEX):
@@ -176,6 +201,9 @@ def test_weights_that_bigdl_converted_and_such_without_a_tokenizer_are_refused()
         judged({**WHOLE, "config.json": b'{"bigdl_transformers_low_bit": "sym_int4"}'})
     with pytest.raises(WeightsChoiceError, match="no tokenizer"):
         judged({"config.json": b"{}", "model.safetensors": b"", "LICENSE": b""})
+    settings = ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "preprocessor_config.json"]
+    with pytest.raises(WeightsChoiceError, match="no tokenizer"):
+        judged({"config.json": b"{}", "model.safetensors": b"", **dict.fromkeys(settings, b"{}")})
 
 
 @pytest.mark.parametrize("name", CONTEXTS)
@@ -218,6 +246,12 @@ def at(path: Path) -> WeightsRequest:
     return WeightsRequest(
         directory=path, source={"kind": "path", "location": str(path)}, formats=["safetensors", "gguf"]
     )
+
+
+def test_folders_beside_a_model_stay(model: Path) -> None:
+    for name in ("original", "metal"):
+        (model / name).mkdir()
+    assert [name for name, _size, _time in json.loads(in_place(at(model))["digest"])] == sorted(WHOLE)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
