@@ -90,11 +90,12 @@ def choose(
     top = [name for name in seen if "/" not in name]
     absent = [name for name in wanted_files if name not in top]
     deeper = [name for name in absent or seen if "/" in name and name in seen and name.lower().endswith(_WEIGHTS)]
-    if deeper and (absent or not any(name.lower().endswith(_WEIGHTS) for name in top)):
-        raise WeightsChoiceError(
-            f"{where} has weights in folders of their own ({', '.join(deeper[:3])}), which are not looked into: bring "
-            "the files of one folder to the node and name that in model_source.path, or choose another repository"
-        )
+    folders = (
+        f"in folders ({', '.join(deeper[:3])}), which are not looked into: bring the files of one folder to the node "
+        "and name that in model_source.path, or choose another repository"
+    )
+    if absent and deeper:
+        raise WeightsChoiceError(f"{where} has what 'file' names {folders}")
     if absent:
         raise WeightsChoiceError(f"{where} has no {', '.join(absent)}; it has {', '.join(top) or 'nothing'}")
     wanted = {name for files in _sets(wanted_files) for name in files}
@@ -120,6 +121,8 @@ def choose(
             f"{', '.join(wanted_files)} of {where} is no {' or '.join(formats)} file that the engine could open: name "
             "another with 'file' in model_source"
         )
+    if deeper and not any(found.values()):
+        raise WeightsChoiceError(f"{where} holds no weights at its top, only {folders}")
     raise WeightsChoiceError(_nothing(top, found, formats, where))
 
 

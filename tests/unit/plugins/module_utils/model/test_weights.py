@@ -81,8 +81,10 @@ def test_a_named_file_that_the_engine_does_not_read_is_named_beside_others_that_
 
 @pytest.mark.parametrize("wanted", [[], ["Q4/m-00001-of-00002.gguf"]])
 def test_weights_in_a_folder_of_a_repository_are_told_as_such(wanted: list[str]) -> None:
-    with pytest.raises(WeightsChoiceError, match=r"in folders of their own \(Q4/m-00001-of-00002.gguf"):
+    with pytest.raises(WeightsChoiceError, match=r"in folders \(Q4/m-00001-of-00002.gguf"):
         chosen(["README.md", *parts("Q4/m", 2)], formats=["openvino", "gguf"], wanted_files=wanted)
+    model = ["openvino_model.bin", "openvino_model.xml"]
+    assert chosen([*model, *parts("Q4/m", 2)], formats=["openvino", "gguf"]) == model
 
 
 SHARDS = parts("model", 2, "safetensors")
