@@ -35,7 +35,7 @@ def free_port() -> int:
 def render(place: Path, variables: dict[str, Any]) -> None:
     """Write what role gateway writes, into a directory of the test's own.
 
-    The templates need nothing of Ansible's but to_json, and Jinja alone takes a thousandth of the time of a playbook.
+    The templates need nothing of Ansible's but to_json and bool; Jinja alone takes a thousandth of a playbook's time.
     """
     defaults = yaml.safe_load((ROOT / "roles/gateway/defaults/main.yml").read_text())
     known = yaml.safe_load((ROOT / "roles/gateway/vars/main.yml").read_text())
@@ -54,7 +54,7 @@ def render(place: Path, variables: dict[str, Any]) -> None:
     jinja = jinja2.Environment(  # noqa: S701 - no HTML
         loader=loader, trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
-    jinja.filters["to_json"] = json.dumps
+    jinja.filters |= {"to_json": json.dumps, "bool": bool}
     for name in ("haproxy.cfg", "keys.map", "models.map", "models.json"):
         (place / name).write_text(jinja.get_template(f"{name}.j2").render(values))
 
@@ -98,6 +98,13 @@ class Door:
         """Status and weight of each instance."""
         rows = [line.split(",") for line in self.admin("show stat").splitlines() if line and not line.startswith("#")]
         return {row[1]: (row[17], int(row[18])) for row in rows if row[1].startswith("node-")}
+
+    def idle(self) -> None:
+        """Wait until no instance has a request: one that has just been answered counts for a moment still."""
+        self.until(lambda _states: all(line.split(",")[4] == "0" for line in self._servers()))
+
+    def _servers(self) -> list[str]:
+        return [line for line in self.admin("show stat").splitlines() if ",node-" in line]
 
     def until(self, wanted: Callable[[dict[str, tuple[str, int]]], bool]) -> None:
         """Wait until the instances are in such a state; HAProxy looks at them every second."""

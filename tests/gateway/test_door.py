@@ -44,7 +44,10 @@ def test_the_requests_of_a_conversation_go_to_one_instance_and_conversations_to_
     engines = two()
     with gateway(tmp_path, engines) as door:
         for number in range(20):
-            by = {door.ask(conversation(number)).json()["by"] for _ in range(3)}
+            by = set()
+            for _time in range(3):
+                by.add(door.ask(conversation(number)).json()["by"])
+                door.idle()
             assert len(by) == 1
     assert all(len(engine.asked) >= 9 for engine in engines) and total(engines) == 60
 
@@ -53,9 +56,9 @@ def test_the_requests_of_a_conversation_go_to_one_instance_and_conversations_to_
 def test_a_client_can_name_its_conversation(tmp_path: Path, field: str) -> None:
     engines = two()
     with gateway(tmp_path, engines) as door:
-        for _ in range(2):
-            for number in range(6):
-                door.ask(conversation(number, **{field: "mine"})).rest()
+        for number in range(12):
+            door.ask(conversation(number, **{field: "mine"})).rest()
+            door.idle()
     assert sorted(len(engine.asked) for engine in engines) == [0, 12]
 
 
