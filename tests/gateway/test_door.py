@@ -68,8 +68,9 @@ def test_a_conversation_that_is_asked_a_lot_does_not_stay_at_a_busy_instance(tmp
         for engine in engines:
             engine.may_go_on.clear()
         answers = [pool.submit(lambda: door.ask(conversation(1)).json()) for _ in range(8)]
+        for engine in engines:  # none answers before both were asked
+            engine.wait_for(1)
         for engine in engines:
-            engine.wait_for(3)
             engine.may_go_on.set()
         assert {answer.result()["by"] for answer in answers} == {"a", "b"}
 
