@@ -217,6 +217,12 @@ def test_a_key_comes_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert KEY not in json.dumps(report)
 
 
+@pytest.mark.parametrize("seed", range(12, 15))
+def test_short_prompts_whatever_their_words(seed: int, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("--clients", "1", "--requests", "1", "--prompt-tokens", "8", "--max-tokens", "4")
+    assert measure(capsys, url, *command, "--seed", str(seed))["runs"][0]["failed"] == 0
+
+
 @pytest.mark.parametrize(
     "arguments", [("--clients", "0"), ("--clients", "1,x"), ("--max-tokens", "0"), ("--requests", "-1")]
 )

@@ -45,6 +45,7 @@ WORDS = """
     father power hour game line end member law car city community name
 """
 WARM_UP_TOKENS = 16
+MANY_WORDS = 16  # more tokens than any one word, whichever words they happen to be
 _HEADS = [
     *(("", "clients"), ("", "requests"), ("", "failed"), ("", "tok/s")),
     *(("client", "tok/s p50"), ("", "p5")),
@@ -131,6 +132,9 @@ class Bench:
             one = self._length(1)
         few = max(2, self.load.prompt_tokens // 4)
         some = self._length(few)
+        while some <= one and few < MANY_WORDS:  # a long word can be more tokens than two short ones
+            few *= 2
+            some = self._length(few)
         if some <= one:
             raise ClientError("the server counts no tokens of prompts")
         self._words = max(1, round(1 + (self.load.prompt_tokens - one) * (few - 1) / (some - one)))
