@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: outside_probe
 short_description: Try from the controller whether a service lets in whom it should not
-version_added: "0.3.0"
+version_added: "1.0.0"
 description:
   - Connects from the controller, and warns where that works although the controller is none of the clients.
   - Runs wholly on the controller, and changes nothing.

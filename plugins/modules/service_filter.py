@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: service_filter
 short_description: Limit who may connect to the service
-version_added: "0.3.0"
+version_added: "1.0.0"
 description:
   - Tries whether systemd's IP filters filter on the node. A unit that may talk to nobody sends itself a packet.
   - Where they do, the unit's own settings are enough. Where they do not, as in containers without BPF, it writes rules

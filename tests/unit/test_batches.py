@@ -104,3 +104,28 @@ def test_no_batch_begins_after_one_in_which_a_node_failed(site: Callable[..., Ru
 def test_nothing_begins_where_the_first_node_fails(site: Callable[..., Run]) -> None:
     run = site({"a": "roles", "b": "", "c": ""})
     assert (run.status, batches(run), set(run.refusals)) == (2, [["a"]], {"a"})
+
+
+@pytest.mark.parametrize(
+    ("serial", "wrong", "begun"),
+    [(None, [], "abcde"), (None, ["a"], "a"), ("2", ["c"], "abcd"), ("100%", ["c"], "abcde")],
+)
+def test_a_rollback_goes_in_batches_too(tmp_path: Path, serial: str | None, wrong: list[str], begun: str) -> None:
+    """Its plays, with a stub for the tasks of the one that takes layers away."""
+    first, play = yaml.safe_load((ROOT / "playbooks/rollback.yml").read_text())
+    first |= {"hosts": "all", "tasks": []}
+    play |= {
+        "tasks": [
+            {"name": "Begin", "ansible.builtin.debug": {"msg": "begin {{ inventory_hostname }}"}},
+            {"name": "Change", "ansible.builtin.fail": {"msg": "no"}, "when": "inventory_hostname in wrong"},
+        ],
+        "gather_facts": False,
+        "become": False,
+    }
+    (tmp_path / "rollback.yml").write_text(yaml.safe_dump([first, play]))
+    variables = NOWHERE | {"wrong": wrong} | ({"xpu_serial": serial} if serial else {})
+    listed = {"all": {"vars": variables, "hosts": dict.fromkeys("abcde")}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(listed, sort_keys=False))
+    run = playbook(str(tmp_path / "rollback"), "-i", str(tmp_path / "hosts.yml"))
+    assert [name for name in "abcde" if f"begin {name}" in run.output] == list(begun), run.output
+    assert run.status == (2 if wrong else 0)
