@@ -1,7 +1,8 @@
 # Everything a person does in a checkout; `make` alone lists it.
 CACHE := $(or $(XPU_FLEET_CACHE),$(HOME)/.cache/xpu-fleet)
-# One virtual environment per content of a requirements file.
-venv_of = $(CACHE)/venv/$(1)-$(shell sha256sum requirements/$(1).txt | cut -c1-16)
+# One virtual environment per Python and content of a requirements file: two Pythons in use do not remove each other's.
+PYTHON := $(shell python3 -c 'import sys; print(sys.version.split()[0], sys.base_prefix)' 2>/dev/null)
+venv_of = $(CACHE)/venv/$(1)-$(shell { echo "$(PYTHON)"; cat requirements/$(1).txt; } | sha256sum | cut -c1-16)
 DEV := $(call venv_of,dev)
 LOAD := $(call venv_of,load)
 SBOM := $(call venv_of,sbom)
