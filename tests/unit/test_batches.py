@@ -22,6 +22,7 @@ STUBS = {
             },
         }
     ],
+    "live": [{"name": "Look at clients", "ansible.builtin.fail": {"msg": "serves"}, "when": "serves | default(false)"}],
     "preflight": [{"name": "Check", "ansible.builtin.fail": {"msg": "no"}, "when": "wrong == 'checks'"}],
     "provision": [{"name": "Change", "ansible.builtin.fail": {"msg": "no"}, "when": "wrong == 'roles'"}],
     "proof": [{"name": "Prove", "ansible.builtin.fail": {"msg": "no"}, "when": "wrong == 'proof'"}],
@@ -129,3 +130,14 @@ def test_a_rollback_goes_in_batches_too(tmp_path: Path, serial: str | None, wron
     run = playbook(str(tmp_path / "rollback"), "-i", str(tmp_path / "hosts.yml"))
     assert [name for name in "abcde" if f"begin {name}" in run.output] == list(begun), run.output
     assert run.status == (2 if wrong else 0)
+
+
+@pytest.mark.parametrize(
+    ("variables", "refused"),
+    [({}, True), ({"xpu_live": "restart"}, False), ({"xpu_gateways": "nobody"}, False)],
+)
+def test_a_node_that_serves_behind_gateways_is_not_restarted(
+    site: Callable[..., Run], variables: dict[str, Any], refused: bool
+) -> None:
+    run = site({"door": None, "a": ""}, {"serves": True, "xpu_gateways": "door", **variables})
+    assert (run.status, set(run.refusals), batches(run)) == ((2, {"a"}, []) if refused else (0, set(), [["a"]]))

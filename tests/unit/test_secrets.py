@@ -94,6 +94,7 @@ def calls(  # noqa: PLR0917 - one for each thing that differs
         "kernel_candidate": [{"at_least": "999.0", "metapackage": "linux-generic", "proxy": proxy}],
         "python_environment": [{**environment, "proxy": proxy, "index_url": url, "find_links": [url]}],
         "reachable": [{"sources": [url], "purpose": "a", "advice": "b", "proxy": proxy}],
+        "service_drain": [{"instances": ["0"], "urls": [service], "api_key": token}],
         "node_audit": [{"expected": audited, "layers": ["service"], "api_key": token}],
     }
 

@@ -30,8 +30,8 @@ from xpuserve.settings import Settings
 CLOSE_SECONDS = 2  # for an error to reach the clients of those that took longer
 STOP_SECONDS = 3  # for the engine to leave its library
 
-# Where a rolling change says that an instance is to get no more requests of a gateway; it outlives the process.
-DRAIN_FILE = "/var/lib/xpuserve/drain-{}"
+# Drains an instance while it exists: a gateway sends it no more requests. Root writes it; it outlives the process.
+DRAIN_FILE = "/etc/xpuserve/drain-{}"
 
 log = logging.getLogger(__name__)
 

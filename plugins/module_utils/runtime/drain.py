@@ -1,0 +1,105 @@
+"""Instances of the service that a gateway shall send nothing to, and what they still do for clients."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably
+
+#: Where the service looks for its file: DRAIN_FILE of xpuserve/server.py. Only root writes there.
+DIRECTORY = "/etc/xpuserve"
+#: Seconds that a service that is well takes at most to answer.
+TIMEOUT = 10.0
+_GAUGE = re.compile(r"^vllm:num_requests_(running|waiting)(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Why an instance is drained. ``failed`` is set where a change did not come to its end."""
+
+    reason: str
+    owner: str = ""
+    since: str = ""
+    failed: bool = False
+
+
+def path_of(directory: Path, instance: str) -> Path:
+    """Return the file that drains an instance while it exists."""
+    return directory / f"drain-{instance}"
+
+
+def read(directory: Path, instance: str) -> Optional[Drain]:
+    """Return why an instance is drained, None where it is not. A file of somebody's own drains too."""
+    try:
+        text = path_of(directory, instance).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    try:
+        said = json.loads(text)
+        return Drain(str(said["reason"]), str(said["owner"]), str(said["since"]), said["failed"] is True)
+    except (ValueError, TypeError, KeyError):
+        return Drain(" ".join(text.split())[:200] or "drained by hand")
+
+
+def write(directory: Path, instance: str, drain: Optional[Drain]) -> None:
+    """Drain an instance, or bring it back where ``drain`` is None."""
+    path = path_of(directory, instance)
+    if drain is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_durably(path, json.dumps(asdict(drain)).encode() + b"\n")
+
+
+def drained(directory: Path) -> list[str]:
+    """Return the instances that are drained."""
+    return sorted(path.name.partition("-")[2] for path in directory.glob("drain-*"))
+
+
+def load(url: str, key: str = "") -> Optional[Mapping[str, int]]:
+    """Return how many requests of an instance are ``running`` and ``waiting``, None where it does not answer."""
+    try:
+        text = _fetch(f"{url}/metrics", key).decode("utf-8", "replace")
+    except OSError:
+        return None
+    found = {name: int(float(value)) for name, value in _GAUGE.findall(text)}
+    return {"running": found.get("running", 0), "waiting": found.get("waiting", 0)}
+
+
+def is_ready(url: str) -> bool:
+    """Tell whether an instance serves."""
+    try:
+        _fetch(f"{url}/ready")
+    except OSError:
+        return False
+    return True
+
+
+def busy(urls: Mapping[str, str], key: str = "") -> list[str]:
+    """Return a sentence for each instance that has requests. One that does not answer serves nobody."""
+    found = {instance: load(url, key) for instance, url in urls.items()}
+    return [
+        f"instance {instance}: {counts['running']} requests run, {counts['waiting']} wait"
+        for instance, counts in found.items()
+        if counts and any(counts.values())
+    ]
+
+
+def state(directory: Path, instances: Sequence[str]) -> dict[str, Any]:
+    """Return plain data of the instances that are drained, by name."""
+    found = {instance: read(directory, instance) for instance in instances}
+    return {instance: asdict(drain) for instance, drain in found.items() if drain}
+
+
+def _fetch(url: str, key: str = "") -> bytes:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the service's own address
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=TIMEOUT) as response:
+        content: bytes = response.read()
+        return content
