@@ -10,7 +10,7 @@ from typing import Optional
 from xpuserve.api.app import Limits
 from xpuserve.engine.backend import Backend, EngineError, Tokenizer
 from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Message, SamplingParams, Token
+from xpuserve.engine.request import PLAIN, ChatOptions, Message, SamplingParams, Token
 from xpuserve.engine.runner import Tokens
 
 MODEL = "fake-1b"
@@ -33,7 +33,7 @@ class ByteTokenizer(Tokenizer):
     eos_id = 257
 
     def __init__(self) -> None:
-        self.template: Optional[str] = "{}"
+        self.template = "{}"
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         return [self.bos_id] * special + list(text.encode())
@@ -41,10 +41,10 @@ class ByteTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(n for n in ids if n < 256).decode("utf-8", "replace")
 
-    def render(self, messages: Sequence[Message]) -> Optional[str]:
+    def render(self, messages: Sequence[Message], options: ChatOptions = PLAIN) -> Optional[str]:
         if messages[-1].role != "user":
             raise PromptError("the template wants a question")
-        return None if self.template is None else self.template.format(messages[-1].content)
+        return self.template.format(messages[-1].content) if self.template else None
 
 
 class FakeBackend(Backend):

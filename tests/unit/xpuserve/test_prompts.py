@@ -35,7 +35,7 @@ def test_llama2_single_question_has_exactly_one_bos(tokenizer: ByteTokenizer) ->
 
 
 def test_llama2_is_the_format_where_there_is_no_template(tokenizer: ByteTokenizer) -> None:
-    tokenizer.template = None
+    tokenizer.template = ""
     assert readable(prompts.encode_chat(tokenizer, "tokenizer", CONVERSATION)).startswith("<s>[INST] <<SYS>>")
 
 

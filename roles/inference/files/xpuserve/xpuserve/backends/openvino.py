@@ -19,8 +19,8 @@ import openvino_genai
 from xpuserve.backends import memory
 from xpuserve.engine import selftest
 from xpuserve.engine.backend import Backend, EngineError, Tokenizer
-from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Message, Request, SamplingParams, Token
+from xpuserve.engine.prompts import PromptError, for_template
+from xpuserve.engine.request import PLAIN, ChatOptions, Message, Request, SamplingParams, Token
 from xpuserve.engine.runner import OutOfMemoryError, Output, Runner, TooLargeError
 from xpuserve.settings import Settings
 
@@ -51,6 +51,7 @@ class OpenVINOTokenizer(Tokenizer):
         # -1: the model has no such token.
         self.bos_id = _present(tokenizer.get_bos_token_id())
         self.eos_id = _present(tokenizer.get_eos_token_id())
+        self.template = tokenizer.chat_template
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """See Tokenizer."""
@@ -71,13 +72,16 @@ class OpenVINOTokenizer(Tokenizer):
             pieces[number] = piece
         return pieces
 
-    def render(self, messages: Sequence[Message]) -> Optional[str]:
+    def render(self, messages: Sequence[Message], options: ChatOptions = PLAIN) -> Optional[str]:
         """See Tokenizer."""
-        if not self._tokenizer.chat_template:
+        if not self.template:
             return None
-        history = [{"role": message.role, "content": message.content} for message in messages]
+        history = [for_template(message, self.template) for message in messages]
+        more: dict[str, Any] = {"tools": list(options.tools)} if options.tools else {}
+        if options.template:
+            more["extra_context"] = dict(options.template)
         try:
-            return str(self._tokenizer.apply_chat_template(history, add_generation_prompt=True))
+            return str(self._tokenizer.apply_chat_template(history, add_generation_prompt=True, **more))
         except RuntimeError as error:
             raise PromptError(f"the model's chat template refuses these messages: {error}") from None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -11,21 +13,26 @@ from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from xpuserve.engine.backend import Tokenizer
-from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Message
+from xpuserve.engine.prompts import PromptError, for_template
+from xpuserve.engine.request import PLAIN, ChatOptions, Message
 
 if TYPE_CHECKING:
     from xpuserve.settings import Settings
 
 
-class HFTokenizer(Tokenizer):
-    """A transformers tokenizer. `template` writes a conversation in the chat template, if there is one."""
+# Writes a conversation, given the messages and, by name, tools and what the template gets more.
+Write = Callable[..., str]
 
-    def __init__(self, tokenizer: Any, template: Optional[Callable[[list[dict[str, str]]], str]]) -> None:
+
+class HFTokenizer(Tokenizer):
+    """A transformers tokenizer. `write` writes a conversation in the chat template `source`, if there is one."""
+
+    def __init__(self, tokenizer: Any, write: Optional[Write], source: str = "") -> None:
         self._tokenizer = tokenizer
         self.bos_id = tokenizer.bos_token_id
         self.eos_id = tokenizer.eos_token_id
-        self._template = template
+        self._write = write
+        self.template = source
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """See Tokenizer."""
@@ -39,13 +46,15 @@ class HFTokenizer(Tokenizer):
         """See Tokenizer."""
         return [piece or "" for piece in self._tokenizer.convert_ids_to_tokens(list(range(len(self._tokenizer))))]
 
-    def render(self, messages: Sequence[Message]) -> Optional[str]:
+    def render(self, messages: Sequence[Message], options: ChatOptions = PLAIN) -> Optional[str]:
         """See Tokenizer."""
-        if self._template is None:
+        if self._write is None:
             return None
+        history = [for_template(message, self.template) for message in messages]
+        tools = [dict(tool) for tool in options.tools] or None
         try:
-            return self._template([{"role": message.role, "content": message.content} for message in messages])
-        except TemplateError as error:
+            return self._write(history, tools=tools, **options.template)
+        except (TemplateError, TypeError, ValueError, AttributeError) as error:
             raise PromptError(f"the model's chat template refuses these messages: {error}") from None
 
 
@@ -56,31 +65,42 @@ def load(settings: Settings) -> Tokenizer:
     path, code = Path(settings.model.path), settings.model.trust_remote_code
     tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=code)
     if settings.engine == "torch":
-        template = functools.partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
-        return HFTokenizer(tokenizer, template if tokenizer.chat_template else None)
+        found = tokenizer.chat_template
+        write = functools.partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
+        # Of several by name, transformers takes the one for tools where there are some.
+        source = found.get("tool_use", found.get("default", "")) if isinstance(found, dict) else str(found or "")
+        return HFTokenizer(tokenizer, write if found else None, source)
     file = path / "chat_template.jinja"
-    text = file.read_text(encoding="utf-8") if file.is_file() else tokenizer.init_kwargs.get("chat_template")
+    text: Any = file.read_text(encoding="utf-8") if file.is_file() else tokenizer.init_kwargs.get("chat_template")
     if isinstance(text, list):  # several, by name
         text = {item["name"]: item["template"] for item in text}.get("default")
-    return HFTokenizer(tokenizer, None if text is None else _chat_template(tokenizer, text))
+    return HFTokenizer(tokenizer, writer(tokenizer, text), text) if text else HFTokenizer(tokenizer, None)
 
 
-def _chat_template(tokenizer: Any, template: str) -> Callable[[list[dict[str, str]]], str]:
-    """transformers 4.31 knows no chat templates, so they are rendered here."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = _refuse
+def writer(tokenizer: Any, template: str) -> Write:
+    """transformers 4.31 knows no chat templates, so they are rendered here, with what later versions give them."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _json
+    environment.globals.update(raise_exception=_refuse, strftime_now=_now)
     compiled = environment.from_string(template)
 
-    def render(messages: list[dict[str, str]]) -> str:
-        return compiled.render(
-            messages=messages,
-            add_generation_prompt=True,
-            bos_token=tokenizer.bos_token or "",
-            eos_token=tokenizer.eos_token or "",
-        )
+    def write(messages: list[dict[str, Any]], **more: Any) -> str:
+        given = {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token or ""}
+        return compiled.render({**given, **more, "messages": messages, "add_generation_prompt": True})
 
-    return render
+    return write
 
 
 def _refuse(message: str) -> None:
     raise TemplateError(message)
+
+
+def _json(value: Any, indent: Optional[int] = None) -> str:
+    """Jinja's own would write HTML's signs as numbers."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _now(pattern: str) -> str:
+    return datetime.datetime.now().strftime(pattern)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
-from xpuserve.engine.request import Message, SamplingParams
+from xpuserve.engine.request import PLAIN, ChatOptions, Message, SamplingParams
 from xpuserve.engine.runner import OneAtATime, Runner, Tokens
 
 
@@ -24,6 +24,7 @@ class Tokenizer(ABC):
 
     bos_id: Optional[int]
     eos_id: Optional[int]
+    template: str = ""  # the chat template's source; empty where there is none
 
     @abstractmethod
     def encode(self, text: str, *, special: bool) -> list[int]:
@@ -38,7 +39,7 @@ class Tokenizer(ABC):
         return ()
 
     @abstractmethod
-    def render(self, messages: Sequence[Message]) -> Optional[str]:
+    def render(self, messages: Sequence[Message], options: ChatOptions = PLAIN) -> Optional[str]:
         """The conversation in the tokenizer's chat template, or None where it has no template.
 
         Raises PromptError when the template refuses the conversation.

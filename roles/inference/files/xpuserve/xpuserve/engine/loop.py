@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Optional
 
+from xpuserve.dialects.base import Dialect
+from xpuserve.dialects.generic import Generic
 from xpuserve.engine import prompts
 from xpuserve.engine.backend import Backend, EngineError, EngineLostError
 from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.generation import Generation
 from xpuserve.engine.queue import FairQueue
-from xpuserve.engine.request import Failed, Message, Request, SamplingParams
+from xpuserve.engine.request import PLAIN, ChatOptions, Failed, Message, Request, SamplingParams
 from xpuserve.engine.runner import OneAtATime, Runner, TooLargeError, run_single
 from xpuserve.engine.vocabulary import fast_decode
 from xpuserve.logs import fields
@@ -89,6 +91,7 @@ class Engine:
         self.ready = False
         self.trouble = ""  # why the engine is loaded again
         self.batching = ""  # as a Runner says it, once the model is loaded
+        self.dialect: Dialect = Generic("")  # of the model, once it is loaded
 
     def start(self) -> None:
         """Begin to load, in the engine's thread."""
@@ -206,10 +209,10 @@ class Engine:
         else:
             self._notify()
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], options: ChatOptions = PLAIN) -> list[int]:
         """Token ids of a conversation; raises PromptError."""
         with self._encoding:
-            return prompts.encode_chat(self._encoder, self._prompt_format, messages)
+            return prompts.encode_chat(self._encoder, self._prompt_format, messages, options)
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a plain text."""
@@ -317,6 +320,7 @@ class Engine:
         # The web side's: a long prompt that it encodes must not hold up the tokens that this thread decodes.
         self._encoder = self._backend.second_tokenizer()
         self._decode = fast_decode(self._backend.tokenizer)
+        self.dialect = prompts.dialect(self._encoder, self._prompt_format)
         log.info("model loaded in %.1f s", time.monotonic() - started)
         self._on_status("testing the model")
         runner = self._backend.runner()

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from xpuserve.engine.request import Message
+from xpuserve import dialects
+from xpuserve.dialects import generic
+from xpuserve.dialects.base import Dialect
+from xpuserve.dialects.mistral import Mistral
+from xpuserve.engine.request import PLAIN, ChatOptions, Message
 
 if TYPE_CHECKING:
     from xpuserve.engine.backend import Tokenizer
@@ -15,19 +23,69 @@ class PromptError(ValueError):
     """The conversation cannot be written in the model's format; the message is for the client."""
 
 
-def encode_chat(tokenizer: Tokenizer, prompt_format: str, messages: Sequence[Message]) -> list[int]:
+def encode_chat(
+    tokenizer: Tokenizer, prompt_format: str, messages: Sequence[Message], options: ChatOptions = PLAIN
+) -> list[int]:
     """Token ids of a conversation that the model is to continue.
 
     `prompt_format` is tokenizer (its chat template, or the Llama-2 format where it has none), llama-2 or chatglm2.
     Raises PromptError.
     """
+    if options.continues:
+        *before, last = messages
+        if last.role != "assistant" or last.calls:
+            raise PromptError("to continue the final message, that must be the assistant's, and a text")
+        ids = encode_chat(tokenizer, prompt_format, before, replace(options, continues=False))
+        return ids + tokenizer.encode(last.content, special=False)
+    uses_tools = options.tools or any(message.calls or message.role == "tool" for message in messages)
+    if uses_tools and not dialect(tokenizer, prompt_format).native:
+        messages = generic.plain(messages, options.tools)
+        options = replace(options, tools=())
     if prompt_format == "chatglm2":
         return encode_text(tokenizer, chatglm2(messages))
     if prompt_format == "tokenizer":
-        text = tokenizer.render(messages)
+        text = tokenizer.render(messages, options)
         if text is not None:
             return _one_bos(tokenizer.encode(text, special=False), tokenizer.bos_id)
     return _encode_llama2(tokenizer, messages)
+
+
+def dialect(tokenizer: Tokenizer, prompt_format: str) -> Dialect:
+    """How the model writes tool calls and thoughts."""
+    return dialects.of(tokenizer.template if prompt_format == "tokenizer" else "")
+
+
+def for_template(message: Message, template: str) -> dict[str, Any]:
+    """A message as chat templates know it."""
+    result: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.calls:
+        result["tool_calls"] = [
+            {
+                "id": _call_id(call.id, template),
+                "type": "function",
+                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
+            }
+            for call in message.calls
+        ]
+    if message.role == "tool":
+        result["tool_call_id"] = _call_id(message.call, template)
+    more = {"name": message.name, "reasoning_content": message.thought}
+    return result | {name: value for name, value in more.items() if value}
+
+
+def _arguments(text: str) -> Any:
+    """Templates write arguments as JSON themselves; what is none was the model's mistake, which it shall see."""
+    try:
+        return json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return text
+
+
+def _call_id(given: str, template: str) -> str:
+    """An id that the template takes: Mistral's refuses those of other servers."""
+    if not Mistral.writes(template) or re.fullmatch("[A-Za-z0-9]{9}", given):
+        return given
+    return hashlib.sha256(given.encode()).hexdigest()[:9]
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -4,17 +4,48 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Optional, Union
+from typing import Any, Optional, Union
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A tool that the model called; `arguments` is JSON, as text."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; `role` is system, user or assistant."""
+    """One turn of a conversation; `role` is system, user, assistant or tool.
+
+    `calls` and `thought` are an assistant's, `call` is the id of the call that a tool's content answers.
+    """
 
     role: str
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    thought: str = ""
+    call: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """What makes a prompt beside its messages: tools, as OpenAI's API has them, and what the chat template gets more.
+
+    `continues` says that the last message is the assistant's, and the answer goes on where that ends.
+    """
+
+    tools: tuple[Mapping[str, Any], ...] = ()
+    template: Mapping[str, Any] = field(default_factory=dict)
+    continues: bool = False
+
+
+PLAIN = ChatOptions()
 
 
 @dataclass(frozen=True)
