@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from xpuserve import structured
 from xpuserve.api import document, errors, page, sse
 from xpuserve.api.answer import Answer
 from xpuserve.api.auth import RequireKey
@@ -140,6 +141,7 @@ class Completer:
         self._limits = limits
         # In the order in which they came, and none whose client has left: what has not begun here can be cancelled.
         self._encoder = ThreadPoolExecutor(1, "encoder")
+        self._checker = ThreadPoolExecutor(1, "checker")
 
     async def complete(
         self,
@@ -155,7 +157,8 @@ class Completer:
             raise APIError(
                 400, f"{refused}: this server does not offer it", param=refused, code="unsupported_parameter"
             )
-        missing = sorted(body.wants - self._engine.offers)
+        await self._check_form(body)
+        missing = [field for name, field in sorted(body.wants.items()) if name not in self._engine.offers]
         if missing:
             message = f"{missing[0]}: this server's engine does not offer it"
             raise APIError(400, message, param=missing[0], code="unsupported_parameter")
@@ -191,6 +194,15 @@ class Completer:
         if name != self._model:
             message = f"there is no model {name!r}; this is {self._model!r}"
             raise APIError(404, message, param="model", code="model_not_found")
+
+    async def _check_form(self, body: CompletionBase) -> None:
+        """Refuse a form of the answer that no engine should see."""
+        try:
+            wanted = body.structured
+            if wanted:
+                await asyncio.get_running_loop().run_in_executor(self._checker, structured.check, wanted)
+        except structured.StructuredOutputError as error:
+            raise APIError(400, str(error), param=error.where) from None
 
     async def _encoded(
         self, encode: Sequence[Callable[[], list[int]]], answers: int, answer: Answer, field: str

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
+from xpuserve import structured
 from xpuserve.engine.request import Message, SamplingParams, TokenText
 
 MAX_ANSWERS = 8  # to one prompt
 MAX_PROMPTS = 16  # in one request for completions
 MAX_LOGPROBS = 20  # tokens that are told beside the chosen one
 MAX_BIASES = 300
+MAX_STOP_TOKENS = 64
 
 # Fields of OpenAI's API, and of other servers', that would change the answer and are not offered here: each with the
 # values that ask for what is done anyway. Null always does.
@@ -28,23 +30,13 @@ NOT_OFFERED: dict[str, tuple[Any, ...]] = {
     "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "grammar": ("",),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
     "include_stop_str_in_output": (False,),
-    "json_schema": (),
     "length_penalty": (1, 1.0),
-    "min_tokens": (0,),
     "mirostat": (0,),
     "modalities": (["text"],),
     "prompt_logprobs": (),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "skip_special_tokens": (True,),
-    "stop_token_ids": ([],),
-    "structured_outputs": (),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
@@ -83,6 +75,23 @@ _StopText = Annotated[_Text, Field(min_length=1)]
 _Bias = Annotated[
     dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES), AfterValidator(_token_ids)
 ]
+_ResponseFormat = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "required": ["type"],
+            "properties": {
+                "type": {"enum": ["text", "json_object", "json_schema"]},
+                "json_schema": {
+                    "type": "object",
+                    "required": ["schema"],
+                    "properties": {"name": {"type": "string"}, "schema": {"type": "object"}},
+                },
+            },
+        }
+    ),
+]
 _Stop = Union[_StopText, Annotated[list[_StopText], Field(max_length=4)]]
 
 
@@ -114,10 +123,20 @@ class CompletionBase(BaseModel):
     max_tokens: Optional[int] = Field(default=None, ge=1)
     max_completion_tokens: Optional[int] = Field(default=None, ge=1)
     ignore_eos: Optional[bool] = None
+    min_tokens: Optional[int] = Field(default=None, ge=0)
+    stop_token_ids: Optional[list[Annotated[int, Field(ge=0)]]] = Field(default=None, max_length=MAX_STOP_TOKENS)
     stop: Optional[_Stop] = None
     seed: Optional[int] = Field(default=None, ge=-(2**63), lt=2**63)
     n: Optional[int] = Field(default=None, ge=1, le=MAX_ANSWERS)
     logit_bias: Optional[_Bias] = Field(default=None, description="by token id, as text; not every engine has it")
+    response_format: Optional[_ResponseFormat] = None
+    structured_outputs: Optional[dict[str, Any]] = Field(default=None, description="json, regex, choice or grammar")
+    guided_json: Optional[Union[dict[str, Any], _Text]] = None
+    guided_regex: Optional[_Text] = None
+    guided_choice: Optional[list[_Text]] = None
+    guided_grammar: Optional[_Text] = Field(default=None, description="Lark or GBNF; not every engine has it")
+    json_schema: Optional[dict[str, Any]] = None
+    grammar: Optional[_Text] = Field(default=None, description="as guided_grammar")
 
     @field_validator("stream_options")
     @classmethod
@@ -151,12 +170,25 @@ class CompletionBase(BaseModel):
         raise NotImplementedError
 
     @property
-    def wants(self) -> set[str]:
-        """The fields that ask for what not every engine has."""
-        found = {"logit_bias"} if self.logit_bias else set()
+    def wants(self) -> dict[str, str]:
+        """What not every engine has and is asked for, each with the field that asks for it."""
+        found = {"logit_bias": "logit_bias"} if self.logit_bias else {}
+        if wanted := self.structured:
+            found["grammar" if wanted.output.kind == "grammar" else "structured_outputs"] = wanted.where
         if self.alternatives is not None:
-            found |= {"logprobs", "top_logprobs"} if self.alternatives else {"logprobs"}
+            found["logprobs"] = "logprobs"
+        if self.alternatives:
+            found["top_logprobs"] = "top_logprobs"
         return found
+
+    @property
+    def structured(self) -> Optional[structured.Asked]:
+        """The form that answers are to have, unchecked; raises StructuredOutputError."""
+        wanted = structured.asked({name: getattr(self, name) for name in structured.FIELDS})
+        for name in ("ignore_eos", "min_tokens") if wanted else ():
+            if getattr(self, name):
+                raise structured.StructuredOutputError(name, "an answer of a given form ends where the form does")
+        return wanted
 
     def sampling(self, max_tokens: int, answer: int) -> SamplingParams:
         """How the tokens of the answer of that number are chosen; each answer has a seed of its own."""
@@ -166,12 +198,21 @@ class CompletionBase(BaseModel):
             chosen["seed"] = self.seed + answer
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         bias = tuple((int(token), add) for token, add in (self.logit_bias or {}).items())
-        return SamplingParams(max_tokens, stop=stop, logit_bias=bias, logprobs=self.alternatives, **chosen)
+        wanted = self.structured
+        return SamplingParams(
+            max_tokens,
+            stop=stop,
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            logit_bias=bias,
+            structured=wanted.output if wanted else None,
+            logprobs=self.alternatives,
+            **chosen,
+        )
 
 
 # The fields of a request that SamplingParams has under the same name.
 _SAMPLED = (
-    *("temperature", "top_p", "top_k", "min_p", "ignore_eos"),
+    *("temperature", "top_p", "top_k", "min_p", "ignore_eos", "min_tokens"),
     *("repetition_penalty", "presence_penalty", "frequency_penalty"),
 )
 

@@ -94,7 +94,8 @@ class Backend(ABC):
     """One loaded model on one device. Only the engine's thread calls its methods, and its tokenizer's."""
 
     tokenizer: Tokenizer
-    # What requests may ask for and not every engine has: logit_bias, logprobs, top_logprobs.
+    # What requests may ask for and not every engine has: logit_bias, logprobs, top_logprobs, structured_outputs,
+    # grammar.
     offers: frozenset[str] = frozenset()
     # Whether the service outlives the engine's end, and may load it again.
     restartable = False

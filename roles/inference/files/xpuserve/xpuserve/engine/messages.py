@@ -12,6 +12,7 @@ from typing import Any, Optional, Union
 
 from xpuserve.engine.request import SamplingParams, Token
 from xpuserve.engine.runner import OutOfMemoryError, TooLargeError
+from xpuserve.structured import StructuredOutput
 
 
 class RemoteError(Exception):
@@ -111,6 +112,8 @@ def decode(array: list[Any]) -> Union[ToEngine, ToService]:
         return Step(tuple(_of(*each) for each in results), tuple(began), usage)
     if kind == "Add":
         number, prompt, sampling = values
+        if sampling["structured"]:
+            sampling["structured"] = StructuredOutput(**sampling["structured"])
         return Add(number, prompt, SamplingParams(**{name: _frozen(value) for name, value in sampling.items()}))
     found: Union[ToEngine, ToService] = _KINDS[kind](*values)
     return found

@@ -17,6 +17,8 @@ class ToolCall:
     name: str
     arguments: str
 
+from xpuserve.structured import StructuredOutput
+
 
 @dataclass(frozen=True)
 class Message:
@@ -63,9 +65,12 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     ignore_eos: bool = False
+    min_tokens: int = 0  # that come before the answer may end
     seed: Optional[int] = None
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()  # that end the answer beside the model's own
     logit_bias: tuple[tuple[int, float], ...] = ()  # token ids, and what is added to their logits
+    structured: Optional[StructuredOutput] = None  # the form that the answer must have, which was checked
     logprobs: Optional[int] = None  # how many likely tokens are told beside the chosen one; None: not even that one
 
 
