@@ -59,6 +59,7 @@ def _instances(node: str, address: str, endpoints: Mapping[str, Any], requests: 
             "address": f"[{address}]" if ":" in address else address,
             "port": int(endpoints["port"]) + index,
             "agent_port": int(endpoints["agent_port"]) + index if endpoints.get("agent_port") else 0,
+            "tls": bool(endpoints.get("tls")),
             "model": str(endpoints["model"]),
             "requests": requests or int(endpoints.get("requests") or REQUESTS),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +25,8 @@ READY_TIMEOUT = 10.0
 PAUSE = 1.0
 #: Settings that follow from the weights that are on the node.
 _OF_WEIGHTS = ("path", "format", "revision")
+#: OpenSSL's X509_V_FLAG_PARTIAL_CHAIN: the service's certificate is trusted by itself. Python names it from 3.10 on.
+_PARTIAL_CHAIN = 0x80000
 _ASSIGNMENT = re.compile(r'(?P<name>[A-Za-z_]\w*)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>.*))$')
 
 
@@ -31,7 +34,9 @@ class ServiceAudit(LayerAudit):
     """Units, their settings, the environment of their processes, and an answer with its speed."""
 
     name = "service"
-    keys = frozenset({"template", "instances", "inputs", "environment_files", "settings", "urls", "prompt", "filter"})
+    keys = frozenset(
+        {"template", "instances", "inputs", "environment_files", "settings", "urls", "certificate", "prompt", "filter"}
+    )
 
     def look(self, report: Report) -> None:
         """Look at settings, units, processes and answers."""
@@ -128,7 +133,7 @@ class ServiceAudit(LayerAudit):
     def _ready(self, report: Report, instance: str, url: str) -> bool:
         found = "ready"
         try:
-            _opener().open(f"{url}/ready", timeout=READY_TIMEOUT).close()
+            self._opener().open(f"{url}/ready", timeout=READY_TIMEOUT).close()
         except urllib.error.HTTPError as error:
             found = f"HTTP status {error.code}"
         except OSError as error:
@@ -178,9 +183,29 @@ class ServiceAudit(LayerAudit):
             "temperature": 0,
         }
         began = time.monotonic()
-        answer = _ask(f"{prompt['url']}/v1/chat/completions", body, self.node.api_key, prompt.get("seconds", 30))
+        answer = self._ask(f"{prompt['url']}/v1/chat/completions", body, float(prompt.get("seconds", 30)))
         took = time.monotonic() - began
         return answer["choices"][0]["message"]["content"] or "", answer["usage"]["completion_tokens"] / took
+
+    def _ask(self, url: str, body: Mapping[str, Any], seconds: float) -> Any:
+        key = self.node.api_key
+        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - the service's own address
+        with self._opener().open(request, timeout=seconds) as response:
+            return json.loads(response.read())
+
+    def _opener(self) -> urllib.request.OpenerDirector:
+        """Return what opens an address of the node itself, whatever proxy its environment names.
+
+        There the service has the certificate of its settings, and no other, whatever name that is for. Raises OSError.
+        """
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if self.expected.get("certificate"):
+            context = ssl.create_default_context(cafile=str(self.node.path(self.expected["certificate"])))
+            context.check_hostname = False
+            context.verify_flags |= _PARTIAL_CHAIN
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        return urllib.request.build_opener(*handlers)
 
 
 def unit_names(expected: Optional[Mapping[str, Any]]) -> list[str]:
@@ -195,18 +220,6 @@ def _judged(text: str, wanted: str) -> str:
     if wanted.lower() in text.lower():
         return f"a text with {wanted!r}" if wanted else "a text"
     return repr(text[:200])
-
-
-def _ask(url: str, body: Mapping[str, Any], key: str, seconds: float) -> Any:
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - the service's own address
-    with _opener().open(request, timeout=float(seconds)) as response:
-        return json.loads(response.read())
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Return what opens an address of the node itself, whatever proxy its environment names."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _order(since: float, changed: float) -> str:

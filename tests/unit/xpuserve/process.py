@@ -92,11 +92,12 @@ class Ask:
 def serving(
     *arguments: str,
     ready: bool = True,
+    probe: bool = True,
     keys: Optional[Path] = None,
     environment: Optional[dict[str, str]] = None,
     **settings: Any,
 ) -> Iterator[tuple[subprocess.Popen[bytes], Ask]]:
-    """Run the service until the block ends; what it serves is `settings`."""
+    """Run the service until the block ends; what it serves is `settings`. Without `probe`, it is not asked before."""
     if keys:
         settings["api_keys_file"] = str(keys)
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
@@ -106,7 +107,7 @@ def serving(
         try:
             assert process.stdout
             ask = Ask(int(process.stdout.readline()))
-            while ask.status("/ready" if ready else "/health") != 200:
+            while probe and ask.status("/ready" if ready else "/health") != 200:
                 assert process.poll() is None
                 time.sleep(0.05)
             yield process, ask

@@ -352,7 +352,7 @@ def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://x:port"])
 def test_not_an_address(capsys: pytest.CaptureFixture[str], url: str) -> None:
-    assert cli.main(["chat", "--url", url, "--once", "x"]) == 1
+    assert cli.main(["chat", "--url", url, "--once", "x"]) == 2
     assert "is not a server's address" in capsys.readouterr().err
 
 

@@ -18,10 +18,11 @@ def node(**changes: Any) -> dict[str, Any]:
 
 def test_every_instance_of_every_node_is_served() -> None:
     found = known_instances(["n1"], {"n1": node()}, {}, 0)
+    both = {"address": "192.0.2.7", "tls": False, "model": "m", "requests": 16}
     assert found == {
         "n1": [
-            {"name": "n1-0", "address": "192.0.2.7", "port": 8000, "agent_port": 9000, "model": "m", "requests": 16},
-            {"name": "n1-1", "address": "192.0.2.7", "port": 8001, "agent_port": 9001, "model": "m", "requests": 16},
+            {**both, "name": "n1-0", "port": 8000, "agent_port": 9000},
+            {**both, "name": "n1-1", "port": 8001, "agent_port": 9001},
         ]
     }
 
@@ -47,6 +48,10 @@ def test_an_instance_gets_what_the_operator_the_node_or_nobody_says(requests: in
 def test_no_agent_is_asked_where_there_is_none() -> None:
     found = known_instances(["n1"], {"n1": node(agent_port=0)}, {}, 0)
     assert [instance["agent_port"] for instance in found["n1"]] == [0, 0]
+
+
+def test_an_instance_is_asked_over_tls_where_it_has_a_certificate() -> None:
+    assert known_instances(["n1"], {"n1": node(tls=True)}, {}, 0)["n1"][0]["tls"]
 
 
 def test_a_node_that_is_not_reached_keeps_its_instances() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ from ansible_collections.xpu.fleet.tests.unit.plugins.support.audited import (
     Audited,
     service,
 )
+from ansible_collections.xpu.fleet.tests.unit.plugins.support.certificates import make
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.module_run import run_module
 
 
@@ -398,6 +400,19 @@ def test_a_service_that_is_gone_gives_no_answer(node: Audited) -> None:
     node.expected["service"]["urls"] = ["http://127.0.0.1:9"]
     (finding,) = node.audit()["service"]["findings"]
     assert (finding["what"], finding["found"][:5]) == ("state of instance 0", "no an")
+
+
+def test_a_service_is_known_by_its_certificate_whatever_name_that_is_for(tmp_path: Path, vendor: SigningKey) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*make(tmp_path, "node.example.com"))
+    with service(tls) as answers:
+        node = Audited(tmp_path / "root", vendor, answers)
+        node.expected["service"]["certificate"] = "/etc/xpuserve/tls.pem"
+        node.write("/etc/xpuserve/tls.pem", (tmp_path / "tls.pem").read_text())
+        assert node.audit()["service"]["status"] == "ok"
+        node.write("/etc/xpuserve/tls.pem", make(tmp_path, "node.example.com").certificate.read_text())
+        (finding,) = node.audit()["service"]["findings"]
+        assert "CERTIFICATE_VERIFY_FAILED" in finding["found"]
 
 
 def test_a_service_that_has_enough_to_do_is_not_called_broken(node: Audited) -> None:

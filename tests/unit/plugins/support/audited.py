@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import copytree
-from typing import Any
+from typing import Any, Optional
 
 import pip
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.audits import audit
@@ -48,8 +49,8 @@ class Answers:
 
 
 @contextmanager
-def service() -> Iterator[Answers]:
-    """Serve chat completions on a port of this machine."""
+def service(tls: Optional[ssl.SSLContext] = None) -> Iterator[Answers]:
+    """Serve chat completions on a port of this machine, over TLS where there is a context for it."""
     answers = Answers()
 
     class Handler(BaseHTTPRequestHandler):
@@ -72,7 +73,9 @@ def service() -> Iterator[Answers]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    answers.url = f"http://127.0.0.1:{server.server_port}"
+    answers.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -29,14 +29,11 @@ _ADVICE = {
 _HISTORY_LINES = 1000
 
 
-def run(
-    url: str, model: str | None, system: str | None, once: str | None, options: dict[str, Any], *, key: str = ""
-) -> int:
+def run(client: APIClient, model: str | None, system: str | None, once: str | None, options: dict[str, Any]) -> int:
     """Hold a conversation, or ask one question; the result is the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # models write characters that not every terminal has
     try:
-        client = APIClient(url, key)
         body = {"model": model or client.first_model(), **options}
         history = [{"role": "system", "content": system}] if system else []
         if once is not None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from xpuserve.client import APIClient
     from xpuserve.settings import Settings
 
 _CONFIG = Path("/etc/xpuserve/config.json")
@@ -173,7 +174,14 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--url", default="http://127.0.0.1:8000", help="where the server listens (default: %(default)s)"
+        "--url",
+        help="where the server listens (default: as this machine's configuration says, or http://127.0.0.1:8000)",
+    )
+    parser.add_argument(
+        "--ca-file",
+        type=Path,
+        metavar="FILE",
+        help="certificates in PEM, one of which the server has or is signed by (default: those that the system trusts)",
     )
     parser.add_argument(
         "--api-key-file",
@@ -223,16 +231,30 @@ def _key(arguments: argparse.Namespace) -> str | None:
     return key
 
 
+def _server(arguments: argparse.Namespace, key: str) -> APIClient | None:
+    """What asks the server, by default that of this machine; None after printing what is wrong."""
+    from xpuserve import client, tls  # noqa: PLC0415
+
+    own = client.local(_CONFIG)
+    try:
+        # A node's own certificate is for its name, and it asks itself at an address.
+        mine = not arguments.url and not arguments.ca_file
+        trusted = tls.trusting(own.certificate if mine else arguments.ca_file, named=not mine)
+        return client.APIClient(arguments.url or own.url, key, tls=trusted)
+    except (client.ClientError, tls.TLSError) as error:
+        _error(str(error), 2)
+        return None
+
+
 def _bench(arguments: argparse.Namespace) -> int:
-    from xpuserve import bench, client  # noqa: PLC0415
+    from xpuserve import bench  # noqa: PLC0415
 
     key = _key(arguments)
     if key is None:
         return 2
-    try:
-        server = client.APIClient(arguments.url, key)
-    except client.ClientError as error:
-        return _error(str(error), 2)
+    server = _server(arguments, key)
+    if server is None:
+        return 2
     return bench.run(
         server,
         arguments.model,
@@ -255,7 +277,10 @@ def _chat(arguments: argparse.Namespace) -> int:
     options = {"temperature": arguments.temperature}
     if arguments.max_tokens is not None:
         options["max_tokens"] = arguments.max_tokens
-    return chat.run(arguments.url, arguments.model, arguments.system, arguments.once, options, key=key)
+    server = _server(arguments, key)
+    if server is None:
+        return 2
+    return chat.run(server, arguments.model, arguments.system, arguments.once, options)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -334,14 +359,16 @@ def _myself() -> list[str]:
 
 def _settings(arguments: argparse.Namespace) -> Settings | None:
     """The configuration, checked together with the files it names; None after printing what is wrong."""
-    from xpuserve import keys, settings  # noqa: PLC0415
+    from xpuserve import keys, settings, tls  # noqa: PLC0415
 
     try:
         loaded = settings.load(arguments.config)
         settings.check_model(loaded)
         if loaded.api_keys_file:
             keys.read(Path(loaded.api_keys_file))
-    except (settings.SettingsError, keys.KeysError) as error:
+        if loaded.tls_certificate:
+            tls.Certificate(Path(loaded.tls_certificate), Path(loaded.tls_key))
+    except (settings.SettingsError, keys.KeysError, tls.TLSError) as error:
         _error(str(error), 2)
         return None
     return loaded

@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from xpuserve.terminal import shown
+from xpuserve.tls import trusting
 
 # A server that answers at all sends the first token within this; a long queue may take as long.
 TIMEOUT_SECONDS = 600
+# Addresses on which a service listens everywhere, and where it is reached then.
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _THOUGHT = "reasoning_content"
 # What reading JSON of another shape than expected comes to.
 _NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 # The longest line of an answer, in bytes, and the longest answer in one piece or refusal.
 _LONGEST = 16 * 1024**2
+
+
+class Local(NamedTuple):
+    """Where a node's own service listens, and the certificate that it has."""
+
+    url: str
+    certificate: Optional[Path]
+
+
+def local(configuration: Path) -> Local:
+    """What the service's configuration says; without one, what it would do by itself."""
+    try:
+        settings = json.loads(configuration.read_text(encoding="utf-8"))
+        host, port, file = (settings.get(name, "") for name in ("host", "port", "tls_certificate"))
+    except (OSError, ValueError, AttributeError):
+        host, port, file = "", 0, ""
+    host = _EVERYWHERE.get(host, host or "127.0.0.1")
+    address = f"[{host}]" if ":" in host else host
+    return Local(f"{'https' if file else 'http'}://{address}:{port or 8000}", Path(file) if file else None)
 
 
 class ClientError(Exception):
@@ -46,7 +70,10 @@ class Event(NamedTuple):
 class APIClient:
     """An OpenAI-compatible server. Every request has a connection of its own, so threads may share a client."""
 
-    def __init__(self, url: str, key: str = "", timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self, url: str, key: str = "", timeout: float = TIMEOUT_SECONDS, *, tls: Optional[ssl.SSLContext] = None
+    ) -> None:
+        """`tls` says which certificates are trusted where the address begins with https; None: those of the system."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         try:
             port = parts.port
@@ -57,8 +84,13 @@ class APIClient:
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._path = parts.path.rstrip("/").removesuffix("/v1")
-        connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connect = partial(connect, parts.hostname, port, timeout=timeout)
+        self._connect: partial[http.client.HTTPConnection] = partial(
+            http.client.HTTPConnection, parts.hostname, port, timeout=timeout
+        )
+        if parts.scheme == "https":
+            self._connect = partial(
+                http.client.HTTPSConnection, parts.hostname, port, timeout=timeout, context=tls or trusting()
+            )
 
     def first_model(self) -> str:
         """The name of the first model that the server has."""

@@ -20,7 +20,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from xpuserve.client import local
 from xpuserve.redaction import Redactor
+from xpuserve.tls import TLSError, trusting
 
 _DISPLAY_CLASS = "0x03"
 _PACKAGES = re.compile(
@@ -32,8 +34,6 @@ _PARAMETERS = re.compile(
 )
 _MESSAGES = re.compile(r"\b(i915|xe|drm|guc|huc|gsc|mei|intel_vsec)\b", re.IGNORECASE)
 _MODULES = ("sys/module/i915", "sys/module/xe")
-#: Addresses on which a service listens everywhere.
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 _PROMPT = "Count from 1 to 20."
 
 
@@ -171,8 +171,7 @@ def _service(root: Path, url: str, seconds: float) -> dict[str, Any]:
         settings = {}
     model = settings.get("model", {})
     told = {**{name: settings.get(name, "") for name in ("engine", "device")}, "model": model.get("name", "")}
-    host = settings.get("host", "127.0.0.1")
-    url = url or f"http://{'127.0.0.1' if host in _EVERYWHERE else host}:{settings.get('port', 8000)}"
+    own = local(root / "etc/xpuserve/config.json")
     body = {
         "model": told["model"],
         "messages": [{"role": "user", "content": _PROMPT}],
@@ -180,15 +179,16 @@ def _service(root: Path, url: str, seconds: float) -> dict[str, Any]:
         "temperature": 0,
     }
     request = urllib.request.Request(  # noqa: S310
-        f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{url or own.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     for key in _keys(root)[:1]:
         request.add_header("Authorization", f"Bearer {key}")
     began = time.monotonic()
     try:
-        with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
+        trusted = trusting(None if url else own.certificate, named=bool(url))
+        with urllib.request.urlopen(request, timeout=seconds, context=trusted) as answer:  # noqa: S310
             tokens = int(json.load(answer)["usage"]["completion_tokens"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, TLSError, ValueError, KeyError, TypeError) as error:
         return {**told, "answer": f"none: {error}"}
     took = time.monotonic() - began
     return {**told, "answer": "given", "tokens": tokens, "tokens_per_second": round(tokens / took, 1) if took else 0}

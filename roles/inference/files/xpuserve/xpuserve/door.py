@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Optional
@@ -115,9 +116,13 @@ class Door:
 
 
 class Connection(H11Protocol):
-    """uvicorn's, with limits; `door` is set in a class for each service."""
+    """uvicorn's, with limits; `door`, and `tls` where there is a certificate, are set in a class for each service.
+
+    TLS begins here and not in asyncio, where a connection whose handshake does not come would be none of the door's.
+    """
 
     door: Door
+    tls: Optional[ssl.SSLContext] = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -127,6 +132,8 @@ class Connection(H11Protocol):
         self._inside = False
         self._timer: Optional[asyncio.TimerHandle] = None
         self._reader: Optional[asyncio.TimerHandle] = None
+        self._handshake: Optional[asyncio.Task[None]] = None
+        self._early = b""  # what came before the handshake's end was known here
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -135,9 +142,38 @@ class Connection(H11Protocol):
         self._inside = self.door.enter(self)
         if self._inside:
             self._within(self.door.head_seconds)
+            if self.tls:
+                self._handshake = self.loop.create_task(self._begin_tls(transport, self.tls))
+        elif self.tls:
+            transport.abort()
         else:
             transport.write(FULL)
             transport.close()
+
+    async def _begin_tls(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
+        try:
+            secured = await self.loop.start_tls(
+                transport, self, context, server_side=True, ssl_handshake_timeout=self.door.head_seconds
+            )
+        except OSError as error:  # what was said is no TLS, or the client left
+            self.connection_lost(error)
+            return
+        finally:
+            self._handshake = None
+        if not isinstance(secured, asyncio.Transport) or not self._inside:  # it was ended, or left, meanwhile
+            self.end()
+            self.connection_lost(None)
+            return
+        super().connection_made(secured)
+        if self._early:
+            self.data_received(self._early)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._handshake:
+            self._early += data
+        else:
+            super().data_received(data)
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         """See asyncio.Protocol."""
@@ -212,6 +248,6 @@ class Connection(H11Protocol):
                 self.door.rests(self)
 
 
-def protocol(door: Door) -> type[Connection]:
-    """The class of a service's connections."""
-    return type("Connection", (Connection,), {"door": door})
+def protocol(door: Door, tls: Optional[ssl.SSLContext] = None) -> type[Connection]:
+    """The class of a service's connections, which speak TLS where there is a context."""
+    return type("Connection", (Connection,), {"door": door, "tls": tls})

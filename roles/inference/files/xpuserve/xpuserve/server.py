@@ -1,4 +1,4 @@
-"""One process: the web server on the main thread, the engine on its own."""
+"""The service's own process: the web server on the main thread, and one for the engine, whose process it starts."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from xpuserve.engine.request import Failed
 from xpuserve.keys import Keys, KeysError
 from xpuserve.metrics import Metrics
 from xpuserve.settings import Settings
+from xpuserve.tls import Certificate, TLSError
 
 # What follows SIGTERM when answers under way have had settings.stop_timeout; together less than what the unit's
 # TimeoutStopSec is longer than that.
@@ -32,6 +33,8 @@ STOP_SECONDS = 3  # for the engine to leave its library
 
 # Drains an instance while it exists: a gateway sends it no more requests. Root writes it; it outlives the process.
 DRAIN_FILE = "/etc/xpuserve/drain-{}"
+# Seconds between two looks at the certificate's files.
+CERTIFICATE_SECONDS = 10
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +46,17 @@ class Server(uvicorn.Server):
     the two hangs, systemd ends the process and starts it anew.
     """
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, settings: Settings, instance: int) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        engine: Engine,
+        settings: Settings,
+        instance: int,
+        certificate: Optional[Certificate] = None,
+    ) -> None:
         super().__init__(config)
         self._engine = engine
+        self._certificate = certificate
         self._agent = Agent(engine, Path(DRAIN_FILE.format(instance)), lambda: not self.should_exit)
         self._agent_address = (settings.host, settings.agent_port + instance) if settings.agent_port else None
         self._stall_timeout = settings.stall_timeout
@@ -66,6 +77,8 @@ class Server(uvicorn.Server):
         interval = systemd.watchdog_seconds() / 2
         if interval:
             self._watch = asyncio.create_task(self._keep_watch(interval))
+        if self._certificate:
+            self._renewal = asyncio.create_task(self._keep_certificate(self._certificate))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server."""
@@ -74,6 +87,11 @@ class Server(uvicorn.Server):
         self._engine.drain(stopped)
         asyncio.get_running_loop().call_later(self._stop_timeout, self._engine.abort, stopped)
         await super().shutdown(sockets)
+
+    async def _keep_certificate(self, certificate: Certificate) -> None:
+        while True:
+            await asyncio.sleep(CERTIFICATE_SECONDS)
+            _renew(certificate)
 
     async def _keep_watch(self, interval: float) -> None:
         hangs = False
@@ -91,15 +109,18 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
 
     `command` starts the process of the engine; it gets one more argument, the descriptor of its channel.
 
-    SIGHUP reads the API keys again. Raises KeysError.
+    SIGHUP reads the API keys and the certificate again. Raises KeysError and TLSError.
     """
     failed = False
     faulthandler.enable()  # what the watchdog ends says where it hung
     keys = Keys(Path(settings.api_keys_file)) if settings.api_keys_file else None
+    certificate: Optional[Certificate] = None
+    if settings.tls_certificate:
+        certificate = Certificate(Path(settings.tls_certificate), Path(settings.tls_key))
 
     def on_ready() -> None:
         host, port = listener.getsockname()[:2]
-        log.info("ready: %s at http://%s:%d", settings.model.name, host, port)
+        log.info("ready: %s at %s://%s:%d", settings.model.name, "https" if certificate else "http", host, port)
         systemd.notify(f"READY=1\nSTATUS=serving {settings.model.name}")
 
     def on_failed() -> None:
@@ -133,18 +154,18 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
     close = settings.stop_timeout + CLOSE_SECONDS
     config = uvicorn.Config(
         app,
-        http=protocol(door),
+        http=protocol(door, certificate.context if certificate else None),
         backlog=ACCEPTED,
         log_config=None,
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=close,
     )
-    server = Server(config, engine, settings, instance)
+    server = Server(config, engine, settings, instance, certificate)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself the signal again when it has stopped; this handler then lets us go on.
         signal.signal(number, server.handle_exit)
-    signal.signal(signal.SIGHUP, lambda *_ignored: _reload(keys))
+    signal.signal(signal.SIGHUP, lambda *_ignored: _reload(keys, certificate))
     engine.start()
     server.run(sockets=[listener])
     if engine.ready:
@@ -157,9 +178,19 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
     return status
 
 
-def _reload(keys: Optional[Keys]) -> None:
+def _reload(keys: Optional[Keys], certificate: Optional[Certificate]) -> None:
+    if certificate:
+        _renew(certificate)
     try:
         if keys:
             log.info("%d API keys are accepted now", keys.reload())
     except KeysError as error:
         log.error("the former API keys stay: %s", error)
+
+
+def _renew(certificate: Certificate) -> None:
+    try:
+        if certificate.reload():
+            log.info("new connections get the certificate that is there now")
+    except TLSError as error:
+        log.error("the former certificate stays: %s", error)

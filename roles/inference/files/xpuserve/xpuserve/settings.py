@@ -85,6 +85,8 @@ class Settings(BaseModel):
     client_connections: int = Field(default=0, ge=0)  # the same of one address; 0 is no limit of its own
     agent_port: int = Field(default=0, ge=0, le=65535)  # where gateways learn how busy an instance is; 0 is nowhere
     api_keys_file: str = ""  # keys that clients need, one a line; without a file, everyone is served
+    tls_certificate: str = ""  # PEM file of a certificate and its chain; without one, HTTP is spoken in the clear
+    tls_key: str = ""  # PEM file of its key
     metrics_key: bool = False  # whether metrics need a key too, where there are keys
     model: ModelSettings
     cache_dir: str = Field(min_length=1)
@@ -106,6 +108,12 @@ class Settings(BaseModel):
     batch_requests: int = Field(default=0, ge=0)  # requests that are on the device together; 0 leaves it to the engine
     batch_tokens: int = Field(default=0, ge=0)  # that their key-value caches hold together; 0 leaves it to the engine
     prefill_tokens: int = Field(default=256, ge=1)  # of prompts that are read in one step beside running answers
+
+    @model_validator(mode="after")
+    def _certificate_has_a_key(self) -> Settings:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key go together: set both or neither")
+        return self
 
     @model_validator(mode="after")
     def _engine_reads_the_format(self) -> Settings:
