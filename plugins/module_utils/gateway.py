@@ -55,7 +55,7 @@ def known_instances(
 def _instances(node: str, address: str, endpoints: Mapping[str, Any], requests: int) -> list[dict[str, Any]]:
     return [
         {
-            "name": f"{re.sub('[^A-Za-z0-9_.-]', '_', node)}-{index}",
+            "name": server_name(node, index),
             "address": f"[{address}]" if ":" in address else address,
             "port": int(endpoints["port"]) + index,
             "agent_port": int(endpoints["agent_port"]) + index if endpoints.get("agent_port") else 0,
@@ -65,6 +65,11 @@ def _instances(node: str, address: str, endpoints: Mapping[str, Any], requests: 
         }
         for index in range(int(endpoints["instances"]))
     ]
+
+
+def server_name(node: str, index: int) -> str:
+    """Return what HAProxy calls an instance."""
+    return f"{re.sub('[^A-Za-z0-9_.-]', '_', node)}-{index}"
 
 
 def pools(instances: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -93,14 +93,14 @@ _LEAST = {
         node_reboot_budget node_reboot_idle_timeout python_runtime_minimum_free_bytes model_context_length
         inference_client_connections inference_request_timeout inference_batch_requests inference_batch_tokens
         inference_client_batch_requests inference_threads gateway_key_requests gateway_key_requests_per_minute
-        gateway_instance_requests xpu_audit_tokens_per_second
+        gateway_instance_requests xpu_audit_tokens_per_second xpu_upgrade_pause
     """,
     1: """
         node_reboot_timeout gpu_driver_reboot_timeout kernel_reboot_timeout kernel_confirm_timeout kernel_panic_timeout
         inference_connections inference_max_tokens_default inference_queue_requests inference_queue_tokens
         inference_stall_timeout inference_stop_timeout inference_start_timeout gateway_queue_requests
         gateway_queue_timeout gateway_answer_timeout gateway_connections gateway_check_interval gateway_slow_start
-        gateway_reload_timeout xpu_audit_seconds
+        gateway_reload_timeout xpu_audit_seconds xpu_upgrade_drain_timeout
     """,
     16384: "gateway_body_bytes",
 }
@@ -121,7 +121,11 @@ _KINDS: list[tuple[str, Rule]] = [
     ("inference_agent_port", _number(0, 65535)),
     ("inference_instances", _matches("auto or a number from 1", "auto|[1-9][0-9]*")),
     ("inference_api_keys gateway_api_keys", _KEY),
-    ("xpu_serial", _matches("a number of nodes from 1, or a share such as 25%", "[1-9][0-9]*%?")),
+    (
+        "xpu_serial xpu_upgrade_batches xpu_upgrade_limits",
+        _matches("a number of nodes from 1, or a share such as 25%", "[1-9][0-9]*%?"),
+    ),
+    ("xpu_upgrade_max_fail_percentage", _number(0, 100)),
 ]
 RULES: dict[str, Rule] = {
     **{name: _number(least) for least, names in _LEAST.items() for name in names.split()},

@@ -1,0 +1,63 @@
+"""What HAProxy knows of its servers, asked at its admin socket."""
+
+from __future__ import annotations
+
+import csv
+import socket
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
+
+#: Seconds that it has for an answer.
+TIMEOUT = 10.0
+
+
+class HAProxyError(FleetError):
+    """HAProxy does not answer."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server: what HAProxy does with it, and how many requests it has and waits for."""
+
+    status: str
+    sessions: int
+    queued: int
+
+    @property
+    def gets_nothing(self) -> bool:
+        """Whether it has no request, and no new one comes."""
+        return not self.status.startswith("UP") and not self.sessions and not self.queued
+
+
+def ask(path: str, command: str) -> str:
+    """Return the answer to a command; raises HAProxyError."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(TIMEOUT)
+            client.connect(path)
+            client.sendall(f"{command}\n".encode())
+            return b"".join(iter(lambda: client.recv(65536), b"")).decode("utf-8", "replace")
+    except OSError as error:
+        raise HAProxyError(f"HAProxy does not answer at {path}: {error.strerror or error}") from error
+
+
+def servers(statistics: str, names: Collection[str]) -> dict[str, Server]:
+    """Return those servers in the answer to ``show stat``; one that is in more than one backend is as its busiest."""
+    found: dict[str, Server] = {}
+    rows: Iterable[dict[str, Any]] = csv.DictReader(statistics.lstrip("# ").splitlines())
+    for row in rows:
+        name = str(row.get("svname"))
+        if name in names:
+            server = Server(str(row["status"]), int(row["scur"] or 0), int(row["qcur"] or 0))
+            known = found.get(name)
+            if known is None or (known.sessions + known.queued) <= (server.sessions + server.queued):
+                found[name] = server
+    return found
+
+
+def plain(found: dict[str, Server]) -> dict[str, dict[str, Any]]:
+    """Return servers as plain data."""
+    return {name: asdict(server) for name, server in found.items()}
