@@ -55,7 +55,12 @@ CODE = (
     from xpuserve import server
     from xpuserve.settings import Settings
 
-    backends._load_tokenizer = lambda settings, instance: ByteTokenizer()
+    def load_tokenizer(settings, instance):
+        while "gate" in sys.argv and not Path(os.environ["GATE"]).exists():
+            time.sleep(0.05)
+        return ByteTokenizer()
+
+    backends._load_tokenizer = load_tokenizer
     model = {"name": MODEL, "path": "/x", "format": "gguf", "context_length": 64}
     more, engine, *arguments = sys.argv[1:]
     settings = Settings(engine="openvino", device="cpu", model=model, cache_dir="/x", **json.loads(more))

@@ -29,7 +29,7 @@ MESSAGES = [
     Status("loading the model"),
     Ready("on", 32, ["logprobs"]),
     Step(),
-    Step((Result(7, (Token(5),)), Result(8, (Token(6, -1.5, ((6, -1.5), (9, -2.0))),), cached=16)), (7, 8), 0.25),
+    Step((Result(7, (Token(5),)), Result(8, (Token(6, -1.5, ((6, -1.5), (9, -2.0))),), cached=16)), (7, 8), 0.25, 3),
     Step((Result(9, ended=True),)),
 ]
 
@@ -112,6 +112,7 @@ class Asking:
         self.tokens: dict[int, list[int]] = {}
         self.over: dict[int, Any] = {}
         self.began: list[int] = []
+        self.heard = 0
 
     def add(self, number: int, prompt: list[int], most: int) -> None:
         self.channel.send(encode(Add(number, prompt, SamplingParams(most, temperature=0, ignore_eos=True))))
@@ -123,6 +124,7 @@ class Asking:
             step = decode(array)
             assert isinstance(step, Step)
             self.began += step.began
+            self.heard = step.heard
             for result in step.results:
                 self.tokens.setdefault(result.id, []).extend(token.id for token in result.tokens)
                 self.over[result.id] = result.ended or result.error
@@ -164,6 +166,12 @@ def test_a_worker_forgets_what_nobody_wants(asking: Asking) -> None:
     assert asking.began == [0, 1, 9]
     asking.channel.send(encode(Drop(1)))
     wait_for(lambda: not asking.worker._ids and not asking.worker._waiting)
+
+
+def test_a_worker_says_that_it_has_read_what_nobody_waits_for(asking: Asking) -> None:
+    asking.channel.send(encode(Drop(5)))
+    while asking.heard != 1:
+        asking.read()
 
 
 def test_what_fails_in_a_worker_is_told(asking: Asking) -> None:

@@ -118,6 +118,16 @@ def test_only_the_service_ends_its_engine(number: signal.Signals) -> None:
             assert engine_of(process) == engine
 
 
+def test_an_engine_that_hangs_over_what_nobody_wants_any_more_is_noticed_with_nobody_there() -> None:
+    with serving("last", stall_timeout=2) as (process, ask):
+        engine = engine_of(process)
+        response = ask("WAIT")
+        os.kill(engine, signal.SIGSTOP)
+        response.close()
+        wait_for(lambda: engine_of(process) not in (0, engine), LONG)
+        wait_for(lambda: ask.status("/ready") == 200, LONG)
+
+
 def test_who_waits_for_an_engine_in_vain_is_told_when_to_come_back() -> None:
     with serving("once", request_timeout=1) as (process, ask):
         os.kill(engine_of(process), signal.SIGKILL)
@@ -185,6 +195,16 @@ def test_the_watchdog_hears_of_the_service_and_the_service_ends_an_engine_that_h
     log = capfd.readouterr().err
     assert "the engine has work, and no step has ended for 1 s" in log
     assert "in generate" in log  # where it hung
+
+
+def test_the_watchdog_begins_when_the_tokenizer_is_loaded(tmp_path: Path) -> None:
+    """Engine openvino's library lets no other thread run meanwhile."""
+    manager, gate = Manager(tmp_path / "notify"), tmp_path / "gate"
+    with serving("gate", probe=False, environment={**manager.environment, "GATE": str(gate)}) as (_, ask):
+        assert not manager.hears(b"WATCHDOG=1", 1)
+        gate.touch()
+        assert manager.hears(b"WATCHDOG=1", LONG)
+        assert ask.status("/health") == 200
 
 
 def test_nobody_is_told_where_nobody_watches(tmp_path: Path) -> None:

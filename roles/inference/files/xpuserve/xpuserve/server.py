@@ -129,8 +129,9 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
         server.should_exit = True
 
     metrics = Metrics(settings.model.name, settings.model.context_length)
+    backend = backends.remote(settings, instance, command)
     engine = Engine(
-        backends.remote(settings, instance, command),
+        backend,
         prompt_format=settings.model.prompt_format,
         warm_up=settings.warm_up,
         queue_requests=settings.queue_requests,
@@ -167,6 +168,8 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
         signal.signal(number, server.handle_exit)
     signal.signal(signal.SIGHUP, lambda *_ignored: _reload(keys, certificate))
     engine.start()
+    # Whoever connects meanwhile waits in the kernel, and systemd's watchdog is not told to begin.
+    backend.tokenizes.wait()
     server.run(sockets=[listener])
     if engine.ready:
         engine.stop(STOP_SECONDS)

@@ -106,7 +106,7 @@ class Engine:
     def stalled_seconds(self) -> float:
         """How long there has been work without a step that ended, since the model is loaded."""
         with self._changed:
-            works = self.ready and (self._answers or self._waiting)
+            works = self.ready and (self._answers or self._waiting or self._runner.busy)
             return time.monotonic() - self._progress if works else 0.0
 
     @property
@@ -189,7 +189,7 @@ class Engine:
                     requests[0].client, len(requests), sum(len(request.prompt) for request in requests)
                 ):
                     raise QueueFullError
-                if not self._answers and not self._waiting:
+                if not self._answers and not self._waiting and not self._runner.busy:
                     self._progress = time.monotonic()
                 self._waiting.extend(requests)
         self._notify()
@@ -307,11 +307,11 @@ class Engine:
     def _wait(self) -> bool:
         """Wait for work; False when the engine is to stop and none is left."""
         with self._changed:
-            if not self._answers:
+            if not self._answers and not self._runner.busy:
                 self._progress = time.monotonic()
                 self._changed.wait_for(lambda: self._waiting or self._stopping or self._backend.lost)
                 self._backend.check()
-            return bool(self._answers or self._waiting)
+            return bool(self._answers or self._waiting or (self._runner.busy and not self._stopping))
 
     def _load(self) -> None:
         started = time.monotonic()

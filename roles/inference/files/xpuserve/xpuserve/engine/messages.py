@@ -81,12 +81,13 @@ class Result:
 @dataclass(frozen=True)
 class Step:
     """What a step gave. `began` are the requests that have their place on the device since the last, and `usage` how
-    full the cache is, from 0 to 1.
+    full the cache is, from 0 to 1. `heard` is how many Adds and Drops the process has read.
     """
 
     results: Sequence[Result] = ()
     began: Sequence[int] = ()
     usage: float = 0.0
+    heard: int = 0
 
 
 ToEngine = Union[Load, Add, Drop]
@@ -98,7 +99,7 @@ def encode(message: Union[ToEngine, ToService]) -> list[Any]:
     """A message as JSON knows it."""
     if isinstance(message, Step):
         results = [_result(each) for each in message.results]
-        return ["Step", results, list(message.began), message.usage]
+        return ["Step", results, list(message.began), message.usage, message.heard]
     if isinstance(message, Add):
         return ["Add", message.id, list(message.prompt), asdict(message.sampling)]
     return [type(message).__name__, *(getattr(message, each.name) for each in fields(message))]
@@ -108,8 +109,8 @@ def decode(array: list[Any]) -> Union[ToEngine, ToService]:
     """The message in what `encode` gave, after a way through JSON."""
     kind, *values = array
     if kind == "Step":
-        results, began, usage = values
-        return Step(tuple(_of(*each) for each in results), tuple(began), usage)
+        results, began, usage, heard = values
+        return Step(tuple(_of(*each) for each in results), tuple(began), usage, heard)
     if kind == "Add":
         number, prompt, sampling = values
         if sampling["structured"]:

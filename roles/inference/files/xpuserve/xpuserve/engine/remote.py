@@ -61,9 +61,22 @@ class RemoteBackend(Backend):
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._loaded = False
         self.on_status: Callable[[str], None] = lambda text: None
+        # Set when the tokenizer is loaded, or will not be: some libraries let no other thread run until it is.
+        self.tokenizes = threading.Event()
 
     def load(self) -> None:
         """See Backend. Raises EngineLostError."""
+        try:
+            self._start()
+            if not self._loaded:  # beside the process, which loads the model
+                self.tokenizer = self._load_tokenizer()
+                self._second = self._load_second() if self._load_second else self.tokenizer
+                self._loaded = True
+        finally:
+            self.tokenizes.set()
+        self._ready = self._until_ready()
+
+    def _start(self) -> None:
         self.close()
         here, there = socket.socketpair()
         with there:
@@ -75,11 +88,6 @@ class RemoteBackend(Backend):
             )
         self._channel = Channel(here, self._settings.stall_timeout)
         self._send(Load(self._settings.model_dump(), self._instance))
-        if not self._loaded:  # beside the process, which loads the model
-            self.tokenizer = self._load_tokenizer()
-            self._second = self._load_second() if self._load_second else self.tokenizer
-            self._loaded = True
-        self._ready = self._until_ready()
 
     def _until_ready(self) -> Ready:
         deadline = time.monotonic() + self._settings.start_timeout
@@ -205,6 +213,7 @@ class RemoteRunner(Runner):
         self._counts: dict[Request, int] = {}
         self._waiting: set[int] = set()  # those that wait for room
         self._usage = 0.0
+        self._told = self._heard = 0  # messages to the process, and how many of them it has read
         self._stepped = True
         self._progress = time.monotonic()
         self._wakes, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -225,6 +234,11 @@ class RemoteRunner(Runner):
         """See Runner."""
         return self._stepped
 
+    @property
+    def busy(self) -> bool:
+        """See Runner. It has a request, or has not yet read that nobody wants one any more: it may hang over that."""
+        return bool(self._ids) or self._heard < self._told
+
     def fits(self, request: Request) -> bool:
         """See Runner."""
         return len(self._waiting) < AHEAD
@@ -232,11 +246,11 @@ class RemoteRunner(Runner):
     def add(self, request: Request) -> None:
         """See Runner."""
         number = next(self._numbers)
-        if not self._ids:
+        if not self.busy:
             self._progress = time.monotonic()
         self._ids[request], self._requests[number], self._counts[request] = number, request, 0
         self._waiting.add(number)
-        self._backend.tell(Add(number, request.prompt, request.sampling))
+        self._tell(Add(number, request.prompt, request.sampling))
 
     def drop(self, request: Request) -> None:
         """See Runner."""
@@ -244,7 +258,11 @@ class RemoteRunner(Runner):
         if number is not None:
             del self._requests[number], self._counts[request]
             self._waiting.discard(number)
-            self._backend.tell(Drop(number))
+            self._tell(Drop(number))
+
+    def _tell(self, message: ToEngine) -> None:
+        self._told += 1
+        self._backend.tell(message)
 
     def begun(self, request: Request) -> bool:
         """See Runner."""
@@ -258,7 +276,7 @@ class RemoteRunner(Runner):
     def step(self) -> Iterator[Output]:
         """See Runner. Raises EngineLostError."""
         self._stepped = True
-        if not self._ids:
+        if not self.busy:
             return
         left = self._progress + self._stall_timeout - time.monotonic()
         if left <= 0:
@@ -271,7 +289,7 @@ class RemoteRunner(Runner):
             return
         self._progress = now = time.monotonic()
         for step in steps:
-            self._usage = step.usage
+            self._usage, self._heard = step.usage, step.heard
             for number in step.began:
                 self._waiting.discard(number)
                 if number in self._requests:

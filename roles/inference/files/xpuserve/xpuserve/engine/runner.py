@@ -60,6 +60,11 @@ class Runner(ABC):
         """Whether the last call of `step` got on with the work, and did not just wait."""
         return True
 
+    @property
+    def busy(self) -> bool:
+        """Whether steps are to go on though no request is there."""
+        return False
+
     def begun(self, request: Request) -> bool:
         """Whether a request that was added has its place on the device."""
         return True

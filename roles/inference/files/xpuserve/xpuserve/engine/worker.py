@@ -87,6 +87,7 @@ class Worker:
         self._counts: dict[Request, int] = {}  # tokens that they have
         self._began: list[int] = []
         self._usage = 0.0
+        self._heard = self._told = 0  # messages that were read, and of which the service knows that
 
     def run(self) -> None:
         """Serve until the channel is closed."""
@@ -105,6 +106,7 @@ class Worker:
         if messages is None:
             return False
         for message in map(decode, messages):
+            self._heard += 1
             if isinstance(message, Add):
                 request = Request(str(message.id), list(message.prompt), message.sampling, lambda event: None)
                 self._waiting.append((message.id, request))
@@ -149,8 +151,8 @@ class Worker:
         del self._requests[self._ids.pop(request)], self._counts[request]
 
     def _send(self, results: Iterable[Result]) -> None:
-        """Tell what a step gave; that it ended, too, as long as somebody waits for what comes of it."""
+        """Tell what a step gave; that it ended, too, as long as somebody waits for what comes of it, or for an answer."""
         results, usage = list(results), self._runner.cache_usage
-        if results or self._began or self._ids or usage != self._usage:
-            self._channel.send(encode(Step(results, self._began, usage)))
-            self._began, self._usage = [], usage
+        if results or self._began or self._ids or usage != self._usage or self._heard != self._told:
+            self._channel.send(encode(Step(results, self._began, usage, self._heard)))
+            self._began, self._usage, self._told = [], usage, self._heard
