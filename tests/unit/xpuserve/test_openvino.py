@@ -331,9 +331,12 @@ def test_what_the_model_s_own_configuration_says_of_sampling_does_not_count(back
 
 
 def test_how_much_the_pipeline_takes(backend: Any) -> None:
-    settings = SimpleNamespace(batch_requests=0, batch_tokens=1001, prefill_tokens=100, device="gpu")
+    settings = SimpleNamespace(
+        batch_requests=0, batch_tokens=1001, prefill_tokens=100, device="gpu", prefix_cache_by_client=False
+    )
     config = backend.OpenVINOBackend(settings, 0)._scheduler()
     assert (config.max_num_seqs, config.max_num_batched_tokens, config.num_kv_blocks) == (32, 132, 63)
     assert config.enable_prefix_caching is True
-    settings.batch_requests = 4
+    settings.batch_requests, settings.prefix_cache_by_client = 4, True
+    assert backend.OpenVINOBackend(settings, 0)._scheduler().enable_prefix_caching is False
     assert backend.OpenVINOBackend(settings, 0)._scheduler().max_num_seqs == 4

@@ -201,3 +201,30 @@ def test_a_client_may_say_that_a_request_can_wait(
     for header in ({"X-Priority": "batch"}, {}):
         client.post("/v1/completions", json={"model": MODEL, "prompt": "Where?"}, headers=header)
     assert seen == [allowed, False]
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_cached_prompts_are_kept_apart_by_client_and_salt(
+    engine: Engine, backend: FakeBackend, apart: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+    submit = engine.submit
+
+    def submitted(*requests: Request) -> None:
+        seen.extend(each.salt for each in requests)
+        submit(*requests)
+
+    monkeypatch.setattr(engine, "submit", submitted)
+    monkeypatch.setattr(FakeBackend, "offers", frozenset({"cache_salt"}))
+    file = tmp_path / "keys"
+    file.write_text(f"a {'a' * 16}\nb {'b' * 16}\na {'c' * 16}\n")
+    file.chmod(0o600)
+    client = TestClient(create_app(engine, MODEL, Limits(64, 40, by_client=apart), Keys(file)))
+    for key, salt in (("a", None), ("b", None), ("c", None), ("a", "x"), ("b", "x")):
+        body = {"model": MODEL, "prompt": "Where?", "cache_salt": salt}
+        headers = {"Authorization": f"Bearer {key * 16}"}
+        assert client.post("/v1/completions", json=body, headers=headers).status_code == 200
+    a, b, same, salted, other = seen
+    assert a == same
+    assert salted not in (a, b)
+    assert (a == b, salted == other) == (not apart, not apart)

@@ -25,6 +25,7 @@ PARAMS = SamplingParams(9, seed=-1, stop=("a", "b"), logit_bias=((5, 1.5), (7, -
 MESSAGES = [
     Load({"engine": "openvino"}, 3),
     Add(7, [1, 2, 3], PARAMS),
+    Add(7, [1, 2, 3], PARAMS, "salt"),
     Drop(7),
     Status("loading the model"),
     Ready("on", 32, ["logprobs"]),

@@ -239,6 +239,27 @@ def test_several_answers_to_one_prompt_read_it_once() -> None:
     assert [each.times.cached for each in together] == [0, len(LONG * 2) - 1, len(LONG * 2) - 1]
 
 
+def test_a_prompt_is_found_by_those_of_its_salt_alone() -> None:
+    run = Run(prefill_tokens=200)
+    own, same, other = (request(LONG * 2) for _ in range(3))
+    own.salt = same.salt = "a"
+    run.add(own)
+    run.step()
+    run.step()
+    run.add(same, other)  # beside it, and while one is read
+    run.step()
+    run.step()
+    for each in (own, same, other):
+        run.drop(each)
+    run.step()
+    after = [request(LONG * 2) for _ in range(3)]
+    for each, salt in zip(after, ("a", "", "b")):
+        each.salt = salt
+        run.answer(each)
+    cached = [each.times.cached for each in (own, same, other, *after)]
+    assert cached == [0, len(LONG * 2) - 1, 0, len(LONG * 2) - 1, len(LONG * 2) - 1, 0]
+
+
 def test_what_is_kept_is_limited() -> None:
     kept = PrefixCache(100)
     kept.keep(range(60), "a")

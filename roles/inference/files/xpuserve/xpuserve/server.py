@@ -144,7 +144,13 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
         on_failed=on_failed,
     )
     model = settings.model
-    limits = Limits(model.context_length, settings.max_tokens_default, settings.priorities, settings.request_timeout)
+    limits = Limits(
+        model.context_length,
+        settings.max_tokens_default,
+        by_client=settings.prefix_cache_by_client,
+        priorities=settings.priorities,
+        request_timeout=settings.request_timeout,
+    )
     options: dict[str, Any] = {
         "stall_timeout": settings.stall_timeout,
         "hosts": origin.hosts(listener.getsockname()[0], settings.hosts),

@@ -107,6 +107,7 @@ class Settings(BaseModel):
     queue_tokens: int = Field(default=QUEUE_TOKENS, ge=1)  # of prompts that may wait
     batch_requests: int = Field(default=0, ge=0)  # requests that are on the device together; 0 leaves it to the engine
     batch_tokens: int = Field(default=0, ge=0)  # that their key-value caches hold together; 0 leaves it to the engine
+    prefix_cache_by_client: bool = False  # whether a client's prompts are not found in the cache of another's
     prefill_tokens: int = Field(default=256, ge=1)  # of prompts that are read in one step beside running answers
 
     @model_validator(mode="after")

@@ -98,7 +98,12 @@ class Answer:
             work.cancel()
 
     def submit(
-        self, choices: Sequence[tuple[list[int], SamplingParams]], *, continues: bool, low_priority: bool = False
+        self,
+        choices: Sequence[tuple[list[int], SamplingParams]],
+        *,
+        continues: bool,
+        low_priority: bool = False,
+        salt: str = "",
     ) -> None:
         """Queue one request for each choice; `continues` says that their texts go on where those of their prompts end.
 
@@ -112,6 +117,7 @@ class Answer:
                 partial(self._deliver, n),
                 continues,
                 low_priority=low_priority,
+                salt=salt,
                 **client_of(self._http),
             )
             for n, (prompt, sampling) in enumerate(choices)

@@ -44,6 +44,7 @@ class Limits:
 
     context_length: int
     max_tokens_default: int
+    by_client: bool = False  # whether a cached prompt is for its own client alone
     priorities: bool = False  # whether a client may say that a request waits until no other does (X-Priority: batch)
     request_timeout: float = 0  # seconds for a whole answer, waiting included; 0 is no limit
 
@@ -174,7 +175,8 @@ class Completer:
                 limit = self._max_tokens(len(prompt), body.max_completion_tokens or body.max_tokens, field)
                 choices += [(prompt, body.sampling(limit, n)) for n in range(body.answers)]
             low = self._limits.priorities and http.headers.get("x-priority", "").lower() == "batch"
-            answer.submit(choices, continues=reply_type is not ChatReply, low_priority=low)
+            salt = f"{answer.client if self._limits.by_client else ''}\n{body.cache_salt or ''}"
+            answer.submit(choices, continues=reply_type is not ChatReply, low_priority=low, salt=salt)
             # Nothing is sent before the engine has begun: until then an error can still be an HTTP status.
             first = await answer.first()
             if isinstance(first, Failed):

@@ -15,6 +15,7 @@ MAX_PROMPTS = 16  # in one request for completions
 MAX_LOGPROBS = 20  # tokens that are told beside the chosen one
 MAX_BIASES = 300
 MAX_STOP_TOKENS = 64
+MAX_SALT = 256
 
 # Fields of OpenAI's API, and of other servers', that would change the answer and are not offered here: each with the
 # values that ask for what is done anyway. Null always does.
@@ -128,6 +129,9 @@ class CompletionBase(BaseModel):
     stop: Optional[_Stop] = None
     seed: Optional[int] = Field(default=None, ge=-(2**63), lt=2**63)
     n: Optional[int] = Field(default=None, ge=1, le=MAX_ANSWERS)
+    cache_salt: Optional[Annotated[_Text, Field(min_length=1, max_length=MAX_SALT)]] = Field(
+        default=None, description="only requests with the same one share a cached prompt; not every engine has it"
+    )
     logit_bias: Optional[_Bias] = Field(default=None, description="by token id, as text; not every engine has it")
     response_format: Optional[_ResponseFormat] = None
     structured_outputs: Optional[dict[str, Any]] = Field(default=None, description="json, regex, choice or grammar")
@@ -172,7 +176,7 @@ class CompletionBase(BaseModel):
     @property
     def wants(self) -> dict[str, str]:
         """What not every engine has and is asked for, each with the field that asks for it."""
-        found = {"logit_bias": "logit_bias"} if self.logit_bias else {}
+        found = {name: name for name in ("cache_salt", "logit_bias") if getattr(self, name)}
         if wanted := self.structured:
             found["grammar" if wanted.output.kind == "grammar" else "structured_outputs"] = wanted.where
         if self.alternatives is not None:

@@ -27,7 +27,7 @@ ROOM = 256
 class HFBackend(Backend):
     """A causal language model of transformers, read token by token and sampled here."""
 
-    offers = frozenset({"logit_bias", "logprobs", "top_logprobs"})
+    offers = frozenset({"cache_salt", "logit_bias", "logprobs", "top_logprobs"})
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

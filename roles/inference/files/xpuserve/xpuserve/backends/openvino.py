@@ -98,6 +98,8 @@ class OpenVINOBackend(Backend):
 
     def load(self) -> None:
         """See Backend."""
+        if self._settings.prefix_cache_by_client:  # nobody shares anything, which is what a salt asks for
+            self.offers |= {"cache_salt"}
         properties: dict[str, Any] = {}
         if self._settings.threads:
             properties["INFERENCE_NUM_THREADS"] = self._settings.threads
@@ -113,7 +115,8 @@ class OpenVINOBackend(Backend):
         config = openvino_genai.SchedulerConfig()
         config.max_num_seqs = self._settings.batch_requests or ROWS
         config.max_num_batched_tokens = self._settings.prefill_tokens + config.max_num_seqs
-        config.enable_prefix_caching = True
+        # The library cannot tell whose a prompt is: what is not to be shared by all is not kept.
+        config.enable_prefix_caching = not self._settings.prefix_cache_by_client
         # Without a size, the cache grows with what runs at a time, which the runner limits, and former conversations
         # stay in what it has. With one, they would stay until all of it is taken.
         config.num_kv_blocks = -(-self._settings.batch_tokens // BLOCK_TOKENS[self._settings.device])

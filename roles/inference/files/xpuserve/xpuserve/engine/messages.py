@@ -42,6 +42,7 @@ class Add:
     id: int
     prompt: Sequence[int]
     sampling: SamplingParams
+    salt: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def encode(message: Union[ToEngine, ToService]) -> list[Any]:
         results = [_result(each) for each in message.results]
         return ["Step", results, list(message.began), message.usage, message.heard]
     if isinstance(message, Add):
-        return ["Add", message.id, list(message.prompt), asdict(message.sampling)]
+        return ["Add", message.id, list(message.prompt), asdict(message.sampling), message.salt]
     return [type(message).__name__, *(getattr(message, each.name) for each in fields(message))]
 
 
@@ -112,10 +113,10 @@ def decode(array: list[Any]) -> Union[ToEngine, ToService]:
         results, began, usage, heard = values
         return Step(tuple(_of(*each) for each in results), tuple(began), usage, heard)
     if kind == "Add":
-        number, prompt, sampling = values
+        number, prompt, sampling, salt = values
         if sampling["structured"]:
             sampling["structured"] = StructuredOutput(**sampling["structured"])
-        return Add(number, prompt, SamplingParams(**{name: _frozen(value) for name, value in sampling.items()}))
+        return Add(number, prompt, SamplingParams(**{name: _frozen(value) for name, value in sampling.items()}), salt)
     found: Union[ToEngine, ToService] = _KINDS[kind](*values)
     return found
 

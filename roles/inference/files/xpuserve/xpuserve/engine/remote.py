@@ -250,7 +250,7 @@ class RemoteRunner(Runner):
             self._progress = time.monotonic()
         self._ids[request], self._requests[number], self._counts[request] = number, request, 0
         self._waiting.add(number)
-        self._tell(Add(number, request.prompt, request.sampling))
+        self._tell(Add(number, request.prompt, request.sampling, request.salt))
 
     def drop(self, request: Request) -> None:
         """See Runner."""

@@ -17,6 +17,7 @@ class ToolCall:
     name: str
     arguments: str
 
+
 from xpuserve.structured import StructuredOutput
 
 
@@ -152,6 +153,7 @@ class Request:
     weight: float = 1.0  # of that client, among others that wait
     key: str = ""  # the name of the key, if there are keys
     low_priority: bool = False  # it waits until no other does
+    salt: str = ""  # only requests with the same one share what the cache has of a prompt
     together: Sequence[Request] = field(default=(), repr=False)  # the requests that make one reply with it
 
     @property

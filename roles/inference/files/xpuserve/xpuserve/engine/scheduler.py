@@ -112,19 +112,20 @@ class Scheduler(Runner):
         if not new and len(keep) == len(self._rows):
             self._read = []
             return
-        left = [(row.tokens[:-1], self._copy(n)) for n, row in enumerate(self._rows) if row.over and not row.failed]
+        left = [(row, self._copy(n)) for n, row in enumerate(self._rows) if row.over and not row.failed]
         self._batch.change(keep, [row.prefill.part() for row in new if row.prefill])
         self._rows = [self._rows[n] for n in keep] + new
         self._read = []
         for row in new:
             row.prefill = None
-        for tokens, cache in left:
+        for row, cache in left:
             if cache is not None:
-                self._kept.keep(tokens, cache)
+                self._kept.keep(row.tokens[:-1], cache, row.request.salt)
 
     def _copy(self, n: int) -> Any:
         """The cache of a row that leaves, for its conversation's next turn; None where it is not worth the memory."""
-        if not self._kept.wants(self._rows[n].tokens[:-1]):  # the last token was never read
+        row = self._rows[n]
+        if not self._kept.wants(row.tokens[:-1], row.request.salt):  # the last token was never read
             return None
         try:
             return self._model.gather([self._batch.part(n)], grows=False)
@@ -160,15 +161,17 @@ class Scheduler(Runner):
                 yield self._choose(row, logits)
 
     def _begin(self, row: Row) -> Prefill:
-        """Start to read a prompt where another request, over or under way, has read as far."""
-        prompt = row.request.prompt
-        best, longest = self._kept.find(prompt), 0
+        """Start to read a prompt where another request of the same salt, over or under way, has read as far."""
+        prompt, salt = row.request.prompt, row.request.salt
+        best, longest = self._kept.find(prompt, salt), 0
         if best:
             longest = best.end
-        parts = [(row.tokens, self._batch.part(n)) for n, row in enumerate(self._rows) if not row.failed]
-        parts += [(row.tokens, row.prefill.part()) for row in self._read if row.prefill and not row.failed]
-        for tokens, part in parts:
-            common = min(common_tokens(tokens, prompt), part.end - part.start)
+        parts = [(other, self._batch.part(n)) for n, other in enumerate(self._rows)]
+        parts += [(other, other.prefill.part()) for other in self._read if other.prefill]
+        for other, part in parts:
+            if other.failed or other.request.salt != salt:
+                continue
+            common = min(common_tokens(other.tokens, prompt), part.end - part.start)
             if common > max(longest, LEAST_TOKENS - 1):
                 best, longest = replace(part, end=part.start + common), common
         prefill = Prefill(self._model, prompt, best)

@@ -108,7 +108,9 @@ class Worker:
         for message in map(decode, messages):
             self._heard += 1
             if isinstance(message, Add):
-                request = Request(str(message.id), list(message.prompt), message.sampling, lambda event: None)
+                request = Request(
+                    str(message.id), list(message.prompt), message.sampling, lambda event: None, salt=message.salt
+                )
                 self._waiting.append((message.id, request))
             elif isinstance(message, Drop):
                 self._waiting = deque(each for each in self._waiting if each[0] != message.id)
@@ -151,7 +153,7 @@ class Worker:
         del self._requests[self._ids.pop(request)], self._counts[request]
 
     def _send(self, results: Iterable[Result]) -> None:
-        """Tell what a step gave; that it ended, too, as long as somebody waits for what comes of it, or for an answer."""
+        """Tell what a step gave; that it ended, too, as long as somebody waits for it."""
         results, usage = list(results), self._runner.cache_usage
         if results or self._began or self._ids or usage != self._usage or self._heard != self._told:
             self._channel.send(encode(Step(results, self._began, usage, self._heard)))
