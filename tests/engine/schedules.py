@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 
 from xpuserve.backends.huggingface import ROOM
 from xpuserve.engine.backend import Model
+from xpuserve.engine.grammar import Grammars
 from xpuserve.engine.request import Request, SamplingParams
 from xpuserve.engine.runner import Tokens
 from xpuserve.engine.scheduler import Scheduler
+from xpuserve.structured import StructuredOutput
 
 SCHEDULES = 200
 VOCABULARY = 256
@@ -23,6 +25,17 @@ PROMPTS = [
 ] + [(*BEGUN, 5), (*BEGUN[: 2 * ROOM + 100], 6, 7)]
 
 
+# What answers to some of the prompts must be made of: there are tokens that no answer without it would have.
+FORMS = [StructuredOutput("regex", "[A-Z]{3,9}"), StructuredOutput("regex", "([a-f]+ )*[0-9]")]
+FORM = {prompt: FORMS[n % 4] for n, prompt in enumerate(PROMPTS) if n % 4 < len(FORMS)}
+GRAMMARS = Grammars([b"", *(bytes([n]) for n in range(1, VOCABULARY))], [0])
+
+
+def sampling(prompt: tuple[int, ...], most: int) -> SamplingParams:
+    """How the tokens of the answer to a prompt are chosen."""
+    return SamplingParams(most, temperature=0, structured=FORM.get(prompt))
+
+
 class Alone:
     """What each prompt gets by itself."""
 
@@ -32,7 +45,7 @@ class Alone:
 
     def __call__(self, prompt: tuple[int, ...], most: int) -> list[int]:
         if prompt not in self._known:
-            tokens = self._generate(prompt, SamplingParams(most, temperature=0))
+            tokens = self._generate(prompt, sampling(prompt, most))
             self._known[prompt] = [token.id for token in tokens if token]
         return self._known[prompt]
 
@@ -41,11 +54,14 @@ def check(model: Model, alone: Alone, seed: int) -> None:
     """Run one random schedule, and compare every answer, complete or left early, with the one alone."""
     dice = random.Random(seed)  # noqa: S311
     scheduler = Scheduler(
-        model, batch_requests=dice.randint(2, 6), batch_tokens=8192, prefill_tokens=dice.choice([7, 50, ROOM + 44])
+        model,
+        batch_requests=dice.randint(2, 6),
+        batch_tokens=8192,
+        prefill_tokens=dice.choice([7, 50, ROOM + 44]),
+        grammars=GRAMMARS,
     )
     left = [
-        Request("", list(prompt), SamplingParams(TOKENS, temperature=0), lambda event: None)
-        for prompt in dice.sample(PROMPTS, 6)
+        Request("", list(prompt), sampling(prompt, TOKENS), lambda event: None) for prompt in dice.sample(PROMPTS, 6)
     ]
     answers: dict[Request, list[int]] = {}
     running: list[Request] = []

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from xpuserve.backends import instructions
 from xpuserve.backends.bigdl import BigDLBackend, BigDLLlama, _apply_rope_theta
 
-from tests.engine.schedules import PROMPTS, SCHEDULES, VOCABULARY, Alone, check
+from tests.engine.schedules import GRAMMARS, PROMPTS, SCHEDULES, VOCABULARY, Alone, check
 
 instructions.use_widest()  # before BigDL is imported, as the service does: it is this library that is served
 from bigdl.llm.transformers import AutoModelForCausalLM  # noqa: E402
@@ -69,6 +69,7 @@ def llama(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def alone(llama: Any) -> Alone:
     backend = BigDLBackend.__new__(BigDLBackend)
     backend._model, backend._device, backend._stop_ids = llama, "cpu", {0}
+    backend._grammars = GRAMMARS
     return Alone(backend.generate)
 
 

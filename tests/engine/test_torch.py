@@ -31,7 +31,7 @@ from xpuserve.engine.runner import run_single as answer
 from xpuserve.engine.scheduler import Scheduler
 from xpuserve.settings import IPEX_LLM_FORMATS, Settings
 
-from tests.engine.schedules import PROMPTS, SCHEDULES, TOKENS, VOCABULARY, Alone, check
+from tests.engine.schedules import FORM, GRAMMARS, PROMPTS, SCHEDULES, TOKENS, VOCABULARY, Alone, check
 
 IPEX_LLM = importlib.util.find_spec("ipex_llm") is not None
 DEVICE = os.environ.get("XPU_FLEET_TEST_DEVICE", "cpu")
@@ -90,6 +90,7 @@ def backend_of(model: Any) -> TorchBackend:
     """A backend that has loaded the model."""
     backend = TorchBackend(settings(Path("/nowhere")))
     backend._model, backend._device, backend._stop_ids = model, DEVICE, {0}
+    backend._grammars = GRAMMARS
     return backend
 
 
@@ -118,7 +119,7 @@ def test_answers_are_those_of_the_prompts_alone(served: Served, seed: int) -> No
 def test_alone_a_model_answers_as_transformers_has_it_answer(name: str) -> None:
     model = made({**FAMILY, **OTHERS}[name]).to(DEVICE)
     mine = Alone(backend_of(model).generate)
-    for prompt in PROMPTS[:8]:
+    for prompt in [prompt for prompt in PROMPTS if prompt not in FORM][:8]:
         ids = torch.tensor([prompt], device=DEVICE)
         theirs = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False, eos_token_id=0

@@ -103,3 +103,15 @@ def test_the_repetition_penalty_counts_prompt_and_answer() -> None:
 def test_the_presence_penalty_counts_a_token_once_and_the_frequency_penalty_each_time() -> None:
     assert answer(4, prompt=(1,), presence_penalty=1.5) == [1, 2, 1, 1]  # 3, then 1.5 to 2, then 1.5 to 0.5
     assert answer(5, prompt=(1,), frequency_penalty=0.8) == [1, 1, 2, 1, 2]
+
+
+def test_an_answer_goes_on_until_it_has_so_many_tokens() -> None:
+    sampler = Sampler(SamplingParams(5, temperature=0, min_tokens=2, stop_token_ids=(2, 99)), [], stop_ids={1})
+    chosen = [sampler(LOGITS).id for _ in range(3)]
+    assert chosen == [0, 0, 1]  # the likeliest are 1, 2 and then 0
+    assert [sampler.ends(token) for token in range(3)] == [False, True, True]
+
+
+def test_a_request_s_own_tokens_end_it_where_the_model_s_do_not() -> None:
+    sampler = Sampler(SamplingParams(5, ignore_eos=True, stop_token_ids=(2,)), [], stop_ids={1})
+    assert [sampler.ends(token) for token in range(3)] == [False, False, True]

@@ -39,7 +39,7 @@ LONG, OTHER = [
 class Run:
     """Requests in a scheduler, and what they got."""
 
-    def __init__(self, model: Optional[TinyModel] = None, **limits: int) -> None:
+    def __init__(self, model: Optional[TinyModel] = None, **limits: Any) -> None:
         self.model = model or TinyModel()
         self.scheduler = Scheduler(
             self.model, **{"batch_requests": 8, "batch_tokens": 10000, "prefill_tokens": 16, **limits}

@@ -12,6 +12,7 @@ import torch
 from xpuserve.backends import memory, tokenizers
 from xpuserve.engine import selftest
 from xpuserve.engine.backend import Backend, EngineError, Model, Part, Tokenizer
+from xpuserve.engine.grammar import Grammars
 from xpuserve.engine.request import SamplingParams
 from xpuserve.engine.runner import OneAtATime, OutOfMemoryError, Runner, Tokens
 from xpuserve.engine.sampler import Sampler
@@ -28,6 +29,7 @@ class HFBackend(Backend):
     """A causal language model of transformers, read token by token and sampled here."""
 
     offers = frozenset({"cache_salt", "logit_bias", "logprobs", "top_logprobs"})
+    _grammars: Optional[Grammars] = None
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -42,6 +44,9 @@ class HFBackend(Backend):
         self._model = self._load_model().eval().to(self._device)
         self.tokenizer = self._load_tokenizer()
         self._stop_ids = _stop_ids(self._model.generation_config.eos_token_id, self.tokenizer.eos_id)
+        self._grammars = Grammars.of(self.tokenizer, self._stop_ids)
+        if self._grammars:
+            self.offers |= {"structured_outputs", "grammar"}
 
     def second_tokenizer(self) -> Tokenizer:
         """See Backend. Tokenizers of transformers are not made for two threads."""
@@ -81,7 +86,13 @@ class HFBackend(Backend):
             return OneAtATime(self.generate, "degraded")
         model.free()
         batch_tokens = self._batch_tokens(model, rows)  # the test has had the device's libraries take what they need
-        return Scheduler(model, batch_requests=rows, batch_tokens=batch_tokens, prefill_tokens=prefill_tokens)
+        return Scheduler(
+            model,
+            batch_requests=rows,
+            batch_tokens=batch_tokens,
+            prefill_tokens=prefill_tokens,
+            grammars=self._grammars,
+        )
 
     def _batch_tokens(self, model: Model, rows: int) -> int:
         most = rows * (self._settings.model.context_length + model.room)
@@ -89,17 +100,18 @@ class HFBackend(Backend):
 
     def generate(self, prompt: Sequence[int], sampling: SamplingParams) -> Tokens:
         """See Backend."""
-        choose = Sampler(sampling, prompt)
-        stop_ids = set() if sampling.ignore_eos else self._stop_ids
+        choose = Sampler(sampling, prompt, self._stop_ids, self._grammars)
         ids = torch.tensor([list(prompt)], device=self._device)
         state: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "use_cache": True}
         for _turn in range(sampling.max_tokens):
             with _memory(), torch.inference_mode():
                 logits, state = self._read(ids, state)
                 token = choose(logits.float().cpu().numpy())
-            if token.id in stop_ids:
+            if choose.ends(token.id):
                 return
             yield token
+            if choose.complete:
+                return
             ids = torch.cat([ids, torch.tensor([[token.id]], device=self._device)], dim=-1)
 
 

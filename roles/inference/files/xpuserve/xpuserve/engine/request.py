@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
+from xpuserve.structured import StructuredOutput
+
 
 @dataclass(frozen=True)
 class ToolCall:
@@ -16,9 +18,6 @@ class ToolCall:
     id: str
     name: str
     arguments: str
-
-
-from xpuserve.structured import StructuredOutput
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Optional
 
 import numpy
 
+from xpuserve.engine.grammar import Grammars
 from xpuserve.engine.request import SamplingParams, Token
 
 #: How many tokens are looked at first for those that hold most of the weight: nearly always enough, and sorted at once.
@@ -20,23 +21,53 @@ class LogitsError(Exception):
 class Sampler:
     """Chooses the tokens of one answer."""
 
-    def __init__(self, sampling: SamplingParams, prompt: Sequence[int]) -> None:
+    def __init__(
+        self,
+        sampling: SamplingParams,
+        prompt: Sequence[int],
+        stop_ids: Collection[int] = (),
+        grammars: Optional[Grammars] = None,
+    ) -> None:
+        """`stop_ids` are the model's tokens that end an answer; `grammars` are there where answers may need a form.
+
+        Raises GrammarError.
+        """
         self._sampling = sampling
+        self._ends = set() if sampling.ignore_eos else set(stop_ids)
+        self._ends.update(sampling.stop_token_ids)
+        self._mask = grammars.begin(sampling.structured) if grammars and sampling.structured else None
         # Seeds may be negative, which the generator does not take.
         self._random = numpy.random.default_rng(None if sampling.seed is None else sampling.seed % 2**64)
         self._seen = set(prompt)
         self._counts: dict[int, int] = {}
 
     def __call__(self, logits: Any) -> Token:
-        """The token chosen from one row of logits, an array of 32-bit floats; raises LogitsError."""
+        """The token chosen from one row of logits, an array of 32-bit floats; raises LogitsError or GrammarError."""
         if not numpy.isfinite(logits).all():
             raise LogitsError("the model's logits are not all finite")
-        token = self._choose(self._biased(self._penalised(logits)))
+        allowed = self._biased(self._penalised(logits))
+        if self._mask:
+            allowed = self._mask.masked(allowed)
+        elif sum(self._counts.values()) < self._sampling.min_tokens:
+            allowed = allowed.copy()
+            allowed[[token for token in self._ends if token < len(allowed)]] = -numpy.inf
+        token = self._choose(allowed)
+        if self._mask:
+            self._mask.take(token)
         self._seen.add(token)
         self._counts[token] = self._counts.get(token, 0) + 1
         if self._sampling.logprobs is None:
             return Token(token)
         return _with_logprobs(token, logits, self._sampling.logprobs)
+
+    def ends(self, token: int) -> bool:
+        """Whether this token ends the answer, and is no part of it."""
+        return token in self._ends
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer has the form that it must have, and nothing more may come."""
+        return self._mask is not None and self._mask.complete
 
     def _biased(self, logits: Any) -> Any:
         """The logits with the request's bias; a token that the model does not have has none."""

@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from xpuserve.engine.backend import Model
 from xpuserve.engine.batch import Batch, Prefill
+from xpuserve.engine.grammar import Grammars
 from xpuserve.engine.prefix import LEAST_TOKENS, PrefixCache, common_tokens
 from xpuserve.engine.request import Request
 from xpuserve.engine.runner import OutOfMemoryError, Output, Runner
@@ -37,11 +38,20 @@ class Scheduler(Runner):
     and taken out in one copy, before the next.
     """
 
-    def __init__(self, model: Model, *, batch_requests: int, batch_tokens: int, prefill_tokens: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        batch_requests: int,
+        batch_tokens: int,
+        prefill_tokens: int,
+        grammars: Optional[Grammars] = None,
+    ) -> None:
         """At most `batch_requests` at a time, whose caches hold `batch_tokens` together; their padding and room, and
         the caches of the last conversations, count. `prefill_tokens` of prompts are read in one step.
         """
         self._model = model
+        self._grammars = grammars
         self._batch_requests = self.rows = batch_requests
         self._batch_tokens = batch_tokens
         self._prefill_tokens = prefill_tokens
@@ -71,7 +81,8 @@ class Scheduler(Runner):
 
     def add(self, request: Request) -> None:
         """See Runner."""
-        self._prefills.append(Row(request, Sampler(request.sampling, request.prompt), list(request.prompt)))
+        sampler = Sampler(request.sampling, request.prompt, self._model.stop_ids, self._grammars)
+        self._prefills.append(Row(request, sampler, list(request.prompt)))
 
     def drop(self, request: Request) -> None:
         """See Runner."""
@@ -185,10 +196,11 @@ class Scheduler(Runner):
             row.over = row.failed = True
             return Output(row.request, error=error)
         row.tokens.append(token.id)
-        if token.id in self._model.stop_ids and not row.request.sampling.ignore_eos:
+        if row.sampler.ends(token.id):
             row.over = True
             return Output(row.request, ended=True)
-        return Output(row.request, (token,))
+        row.over = row.sampler.complete
+        return Output(row.request, (token,), ended=row.over)
 
     def _shed(self, rows: list[Row], error: OutOfMemoryError) -> Iterator[Output]:
         """Free memory: first what is only kept, then the newest of `rows`. The others go on in the next step."""

@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Union
+from typing import Optional, Union
 
 from xpuserve.engine.backend import Tokenizer
 
@@ -24,9 +24,23 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 def fast_decode(tokenizer: Tokenizer) -> Decode:
     """A function that decodes as the tokenizer does, which is the tokenizer's own where no table does the same."""
+    found = _table(tokenizer)
+    return partial(_decoded, *found) if found else tokenizer.decode
+
+
+def token_bytes(tokenizer: Tokenizer) -> Optional[Sequence[bytes]]:
+    """The bytes that each token stands for, none if it is special; None where no table does what the library does."""
+    found = _table(tokenizer)
+    return found[0] if found else None
+
+
+def _table(tokenizer: Tokenizer) -> Optional[tuple[list[bytes], str, bool]]:
+    """The table that decodes as the library does, how it writes bytes that are no character, and whether it drops a
+    space in front.
+    """
     pieces = tokenizer.pieces()
     if not pieces:
-        return tokenizer.decode
+        return None
     decode = tokenizer.decode
     samples = [(ids, decode(ids)) for ids in _samples(tokenizer, len(pieces))]
     special = {n for n, piece in enumerate(pieces) if _looks_special(piece) and decode([n]) == ""}
@@ -34,10 +48,9 @@ def fast_decode(tokenizer: Tokenizer) -> Decode:
     ways = itertools.product(_tables(pieces), ("replace", "ignore"), (False, True))
     for table, errors, stripped in ways:
         known = [b"" if n in special else each for n, each in enumerate(table)]
-        decoded = partial(_decoded, known, errors, stripped)
-        if all(decoded(ids) == text for ids, text in samples):
-            return decoded
-    return decode
+        if all(_decoded(known, errors, stripped, ids) == text for ids, text in samples):
+            return known, errors, stripped
+    return None
 
 
 def _decoded(known: Sequence[bytes], errors: str, stripped: bool, ids: Sequence[int]) -> str:
