@@ -89,6 +89,10 @@ def _handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
             if engine.act == "close":
                 self.close_connection = True
                 return
+            if engine.act == "nonsense":
+                self.wfile.write(b"?\n")
+                self.close_connection = True
+                return
             if engine.act == "refuse":
                 self.reply(503, b"{}")
                 return
