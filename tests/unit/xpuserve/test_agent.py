@@ -46,3 +46,17 @@ def test_each_connection_gets_one_line(tmp_path: Path) -> None:
         return lines
 
     assert asyncio.run(ask()) == [b"ready up 50%\n"] * 2
+
+
+def test_an_instance_that_was_drained_gets_few_requests_at_first(tmp_path: Path) -> None:
+    now, drain = [0.0], tmp_path / "drain-0"
+    engine: Any = SimpleNamespace(running=0, waiting=0)
+    told = Agent(engine, drain, lambda: True, lambda: now[0])
+    assert told.line() == "ready up 100%"
+    drain.touch()
+    assert told.line() == "drain"
+    drain.unlink()
+    lines = []
+    for now[0] in (0.0, 9.0, 10.0, 19.0, 20.0):
+        lines.append(told.line())
+    assert lines == [f"ready up {share}%" for share in (25, 25, 50, 50, 100)]

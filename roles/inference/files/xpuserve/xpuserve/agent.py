@@ -6,6 +6,7 @@ A gateway sees connections, and an instance its queue: a long prompt is one conn
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Callable
 
@@ -13,6 +14,8 @@ from xpuserve.engine.loop import Engine
 
 # Few steps: a gateway that hashes conversations over instances moves some of them with every change of a weight.
 IDLE, BUSY, CROWDED = 100, 50, 25
+# The most that one gets until so many seconds after it was drained: HAProxy's slowstart is for servers that were down.
+RETURNING = ((10.0, CROWDED), (20.0, BUSY))
 
 
 def weight(running: int, waiting: int) -> int:
@@ -25,7 +28,11 @@ def weight(running: int, waiting: int) -> int:
 class Agent:
     """Answers a gateway. A file of the name `drain` lets it send no more requests, as does an instance that ends."""
 
-    def __init__(self, engine: Engine, drain: Path, serving: Callable[[], bool]) -> None:
+    def __init__(
+        self, engine: Engine, drain: Path, serving: Callable[[], bool], now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._now = now
+        self._drained_at = float("-inf")
         self._engine = engine
         self._drain = drain
         self._serving = serving
@@ -37,8 +44,11 @@ class Agent:
     def line(self) -> str:
         """What is said now. `ready` takes an earlier `drain` back; whether it answers at all, /ready says."""
         if self._drain.exists() or not self._serving():
+            self._drained_at = self._now()
             return "drain"
-        return f"ready up {weight(self._engine.running, self._engine.waiting)}%"
+        since = self._now() - self._drained_at
+        most = next((share for seconds, share in RETURNING if since < seconds), IDLE)
+        return f"ready up {min(most, weight(self._engine.running, self._engine.waiting))}%"
 
     async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
