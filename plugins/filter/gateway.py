@@ -27,9 +27,22 @@ def gateway_keys(given: Sequence[Any]) -> list[dict[str, str]]:
         raise AnsibleFilterError(str(error)) from None
 
 
+def gateway_moved(node: str, variables: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """Return what a node would serve elsewhere than the gateways know, "" for nothing."""
+    try:
+        return gateway.moved(node, variables, known)
+    except gateway.GatewayError as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
 class FilterModule:
     """For Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"gateway_instances": gateway_instances, "gateway_pools": gateway.pools, "gateway_keys": gateway_keys}
+        return {
+            "gateway_instances": gateway_instances,
+            "gateway_pools": gateway.pools,
+            "gateway_keys": gateway_keys,
+            "gateway_moved": gateway_moved,
+        }

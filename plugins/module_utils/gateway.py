@@ -67,6 +67,19 @@ def _instances(node: str, address: str, endpoints: Mapping[str, Any], requests: 
     ]
 
 
+def moved(node: str, variables: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """Return what a node would serve elsewhere than ``known`` to the gateways, "" where they find it or know it not."""
+    if node not in known:
+        return ""
+    there = [_place(instance) for instance in known[node]]
+    here = [_place(instance) for instance in known_instances([node], {node: variables}, {}, 0)[node]]
+    return "" if here == there else f"{', '.join(here)} instead of {', '.join(there)}"
+
+
+def _place(instance: Mapping[str, Any]) -> str:
+    return f"{instance['model']} at {instance['address']}:{instance['port']} (agent {instance['agent_port']})"
+
+
 def server_name(node: str, index: int) -> str:
     """Return what HAProxy calls an instance."""
     return f"{re.sub('[^A-Za-z0-9_.-]', '_', node)}-{index}"

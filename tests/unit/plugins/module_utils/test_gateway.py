@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 import pytest
-from ansible_collections.xpu.fleet.plugins.module_utils.gateway import GatewayError, keys, known_instances, pools
+from ansible_collections.xpu.fleet.plugins.module_utils.gateway import GatewayError, keys, known_instances, moved, pools
 
 ENDPOINTS = {"model": "m", "host": "0.0.0.0", "port": 8000, "agent_port": 9000, "instances": 2, "requests": 0}  # noqa: S104
 KEY = "sixteen-or-more-characters"
@@ -58,6 +58,14 @@ def test_a_node_that_is_not_reached_keeps_its_instances() -> None:
     earlier = known_instances(["n1", "n2"], {"n1": node(), "n2": node()}, {}, 0)
     assert known_instances(["n1", "n2"], {"n1": node(), "n2": {}}, earlier, 0) == earlier
     assert list(known_instances(["n1"], {"n1": node()}, earlier, 0)) == ["n1"]
+
+
+@pytest.mark.parametrize(("changes", "said"), [({"model": "n"}, "n at "), ({"agent_port": 1}, "(agent 1)"), ({}, "")])
+def test_what_gateways_would_not_find_again_is_named(changes: dict[str, Any], said: str) -> None:
+    known = known_instances(["n1"], {"n1": node()}, {}, 3)
+    found = moved("n1", node(**changes), known)
+    assert said in found and bool(found) == bool(changes)
+    assert moved("n2", node(), known) == ""
 
 
 @pytest.mark.parametrize(
