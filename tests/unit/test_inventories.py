@@ -21,6 +21,7 @@ FLEET = {
     "arc_workstations": ["arc1", "arc2", "arc3"],
     "flex_servers": ["flex1", "flex2"],
     "max_nodes": ["max1", "max2"],
+    "gateways": ["door1", "door2"],
 }
 
 
@@ -60,7 +61,7 @@ def inventory(password: str) -> dict[str, Any]:
 def test_the_fleet_is_mixed(inventory: dict[str, Any]) -> None:
     assert {group: inventory[group]["hosts"] for group in FLEET} == FLEET
     addresses = [host["ansible_host"] for host in inventory["_meta"]["hostvars"].values()]
-    assert len(addresses) == len(set(addresses)) == 7
+    assert len(addresses) == len(set(addresses)) == 9
 
 
 def test_a_machine_takes_its_own_variables_then_its_groups_then_the_fleets(inventory: dict[str, Any]) -> None:
@@ -83,7 +84,7 @@ def test_overrides_have_the_shape_of_a_stack(inventory: dict[str, Any]) -> None:
 
 def test_every_variable_is_one_that_a_role_reads(inventory: dict[str, Any]) -> None:
     known = "".join(path.read_text() for path in ROOT.glob("roles/*/defaults/main.yml"))
-    known += (ROOT / "playbooks/site.yml").read_text()
+    known += "".join((ROOT / f"playbooks/{name}.yml").read_text() for name in ("site", "upgrade"))
     used = {name for machine in inventory["_meta"]["hostvars"].values() for name in machine}
     unknown = {name for name in used if not name.startswith(("ansible_", "vault_")) and name not in known}
     assert unknown == set()
