@@ -22,14 +22,14 @@ LOGS := $(CACHE)/run/logs
 marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: /')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove test lint unit containers molecule machines test-faults test-drift test-engine
+.PHONY: help demo chat demo-shell demo-remove demo-fleet demo-fleet-remove test lint unit containers molecule machines test-faults test-drift test-fleet test-engine
 .PHONY: test-core test-roles test-upgrade test-load bench-inference bench-llama-cpp bench-fleet build sanity page docs lock clean
 .PHONY: tools machine-tools haproxy sbom advisories venv-dev venv-demo venv-build venv-page venv-load venv-sbom
 
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-demo demo-shell demo-remove: export PATH := $(DEMO)/bin:$(HOST_PATH)
+demo demo-shell demo-remove demo-fleet demo-fleet-remove: export PATH := $(DEMO)/bin:$(HOST_PATH)
 
 demo: venv-demo ## Build a local node from nothing and ask it a question
 	@python3 molecule/demo.py
@@ -43,6 +43,12 @@ demo-shell: venv-demo ## Look inside the node of the demo
 demo-remove: venv-demo ## Remove the node of the demo
 	@$(rig) down --fleet demo
 
+demo-fleet: venv-demo ## Build three nodes and a gateway, and change them while clients ask
+	@PYTHONPATH=molecule python3 molecule/demo_fleet.py
+
+demo-fleet-remove: venv-demo ## Remove the hosts of demo-fleet
+	@$(rig) down --fleet demo-fleet
+
 # MACHINES=no leaves the emulated machine out.
 test: lint $(if $(filter no,$(MACHINES)),,machine-tools) ## Run all checks and tests
 	@mkdir -p $(LOGS) && rm -f $(LOGS)/*.log
@@ -50,7 +56,7 @@ test: lint $(if $(filter no,$(MACHINES)),,machine-tools) ## Run all checks and t
 	  echo "What failed first (whole output: $(LOGS)):"; \
 	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; exit 1; }
 
-lint unit containers molecule machines test-faults test-drift test-core test-roles test-upgrade test-engine test-load \
+lint unit containers molecule machines test-faults test-drift test-fleet test-core test-roles test-upgrade test-engine test-load \
   bench-inference bench-llama-cpp bench-fleet docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
@@ -60,7 +66,7 @@ lint: venv-dev ## Check style, types, documents and the changelog
 	ruff format --check
 	mypy $(collection)/plugins
 	mypy roles/inference/files/xpuserve/xpuserve
-	mypy molecule/rig molecule/kernel/faults molecule/demo.py requirements/venv.py requirements/pins.py requirements/advisories.py tests
+	mypy molecule/rig molecule/kernel/faults molecule/fleet molecule/demo.py molecule/demo_fleet.py requirements/venv.py requirements/pins.py requirements/advisories.py tests
 	python3 tests/docs.py --check
 	antsibull-changelog lint
 
@@ -89,6 +95,9 @@ test-drift: machine-tools ## Change single things on nodes by hand and have site
 	  XPU_FLEET_TESTS=drift molecule verify --scenario-name $$scenario && \
 	  molecule destroy --scenario-name $$scenario || exit; \
 	done
+
+test-fleet: tools ## Change a fleet behind a gateway while clients ask, and let its nodes fail (half an hour; not in make test)
+	molecule test --scenario-name fleet
 
 test-core: tools ## Provision a node with each ansible-core, run unit tests on each Python (make test: the oldest core alone)
 	PYTHONPATH=molecule python3 -m tests.core $(CORE) $(marked)
@@ -147,7 +156,7 @@ lock: ## Lock the versions of the tools anew (needs uv)
 	@sh requirements/lock.sh
 
 clean: venv-dev ## Remove test hosts and what tests left in the checkout
-	@for fleet in default demo dev kernel faults bench core alone; do $(rig) down --fleet $$fleet; done
+	@for fleet in default fleet demo demo-fleet dev kernel faults bench core alone; do $(rig) down --fleet $$fleet; done
 	@rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache xpu-fleet-*.tar.gz
 
 haproxy:

@@ -12,7 +12,7 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils.command_line import prob
 from ansible_collections.xpu.fleet.tests.unit.playbook_run import NOWHERE, ROOT, inventory, playbook
 
 TAGS = "Tags: platform, repository, kernel, driver, access, oneapi, python, model, service."
-PLAYBOOKS = ("site", "audit", "plan", "gpus", "rollback")
+PLAYBOOKS = ("site", "audit", "plan", "gpus", "rollback", "upgrade")
 
 
 def asked(tags: str = "all", skip: str = "", **more: Any) -> dict[str, Any]:

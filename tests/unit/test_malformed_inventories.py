@@ -150,7 +150,9 @@ def test_all_files_of_a_folder_are_read_and_scripts_and_lists_left_alone(tmp_pat
     assert inventory_problem(["a,b", str(tmp_path)]) == ""
 
 
-@pytest.mark.parametrize("folder", ["inventories/example", "inventories/demo", "molecule/default/inventory"])
+@pytest.mark.parametrize(
+    "folder", ["inventories/example", "inventories/demo", "inventories/demo_fleet", "molecule/default/inventory"]
+)
 def test_our_own_inventories_are_well(folder: str) -> None:
     assert inventory_problem([str(ROOT / folder)]) == ""
 

@@ -1,0 +1,82 @@
+"""Clients that never stop asking a fleet for streamed answers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MODEL = "smollm2-135m-instruct"
+
+
+class Clients:
+    """Clients that stream one answer after the other; each is whole, refused, or cut off after its first byte."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._place = (host, port)
+        self.whole = 0
+        self.failed: list[str] = []
+        self.cut: list[str] = []
+        self._over = threading.Event()
+        self._news = threading.Condition()
+
+    def run(self, number: int) -> None:
+        """Be one client."""
+        turn = 0
+        while not self._over.is_set():
+            turn += 1
+            kind, said = self._ask(f"Client {number}, question {turn}: what is the capital of France?")
+            with self._news:
+                if kind == "whole":
+                    self.whole += 1
+                else:
+                    getattr(self, kind).append(said)
+                self._news.notify_all()
+
+    def _ask(self, question: str) -> tuple[str, str]:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": question}], "max_tokens": 24, "stream": True}
+        client = http.client.HTTPConnection(*self._place, timeout=600)
+        got = b""
+        try:
+            client.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+            response = client.getresponse()
+            if response.status != 200:
+                return "failed", f"{response.status} {response.read()[:300]!r}"
+            for line in response:
+                got += line
+        except (OSError, http.client.HTTPException) as error:
+            return ("cut" if got else "failed"), f"{type(error).__name__}: {error}"
+        finally:
+            client.close()
+        if not got.rstrip().endswith(b"data: [DONE]") or b'"error"' in got:
+            return ("cut" if got else "failed"), repr(got[-300:])
+        return "whole", ""
+
+    def wait(self, more: int = 1) -> None:
+        """Wait for so many more whole answers."""
+        with self._news:
+            wanted = self.whole + more
+            assert self._news.wait_for(lambda: self.whole >= wanted, 600), (self.failed, self.cut)
+
+    def stop(self) -> None:
+        """Let each end its answer."""
+        self._over.set()
+
+
+@contextmanager
+def asking(host: str, port: int, number: int = 8) -> Iterator[Clients]:
+    """Have so many clients ask all the while, and wait until each has had an answer before and after."""
+    clients = Clients(host, port)
+    threads = [threading.Thread(target=clients.run, args=(each,), daemon=True) for each in range(number)]
+    for thread in threads:
+        thread.start()
+    try:
+        clients.wait(number)
+        yield clients
+        clients.wait(number)
+    finally:
+        clients.stop()
+        for thread in threads:
+            thread.join(600)
