@@ -16,6 +16,8 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import LIMITS, MODE
 from fastapi.testclient import TestClient
 from xpuserve.api import origin
 from xpuserve.api.app import create_app
+from xpuserve.api.schema import ChatReply, Reply
+from xpuserve.api.sse import event
 from xpuserve.door import Door, most_connections, protocol
 from xpuserve.engine.loop import Engine
 
@@ -207,3 +209,44 @@ def test_what_a_page_of_any_site_may_send_is_not_read(
     assert (
         client.post(CHAT, content=BODY, headers={"Content-Type": "application/json; charset=utf-8"}).status_code == 200
     )
+
+
+def stream(port: int, version: str, method: str = "POST") -> bytes:
+    """All that comes of a request for a stream."""
+    body = json.dumps({**json.loads(BODY), "stream": True}).encode()
+    with connected(port) as connection:
+        sent = (
+            head(len(body))
+            .replace(b"HTTP/1.1", version.encode())
+            .replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        )
+        connection.sendall(sent.replace(b"POST", method.encode(), 1) + body)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_a_stream_is_chunked_for_those_who_know_that(serve: Serve) -> None:
+    port = serve(9)
+    begin, _, body = stream(port, "HTTP/1.1").partition(b"\r\n\r\n")
+    assert b"transfer-encoding: chunked" in begin.lower()
+    text = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        text, end, body = text + body[: int(size, 16)], body[int(size, 16) :][:2], body[int(size, 16) + 2 :]
+        assert end == b"\r\n"
+    assert int(size, 16) == 0
+    begin, _, plain = stream(port, "HTTP/1.0").partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in begin.lower()
+
+    def said(events: bytes) -> list[str]:
+        *chunks, done = events.decode().strip().split("\n\n")
+        assert done == "data: [DONE]"
+        found = [json.loads(chunk.removeprefix("data: "))["choices"][0]["delta"].get("content", "") for chunk in chunks]
+        return ["".join(found)]
+
+    assert said(text) == said(plain) != [""]
+
+
+@pytest.mark.parametrize("reply", [Reply("1", 2, "a model"), ChatReply("1", 2, "a model", include_usage=True)])
+def test_a_piece_of_text_is_the_chunk_that_it_would_be_as_an_object(reply: Reply) -> None:
+    for n, text in enumerate(["", "x", '"\\\n\x00\x7f', "Größe 😀", "\u2028</script>"] * 2):
+        assert event(reply.text_chunk(n % 2, text)) == event(reply.chunk(n % 2, text))

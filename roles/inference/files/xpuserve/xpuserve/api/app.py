@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -187,8 +187,7 @@ class Completer:
         reply = reply_type(http.state.request_id, int(time.time()), self._model, include_usage=body.include_usage)
         usage = TokenCounts(sum(map(len, prompts)))
         if body.stream:
-            chunks = sse.stream(_chunks(answer, len(choices), reply, usage, body.include_usage))
-            return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+            return sse.EventStream(_chunks(answer, len(choices), reply, usage, body.include_usage))
         return await _whole(answer, len(choices), reply, usage)
 
     def check_model(self, name: str) -> None:
@@ -292,9 +291,9 @@ async def _whole(answer: Answer, choices: int, reply: Reply, usage: TokenCounts)
 
 async def _chunks(
     answer: Answer, choices: int, reply: Reply, usage: TokenCounts, include_usage: bool
-) -> AsyncIterator[list[dict[str, Any]]]:
+) -> AsyncGenerator[list[sse.Piece], None]:
     """The chunks of a stream; those in one list are sent together."""
-    opening = reply.first_chunks(choices)
+    opening: list[sse.Piece] = [*reply.first_chunks(choices)]
     async for events in answer.events():
         chunks, opening = opening, []
         for n, event in events:
@@ -304,8 +303,10 @@ async def _chunks(
             if isinstance(event, Finished):
                 usage.add(event.tokens)
                 chunks.append(reply.chunk(n, None, event.reason))
-            else:
+            elif event.tokens:
                 chunks.append(reply.chunk(n, event.text, tokens=event.tokens))
+            else:
+                chunks.append(reply.text_chunk(n, event.text))
         yield chunks
     if include_usage:
         yield [reply.usage_chunk(usage.as_dict())]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from xpuserve import structured
+from xpuserve.api import sse
 from xpuserve.engine.request import Message, SamplingParams, TokenText
 
 MAX_ANSWERS = 8  # to one prompt
@@ -296,6 +298,7 @@ class Reply:
         self._common = {"id": f"{self.prefix}-{request_id}", "created": created, "model": model}
         # Who asks for usage finds the field in every chunk, and null in all but the last.
         self._usage: dict[str, Any] = {"usage": None} if include_usage else {}
+        self._around: dict[int, tuple[bytes, bytes]] = {}  # of a choice's text, what is before and behind it in a chunk
 
     def whole(self, choices: list[tuple[str, Tokens, str]], usage: dict[str, int]) -> dict[str, Any]:
         """The complete reply, of texts, what is told of their tokens, and their finish reasons."""
@@ -313,6 +316,15 @@ class Reply:
     ) -> dict[str, Any]:
         """Some more text of a choice, or its end."""
         return self._chunk(self._choice(choice, self._chunk_text(text), finish_reason, tokens))
+
+    def text_chunk(self, choice: int, text: str) -> bytes:
+        """The chunk of some more text and nothing else, as JSON: all but the text is written once."""
+        around = self._around.get(choice)
+        if around is None:
+            mark = uuid.uuid4().hex
+            before, behind = sse.encoded(self.chunk(choice, mark)).split(sse.encoded(mark))
+            around = self._around[choice] = before, behind
+        return b"%b%b%b" % (around[0], sse.encoded(text), around[1])
 
     def usage_chunk(self, usage: dict[str, int]) -> dict[str, Any]:
         """The token counts at the end of a stream that asked for them."""
