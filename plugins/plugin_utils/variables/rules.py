@@ -119,6 +119,13 @@ _KINDS: list[tuple[str, Rule]] = [
     ("inference_clients gateway_clients", _CLIENT),
     ("inference_port gateway_port gateway_metrics_port node_reboot_ports", _PORT),
     ("inference_agent_port", _number(0, 65535)),
+    (
+        "inference_memory_max",
+        _matches(
+            "a share of the memory such as 90%, bytes with K, M, G or T, or infinity",
+            "[1-9][0-9]?%|100%|[1-9][0-9]*[KMGT]?|infinity",
+        ),
+    ),
     ("inference_instances", _matches("auto or a number from 1", "auto|[1-9][0-9]*")),
     ("inference_api_keys gateway_api_keys", _KEY),
     (

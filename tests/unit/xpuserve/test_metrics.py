@@ -70,6 +70,7 @@ def test_an_answer_is_counted(client: TestClient) -> None:
         assert read(text, name, **({"finished_reason": reason} if reason else {})) == value, key
     assert read(text, "http_requests_total", handler=CHAT, method="POST", status="200") == 2
     assert read(text, "process_resident_memory_bytes") > 10**7
+    assert read(text, "xpuserve_resident_memory_bytes", process="engine") == 0  # it is in this process
 
 
 def test_of_several_answers_to_a_prompt_the_longest_is_counted_when_all_are_complete() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import wait_for
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.process import serving
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_metrics import read
 
 #: Seconds that another process may take to start, on a machine that has other work.
 LONG = 30
@@ -183,6 +184,10 @@ def test_the_watchdog_hears_of_the_service_and_the_service_ends_an_engine_that_h
 ) -> None:
     manager = Manager(tmp_path / "notify")
     with serving("forever", environment=manager.environment, stall_timeout=1) as (process, ask):
+        metrics = ask.request("GET", "/metrics").read().decode()
+        both = [read(metrics, "xpuserve_resident_memory_bytes", process=name) for name in ("service", "engine")]
+        assert min(both) > 10**7
+        assert read(metrics, "process_resident_memory_bytes") == sum(both)
         for _ in range(20):  # longer than an engine with work may take for a step
             assert manager.hears(b"WATCHDOG=1", 5)
         stream = ask("WAIT")

@@ -20,6 +20,7 @@ VALUES: dict[str, Any] = {
     "__inference_own": ["192.0.2.1"],
     "__inference_allowed": ["192.0.2.0/24"],
     "__inference_local": False,
+    "inference_memory_max": "90%",
     "inference_start_timeout": 3600,
     "inference_stop_timeout": 60,
     "model_resolved": {"name": "fake-1b"},

@@ -52,9 +52,9 @@ class Gauge(Counter):
 
     kind = "gauge"
 
-    def set(self, value: float) -> None:
+    def set(self, value: float, **labels: str) -> None:
         """Say what it is."""
-        self._values[()] = value
+        self._values[tuple(labels.items())] = value
 
 
 class Histogram:
@@ -117,7 +117,8 @@ class Metrics:
         self._http = Counter("http_requests_total", "HTTP requests that were answered.")
         self._key_requests = Counter("xpuserve_key_requests_total", "HTTP requests of an API key, refused ones too.")
         self._key_tokens = Counter("xpuserve_key_tokens_total", "Tokens of an API key's requests that are over.")
-        self._memory = Gauge("process_resident_memory_bytes", "Memory that the process has.")
+        self._memory = Gauge("process_resident_memory_bytes", "Memory that the service and its engine's process have.")
+        self._memory_of = Gauge("xpuserve_resident_memory_bytes", "The same of each process.")
         self._all: tuple[Counter | Histogram, ...] = (
             *(self._running, self._waiting, self._cache, self._looked_up, self._found),
             *(self._prompt_tokens, self._generation_tokens, self._success, self._first, self._next, self._per_token),
@@ -135,6 +136,7 @@ class Metrics:
                 self._key_requests,
                 self._key_tokens,
                 self._memory,
+                self._memory_of,
             ),
         )
         # A rate needs a series that begins at 0.
@@ -193,19 +195,32 @@ class Metrics:
                 self._key_requests.add(key=key, status=str(status))
             self._http.add(handler=handler, method=method, status=str(status))
 
-    def text(self, running: int, waiting: int, cache_usage: float = 0.0) -> str:
-        """All metrics; how many requests run and wait, and how full their cache is, the engine knows."""
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    def text(self, running: int, waiting: int, cache_usage: float = 0.0, engine: int = 0) -> str:
+        """All metrics; how many requests run and wait, how full their cache is, and which process is its own (0: none),
+        the engine knows.
+        """
+        service, other = _resident("self"), _resident(str(engine)) if engine else 0
         with self._lock:
             self._running.set(running)
             self._waiting.set(waiting)
             self._cache.set(cache_usage)
-            self._memory.set(pages * os.sysconf("SC_PAGE_SIZE"))
+            self._memory.set(service + other)
+            self._memory_of.set(service, process="service")
+            self._memory_of.set(other, process="engine")
             lines: list[str] = []
             for metric in self._all:
                 lines += (f"# HELP {metric.name} {metric.text}", f"# TYPE {metric.name} {metric.kind}")
                 lines += metric.lines(self._common if metric.name.startswith("vllm:") else ())
         return "\n".join(lines) + "\n"
+
+
+def _resident(process: str) -> int:
+    """Bytes that a process has in memory; 0 where it is gone."""
+    try:
+        pages = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _line(name: str, labels: Labels, value: float) -> str:

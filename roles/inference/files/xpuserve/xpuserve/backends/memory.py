@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 # PyTorch, its Intel extension, OpenVINO, and what they stand on say it in many ways.
@@ -17,10 +19,35 @@ def is_exhausted(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
-def available() -> int:
-    """Bytes that this machine can give, as the kernel estimates them; 0 where it does not say."""
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+def available(root: Path = Path("/")) -> int:
+    """Bytes that this machine can give, as the kernel estimates them, and that limits of the unit leave.
+
+    0 where the kernel does not say.
+    """
+    for line in (root / "proc/meminfo").read_text(encoding="ascii").splitlines():
         name, _between, kib = line.partition(":")
         if name == "MemAvailable":
-            return int(kib.split()[0]) * 1024
+            return max(1, min(int(kib.split()[0]) * 1024, *_left(root)))
     return 0
+
+
+def _left(root: Path) -> Iterator[float]:
+    """What each control group that this process is in may still take; what files have in memory does not count."""
+    yield math.inf
+    top = root / "sys/fs/cgroup"
+    for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("0::/"):  # version 2
+            continue
+        group = top / line[len("0::/") :]
+        for place in (group, *group.parents):
+            if place == top:
+                break
+            try:
+                limit, current, stat = (
+                    (place / f"memory.{name}").read_text(encoding="ascii") for name in ("max", "current", "stat")
+                )
+            except OSError:  # a container sees its own groups alone
+                break
+            files = next((int(each.split()[1]) for each in stat.splitlines() if each.startswith("inactive_file ")), 0)
+            if limit.strip() != "max":
+                yield int(limit) - int(current) + files

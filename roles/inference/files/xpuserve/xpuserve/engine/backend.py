@@ -117,6 +117,11 @@ class Backend(ABC):
         """Whether what was loaded is gone."""
         return False
 
+    @property
+    def process(self) -> int:
+        """The process that the model is loaded in, if it is another; 0 is this one, or none."""
+        return 0
+
     def when_lost(self, call: Callable[[], None]) -> None:  # noqa: B027 - what is in this process is never lost
         """Call this, on any thread, when what is loaded now is gone."""
 

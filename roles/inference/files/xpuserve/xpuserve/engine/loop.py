@@ -136,7 +136,7 @@ class Engine:
 
     def counted(self) -> str:
         """The metrics, for Prometheus."""
-        return self.metrics.text(self.running, self.waiting, self._cache_usage)
+        return self.metrics.text(self.running, self.waiting, self._cache_usage, self._backend.process)
 
     def stop(self, timeout: float) -> None:
         """Let the thread finish what is queued and end, waiting at most `timeout` seconds."""

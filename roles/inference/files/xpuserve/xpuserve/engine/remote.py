@@ -118,6 +118,12 @@ class RemoteBackend(Backend):
             threading.Thread(target=_call_at_end, args=(process, call), name="watch", daemon=True).start()
 
     @property
+    def process(self) -> int:
+        """See Backend."""
+        process = self._process
+        return process.pid if process else 0
+
+    @property
     def lost(self) -> bool:
         """Whether there is no process."""
         return self._process is None or self._process.poll() is not None
