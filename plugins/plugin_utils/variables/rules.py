@@ -16,6 +16,8 @@ Rule = tuple[str, Callable[[Any], bool]]
 
 def broken_rules(name: str, option: Mapping[str, Any], value: Any) -> list[str]:
     """Return a sentence for every part of a value, of its type already, that breaks the rule of its variable."""
+    if name in MAPPINGS and isinstance(value, dict):
+        return [sentence for key, part in value.items() for sentence in _broken_part(name, key, part)]
     rule = RULES.get(option.get("same_as", name))
     if not rule:
         return []
@@ -30,6 +32,13 @@ def broken_rules(name: str, option: Mapping[str, Any], value: Any) -> list[str]:
     if option.get("no_log"):
         return [f"{where} must be {words}." for where in wrong]
     return [f"{where} must be {words}, but is {parts[where]!r}." for where in wrong]
+
+
+def _broken_part(name: str, key: Any, value: Any) -> list[str]:
+    if key not in MAPPINGS[name]:
+        return [f"{name} may have {', '.join(MAPPINGS[name])}, but no {key!r}."]
+    words, holds = MAPPINGS[name][key]
+    return [] if holds(value) else [f"{name}[{key!r}] must be {words}, but is {value!r}."]
 
 
 def _matches(words: str, pattern: str) -> Rule:
@@ -83,6 +92,13 @@ _KEY = _matches(
 _PCI = _matches("a PCI address in full, such as 0000:03:00.0", r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _USER = _matches("the name of a user", r"[^\s:,/]+")
 
+
+def _is_in(least: float, most: float, kind: Any = (int, float)) -> Rule:
+    """Of a mapping, whose values keep the types that they have in the inventory."""
+    words = f"a {'whole ' if kind is int else ''}number from {least} to {most}"
+    return words, lambda value: isinstance(value, kind) and not isinstance(value, bool) and least <= value <= most
+
+
 _ADDRESS: Rule = ("an IP address, such as 127.0.0.1 or 0.0.0.0", _is_address)
 _CLIENT: Rule = ("an address (192.0.2.7) or a network (192.0.2.0/24)", _is_network)
 _ABSOLUTE: Rule = ("an absolute path", lambda value: str(value).startswith("/"))
@@ -93,11 +109,11 @@ _LEAST = {
         node_reboot_budget node_reboot_idle_timeout python_runtime_minimum_free_bytes model_context_length
         inference_client_connections inference_request_timeout inference_batch_requests inference_batch_tokens
         inference_client_batch_requests inference_threads gateway_key_requests gateway_key_requests_per_minute
-        gateway_instance_requests xpu_audit_tokens_per_second xpu_upgrade_pause
+        inference_max_tokens_default gateway_instance_requests xpu_audit_tokens_per_second xpu_upgrade_pause
     """,
     1: """
         node_reboot_timeout gpu_driver_reboot_timeout kernel_reboot_timeout kernel_confirm_timeout kernel_panic_timeout
-        inference_connections inference_max_tokens_default inference_queue_requests inference_queue_tokens
+        inference_connections inference_queue_requests inference_queue_tokens
         inference_stall_timeout inference_stop_timeout inference_start_timeout gateway_queue_requests
         gateway_queue_timeout gateway_answer_timeout gateway_connections gateway_check_interval gateway_slow_start
         gateway_reload_timeout xpu_audit_seconds xpu_upgrade_drain_timeout
@@ -137,4 +153,16 @@ _KINDS: list[tuple[str, Rule]] = [
 RULES: dict[str, Rule] = {
     **{name: _number(least) for least, names in _LEAST.items() for name in names.split()},
     **{name: rule for names, rule in _KINDS for name in names.split()},
+}
+#: Mappings that have some keys and no others.
+MAPPINGS: dict[str, dict[str, Rule]] = {
+    "inference_sampling_defaults": {
+        "temperature": _is_in(0, 2),
+        "top_p": _is_in(0.01, 1),
+        "top_k": _is_in(0, 2**31 - 1, int),
+        "min_p": _is_in(0, 0.99),
+        "repetition_penalty": _is_in(0.01, 10),
+        "presence_penalty": _is_in(-2, 2),
+        "frequency_penalty": _is_in(-2, 2),
+    },
 }

@@ -61,6 +61,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
         "cache_dir": str(tmp_path / "cache"),
         "threads": 0,
         "max_tokens_default": 512,
+        "sampling_defaults": {"temperature": 0.7},
         "warm_up": True,
     }
 
@@ -101,6 +102,8 @@ BAD = {
     "unknown key of the model": ("model.lowbit", "x", "model.lowbit"),
     "wrong type": ("port", "8000", "port"),
     "port out of range": ("port", 70000, "port"),
+    "unknown default": ("sampling_defaults.temprature", 1, "sampling_defaults.temprature"),
+    "default out of range": ("sampling_defaults.temperature", 3, "sampling_defaults.temperature"),
     "no time to end": ("stop_timeout", 0, "stop_timeout"),
     "wrong type of a switch": ("warm_up", 1, "warm_up"),
     "unknown engine": ("engine", "vllm", "engine"),

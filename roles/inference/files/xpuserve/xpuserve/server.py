@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 import uvicorn
 
-from xpuserve import backends, systemd
+from xpuserve import backends, sampling, systemd
 from xpuserve.agent import Agent
 from xpuserve.api import origin
 from xpuserve.api.app import Limits, create_app
@@ -147,6 +147,7 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
     limits = Limits(
         model.context_length,
         settings.max_tokens_default,
+        sampling=sampling.defaults(settings.sampling_defaults, Path(model.path)),
         by_client=settings.prefix_cache_by_client,
         priorities=settings.priorities,
         request_timeout=settings.request_timeout,

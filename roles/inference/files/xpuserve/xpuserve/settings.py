@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from xpuserve import weights
+from xpuserve.sampling import SamplingDefaults
 
 # What may wait, as requests and as tokens of their prompts.
 QUEUE_REQUESTS, QUEUE_TOKENS = 32, 65536
@@ -91,7 +92,8 @@ class Settings(BaseModel):
     model: ModelSettings
     cache_dir: str = Field(min_length=1)
     threads: int = Field(default=0, ge=0)  # CPU threads of the engine; 0 leaves it to the engine
-    max_tokens_default: int = Field(default=512, ge=1)
+    max_tokens_default: int = Field(default=0, ge=0)  # of a request that says none; 0 is the rest of the context
+    sampling_defaults: SamplingDefaults = SamplingDefaults()
     warm_up: bool = True
     request_timeout: int = Field(default=600, ge=0)  # seconds for a whole answer, waiting included; 0 is no limit
     queue_requests: int = Field(default=QUEUE_REQUESTS, ge=1)  # that may wait; more are refused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +43,8 @@ class Limits:
     """What a request may ask for, in tokens; `context_length` is of prompt and answer together."""
 
     context_length: int
-    max_tokens_default: int
+    max_tokens_default: int  # 0 is the rest of the context
+    sampling: Optional[Mapping[str, Any]] = None  # for fields that a request leaves out
     by_client: bool = False  # whether a cached prompt is for its own client alone
     priorities: bool = False  # whether a client may say that a request waits until no other does (X-Priority: batch)
     request_timeout: float = 0  # seconds for a whole answer, waiting included; 0 is no limit
@@ -173,7 +174,7 @@ class Completer:
             choices = []
             for prompt in prompts:
                 limit = self._max_tokens(len(prompt), body.max_completion_tokens or body.max_tokens, field)
-                choices += [(prompt, body.sampling(limit, n)) for n in range(body.answers)]
+                choices += [(prompt, body.sampling(limit, n, self._limits.sampling or {})) for n in range(body.answers)]
             low = self._limits.priorities and http.headers.get("x-priority", "").lower() == "batch"
             salt = f"{answer.client if self._limits.by_client else ''}\n{body.cache_salt or ''}"
             answer.submit(choices, continues=reply_type is not ChatReply, low_priority=low, salt=salt)
@@ -229,7 +230,7 @@ class Completer:
                 param="max_tokens" if room > 0 else field,
                 code="context_length_exceeded",
             )
-        return wanted or min(self._limits.max_tokens_default, room)
+        return wanted or min(self._limits.max_tokens_default or room, room)
 
 
 class BodyLimit:

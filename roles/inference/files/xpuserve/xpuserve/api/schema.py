@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
@@ -196,9 +196,10 @@ class CompletionBase(BaseModel):
                 raise structured.StructuredOutputError(name, "an answer of a given form ends where the form does")
         return wanted
 
-    def sampling(self, max_tokens: int, answer: int) -> SamplingParams:
+    def sampling(self, max_tokens: int, answer: int, defaults: Mapping[str, Any]) -> SamplingParams:
         """How the tokens of the answer of that number are chosen; each answer has a seed of its own."""
-        chosen = {name: getattr(self, name) for name in _SAMPLED if getattr(self, name) is not None}
+        asked = {name: getattr(self, name) for name in _SAMPLED if getattr(self, name) is not None}
+        chosen = {**defaults, **asked}
         chosen["top_k"] = max(0, chosen.get("top_k", 0))
         if self.seed is not None:
             chosen["seed"] = self.seed + answer

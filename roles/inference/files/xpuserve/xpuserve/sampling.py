@@ -1,0 +1,47 @@
+"""How tokens are chosen where a request does not say: as the operator says, or the model, or as suits most."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+# Of small models that nobody says anything of, every token is possible at temperature 1, and many answers go astray.
+FALLBACK: dict[str, Any] = {"min_p": 0.1}
+
+
+class SamplingDefaults(BaseModel):
+    """What operators may set; the names are those of a request's fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    temperature: Optional[float] = Field(default=None, ge=0, le=2)
+    top_p: Optional[float] = Field(default=None, gt=0, le=1)
+    top_k: Optional[int] = Field(default=None, ge=0, le=2**31 - 1)
+    min_p: Optional[float] = Field(default=None, ge=0, lt=1)
+    repetition_penalty: Optional[float] = Field(default=None, ge=0.01, le=10)
+    presence_penalty: Optional[float] = Field(default=None, ge=-2, le=2)
+    frequency_penalty: Optional[float] = Field(default=None, ge=-2, le=2)
+
+
+def defaults(operator: SamplingDefaults, model: Path) -> dict[str, Union[int, float]]:
+    """What holds for requests that do not say, by the names of their fields."""
+    said = {**_model_s(model), **operator.model_dump(exclude_none=True)}
+    return said or dict(FALLBACK)
+
+
+def _model_s(path: Path) -> dict[str, Any]:
+    """What a model's generation_config.json says, but for what no request may ask for."""
+    try:
+        said = json.loads((path / "generation_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    for name in SamplingDefaults.model_fields if isinstance(said, dict) else ():
+        try:
+            found.update(SamplingDefaults.model_validate({name: said.get(name)}).model_dump(exclude_none=True))
+        except ValidationError:
+            continue
+    return found
