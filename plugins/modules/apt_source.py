@@ -73,6 +73,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import 
     Repository,
     files_to_edit,
     files_to_remove,
+    read_sources,
     source_files,
     without_own,
 )
@@ -85,14 +86,10 @@ _MODE = 0o644
 ROOT = Path("/")
 
 
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
 def _difference(written: dict[Path, tuple[str, str]], removed: list[Path]) -> list[dict[str, Any]]:
     files = [
         *((str(path), str(path), *texts) for path, texts in written.items()),
-        *((str(gone), "removed", _read(gone), "") for gone in removed),
+        *((str(gone), "removed", read_sources(gone), "") for gone in removed),
     ]
     names = ("before_header", "after_header", "before", "after")
     return [dict(zip(names, map(hide_password, file))) for file in files]
@@ -117,11 +114,11 @@ def main() -> None:
         module.fail_json(msg=str(error))
 
     path = Path(repository.sources)
-    before = _read(path)
+    before = read_sources(path)
     after = _HEADER + repository.stanza() if module.params["write"] else before
-    trimmed = {place: without_own(repository, place.name, _read(place)) for place in edited}
+    trimmed = {place: without_own(repository, place.name, read_sources(place)) for place in edited}
     difference = _difference(
-        {path: (before, after), **{place: (_read(place), text) for place, text in trimmed.items()}}, removed
+        {path: (before, after), **{place: (read_sources(place), text) for place, text in trimmed.items()}}, removed
     )
     changed = before != after or bool(removed or edited)
     if changed and not module.check_mode:
@@ -133,7 +130,7 @@ def main() -> None:
         for gone in removed:
             gone.unlink()
         for place, text in trimmed.items():
-            write_durably(place, text.encode(), stat.S_IMODE(place.stat().st_mode))
+            write_durably(place, text.encode("utf-8", "surrogateescape"), stat.S_IMODE(place.stat().st_mode))
             others = hide_password(", ".join(edited[place]))
             module.warn(
                 f"{place} is superseded: the repository's sources are taken out of it, those of others stay ({others})."

@@ -15,6 +15,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import 
     Repository,
     files_to_edit,
     files_to_remove,
+    read_sources,
     source_files,
     without_own,
 )
@@ -219,12 +220,12 @@ class CandidateApt(PrivateApt):
             sources = self._directory / "sources.list.d" / f"xpu-fleet-{number}.sources"
             sources.write_text(repository.stanza(str(keyring)), encoding="utf-8")
         for path in files:
-            text = path.read_text(encoding="utf-8", errors="surrogateescape")
+            text = read_sources(path)
             for repository in added:
                 if path in files_to_edit(repository, files):
                     text = without_own(repository, path.name, text)
             copy = self._directory / "sources.list.d" / f"node-{path.name}"
-            copy.write_text(text, encoding="utf-8", errors="surrogateescape")
+            copy.write_bytes(text.encode("utf-8", "surrogateescape"))
         parts = f'Dir::Etc::Parts "{self._directory}/apt.conf.d/";\n'
         (self._directory / "first.conf").write_text(parts + self._proxies(), encoding="utf-8")
         (self._directory / "last.conf").write_text(self._configuration(), encoding="utf-8")

@@ -15,6 +15,10 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 APT_ETC = Path("/etc/apt")
 
 _ONE_LINE = re.compile(r"^\s*(?P<type>deb|deb-src)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)")
+#: An entry that somebody disabled by a comment; text that only begins as one has no URI.
+_DISABLED = re.compile(r"^\s*#[\s#]*(?=deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?[a-z][\w+.-]*:)")
+#: An empty line ends a stanza; apt takes the line ends of Windows too.
+_BETWEEN = r"\n[ \t\r]*\n"
 _URIS = re.compile(r"^URIs[ \t]*:.*\n(?:[ \t]+.*\n|#.*\n)*", re.MULTILINE | re.IGNORECASE)
 _OPTION = re.compile(r"(?P<name>[\w-]+)\+?=(?P<value>\S+)")
 
@@ -25,11 +29,12 @@ class SourceError(FleetError):
 
 @dataclass(frozen=True)
 class Source:
-    """One enabled entry of a sources file, for one URI and suite."""
+    """One entry of a sources file, for one URI and suite."""
 
     uri: str  # without a trailing slash
     suite: str
     signed_by: str  # path of the keyring, an embedded key, or "" for apt's own keyrings
+    enabled: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Repository:
 
     def contradicted_by(self, source: Source) -> bool:
         """Tell whether apt would refuse to read this repository beside a source: same place, other keyring."""
-        return (source.uri, source.suite) in self.places() and source.signed_by != self.keyring
+        return source.enabled and (source.uri, source.suite) in self.places() and source.signed_by != self.keyring
 
 
 def _without_scheme(uri: str) -> str:
@@ -94,15 +99,20 @@ def _without_scheme(uri: str) -> str:
 
 
 def parse_sources(name: str, text: str) -> list[Source]:
-    """Return the enabled entries of a sources file; its name tells the format, as it does for apt."""
+    """Return the entries of a sources file, disabled ones too; its name tells the format, as it does for apt."""
     return list(_deb822_sources(text) if name.endswith(".sources") else _one_line_sources(text))
 
 
+def read_sources(path: Path) -> str:
+    """Return the text of a sources file with its line ends as they are, "" where it is not there."""
+    return path.read_bytes().decode("utf-8", "surrogateescape") if path.is_file() else ""
+
+
 def source_files(etc: Path = APT_ETC) -> dict[Path, list[Source]]:
-    """Return every sources file that apt reads with its enabled entries."""
+    """Return every sources file that apt reads with its entries."""
     paths = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]
     return {
-        path: parse_sources(path.name, path.read_text(encoding="utf-8", errors="replace"))
+        path: parse_sources(path.name, read_sources(path))
         for path in paths
         if path.suffix in (".list", ".sources") and path.is_file()
     }
@@ -120,7 +130,7 @@ def files_to_remove(repository: Repository, files: Mapping[Path, list[Source]]) 
     doomed = []
     for path, entries in files.items():
         if path in superseded and path != own:
-            if entries and all(repository.is_own(entry.uri) for entry in entries):
+            if any(entry.enabled for entry in entries) and all(repository.is_own(entry.uri) for entry in entries):
                 doomed.append(path)
         elif path != own and any(repository.contradicted_by(entry) for entry in entries):
             others = [entry for entry in entries if (entry.uri, entry.suite) not in repository.places()]
@@ -135,12 +145,16 @@ def files_to_remove(repository: Repository, files: Mapping[Path, list[Source]]) 
 
 
 def files_to_edit(repository: Repository, files: Mapping[Path, list[Source]]) -> dict[Path, list[str]]:
-    """Return the superseded files that hold a repository's sources and others', with the others' URIs."""
+    """Return the superseded files that hold a repository's sources and others', with the others' URIs.
+
+    Those that somebody disabled are somebody's as well.
+    """
     edited = {}
     for name in repository.superseded:
         entries = files.get(Path(name), [])
         others = [entry.uri for entry in entries if not repository.is_own(entry.uri)]
-        if others and len(others) < len(entries) and name != repository.sources:
+        own = any(entry.enabled and repository.is_own(entry.uri) for entry in entries)
+        if others and own and name != repository.sources:
             edited[Path(name)] = list(dict.fromkeys(others))
     return edited
 
@@ -148,11 +162,15 @@ def files_to_edit(repository: Repository, files: Mapping[Path, list[Source]]) ->
 def without_own(repository: Repository, name: str, text: str) -> str:
     """Return the text of a sources file without a repository's sources; everything else is as it was."""
     if name.endswith(".sources"):
-        stanzas = re.split(r"(\n[ \t]*\n)", text)
+        stanzas = re.split(f"({_BETWEEN})", text)
         kept = [_foreign_stanza(repository, part) if number % 2 == 0 else part for number, part in enumerate(stanzas)]
-        return re.sub(r"\A\n+|(?<=\n\n)\n+", "", "".join(kept))
+        return re.sub(r"\A[\r\n]+|(?<=\n\n)\n+|(?<=\n\r\n)[\r\n]+", "", "".join(kept))
     lines = text.splitlines(keepends=True)
-    return "".join(line for line in lines if not any(repository.is_own(entry.uri) for entry in _one_line_sources(line)))
+    return "".join(
+        line
+        for line in lines
+        if not any(entry.enabled and repository.is_own(entry.uri) for entry in _one_line_sources(line))
+    )
 
 
 def _foreign_stanza(repository: Repository, stanza: str) -> str:
@@ -168,13 +186,14 @@ def _foreign_stanza(repository: Repository, stanza: str) -> str:
 
 
 def _deb822_sources(text: str) -> Iterator[Source]:
-    for stanza in re.split(r"\n[ \t]*\n", text):
+    for stanza in re.split(_BETWEEN, text):
         fields = _deb822_fields(stanza)
-        if fields.get("enabled", "yes").lower() in ("no", "false", "0", "off", "without", "disable"):
-            continue
+        enabled = fields.get("enabled", "yes").lower() not in ("no", "false", "0", "off", "without", "disable")
+        if not fields:  # or all of it is a comment
+            fields, enabled = _deb822_fields(re.sub(r"(?m)^#[ \t]?", "", stanza)), False
         for uri in fields.get("uris", "").split():
             for suite in fields.get("suites", "").split():
-                yield Source(uri.rstrip("/"), suite, fields.get("signed-by", ""))
+                yield Source(uri.rstrip("/"), suite, fields.get("signed-by", ""), enabled)
 
 
 def _deb822_fields(stanza: str) -> dict[str, str]:
@@ -195,7 +214,8 @@ def _deb822_fields(stanza: str) -> dict[str, str]:
 
 def _one_line_sources(text: str) -> Iterator[Source]:
     for line in text.splitlines():
-        match = _ONE_LINE.match(line)
+        entry = _DISABLED.sub("", line)
+        match = _ONE_LINE.match(entry)
         if match:
             options = {option["name"]: option["value"] for option in _OPTION.finditer(match["options"] or "")}
-            yield Source(match["uri"].rstrip("/"), match["suite"], options.get("signed-by", ""))
+            yield Source(match["uri"].rstrip("/"), match["suite"], options.get("signed-by", ""), entry == line)

@@ -61,6 +61,7 @@ deb-src [ trusted=yes ] http://c.example.com ./
 not a source
 """
     assert parse_sources("x.list", text) == [
+        Source("http://commented.example.com", "jammy", "", enabled=False),
         Source("https://a.example.com/ubuntu", "jammy", "/k.gpg"),
         Source("http://b.example.com", "jammy", ""),
         Source("http://c.example.com", "./", ""),
@@ -84,7 +85,10 @@ URIs: http://off.example.com
 Suites: one
 """
     found = parse_sources("x.sources", text)
-    assert [(source.uri, source.suite) for source in found] == [
+    assert [source for source in found if not source.enabled] == [
+        Source("http://off.example.com", "one", "", enabled=False)
+    ]
+    assert [(source.uri, source.suite) for source in found if source.enabled] == [
         ("http://a.example.com", "one"),
         ("http://a.example.com", "two"),
         ("http://b.example.com", "one"),
@@ -193,8 +197,73 @@ def test_sources_of_others_in_a_superseded_file_stay(name: str, text: str, left:
     assert files_to_edit(repository, files) == {path: [ELSE]}
     assert without_own(repository, name, text) == left
     others = [entry for entry in parse_sources(name, text) if entry.uri == ELSE]
-    assert parse_sources(name, left) == others
+    assert [entry for entry in parse_sources(name, left) if entry.enabled] == others
     assert files_to_edit(repository, {path: others}) == {} and files_to_remove(repository, {path: others}) == []
+
+
+OWN_STANZA = f"Types: deb\nURIs: {GRAPHICS.uris[0]}\nSuites: jammy\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "left"),
+    [
+        (
+            "old.list",
+            f"deb {GRAPHICS.uris[0]} jammy arc\n# deb {ELSE} jammy main # disabled on upgrade to jammy\n",
+            f"# deb {ELSE} jammy main # disabled on upgrade to jammy\n",
+        ),
+        (
+            "old.list",
+            f"#deb-src [arch=amd64 signed-by=/k.gpg] {ELSE} ./\ndeb {GRAPHICS.uris[0]} jammy arc\n",
+            f"#deb-src [arch=amd64 signed-by=/k.gpg] {ELSE} ./\n",
+        ),
+        (
+            "old.sources",
+            f"{OWN_STANZA}\nEnabled: no\nTypes: deb\nURIs: {ELSE}\nSuites: a\n",
+            f"Enabled: no\nTypes: deb\nURIs: {ELSE}\nSuites: a\n",
+        ),
+        (
+            "old.sources",
+            f"# Types: deb\n# URIs: {ELSE}\n# Suites: a\n\n{OWN_STANZA}",
+            f"# Types: deb\n# URIs: {ELSE}\n# Suites: a\n\n",
+        ),
+        (
+            "old.sources",
+            f"{OWN_STANZA}\nTypes: deb\nURIs: {ELSE}\nSuites: a\n".replace("\n", "\r\n"),
+            f"Types: deb\nURIs: {ELSE}\nSuites: a\n".replace("\n", "\r\n"),
+        ),
+    ],
+)
+def test_what_somebody_disabled_or_wrote_on_windows_stays_too(name: str, text: str, left: str) -> None:
+    path = Path("/etc/apt/sources.list.d") / name
+    repository = replace(FORMER, superseded=[str(path)])
+    files = {path: parse_sources(name, text)}
+    assert files_to_remove(repository, files) == []
+    assert files_to_edit(repository, files) == {path: [ELSE]}
+    assert without_own(repository, name, text) == left
+    after = {path: parse_sources(name, left)}
+    assert files_to_edit(repository, after) == {} and files_to_remove(repository, after) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"deb {GRAPHICS.uris[0]} jammy arc\n# deb-src {GRAPHICS.uris[0]} jammy arc\n",
+        f"# written by hand\n# deb is for packages, deb-src for sources\ndeb {GRAPHICS.uris[0]} jammy arc\n",
+        f"deb {GRAPHICS.uris[0]} jammy arc\r\n",
+    ],
+)
+def test_a_comment_and_what_is_disabled_of_its_own_keep_no_file(text: str) -> None:
+    path = Path(GRAPHICS.superseded[0])
+    files = {path: parse_sources(path.name, text)}
+    assert files_to_remove(GRAPHICS, files) == [path] and files_to_edit(GRAPHICS, files) == {}
+
+
+def test_a_file_with_a_disabled_source_of_others_is_not_removed_for_a_contradiction() -> None:
+    path = Path("/etc/apt/sources.list.d/guide.list")
+    text = f"deb [signed-by=/other.gpg] {GRAPHICS.uris[0]} jammy arc\n# deb {ELSE} jammy main\n"
+    with pytest.raises(SourceError, match=ELSE):
+        files_to_remove(GRAPHICS, {path: parse_sources(path.name, text)})
 
 
 def test_a_superseded_file_with_the_repositorys_own_sources_alone_goes() -> None:
