@@ -16,6 +16,8 @@ from typing import Any, Optional
 
 #: The list of a model's shards.
 INDEX = "model.safetensors.index.json"
+#: The one file of a model that has no shards. Where it is there, engines open it, whatever the index says.
+WHOLE = "model.safetensors"
 _PART = re.compile(r"(?i)(?P<stem>.+)-(?P<number>\d+)-of-(?P<total>\d+)\.(?P<suffix>gguf|safetensors)")
 _MOST_PARTS = 10_000
 #: Files in which tools write that they quantised the weights beside: AutoGPTQ, AutoAWQ, NVIDIA's ModelOpt.
@@ -24,6 +26,11 @@ _QUANTISED_BY = {"quantize_config.json": "GPTQ", "quant_config.json": "AWQ", "hf
 _QUANTISED_TENSORS = (".qweight", ".qzeros", ".weight_packed", ".weight_scale_inv", ".quant_map", ".absmax")
 #: Keys under which models say how many tokens they take (llama; chatglm, qwen; gpt2; mpt).
 _LENGTHS = ("max_position_embeddings", "seq_length", "n_positions", "max_seq_len", "max_sequence_length")
+#: Where models that see, hear or speak keep what is about their language model.
+_NESTED = (
+    *("text_config", "llm_config", "language_config", "language_model_config", "language_model", "lm_config"),
+    *("thinker_config", "text_model", "decoder_config"),
+)
 #: Ways to stretch a context that leave max_position_embeddings as it was before, so their factor counts.
 _STRETCHING = ("linear", "dynamic", "yarn", "ntk")
 #: max_position_embeddings of these is what the factor led to already.
@@ -111,10 +118,10 @@ def rope_scaling(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the part of config.json that is about the language model: models that see nest it."""
-    for key in ("text_config", "llm_config", "language_config"):
+    """Return the part of config.json that is about the language model: models that see or speak nest it, some twice."""
+    for key in _NESTED:
         if isinstance(config.get(key), dict):
-            return {**config, **config[key]}
+            return {**config, **_text_config(config[key])}
     return config
 
 

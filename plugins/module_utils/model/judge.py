@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.model.formats import (
     INDEX,
+    WHOLE,
     context_limit,
     part_name,
     quantised,
@@ -107,8 +108,9 @@ def _judge_shards(names: Sequence[str], read: Read, where: str) -> None:
             )
         return
     mapped = _object(read(INDEX), f"{INDEX} of {where}").get("weight_map")
-    named = sorted({str(name) for name in mapped.values()}) if isinstance(mapped, dict) else []
-    if not named:
+    places = list(mapped.values()) if isinstance(mapped, dict) else []
+    named = sorted({name for name in places if isinstance(name, str)})
+    if not named or not all(isinstance(name, str) for name in places):
         raise WeightsChoiceError(f"{INDEX} of {where} names no weights: copy it again")
     missing = [name for name in named if name not in shards]
     deeper = [name for name in missing if "/" in name]
@@ -117,7 +119,8 @@ def _judge_shards(names: Sequence[str], read: Read, where: str) -> None:
             f"{INDEX} of {where} names files in other folders ({', '.join(deeper[:3])}), which are not looked into: "
             "put all files beside the index, and their names without folders into it"
         )
-    if missing:
+    # Where one file has all, engines open that, and the index is of another copy.
+    if missing and not (WHOLE in shards and WHOLE not in named):
         raise WeightsChoiceError(lacks(where, missing, f"{len(named)} files of weights that {INDEX} names"))
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from ansible_collections.xpu.fleet.plugins.module_utils.model.formats import INDEX, part_name
+from ansible_collections.xpu.fleet.plugins.module_utils.model.formats import INDEX, WHOLE, part_name
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 # Formats that run code when they are opened.
@@ -155,7 +155,9 @@ def lacks(where: str, missing: Sequence[str], of_what: str) -> str:
 
 def _usual_set(sets: list[list[str]], top: Sequence[str]) -> list[list[str]]:
     """Of several sets of safetensors, the one that transformers opens; all where none has its usual name."""
-    usual = [files for files in sets if files == ["model.safetensors"] or re.match(r"model-\d+-of-", files[0])]
+    usual = [files for files in sets if files == [WHOLE] or re.match(r"model-\d+-of-", files[0])]
+    # What is left of another copy does not matter beside a whole one.
+    usual = [files for files in usual if set(files) <= set(top)] or usual
     # With an index, the shards it names count; without one, the single file does.
     usual.sort(key=lambda files: (len(files) > 1) != (INDEX in top))
     return usual[:1] or sets

@@ -110,6 +110,8 @@ def select_keys(data: bytes, fingerprints: list[str]) -> bytes:
 def _dearmor(data: bytes) -> bytes:
     blocks = list(_ARMOR.finditer(data))
     if not blocks:
+        if b"-----BEGIN PGP " in data.replace(b"\0", b"") and b"-----BEGIN PGP " not in data:
+            raise KeyFileError("the armored key is text in UTF-16, as Windows writes it: save it as ASCII or UTF-8")
         if data[:1] and data[0] & 0x80:
             return data
         if b"-----BEGIN PGP " in data:

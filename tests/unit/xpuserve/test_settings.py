@@ -260,6 +260,17 @@ def test_an_index_that_names_nothing_is_refused(tmp_path: Path, mapped: Any) -> 
         weights.inspect(model)
 
 
+@pytest.mark.parametrize("left", [[], ["model-00001-of-00002.safetensors"], ["other.safetensors"]])
+def test_an_index_of_another_copy_does_not_matter_beside_a_whole_file(tmp_path: Path, left: list[str]) -> None:
+    model = model_directory(tmp_path / "m")
+    whole = weights.inspect(model).bytes
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    for name in left:
+        (model / name).write_bytes(b"cut")
+    assert weights.inspect(model).bytes == whole
+
+
 def test_inspect_a_gguf_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(gguf(tmp_path / "m.gguf"))]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -298,6 +309,7 @@ def test_damaged_models_are_refused(tmp_path: Path, damage: str) -> None:
     elif damage == "index":
         index = {"weight_map": {"w": "model-00001-of-00002.safetensors"}}
         (model / "model.safetensors.index.json").write_text(json.dumps(index))
+        (model / "model.safetensors").rename(model / "model-00002-of-00002.safetensors")
     elif damage == "config":
         (model / "config.json").write_text("{")
     else:

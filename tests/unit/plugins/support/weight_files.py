@@ -48,6 +48,13 @@ CONTEXTS: dict[str, tuple[dict[str, Any], int]] = {
     "default": (llama(8192, rope_type="default", factor=4.0), 8192),
     "mrope": (llama(32768, type="mrope", mrope_section=[1, 2]), 32768),
     "nested": ({"model_type": "llava", "text_config": llama(4096, type="linear", factor=2.0)}, 8192),
+    "nested twice, as models that hear and speak": (
+        {"thinker_config": {"text_config": llama(32768, rope_type="yarn", factor=2.0)}, "talker_config": llama(8192)},
+        65536,
+    ),
+    "in thinker_config": ({"model_type": "omni", "thinker_config": llama(32768)}, 32768),
+    "in language_model": ({"language_model": llama(16384, type="linear", factor=2)}, 32768),
+    "in language_model_config": ({"language_model_config": {"llm_config": llama(4096)}, "vision_config": {}}, 4096),
     "nested, stated after scaling": (
         {
             "model_type": "gemma3",

@@ -111,13 +111,15 @@ def _directory(path: Path) -> Weights:
 
 def _shards(path: Path) -> list[Path]:
     """The files that transformers opens: one, or those that the index names; no adapter and no second copy."""
-    single, index = path / "model.safetensors", path / formats.INDEX
+    single, index = path / formats.WHOLE, path / formats.INDEX
     if index.is_file():
         mapped = _read_json(index).get("weight_map")
-        if not isinstance(mapped, dict):
+        if not isinstance(mapped, dict) or not all(isinstance(name, str) for name in mapped.values()):
             raise WeightsError(f"{index}: it names no files of weights")
-        names = sorted({str(name) for name in mapped.values()})
+        names = sorted(set(mapped.values()))
         missing = [name for name in names if not (path / name).is_file()]
+        if missing and single.is_file() and single.name not in names:
+            return [single]  # the index is of another copy
         if missing:
             raise WeightsError(
                 f"{path}: of the files of weights that its index names, {', '.join(missing)} is not there"

@@ -156,7 +156,7 @@ WHOLE = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b""
     [
         (["a.safetensors"], ["a.safetensors", "b.safetensors"]),
         (["model-1.safetensors", "model-2.safetensors"], ["model-1.safetensors", "model-3.safetensors"]),
-        (["model.safetensors"], ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]),
+        (["model.safetensors"], ["model.safetensors", "model-00002-of-00002.safetensors"]),
         (["model.safetensors"], ["../model.safetensors"]),
     ],
 )
@@ -166,12 +166,28 @@ def test_a_file_that_the_index_names_and_nobody_has_is_named(shards: list[str], 
         judged(files)
 
 
+@pytest.mark.parametrize("left", [[], SHARDS[:1], SHARDS[1:]])
+def test_an_index_of_another_copy_does_not_matter_beside_a_whole_file(left: list[str]) -> None:
+    files = {**WHOLE, INDEX: index(*SHARDS), **dict.fromkeys(left, b"")}
+    form, chosen = choose(list(files), ["safetensors"], where="here")
+    assert [name for name in chosen if name.endswith(".safetensors")] == ["model.safetensors"]
+    judged({name: files[name] for name in chosen})
+    # Where all shards are there, these are taken, as before.
+    both = {**files, **dict.fromkeys(SHARDS, b"")}
+    form, chosen = choose(list(both), ["safetensors"], where="here")
+    assert [name for name in chosen if name.endswith(".safetensors")] == SHARDS
+    assert form == "safetensors"
+
+
 def test_an_index_that_names_files_in_another_folder_is_told_as_such() -> None:
     with pytest.raises(WeightsChoiceError, match=r"names files in other folders \(fp16/a.safetensors\)"):
         judged({**WHOLE, INDEX: index("model.safetensors", "fp16/a.safetensors")})
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"weight_map": {}}', b'{"weight_map": []}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{", b'{"weight_map": {}}', b'{"weight_map": []}', b'{"weight_map": {"a": {}}}', b"[" * 100_000],
+)
 def test_an_index_that_is_none_is_refused(content: bytes) -> None:
     with pytest.raises(WeightsChoiceError, match=INDEX):
         judged({**WHOLE, INDEX: content})

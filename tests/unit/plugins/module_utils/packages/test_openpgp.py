@@ -109,3 +109,9 @@ def test_a_key_of_very_many_packets_is_read_in_one_go() -> None:
     key = b"\x98\x06\x04\x00\x00\x00\x00\x01"
     (found,) = public_keys(key + b"\xcd\x00" * 1_000_000)
     assert len(found.data) == 8 + 2_000_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_an_armored_file_in_utf_16_is_told_as_such(vendor: SigningKey, encoding: str) -> None:
+    with pytest.raises(KeyFileError, match="text in UTF-16"):
+        public_keys(vendor.armored.decode().encode(encoding))
