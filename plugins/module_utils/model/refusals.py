@@ -17,6 +17,16 @@ def gated_message(endpoint: str, repository: str) -> str:
     )
 
 
+def circle(error: HTTPError, host: str) -> str:
+    """What to do about redirects that urllib gave up: they lead in a circle, nowhere, or out of HTTP; "" for others."""
+    if not 300 <= error.code < 400:
+        return ""
+    return (
+        f"{host} answers with redirects (HTTP {error.code}) that lead in a circle or nowhere: look at the address in "
+        "model_hub_endpoint or model_source (scheme, path of a mirror), and at a proxy that asks to log in"
+    )
+
+
 def refusal(client: Client, error: HTTPError, base: str, repository: str, revision: str) -> str:
     """What the hub's refusal means and what to do: told apart by its status, X-Error-Code and X-Error-Message.
 
@@ -26,7 +36,14 @@ def refusal(client: Client, error: HTTPError, base: str, repository: str, revisi
     code, words, status_code = str(error.headers.get("X-Error-Code") or ""), said(error), error.code
     hub, token = shown(base), client.has_token
     denied = status_code in (401, 403)
+    if circle(error, f"the model hub {hub}"):
+        return circle(error, f"the model hub {hub}")
     table = (
+        (
+            status_code == 451,
+            f"the model hub {hub} may not give out {repository} for legal reasons, perhaps to this country alone: "
+            "choose other weights in model_source, or bring them another way (path, controller_path)",
+        ),
         (code == "GatedRepo" and (status_code == 401 or not token), gated_message(base, repository)),
         (
             code == "GatedRepo",
@@ -75,6 +92,8 @@ def refusal(client: Client, error: HTTPError, base: str, repository: str, revisi
 def file_refusal(client: Client, error: HTTPError, url: str, endpoint: str, repository: str) -> str:
     """The refusal of a file: the hub's own, or that of a host it leads to, which knows nothing of tokens."""
     first, refusing = (urlsplit(str(place)).netloc.rpartition("@")[2] for place in (url, error.url or url))
+    if circle(error, refusing):
+        return circle(error, f"{refusing}, asked for {shown(url)},")
     if refusing != first:
         return (
             f"{refusing}, to which {shown(url)} leads, refuses it with HTTP {status(error)}: let that host through "
@@ -82,4 +101,5 @@ def file_refusal(client: Client, error: HTTPError, url: str, endpoint: str, repo
         )
     if repository:
         return refusal(client, error, endpoint.rstrip("/"), repository, "")
-    return f"{shown(url)} cannot be downloaded: HTTP {status(error)}"
+    legal = " (not given out for legal reasons: choose other weights in model_source)" if error.code == 451 else ""
+    return f"{shown(url)} cannot be downloaded: HTTP {status(error)}{legal}"

@@ -101,6 +101,15 @@ REFUSALS = {
     "disabled": (403, {"X-Error-Message": "Access to this resource is disabled."}, TOKEN, ["has disabled owner/model"]),
     "a mirror that says nothing": (404, {}, "", ["no owner/model at revision main"]),
     "a proxy that wants a password": (407, {}, "", ["xpu_proxy"]),
+    "not given out for legal reasons": (451, {}, TOKEN, ["for legal reasons", "other weights"]),
+    "not given out for legal reasons, with words": (
+        451,
+        {"X-Error-Message": "This repository is subject to a court order"},
+        "",
+        ["for legal reasons", "court order"],
+    ),
+    "a redirect to nowhere": (302, {}, "", ["in a circle or nowhere", "model_hub_endpoint"]),
+    "a redirect to another scheme": (302, {"Location": "gopher://x/?sig=abc"}, "", ["in a circle or nowhere"]),
     "a firewall": (403, {"X-Error-Message": "blocked by policy\x1b[31m"}, "", ["firewall", "blocked by policy"]),
 }
 
@@ -115,6 +124,24 @@ def test_refusals_are_told_apart(hub: Hub, case: str) -> None:
     assert all(word in said for word in words) and str(status) in said, said
     assert TOKEN not in said and said.isprintable()
     assert ("is gated:" in said) == (case == "gated, without a token")
+
+
+@pytest.mark.parametrize("code", [301, 302, 307, 308])
+def test_redirects_in_a_circle_are_told_as_such(hub: Hub, code: int) -> None:
+    path = "/api/models/owner/model/revision/main?blobs=true"
+    hub.api_refusals = [(code, {"Location": f"{path}&sig=abc"})] * 30
+    with pytest.raises(FetchError) as refused:
+        hub_files(Client(TOKEN), hub.url, "owner/model", "main")
+    said = str(refused.value)
+    assert "in a circle" in said and "model_hub_endpoint" in said and TOKEN not in said and "abc" not in said
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize(("status", "words"), [(302, "in a circle or nowhere"), (451, "for legal reasons")])
+def test_what_becomes_of_a_single_file_is_told(hub: Hub, tmp_path: Path, status: int, words: str) -> None:
+    hub.file_refusals = [(status, {"Location": "/owner/model/resolve/model.safetensors"} if status == 302 else {})] * 50
+    with pytest.raises(FetchError, match=words):
+        plan(wanted(hub, tmp_path / "m"), NOTHING)
 
 
 def test_a_hub_that_is_asked_too_often_gets_the_pause_that_it_asks_for(hub: Hub, slept: list[float]) -> None:
