@@ -105,17 +105,22 @@ def repair(lock_timeout: int) -> None:
 
 
 def module_advice(output: str) -> str:
-    """Return what to do about a module that DKMS could not build, "" where dpkg failed at something else."""
-    log = _MAKE_LOG.search(output)
-    if not log:
+    """Return what to do about modules that DKMS could not build, "" where dpkg failed at something else."""
+    failed: dict[tuple[str, str], str] = {}
+    for log in _MAKE_LOG.finditer(output):
+        # Kernels that it was built for before are named further up.
+        kernels = _BUILT_FOR.findall(output, 0, log.start())
+        failed.setdefault((log["module"], kernels[-1] if kernels else "that kernel"), log["path"])
+    if not failed:
         return ""
-    # Kernels that it was built for before are named further up.
-    kernels = _BUILT_FOR.findall(output, 0, log.start())
-    release = kernels[-1] if kernels else "that kernel"
+    told = " and ".join(
+        f"DKMS module {module} does not build for {release} (see {log} on the node)"
+        for (module, release), log in failed.items()
+    )
+    settings = ", ".join(dict.fromkeys(f"/etc/dkms/{module}.conf" for module, _release in failed))
     return (
-        f" - DKMS module {log['module']} does not build for {release} (see {log['path']} on the node): remove the "
-        f"headers of that kernel, or the module, or keep it to another kernel by BUILD_EXCLUSIVE_KERNEL in "
-        f"/etc/dkms/{log['module']}.conf"
+        f" - {told}: remove the headers of that kernel, or the module, or keep it to another kernel by "
+        f"BUILD_EXCLUSIVE_KERNEL in {settings}"
     )
 
 

@@ -242,6 +242,22 @@ def test_the_kernel_that_a_module_does_not_build_for_is_told_from_one_before() -
     assert "5.19.0-41" not in advice
 
 
+@pytest.mark.parametrize(
+    "modules",
+    [
+        ["nvidia/535.86.05", "zfs/2.1.5"],
+        ["intel-i915-dkms/1.23.5", "nvidia/570.1", "v4l2loopback/0.12.7"],
+        ["zfs/2.1.5", "zfs/2.1.5"],
+    ],
+)
+def test_every_module_that_does_not_build_is_told(modules: list[str]) -> None:
+    advice = module_advice("".join(dkms_says(module, "6.8.0-45-generic") for module in modules))
+    for module in modules:
+        name = module.split("/", maxsplit=1)[0]
+        assert advice.count(f"DKMS module {name} does not build for 6.8.0-45-generic") == 1
+        assert advice.count(f"/etc/dkms/{name}.conf") == 1
+
+
 def test_the_advice_is_in_the_error(tmp_path: Path) -> None:
     node = Node(tmp_path)
     node.set("audit", AUDIT)
