@@ -14,6 +14,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.catalogue import (
     Target,
     resolve,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.stack.node import described
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
@@ -69,16 +70,12 @@ class ActionModule(ActionBase):
 
 
 def _target(options: dict[str, Any]) -> Target:
-    """The memory the model has to fit: of the smallest GPU, or of the machine."""
+    """The memory the model has to fit: of each GPU, the smallest named first, or of the machine."""
     if options["device"] != "gpu":
         return Target(options["engine"], options["device"], options["memory_mb"] * 1024**2, "the node")
     known = [gpu for gpu in options["gpus"] if int(gpu.get("memory_bytes", 0)) > 0]
     if not known:
         return Target(options["engine"], "gpu")
-    smallest = min(known, key=lambda gpu: int(gpu["memory_bytes"]))
-    return Target(
-        options["engine"],
-        "gpu",
-        int(smallest["memory_bytes"]),
-        f"the smallest GPU ({smallest.get('name', smallest.get('address'))})",
-    )
+    cards = sorted((int(gpu["memory_bytes"]), described(gpu)) for gpu in known)
+    memory, smallest = cards[0]
+    return Target(options["engine"], "gpu", memory, smallest, [(card, size) for size, card in cards[1:]])

@@ -47,12 +47,16 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class Target:
-    """Where the model has to run. ``memory_bytes`` is 0 where it is unknown."""
+    """Where the model has to run. ``memory_bytes`` is 0 where it is unknown.
+
+    Of several GPUs it is that of the one with the least; ``others`` has those with more, each with its memory.
+    """
 
     engine: str
     device: str
     memory_bytes: int = 0
     memory_of: str = ""
+    others: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,11 @@ def _too_large(wish: ModelRequest, target: Target, needed: int, context: int, fi
         f"model {wish.name}{form} with {context} tokens of context needs {_gib(needed)} of memory and "
         f"{target.memory_of} has {_gib(target.memory_bytes)}"
     )
+    roomy = [name for name, memory in target.others if memory >= needed]
+    if roomy:
+        message = (
+            f"{message}, while it fits on {', '.join(roomy)} (inference_instances: {len(roomy)} serves there alone)"
+        )
     if fitting:
         return f"{message}: of the low-bit formats {_names(fitting)} would fit"
     return f"{message}: choose a smaller model, or a shorter model_context_length"

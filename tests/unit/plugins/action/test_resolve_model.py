@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible_collections.xpu.fleet.plugins.filter.gpus import serving_gpus
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.action_run import run_action
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -39,3 +40,31 @@ def test_a_path_that_the_controller_lacks_is_named(tmp_path: Path) -> None:
 
 def test_a_model_that_nobody_knows_is_named(tmp_path: Path) -> None:
     assert "smollm3" in run_action("resolve_model", tmp_path, **wanted(name="smollm3"))["msg"]
+
+
+GIB = 1024**3
+
+
+def card(name: str, gibibytes: int, address: str) -> dict[str, Any]:
+    return {"name": name, "id": "8086:56a0", "address": address, "memory_bytes": gibibytes * GIB}
+
+
+SMALL, LARGE = card("Intel Arc A380", 6, "0000:03:00.0"), card("Intel Arc A770", 16, "0000:07:00.0")
+SEVEN = {"name": "llama-2-7b-chat", "engine": "bigdl", "device": "gpu"}
+
+
+def test_each_card_is_judged_by_its_own_memory(tmp_path: Path) -> None:
+    said = run_action("resolve_model", tmp_path, **wanted(**SEVEN, low_bit="sym_int8", gpus=[LARGE, SMALL]))["msg"]
+    assert "Intel Arc A380 (8086:56a0) at 0000:03:00.0 has 6.0 GiB" in said
+    assert "fits on Intel Arc A770 (8086:56a0) at 0000:07:00.0 (inference_instances: 1 serves there alone)" in said
+
+
+def test_a_card_that_no_instance_gets_is_not_judged(tmp_path: Path) -> None:
+    served = serving_gpus([SMALL, LARGE], "1")
+    assert "model" in run_action("resolve_model", tmp_path, **wanted(**SEVEN, low_bit="sym_int8", gpus=served))
+
+
+def test_nothing_is_advised_where_no_card_has_the_memory(tmp_path: Path) -> None:
+    cards = [SMALL, card("Intel Arc A310", 4, "0000:09:00.0")]
+    said = run_action("resolve_model", tmp_path, **wanted(**SEVEN, low_bit="sym_int8", gpus=cards))["msg"]
+    assert "A310 (8086:56a0) at 0000:09:00.0 has 4.0 GiB" in said and "inference_instances" not in said
