@@ -27,10 +27,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ppa": {"type": "bool", "default": False},
     "dkms": {"type": "str", "default": "auto"},
     "lost_gpus": {"type": "list", "elements": "str", "default": []},
+    "known_bad_accepted": {"type": "list", "elements": "str", "default": []},
     "gpus": {"type": "list", "elements": "dict", "required": True},
     "known": {"type": "list", "elements": "dict", "default": []},
     "served": {"type": "list", "elements": "str", "default": []},
     "integrated": {"type": "bool", "default": False},
+    "uncovered": {"type": "list", "elements": "dict", "default": []},
     "container": {"type": "bool", "required": True},
     "secure_boot": {"type": "bool", "required": True},
     "distribution": {"type": "str", "required": True},
@@ -65,6 +67,7 @@ class ActionModule(ActionBase):
             known=options["known"],
             served=options["served"],
             integrated=options["integrated"],
+            uncovered=options["uncovered"],
         )
         wish = StackRequest(
             stack=options["stack"],
@@ -75,6 +78,7 @@ class ActionModule(ActionBase):
             ppa=options["ppa"],
             dkms=options["dkms"],
             lost_gpus=options["lost_gpus"],
+            known_bad_accepted=options["known_bad_accepted"],
         )
         try:
             stack = resolve(definitions, node, wish)

@@ -7,9 +7,11 @@ A stack is one tested combination of kernel, drivers, oneAPI, Python and engine,
 from __future__ import annotations
 
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpu_ids import UNKNOWN
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.known_bad import NAMES
 from ansible_collections.xpu.fleet.plugins.module_utils.stack.checks import check_node, kernel_of
 from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
     StackError,
@@ -60,16 +62,18 @@ def resolve(definitions: dict[str, dict[str, Any]], node: NodeFacts, wish: Stack
         "dkms": dkms,
         "repositories": {key: _with_codename(value, node) for key, value in stack["repositories"].items()},
         "kernel": kernel_of(name, stack, node, dkms),
-        "driver": _driver(stack["driver"], node),
+        "driver": stack["driver"],
         "oneapi": _oneapi(name, stack["oneapi"], wish.oneapi_components),
         "environment": {**stack["environment"].get("all", {}), **stack["environment"].get(family, {})},
         "python": _python(name, stack["python"], engine, device),
         "model": stack["model"],
         "low_bit": stack["low_bit"],
+        "known_bad_accepted": _accepted(wish.known_bad_accepted),
         "least_speed": stack.get("published_speed", {}).get(family, 0) * SUSPICIOUS if device == "gpu" else 0,
     }
     warnings = check_node(stack, resolved, node, pinned_packages(resolved))
-    return {**resolved, "warnings": [*warnings, *filter(None, [_given_away(lent).strip()])]}
+    beside = [_given_away(lent).strip(), _uncovered(node) if family != "none" else ""]
+    return {**resolved, "warnings": [*warnings, *filter(None, beside)]}
 
 
 def _missed(node: NodeFacts, wish: StackRequest) -> list[dict[str, str]]:
@@ -108,6 +112,8 @@ def _choose(definitions: dict[str, dict[str, Any]], node: NodeFacts, wanted: str
             f"This node had {', '.join(map(described, node.lost))}, and now there is no GPU: it is not served on its "
             "CPU without your word. Look at the card and at dmesg; where it is gone for good, set xpu_stack to cpu."
         )
+    if node.uncovered and not node.gpus:
+        raise StackError(f"{_uncovered(node)} To serve on the node's CPU instead, set xpu_stack to cpu.")
     tried = []
     for name in sorted(definitions):
         definition = definitions[name]
@@ -123,6 +129,22 @@ def _choose(definitions: dict[str, dict[str, Any]], node: NodeFacts, wanted: str
         f"No stack fits this node. GPUs found: {node.describe_gpus()}. Distribution: {node.system}. "
         f"Tried: {'; '.join(tried)}. Install a distribution that a stack serves, or name a stack with xpu_stack."
     )
+
+
+def _uncovered(node: NodeFacts) -> str:
+    if not node.uncovered:
+        return ""
+    cards = ", ".join(map(described, node.uncovered))
+    return f"No stack is made for {cards}: the roles leave such a card alone."
+
+
+def _accepted(names: list[str]) -> list[str]:
+    for name in names:
+        if name not in NAMES:
+            close = get_close_matches(name, NAMES, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(NAMES))}."
+            raise StackError(f"xpu_known_bad_accepted has {name!r}, and no known-bad combination has that name; {hint}")
+    return names
 
 
 def _given_away(lent: list[dict[str, Any]]) -> str:
@@ -149,13 +171,6 @@ def _misfit(definition: dict[str, Any], node: NodeFacts) -> str:
     if others:
         return f"it serves GPUs of family {', '.join(definition['families'])}, not {', '.join(others)}"
     return ""
-
-
-def _driver(driver: dict[str, Any], node: NodeFacts) -> dict[str, Any]:
-    """Return the driver's data with the running kernel in the names of its build tools."""
-    if not driver.get("build_tools"):
-        return driver
-    return {**driver, "build_tools": [name.replace("{kernel}", node.kernel) for name in driver["build_tools"]]}
 
 
 def _choose_engine(name: str, stack: dict[str, Any], wanted: str) -> str:

@@ -49,6 +49,11 @@ options:
     description: The kernel that is to run, as C(uname -r) says it.
     type: str
     default: ""
+  known_bad_accepted:
+    description: Names of such combinations that are warnings, and refused otherwise.
+    type: list
+    elements: str
+    default: []
   proxy:
     description: URL of an HTTP proxy; the node's own settings decide where it is empty.
     type: str
@@ -229,7 +234,15 @@ def known_trouble(parameters: Mapping[str, Any], outcome: Simulation) -> list[st
         return []
     stays = {name: version for name, version in installed_versions().items() if name not in outcome.removed}
     packages = {**stays, **outcome.versions}
-    there = found(Situation(parameters["gpus"], parameters["kernel"], packages, parameters["stack"]))
+    there = found(
+        Situation(
+            parameters["gpus"],
+            parameters["kernel"],
+            packages,
+            parameters["stack"],
+            accepted=parameters["known_bad_accepted"],
+        )
+    )
     there = [entry for entry in there if entry.of_packages]
     refused = [str(entry) for entry in there if entry.effect == REFUSE]
     if refused:
@@ -266,6 +279,7 @@ def main() -> None:
             "stack": {"type": "str", "default": ""},
             "gpus": {"type": "list", "elements": "dict", "default": []},
             "kernel": {"type": "str", "default": ""},
+            "known_bad_accepted": {"type": "list", "elements": "str", "default": []},
             "proxy": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,

@@ -120,6 +120,9 @@ gpus:
       type: list
       elements: str
       sample: [i915, xe]
+    uncovered:
+      description: Whether it is a card of Intel's that no stack is made for; those are in RV(others).
+      type: bool
     lent:
       description: To what else than its own driver the card was given, such as C(bound to vfio-pci); or empty.
       type: str

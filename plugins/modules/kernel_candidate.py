@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: which kernel a metapackage brings, where the running one is too old."""
+"""Ansible module: which kernel a metapackage brings, where the running one is too old or too new."""
 
 from __future__ import annotations
 
@@ -8,18 +8,37 @@ module: kernel_candidate
 short_description: Find the kernel that a metapackage brings
 version_added: "1.0.0"
 description:
-  - Returns the running kernel where it is new enough, else the newest that a metapackage depends on.
-  - Fails where the metapackage is unknown, is held, or brings a kernel that is too old as well.
+  - Returns the running kernel where it is in the range, else the newest that a metapackage depends on.
+  - Fails where the metapackage is unknown, is held, or brings a kernel that is out of the range as well, or one that is
+    known not to work with the node's GPUs.
 author: The xpu.fleet developers (@xpu-fleet)
 options:
   at_least:
     description: The oldest kernel that will do, such as C(6.12); the number of Ubuntu's ABI is compared too.
     type: str
     required: true
+  before:
+    description: A kernel that is too new, as is every newer one; none is where it is empty.
+    type: str
+    default: ""
   metapackage:
     description: A package that depends on the newest kernel of its line, such as C(linux-generic-hwe-24.04).
     type: str
     required: true
+  stack:
+    description: Name of the stack; empty where it does not matter whether GPUs work.
+    type: str
+    default: ""
+  gpus:
+    description: GPUs of the node, as RV(xpu.fleet.gpu_info#module:gpus).
+    type: list
+    elements: dict
+    default: []
+  known_bad_accepted:
+    description: Names of known-bad combinations that are not refused.
+    type: list
+    elements: str
+    default: []
   refresh:
     description: Whether to read the repositories in a directory of its own; else the node's present lists count.
     type: bool
@@ -68,15 +87,19 @@ packages:
 
 import os  # noqa: E402
 import tempfile  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import (  # noqa: E402
+    Span,
     abi_of,
     belongs,
     release_of,
 )
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.combination import REFUSE, Situation  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.known_bad import found  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import (  # noqa: E402
     CandidateApt,
     available_versions,
@@ -94,18 +117,18 @@ class CandidateError(FleetError):
     """No kernel that will do can be had; the message is for a person."""
 
 
-def candidate(metapackage: str, at_least: str, running: str, brought: list[str], version: str = "") -> dict[str, Any]:
+def candidate(metapackage: str, wanted: Span, running: str, brought: list[str], version: str = "") -> dict[str, Any]:
     """Return the newest kernel among the packages that a metapackage brings; raises CandidateError."""
     releases = [release_of(name) for name in brought if name.startswith("linux-image-") and "-unsigned-" not in name]
     newest = max(filter(None, releases), key=lambda release: Version(abi_of(release)), default="")
     if not newest:
         raise CandidateError(
-            f"this node runs kernel {running} and needs {at_least} or newer, and its repositories have no "
+            f"this node runs kernel {running} and needs {wanted}, and its repositories have no "
             f"{metapackage} that brings a kernel; look at its apt sources (the suite with -updates is one of them)"
         )
-    if Version(abi_of(newest)) < Version(at_least):
+    if not wanted.has(newest):
         raise CandidateError(
-            f"this node runs kernel {running} and needs {at_least} or newer, and {metapackage} brings {newest} only; "
+            f"this node runs kernel {running} and needs {wanted}, and {metapackage} brings {newest} only; "
             "look at its apt sources, or install the distribution's next release"
         )
     return {
@@ -116,25 +139,34 @@ def candidate(metapackage: str, at_least: str, running: str, brought: list[str],
     }
 
 
+def check(release: str, stack: str, gpus: list[dict[str, Any]], accepted: Sequence[str] = ()) -> None:
+    """Raise CandidateError where a kernel is known not to work with GPUs."""
+    there = found(Situation(gpus, release, {}, stack, accepted=accepted)) if stack else []
+    refused = [entry for entry in there if entry.effect == REFUSE and entry.kernels]
+    if refused:
+        raise CandidateError(f"kernel {release} would come, and can't work here. {'; '.join(map(str, refused))}")
+
+
 def find(parameters: dict[str, Any], running: str) -> dict[str, Any]:
     """Return the kernel; raises FleetError."""
-    if Version(abi_of(running)) >= Version(parameters["at_least"]):
+    wanted = Span(parameters["at_least"], parameters["before"])
+    if wanted.has(running):
         return {"release": running, "running": True, "install": [], "packages": []}
     metapackage = parameters["metapackage"]
     present = installed_packages().get(metapackage)
     if present and present.held:
         raise CandidateError(
-            f"this node runs kernel {running} and needs {parameters['at_least']} or newer, and {metapackage}, which "
-            f"would bring one, is held; apt-mark unhold {metapackage} lets it"
+            f"this node runs kernel {running} and needs {wanted}, and {metapackage}, which would bring one, is held; "
+            f"apt-mark unhold {metapackage} lets it"
         )
     if not parameters["refresh"]:
         newest = "".join(available_versions([metapackage])[metapackage][:1])
-        return candidate(metapackage, parameters["at_least"], running, dependencies(metapackage), newest)
+        return candidate(metapackage, wanted, running, dependencies(metapackage), newest)
     with tempfile.TemporaryDirectory(prefix="xpu-fleet-apt-") as directory:
         apt = CandidateApt(Path(directory), proxy=parameters["proxy"])
         apt.prepare([])
         apt.update()
-        return candidate(metapackage, parameters["at_least"], running, apt.dependencies(metapackage))
+        return candidate(metapackage, wanted, running, apt.dependencies(metapackage))
 
 
 def main() -> None:
@@ -142,7 +174,11 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "at_least": {"type": "str", "required": True},
+            "before": {"type": "str", "default": ""},
             "metapackage": {"type": "str", "required": True},
+            "stack": {"type": "str", "default": ""},
+            "gpus": {"type": "list", "elements": "dict", "default": []},
+            "known_bad_accepted": {"type": "list", "elements": "str", "default": []},
             "refresh": {"type": "bool", "default": True},
             "proxy": {"type": "str", "default": "", "no_log": True},
         },
@@ -150,6 +186,8 @@ def main() -> None:
     )
     try:
         result = find(module.params, os.uname().release)
+        if not result["running"]:
+            check(result["release"], *(module.params[name] for name in ("stack", "gpus", "known_bad_accepted")))
     except FleetError as error:
         module.fail_json(msg=hide_password(str(error)))
     module.exit_json(changed=False, **result)

@@ -49,6 +49,11 @@ options:
     type: list
     elements: str
     default: []
+  known_bad_accepted:
+    description: Names of known-bad combinations that are warnings then, and refused otherwise.
+    type: list
+    elements: str
+    default: []
   gpus:
     description:
       - What M(xpu.fleet.gpu_info) found, RV(xpu.fleet.gpu_info#module:lent) included. A stack is chosen for the
@@ -71,6 +76,11 @@ options:
     description: Whether the node has integrated graphics of Intel too.
     type: bool
     default: false
+  uncovered:
+    description: Intel's cards that no stack is made for. With no other card the node is refused but for a named stack.
+    type: list
+    elements: dict
+    default: []
   container:
     description: Whether the node is a container.
     type: bool

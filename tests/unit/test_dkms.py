@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,43 @@ def test_a_module_that_is_not_in_place_is_put_back(tmp_path: Path, says: str, fo
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr
     asked = (tmp_path / "asked").read_text().splitlines()
     assert [line for line in asked if line.startswith("install")] == forced
+
+
+RANGE = {"release": "", "at_least": "6.8", "before": "6.9"}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "built", "left"),
+    [
+        ({"release": KERNEL, "at_least": "", "before": ""}, [KERNEL], ["5.19.0-41-lowlatency", "5.19.0-411-generic"]),
+        (RANGE, ["6.8.0-31-generic", "6.8.0-1015-aws"], ["6.80.0-1-generic", "6.17.0-22-generic", "16.8.0-1-generic"]),
+        ({**RANGE, "at_least": "6.8.0-44"}, ["6.8.0-138-generic"], ["6.9.0-1-generic"]),
+        ({"release": "", "at_least": "5.15", "before": "5.16"}, ["5.15.0-141-generic"], ["5.19.0-50-generic"]),
+        ({"release": "", "at_least": "6.12", "before": ""}, ["6.12.0-1-generic", "7.0.0-28-generic"], []),
+    ],
+)
+def test_dkms_builds_for_the_kernels_that_the_modules_are_made_for(
+    tmp_path: Path, kernel: dict[str, str], built: list[str], left: list[str]
+) -> None:
+    role = ROOT / "roles/gpu_driver"
+    template = {"src": str(role / "templates/dkms.conf.j2"), "dest": str(tmp_path / "dkms.conf")}
+    of_all = {"hosts": "localhost", "connection": "local", "gather_facts": False}
+    tasks = [{"name": "Write", "ansible.builtin.template": template, "when": "__gpu_driver_only | length > 0"}]
+    play = [{**of_all, "vars_files": [str(role / "vars/main.yml")], "tasks": tasks}]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(play))
+    variables = {"stack_resolved": {"kernel": kernel}, "ansible_python_interpreter": sys.executable}
+    run = subprocess.run(
+        ["ansible-playbook", "-i", "localhost,", "-e", json.dumps(variables), str(tmp_path / "play.yml")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr
+    written = tmp_path / "dkms.conf"
+    # DKMS takes it for a regular expression of bash.
+    found = (
+        re.search(r'^BUILD_EXCLUSIVE_KERNEL="(.*)"$', written.read_text(), re.MULTILINE) if written.exists() else None
+    )
+    only = re.compile(found[1] if found else "")
+    assert all(only.search(release) for release in built) and not any(only.search(release) for release in left)

@@ -77,7 +77,11 @@ def test_packages_that_are_pinned_no_more_are_let_go_before_the_pins_are_written
 
 
 @pytest.mark.parametrize(
-    "place", ["roles/kernel/tasks/install.yml", "roles/gpu_driver/tasks/modules.yml", "playbooks/tasks/provision.yml"]
+    "place",
+    [
+        *("roles/kernel/tasks/install.yml", "roles/kernel/tasks/install_candidate.yml"),
+        *("roles/gpu_driver/tasks/modules.yml", "playbooks/tasks/provision.yml"),
+    ],
 )
 def test_dkms_keeps_to_the_stacks_kernel_before_apt_configures_anything(place: str) -> None:
     """Headers of a newer kernel stay half configured where a module does not build for it."""

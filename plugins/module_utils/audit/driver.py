@@ -14,7 +14,7 @@ class DriverAudit(LayerAudit):
     """DKMS, the loaded module, and what drives the GPUs."""
 
     name = "driver"
-    keys = frozenset({"module", "dkms", "kernel", "bound", "stack"})
+    keys = frozenset({"module", "dkms", "kernel", "bound", "stack", "known_bad_accepted"})
 
     def look(self, report: Report) -> None:
         """Look at modules and GPUs."""
@@ -82,6 +82,7 @@ class DriverAudit(LayerAudit):
             self.node.running_kernel,
             {name: package.version for name, package in self.node.packages.items()},
             stack,
+            accepted=self.expected.get("known_bad_accepted", ()),
         )
         there = found(situation)
         report.compare("known-bad combinations", [], [str(entry) for entry in there if entry.effect == REFUSE])

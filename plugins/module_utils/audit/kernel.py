@@ -15,20 +15,19 @@ from ansible_collections.xpu.fleet.plugins.module_utils.boot.files import (
     DROP_IN,
     MENU,
 )
-from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import abi_of, superfluous
-from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import Version
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import Span, superfluous
 
 
 class KernelAudit(LayerAudit):
     """What runs, what GRUB boots next and after that, and which packages would change it."""
 
     name = "kernel"
-    keys = frozenset({"release", "metapackages", "purge", "at_least"})
+    keys = frozenset({"release", "metapackages", "purge", "at_least", "before"})
 
     def look(self, report: Report) -> None:
         """Look at the running kernel, its files, GRUB and the other kernels."""
         if "at_least" in self.expected:
-            self._at_least(report, self.expected["at_least"])
+            self._in_range(report, Span(self.expected["at_least"], self.expected.get("before", "")))
             return
         release = self.expected["release"]
         report.compare("running kernel", release, self.node.running_kernel)
@@ -41,10 +40,10 @@ class KernelAudit(LayerAudit):
         with report.looking_at("other kernels"):
             self._others(report, release)
 
-    def _at_least(self, report: Report, oldest: str) -> None:
-        """Look whether what runs, and what GRUB boots next, is new enough, and whether a trial is open."""
-        running, wanted = self.node.running_kernel, f"{oldest} or newer"
-        report.compare("running kernel", wanted, wanted if _new_enough(running, oldest) else running)
+    def _in_range(self, report: Report, span: Span) -> None:
+        """Look whether what runs, and what GRUB boots next, will do, and whether a trial is open."""
+        running, wanted = self.node.running_kernel, str(span)
+        report.compare("running kernel", wanted, wanted if span.has(running) else running)
         with report.looking_at("GRUB"):
             if not self._can_read_grub(report):
                 return
@@ -52,13 +51,13 @@ class KernelAudit(LayerAudit):
             facts = boot.facts()
             if facts["default"]:
                 default = facts["default"]
-                report.compare("GRUB's default", wanted, wanted if _new_enough(default, oldest) else default)
+                report.compare("GRUB's default", wanted, wanted if span.has(default) else default)
             if facts["next"]:
                 report.compare("kernel for the next boot alone", "none", facts["next"])
             report.compare("trial of a kernel", "none", facts["trial"].get("explanation", "none"))
             booted = "not since its trial" if facts["default_untried"] else "booted"
             report.compare("boot of GRUB's default as such", "booted", booted)
-            pinned = facts["own"] and facts["follows"] and _new_enough(running, oldest)
+            pinned = facts["own"] and facts["follows"] and span.has(running)
             report.compare("kernel that GRUB boots", "the newest", running if pinned else "the newest")
 
     def _can_read_grub(self, report: Report) -> bool:
@@ -104,7 +103,3 @@ def _settled(state: BootState) -> dict[str, str]:
         f"content of /{DROP_IN}": state.drop_in,
         "kernels whose initramfs is not in GRUB's menu": ", ".join(state.lacking),
     }
-
-
-def _new_enough(release: str, oldest: str) -> bool:
-    return Version(abi_of(release)) >= Version(oldest)

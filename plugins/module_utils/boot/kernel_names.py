@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import Simulation
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import Version
@@ -43,6 +44,23 @@ def is_metapackage(package: str) -> bool:
 def abi_of(release: str) -> str:
     """Return a release without its flavour: 6.8.0-31 of 6.8.0-31-generic."""
     return re.sub(r"-[a-z].*$", "", release)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Releases of the kernel from ``at_least`` on, and older than ``before``, "" for any."""
+
+    at_least: str
+    before: str = ""
+
+    def has(self, release: str) -> bool:
+        """Tell whether a release is one of them; the number of Ubuntu's ABI is compared too."""
+        version = Version(abi_of(release))
+        return version >= Version(self.at_least) and not (self.before and version >= Version(self.before))
+
+    def __str__(self) -> str:
+        """Say it to an operator."""
+        return f"{self.at_least} or newer" + (f" and older than {self.before}" if self.before else "")
 
 
 def belongs(package: str, release: str) -> bool:

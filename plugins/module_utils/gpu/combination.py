@@ -68,7 +68,8 @@ class KnownBad:
 
     def __str__(self) -> str:
         """Say it to an operator."""
-        return f"{self.symptom}: {self.remedy} ({self.source}; {self.name})"
+        accept = f"xpu_known_bad_accepted: [{self.name}] goes on nevertheless" if self.effect == REFUSE else self.name
+        return f"{self.symptom}: {self.remedy} ({self.source}; {accept})"
 
     @property
     def of_packages(self) -> bool:
@@ -86,6 +87,8 @@ class Situation:
     stack: str = ""
     #: Whether the processor's own graphics are there too.
     integrated: bool = False
+    #: Names of combinations that the operator takes the risk of: they are warnings.
+    accepted: Sequence[str] = ()
 
 
 def is_there(entry: KnownBad, situation: Situation) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,12 @@ _GRUB_COMMAND_LINES = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT")
 _BLACKLISTS = ("modprobe.blacklist", "module_blacklist", "rd.driver.blacklist")
 #: Modules that hold a card for something else, by the ids that they are told.
 _KEEPERS = ("vfio_pci", "pci_stub", "xen_pciback")
+#: Modules that hold a card for other domains of Xen, by the addresses that they are told.
+_HIDERS = ("xen_pciback", "pciback")
+#: Where driverctl keeps which driver a card gets at each boot, a file for each address.
+_DRIVERCTL = "etc/driverctl.d"
+_UDEV = ("etc/udev/rules.d", "run/udev/rules.d", "usr/local/lib/udev/rules.d")
+_OVERRIDE = re.compile(r'ATTR\{(?:\[[^\]]*\])?driver_override\}\s*=\s*"(?P<driver>[^"]*)"')
 
 
 class DriverBlocks:
@@ -24,18 +31,28 @@ class DriverBlocks:
         """Read them."""
         self._parameters = list(_parameters(root))
         self._modprobe = list(_modprobe_lines(root))
+        self._overrides = list(_overrides(root))
 
-    def of(self, drivers: Sequence[str], device: str) -> list[str]:
-        """Return what keeps all of ``drivers`` from a card with PCI device id ``device``, a sentence each."""
-        by_driver = [list(self._of(driver, device.lower())) for driver in drivers]
+    def of(self, drivers: Sequence[str], device: str, address: str = "") -> list[str]:
+        """Return what keeps all of ``drivers`` from a card with PCI device id ``device``, a sentence each.
+
+        Some settings name the card by its address.
+        """
+        given = [
+            f"{what} in {path}"
+            for path, what, driver in self._overrides
+            if driver not in drivers and (address in what or f"0x{device.lower()}" in what.lower()) and address
+        ]
+        by_driver = [[*given, *self._of(driver, device.lower(), address)] for driver in drivers]
         return list(dict.fromkeys(reason for reasons in by_driver for reason in reasons)) if all(by_driver) else []
 
-    def _of(self, driver: str, device: str) -> Iterator[str]:
+    def _of(self, driver: str, device: str, address: str) -> Iterator[str]:
         for place, word in self._parameters:
-            if _parameter_blocks(word, driver, device):
+            if _parameter_blocks(word, driver, device) or _hides(*word.partition(".")[::2], address):
                 yield f"{word} {place}"
         for path, words in self._modprobe:
-            if _line_blocks(words, driver, device):
+            hidden = words[0] == "options" and any(_hides(words[1], option, address) for option in words[2:])
+            if hidden or _line_blocks(words, driver, device):
                 yield f"'{' '.join(words)}' in {path}"
 
 
@@ -95,11 +112,34 @@ def _option_blocks(module: str, option: str, driver: str, device: str) -> bool:
     return module in _KEEPERS and name == "ids" and any(f"8086:{device}" == entry[:9] for entry in values)
 
 
+def _hides(module: str, option: str, address: str) -> bool:
+    """Tell whether an option of a module of Xen's hides the card at an address, as in hide=(03:00.0)(0000:05:00.*)."""
+    name, _equals, value = option.partition("=")
+    if _plain(module) not in _HIDERS or name != "hide" or not address:
+        return False
+    places = re.findall(r"\(([^)]*)\)", value)
+    return any(fnmatch.fnmatchcase(address, place if place.count(":") > 1 else f"0000:{place}") for place in places)
+
+
+def _overrides(root: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield where a driver is written down that a card gets at each boot, what is written, and the driver."""
+    for path in _files(root / _DRIVERCTL, ""):
+        driver = _text(path).strip()
+        if driver:
+            yield f"/{_DRIVERCTL}/{path.name}", f"{driver} for {path.name}", driver
+    for directory in _UDEV:
+        for path in _files(root / directory, ".rules"):
+            for line in _text(path).replace("\\\n", " ").splitlines():
+                found = None if line.lstrip().startswith("#") else _OVERRIDE.search(line)
+                if found and found["driver"]:
+                    yield f"/{directory}/{path.name}", " ".join(line.split()), found["driver"]
+
+
 def _modprobe_lines(root: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield the path and the words of each command in modprobe's settings."""
     seen: set[str] = set()
     for directory in MODPROBE:
-        for path in _files(root / directory):
+        for path in _files(root / directory, ".conf"):
             if path.name in seen:
                 continue
             seen.add(path.name)
@@ -109,9 +149,9 @@ def _modprobe_lines(root: Path) -> Iterator[tuple[str, list[str]]]:
                     yield f"/{directory}/{path.name}", words
 
 
-def _files(directory: Path) -> Iterable[Path]:
+def _files(directory: Path, suffix: str) -> Iterable[Path]:
     try:
-        return sorted(path for path in directory.iterdir() if path.suffix == ".conf")
+        return sorted(path for path in directory.iterdir() if path.name.endswith(suffix))
     except OSError:
         return ()
 

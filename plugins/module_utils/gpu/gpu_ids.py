@@ -13,7 +13,7 @@ ARC_B = "arc-b"
 FLEX = "flex"
 MAX = "max"
 USED = (ARC, ARC_B, FLEX, MAX)
-#: A card that none of these lists has yet, and that i915 or xe drives or whose memory the CPU sees.
+#: A card of Intel's that none of these lists has yet.
 UNKNOWN = "unknown"
 #: Families that are reported and not used.
 INTEGRATED = "integrated"

@@ -103,13 +103,18 @@ class Gpu:
         return self.family in (*USED, UNKNOWN) and not self.virtual_function_of
 
     @property
+    def uncovered(self) -> bool:
+        """Whether it is a card of Intel's that no stack is made for."""
+        return self.family == OTHER and self.id.startswith("8086:") and not self.virtual_function_of
+
+    @property
     def free(self) -> bool:
         """Whether the roles use it."""
         return self.used and not self.lent
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for a module's result."""
-        data = asdict(self)
+        data = {**asdict(self), "uncovered": self.uncovered}
         for name, link in (("link", self.link), ("slot_link", self.slot_link)):
             if link is not None:
                 data[name]["reduced"] = link.reduced
@@ -155,7 +160,7 @@ def _gpu(device: Path, root: Path, modules: _Modules, blocks: DriverBlocks) -> G
     aperture = _memory_bar(device)
     driver = device / "driver"
     bound = driver.resolve().name if driver.exists() else ""
-    family, name = _identity(vendor, device_id, device.name, aperture, bound)
+    family, name = _identity(vendor, device_id, device.name, aperture)
     version, out_of_tree = _driver_version(driver, root)
     physical = device / "physfn"
     return Gpu(
@@ -180,21 +185,22 @@ def _gpu(device: Path, root: Path, modules: _Modules, blocks: DriverBlocks) -> G
         virtual_function_of=physical.resolve().name if physical.exists() else "",
         kernel_modules=modules.claiming(_read(device / "modalias")),
         lent=_lent(device, bound) if family in (*USED, UNKNOWN) else "",
-        blocked=blocks.of(_drivers(family), device_id) if family in (*USED, UNKNOWN) else [],
+        blocked=_blocked(device, family, device_id, blocks) if family in (*USED, UNKNOWN) else [],
     )
 
 
-def _identity(vendor: str, device_id: str, address: str, aperture: int, driver: str) -> tuple[str, str]:
+def _identity(vendor: str, device_id: str, address: str, aperture: int) -> tuple[str, str]:
     """Return family and name; the second device of the first bus is part of the processor, whatever its id.
 
-    A virtual machine may have a card in that place: its memory tells it.
+    A virtual machine may have a card in that place: its memory tells it. Elsewhere what has no known id is a card, also
+    where this kernel drives it as little as the list knows it, or gave it no memory.
     """
     if f"0x{vendor}" != INTEL_VENDOR:
         return OTHER, f"display controller {vendor}:{device_id}"
     name = f"Intel graphics {device_id}"
     if re.search(r":00:02\.[0-7]$", address) and aperture <= WINDOW:
         return GPUS.get(device_id, (INTEGRATED, name))
-    return GPUS.get(device_id, (UNKNOWN if driver in DRIVERS or aperture else OTHER, name))
+    return GPUS.get(device_id, (UNKNOWN, name))
 
 
 def _drivers(family: str) -> tuple[str, ...]:
@@ -203,12 +209,22 @@ def _drivers(family: str) -> tuple[str, ...]:
 
 
 def _lent(device: Path, driver: str) -> str:
-    override = _read(device / "driver_override")
+    override = _override(device)
     if driver and driver not in DRIVERS:
         return f"bound to {driver}"
-    if not driver and override not in ("", "(null)", *DRIVERS):
-        return f"kept for {override} (driver_override)"
-    return ""
+    return f"kept for {override} (driver_override)" if override and not driver else ""
+
+
+def _override(device: Path) -> str:
+    """Return another driver than one for graphics that a card is kept for, also while one of these still holds it."""
+    override = _read(device / "driver_override")
+    return "" if override in ("(null)", *DRIVERS) else override
+
+
+def _blocked(device: Path, family: str, device_id: str, blocks: DriverBlocks) -> list[str]:
+    override = _override(device)
+    kept = [f"driver_override in sysfs is {override}"] if override else []
+    return kept + blocks.of(_drivers(family), device_id, device.name)
 
 
 def _driver_version(driver: Path, root: Path) -> tuple[str, bool]:

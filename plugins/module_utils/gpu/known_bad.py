@@ -7,10 +7,12 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ansible_collections.xpu.fleet.plugins.module_utils.gpu.combination import (
     MEDIUM,
     REFUSE,
+    WARN,
     KnownBad,
     Range,
     Situation,
@@ -307,7 +309,15 @@ COMBINATIONS: tuple[KnownBad, ...] = (
 )
 
 
+#: What an operator can name to go on nevertheless.
+NAMES = frozenset(entry.name for entry in COMBINATIONS)
+
+
 def found(situation: Situation, combinations: Iterable[KnownBad] = COMBINATIONS) -> list[KnownBad]:
     """Return the combinations that a node has, those that are refused first."""
-    there = [entry for entry in combinations if is_there(entry, situation)]
+    there = [
+        replace(entry, effect=WARN) if entry.name in situation.accepted else entry
+        for entry in combinations
+        if is_there(entry, situation)
+    ]
     return sorted(there, key=lambda entry: entry.effect != REFUSE)

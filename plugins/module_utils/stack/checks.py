@@ -18,36 +18,33 @@ from ansible_collections.xpu.fleet.plugins.module_utils.stack.node import NodeFa
 
 
 def kernel_of(name: str, stack: dict[str, Any], node: NodeFacts, dkms: bool) -> dict[str, Any]:
-    """Return what role kernel reads: one release, or what it has to be at least and the metapackage that brings that.
+    """Return what role kernel reads: one release, or a range of them and the metapackage that brings one.
 
-    ``upgrade`` is whether the running kernel is older than that. Raises StackError where nothing brings a newer one,
-    and where the running kernel is too new.
+    ``change`` is whether the running kernel is out of that range. Raises StackError where nothing brings another one.
     """
     kernel = {
         **{"release": "", "packages": {}, "metapackages": [], "metapackage": "", "before": ""},
         **stack["kernel"],
         "at_least": least_kernel(stack, node, HIGH),
-        "upgrade": False,
+        "running": node.kernel,
+        "change": False,
     }
     if kernel["release"] or not kernel["at_least"]:
         return kernel
     # A container's kernel belongs to its host; where that drives the cards it is new enough.
     if node.container and (not dkms or all(gpu.get("driver") for gpu in node.gpus)):
         return {**kernel, "at_least": ""}
-    if kernel["before"] and not _older(node.kernel, kernel["before"]):
+    if not _older(node.kernel, kernel["at_least"]) and not (
+        kernel["before"] and not _older(node.kernel, kernel["before"])
+    ):
+        return kernel
+    if node.container or not kernel["metapackage"]:
+        newest = f" and older than {kernel['before']}" if kernel["before"] else ""
         raise StackError(
-            f"Stack {name} builds its driver for a kernel older than {kernel['before']} and this node runs "
-            f"{node.kernel}. Boot the distribution's first kernel: apt install {kernel['metapackage']}, remove the "
-            "packages of the HWE kernels (linux-*-hwe-*), and reboot."
+            f"Stack {name} needs kernel {kernel['at_least']} or newer{newest} for {node.describe_gpus()} and this node "
+            f"runs {node.kernel}, which can't be changed from here: boot such a kernel first."
         )
-    if kernel["at_least"] and _older(node.kernel, kernel["at_least"]):
-        if node.container or not kernel["metapackage"]:
-            raise StackError(
-                f"Stack {name} needs kernel {kernel['at_least']} or newer for {node.describe_gpus()} and this node "
-                f"runs {node.kernel}, which can't be changed from here: upgrade it first."
-            )
-        return {**kernel, "upgrade": True}
-    return kernel
+    return {**kernel, "change": True}
 
 
 def check_node(
@@ -92,7 +89,7 @@ def _unbound(resolved: dict[str, Any], node: NodeFacts) -> list[str]:
             "driver" in gpu
             and not gpu["driver"]
             and not resolved["driver"]["module"]
-            and not resolved["kernel"]["upgrade"]
+            and not resolved["kernel"]["change"]
         ):
             raise StackError(
                 f"No driver is bound to {described(gpu)}, though kernel {node.kernel} should drive it. See journalctl "
@@ -113,11 +110,16 @@ def _known_bad(resolved: dict[str, Any], node: NodeFacts, packages: Mapping[str,
     # In a container the host's kernel counts, unless an image is made there for another.
     release = resolved["kernel"]["release"]
     kernel = release if release and (resolved["dkms"] or not node.container) else node.kernel
-    if resolved["kernel"]["upgrade"]:
+    if resolved["kernel"]["change"]:
         kernel = ""  # which one comes is known once apt has been asked
     exact = {name: version for name, version in packages.items() if version}
     situation = Situation(
-        node.gpus, kernel, {**dict.fromkeys(packages, ""), **exact}, resolved["name"], node.integrated
+        node.gpus,
+        kernel,
+        {**dict.fromkeys(packages, ""), **exact},
+        resolved["name"],
+        node.integrated,
+        resolved["known_bad_accepted"],
     )
     there = found(situation)
     refused = [entry for entry in there if entry.effect == REFUSE and resolved["device"] == "gpu"]

@@ -45,7 +45,7 @@ SCHEMA: dict[str, Any] = {
     "repositories": _REPOSITORIES,
     "optional_repositories": _REPOSITORIES,
     #: Either one release, with the packages that bring it and the metapackages that would bring others; or, from
-    #: ``at_least`` on and ``before`` another, any, where ``metapackage`` brings one if the running kernel is too old.
+    #: ``at_least`` on and ``before`` another, any: ``metapackage`` brings one where the running kernel is none.
     "kernel": {
         "release": _TEXT,
         "packages": _VERSIONS,

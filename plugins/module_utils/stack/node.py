@@ -26,6 +26,8 @@ class NodeFacts:
     served: list[str] = field(default_factory=list)
     #: Whether the processor's own graphics are there too.
     integrated: bool = False
+    #: Intel's cards that no stack is made for.
+    uncovered: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def lost(self) -> list[dict[str, Any]]:
@@ -65,6 +67,8 @@ class StackRequest:
     dkms: str = AUTO
     #: Addresses of GPUs that are gone for good, by the operator's word.
     lost_gpus: list[str] = field(default_factory=list)
+    #: Names of known-bad combinations that the operator takes the risk of.
+    known_bad_accepted: list[str] = field(default_factory=list)
 
 
 def described(gpu: dict[str, Any]) -> str:

@@ -12,8 +12,9 @@ Versions = dict[str, str]
 def driver_packages(resolved: Mapping[str, Any], dkms: bool, kernel: str = "") -> dict[str, Versions]:
     """Return the driver's packages: ``kernel`` to build modules with DKMS, ``user`` for the rest.
 
-    KERNEL is the release that modules are built for where the stack names none. The firmware goes with the modules: a
-    kernel that is booted with the one has to find the other.
+    KERNEL is the release that modules are built for where the stack names none; what has it in its name is left out
+    where that is not known yet. The firmware goes with the modules: a kernel that is booted with the one has to find
+    the other.
     """
     driver = resolved.get("driver") or {}
     modules = driver.get("dkms", []) if dkms else []
@@ -24,7 +25,11 @@ def driver_packages(resolved: Mapping[str, Any], dkms: bool, kernel: str = "") -
         release = stacks.get("release") or kernel
         headers = f"linux-headers-{release}"
         built = {
-            **dict.fromkeys(driver.get("build_tools", []), ""),
+            **{
+                name.replace("{kernel}", release): ""
+                for name in driver.get("build_tools", [])
+                if release or "{kernel}" not in name
+            },
             **({headers: stacks.get("packages", {}).get(headers, "")} if release else {}),
             **{entry["package"]: entry["version"] for entry in modules},
             **firmware,
@@ -44,9 +49,10 @@ def pinned_packages(resolved: Mapping[str, Any]) -> Versions:
     packages: Versions = {}
     if not resolved["container"]:
         packages.update(own)
-        if stacks["upgrade"]:
+        if stacks["change"]:
             packages[stacks["metapackage"]] = ""
     elif resolved["dkms"]:
         packages.update({name: version for name, version in own.items() if name.startswith("linux-headers-")})
-    sides = driver_packages(resolved, resolved["dkms"])
+    # Which kernel comes instead of the running one is known once apt has been asked; it brings what is named after it.
+    sides = driver_packages(resolved, resolved["dkms"], "" if stacks["change"] else stacks["running"])
     return {**packages, **sides["kernel"], **sides["user"], **resolved["oneapi"].get("packages", {})}

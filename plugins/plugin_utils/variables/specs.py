@@ -19,6 +19,7 @@ INTERNAL = frozenset(
         *("stack_expected", "graphics_repository_expected", "kernel_expected", "gpu_driver_expected"),
         *("render_access_expected", "oneapi_expected", "python_runtime_expected", "model_expected"),
         *(
+            "kernel_target",
             "inference_expected",
             "inference_audit_prompt",
             "inference_endpoints",

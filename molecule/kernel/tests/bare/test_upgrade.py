@@ -1,4 +1,7 @@
-"""A kernel that is too old is upgraded by what follows the distribution's, through a power cut and a panic."""
+"""A kernel out of a stack's range is changed by what follows the distribution's.
+
+It is too old first, and upgraded through a power cut and a panic; then it is too new, and changed back.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,18 @@ class Upgrade:
     def run(self, name: str) -> Run:
         """Upgrade, to the end."""
         return self.start(name).finish()
+
+    def back(self, name: str) -> Run:
+        """Run for a stack whose modules are made for kernels older than the newest."""
+        kernel = {
+            "at_least": self.origin.rpartition("-cloud")[0],
+            "before": self.newest.rpartition("-cloud")[0],
+            # No metapackage here follows the older line; its one image does as well.
+            "metapackage": f"linux-image-{self.origin}",
+            "metapackages": [META, "linux-image-generic-hwe-22.04", "linux-headers-generic-hwe-22.04"],
+        }
+        variables = {"xpu_stack": "cpu", "xpu_stack_overrides": {"kernel": kernel}}
+        return self.bench.play(f"back-{name}", variables, options=("--tags", "kernel")).finish()
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +119,21 @@ def test_an_upgraded_machine_is_left_alone(upgrade: Upgrade) -> None:
     assert again.clean and again.recap("changed") == 0, again.output
     boot = look(upgrade.bench.machine)["boot"]
     assert boot["kernel"] == upgrade.newest
+
+
+def test_a_kernel_that_is_too_new_is_changed_back_and_goes(upgrade: Upgrade) -> None:
+    upgrade.bench.root("rm /etc/apt/sources.list.d/updates.list && apt-get update -qq")
+    run = upgrade.back("done")
+    assert run.clean, run.output
+    upgrade.bench.machine.wait(BOOT_TIMEOUT)
+    state = look(upgrade.bench.machine)
+    boot, packages = state["boot"], state["packages"]
+    assert (boot["kernel"], boot["drop_in"], boot["trial"], boot["armed"]) == (upgrade.origin, "", "", [])
+    left = [name for name in packages["installed"] if name == META or upgrade.newest in name]
+    assert not left and f"linux-image-{upgrade.origin}" in packages["installed"]
+
+
+def test_a_machine_that_was_changed_back_is_left_alone(upgrade: Upgrade) -> None:
+    again = upgrade.back("again")
+    assert again.clean and again.recap("changed") == 0, again.output
+    assert look(upgrade.bench.machine)["boot"]["kernel"] == upgrade.origin

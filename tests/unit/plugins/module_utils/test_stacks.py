@@ -66,7 +66,7 @@ def test_auto_chooses_by_gpus_and_distribution(found: NodeFacts, expected: tuple
         (
             node(gpu(), system="Ubuntu 24.04", kernel="6.5.0-14-generic"),
             StackRequest(overrides={"kernel": {"metapackage": ""}}),
-            ["6.8.0-44", "6.5.0-14-generic", "upgrade it first"],
+            ["6.8.0-44", "6.5.0-14-generic", "boot such a kernel first"],
         ),
         (node(), StackRequest(engine="vllm"), ["'vllm'", "openvino"]),
         (node(), StackRequest(device="npu"), ["'npu'", "gpu or cpu"]),
@@ -264,3 +264,66 @@ def test_the_two_reference_stacks_share_what_they_have_in_common() -> None:
 def test_every_python_environment_has_its_requirements_file(name: str) -> None:
     for environment in STACKS[name]["python"]["environments"]:
         assert (VARS / "requirements" / f"{environment}.txt").is_file()
+
+
+def uncovered(name: str, device: str, address: str = "0000:03:00.0") -> dict[str, Any]:
+    return {"name": name, "id": f"8086:{device}", "address": address, "family": "other"}
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        uncovered("Intel Iris Xe MAX Graphics", "4905"),
+        uncovered("Intel Server GPU SG-18M", "4907", "0000:83:00.0"),
+        uncovered("Intel Data Center GPU (Crescent Island)", "674c"),
+    ],
+)
+def test_a_card_that_no_stack_is_made_for_is_named_before_the_cpu_serves(card: dict[str, Any]) -> None:
+    with pytest.raises(StackError, match="No stack is made for") as error:
+        resolve(STACKS, node(system="Ubuntu 24.04", uncovered=[card]), StackRequest())
+    for words in (card["name"], card["id"], card["address"], "set xpu_stack to cpu"):
+        assert words in str(error.value)
+    told = resolve(STACKS, node(system="Ubuntu 24.04", uncovered=[card]), StackRequest(stack="cpu"))
+    assert (told["name"], told["warnings"]) == ("cpu", [])
+
+
+def test_a_card_that_no_stack_is_made_for_is_named_beside_one_that_serves() -> None:
+    found = node(
+        gpu(), system="Ubuntu 24.04", uncovered=[uncovered("Intel Iris Xe MAX Graphics", "4905", "0000:07:00.0")]
+    )
+    stack = resolve(STACKS, found, StackRequest())
+    assert stack["name"] == "native"
+    assert any("8086:4905" in warning and "leave such a card alone" in warning for warning in stack["warnings"])
+
+
+HANG = node(gpu(), system="Ubuntu 24.04", kernel="6.8.5-custom")
+
+
+@pytest.mark.parametrize(
+    ("found", "name", "overrides"),
+    [
+        (HANG, "arc-a-compute-hang", {"minimum_kernels": []}),
+        (node(gpu(driver="xe"), system="Ubuntu 24.04"), "arc-a-on-xe-6.8", {}),
+        (
+            node(gpu("e20b", memory_bar_bytes=2**28, resizable_bar=False), system="Ubuntu 26.04", kernel=NEWEST),
+            *("small-bar-on-xe", {}),
+        ),
+    ],
+)
+def test_an_operator_can_take_the_risk_of_a_combination_by_its_name(
+    found: NodeFacts, name: str, overrides: dict[str, Any]
+) -> None:
+    with pytest.raises(StackError, match=f"xpu_known_bad_accepted: .{name}. goes on nevertheless"):
+        resolve(STACKS, found, StackRequest(overrides=overrides))
+    with pytest.raises(StackError, match=name):
+        resolve(STACKS, found, StackRequest(overrides=overrides, known_bad_accepted=["b70-memset"]))
+    stack = resolve(STACKS, found, StackRequest(overrides=overrides, known_bad_accepted=[name]))
+    assert any(f"; {name})" in warning for warning in stack["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("arc-a-hang", "did you mean arc-a-compute-hang"), ("all", "known are 25.35-")]
+)
+def test_a_combination_that_nobody_knows_cannot_be_accepted(name: str, hint: str) -> None:
+    with pytest.raises(StackError, match=f"xpu_known_bad_accepted has '{name}'.*{hint}"):
+        resolve(STACKS, node(gpu()), StackRequest(known_bad_accepted=[name]))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import Span
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import Package
 from ansible_collections.xpu.fleet.plugins.modules import kernel_candidate
 from ansible_collections.xpu.fleet.plugins.modules.kernel_candidate import CandidateError, candidate, find
@@ -27,7 +29,7 @@ BROUGHT = [
 
 
 def test_the_newest_kernel_that_is_signed_is_taken_with_its_packages() -> None:
-    found = candidate(META, "6.12", "6.8.0-31-generic", BROUGHT)
+    found = candidate(META, Span("6.12"), "6.8.0-31-generic", BROUGHT)
     assert (found["release"], found["running"]) == ("6.17.0-22-generic", False)
     assert found["packages"] == [
         "linux-headers-6.17.0-22-generic",
@@ -48,15 +50,59 @@ def test_the_newest_kernel_that_is_signed_is_taken_with_its_packages() -> None:
 )
 def test_what_brings_no_kernel_that_will_do_is_refused(at_least: str, brought: list[str], said: str) -> None:
     with pytest.raises(CandidateError, match=r"this node runs kernel 6\.8\.0-31-generic and needs") as error:
-        candidate(META, at_least, "6.8.0-31-generic", brought)
+        candidate(META, Span(at_least), "6.8.0-31-generic", brought)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("span", "release", "does"),
+    [
+        (Span("6.8"), "6.8.0-31-generic", True),
+        (Span("6.8.0-44"), "6.8.0-31-generic", False),
+        (Span("6.8", "6.9"), "6.8.0-1015-aws", True),
+        (Span("6.8", "6.9"), "6.14.0-37-generic", False),
+        (Span("5.15", "5.16"), "5.15.0-141-lowlatency", True),
+        (Span("5.15", "5.16"), "5.4.0-200-generic", False),
+    ],
+)
+def test_a_range_has_kernels_of_any_flavour(span: Span, release: str, does: bool) -> None:
+    assert span.has(release) is does
+
+
+def test_a_kernel_that_is_too_new_is_told() -> None:
+    with pytest.raises(
+        CandidateError, match=r"needs 6\.8 or newer and older than 6\.9, and .* brings 6\.17\.0-22-generic"
+    ):
+        candidate(META, Span("6.8", "6.9"), "6.14.0-37-generic", BROUGHT)
+
+
+ARC_A = {"id": "8086:56a0", "family": "arc", "address": "0000:03:00.0", "driver": "i915"}
+
+
+@pytest.mark.parametrize(
+    ("release", "gpus", "stack", "said"),
+    [
+        ("6.8.0-40-generic", [ARC_A], "native", "arc-a-compute-hang"),
+        ("6.8.0-44-generic", [ARC_A], "native", ""),
+        ("6.8.0-40-generic", [{**ARC_A, "family": "flex", "id": "8086:56c0"}], "datacenter-2523", ""),
+        ("6.8.0-40-generic", [ARC_A], "", ""),
+    ],
+)
+def test_a_kernel_that_is_known_not_to_work_is_refused(
+    release: str, gpus: list[dict[str, Any]], stack: str, said: str
+) -> None:
+    if not said:
+        kernel_candidate.check(release, stack, gpus)
+        return
+    with pytest.raises(CandidateError, match=f"kernel {release} would come.*{said}"):
+        kernel_candidate.check(release, stack, gpus)
 
 
 def test_a_metapackage_that_somebody_holds_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     held = {META: Package(META, "6.8.0-31.31", held=True, status="installed")}
     monkeypatch.setattr(kernel_candidate, "installed_packages", lambda: held)
     with pytest.raises(CandidateError, match=f"apt-mark unhold {META}"):
-        find({"at_least": "6.12", "metapackage": META, "refresh": False, "proxy": ""}, "6.8.0-31-generic")
+        find({"at_least": "6.12", "before": "", "metapackage": META, "refresh": False, "proxy": ""}, "6.8.0-31-generic")
 
 
 def test_a_running_kernel_that_is_new_enough_is_taken() -> None:

@@ -309,6 +309,26 @@ def test_a_kernel_that_is_new_enough_is_in_order_whichever_it_is(node: Audited) 
     assert kernel_findings(node, "5.19.0-41")["kernel for the next boot alone"] == NEWER
 
 
+def test_a_kernel_that_is_too_new_is_found(node: Audited) -> None:
+    node.expected["kernel"] = {"at_least": "5.15", "before": "5.16"}
+    found = {finding["what"]: finding for finding in node.audit()["kernel"]["findings"]}
+    assert set(found) == {"running kernel", "GRUB's default"}
+    assert found["running kernel"]["expected"] == "5.15 or newer and older than 5.16"
+    node.expected["kernel"] = {"at_least": "5.19", "before": "5.20"}
+    assert node.audit()["kernel"]["findings"] == []
+
+
+def test_a_known_bad_combination_that_is_accepted_is_noted_only(node: Audited) -> None:
+    node.expected["driver"]["stack"] = "arc-647"
+    package("intel-opencl-icd", "25.18.33578.77-1")(node)
+    node.expected["driver"]["packages"] = {}
+    card = node.at("/sys/devices/0000:03:00.0")
+    (card / "resource").write_text("\n".join(["0x0 0x0 0x0"] * 2 + ["0x4000000000 0x400fffffff 0x14220c"]))
+    node.expected["driver"]["known_bad_accepted"] = ["small-bar-and-25.18"]
+    driver = node.audit()["driver"]
+    assert driver["findings"] == [] and any("small-bar-and-25.18" in note for note in driver["notes"])
+
+
 def test_a_known_bad_combination_and_a_blocked_driver_are_found(node: Audited) -> None:
     node.expected["driver"]["stack"] = "arc-647"
     assert node.audit()["driver"]["findings"] == []

@@ -166,3 +166,52 @@ def test_a_card_newer_than_the_lists_is_never_quietly_served_on_the_cpu() -> Non
     with pytest.raises(StackError, match=r"\(8086:e20b\).*is newer than this collection's list.*xpu_stack to cpu"):
         resolve(STACKS, node(newer, system="Ubuntu 24.04"), StackRequest())
     assert resolve(STACKS, node(newer, system="Ubuntu 24.04"), StackRequest(stack="cpu"))["name"] == "cpu"
+
+
+HERE = "0000:03:00.0"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("proc/cmdline", "quiet xen-pciback.hide=(03:00.0)(04:00.0)"),
+        ("proc/cmdline", "xen-pciback.hide=(0000:03:00.*)"),
+        ("proc/cmdline", "pciback.hide=(0000:03:00.0)"),
+        ("etc/modprobe.d/xen.conf", "options xen_pciback hide=(0000:03:00.0)"),
+        ("etc/default/grub", 'GRUB_CMDLINE_LINUX_DEFAULT="quiet xen-pciback.hide=(03:00.0)"'),
+        ("etc/driverctl.d/0000:03:00.0", "vfio-pci"),
+        (
+            "etc/udev/rules.d/10-vfio.rules",
+            'ACTION=="add", SUBSYSTEM=="pci", KERNEL=="0000:03:00.0", ATTR{driver_override}="vfio-pci"',
+        ),
+        (
+            "etc/udev/rules.d/99-stub.rules",
+            'SUBSYSTEM=="pci", ATTR{vendor}=="0x8086", ATTR{device}=="0x56A0", ATTR{driver_override}="pci-stub"',
+        ),
+    ],
+)
+def test_what_gives_a_card_away_by_its_address_at_the_next_boot_is_found(tmp_path: Path, path: str, text: str) -> None:
+    write(tmp_path / path, text)
+    blocks = DriverBlocks(tmp_path)
+    (reason,) = blocks.of(["i915"], "56a0", HERE)
+    assert f"/{path}" in reason or "on the kernel's command line" in reason
+    assert blocks.of(["i915", "xe"], "56a0", HERE) == [reason]
+    assert blocks.of(["i915"], "56c0", "0000:83:00.0") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("proc/cmdline", "xen-pciback.hide=(04:00.0) xen-pciback.permissive=1 hide=(03:00.0)"),
+        ("etc/modprobe.d/xen.conf", "options xen_pciback passthrough=1\noptions other hide=(0000:03:00.0)"),
+        ("etc/driverctl.d/0000:04:00.0", "vfio-pci"),
+        ("etc/driverctl.d/0000:03:00.0", "i915"),
+        ("etc/driverctl.d/0000:03:00.0", ""),
+        ("etc/udev/rules.d/10.rules", '# KERNEL=="0000:03:00.0", ATTR{driver_override}="vfio-pci"'),
+        ("etc/udev/rules.d/10.rules", 'KERNEL=="0000:03:00.0", ATTR{driver_override}=="vfio-pci", RUN+="/bin/true"'),
+        ("etc/udev/rules.d/10.rules", 'KERNEL=="0000:03:00.0", ATTR{power/control}="auto"'),
+    ],
+)
+def test_what_gives_another_card_away_is_none(tmp_path: Path, path: str, text: str) -> None:
+    write(tmp_path / path, text)
+    assert DriverBlocks(tmp_path).of(["i915"], "56a0", HERE) == []

@@ -141,6 +141,7 @@ def test_an_arc_card_behind_its_own_switch_is_told_in_full(tmp_path: Path) -> No
         "virtual_function_of": "",
         "kernel_modules": ["i915"],
         "lent": "",
+        "uncovered": False,
         "blocked": [],
     }
 
@@ -215,15 +216,19 @@ def test_what_the_roles_do_not_use_is_reported_apart(tmp_path: Path) -> None:
     add_device(tmp_path, "0000:01:00.0", "56a0", vendor="0x10de")
     add_device(tmp_path, "0000:02:00.0", "56a0", **{"class": "0x040300"})
     add_device(tmp_path, "0000:04:00.0", "4905", **{"class": "0x038000"})
-    add_device(tmp_path, "0000:05:00.0", "fff0")
+    add_device(tmp_path, "0000:06:00.0", "674c", **{"class": "0x030200"})
+    add_device(tmp_path, "0000:07:00.0", "2000", vendor="0x1a03")
     result = gpu_info(tmp_path)
     assert (result["gpus"], result["families"]) == ([], [])
     assert [(gpu["address"], gpu["family"], gpu["name"]) for gpu in result["others"]] == [
         ("0000:00:02.0", "integrated", "Intel UHD Graphics 770 (Raptor Lake-S)"),
         ("0000:01:00.0", "other", "display controller 10de:56a0"),
         ("0000:04:00.0", "other", "Intel Iris Xe MAX Graphics"),
-        ("0000:05:00.0", "other", "Intel graphics fff0"),
+        ("0000:06:00.0", "other", "Intel Data Center GPU (Crescent Island)"),
+        ("0000:07:00.0", "other", "display controller 1a03:2000"),
     ]
+    # Nobody expects another vendor's card, or a board's own display, to be served on.
+    assert [gpu["address"] for gpu in result["others"] if gpu["uncovered"]] == ["0000:04:00.0", "0000:06:00.0"]
 
 
 @pytest.mark.parametrize(
@@ -425,7 +430,9 @@ def test_a_card_that_is_kept_from_its_driver_is_lent(tmp_path: Path, override: s
         ("xe", "0x6000000000 0x67ffffffff 0x14220c", "0000:00:02.0", "unknown"),
         ("xe", "0x6000000000 0x600fffffff 0x14220c", "0000:00:02.0", "integrated"),
         ("", "0x6000000000 0x600fffffff 0x14220c", "0000:00:02.1", "integrated"),
-        ("", "0x0 0x0 0x0", "0000:03:00.0", "other"),
+        # Without memory and without a driver too: a kernel that is older than the card gives it neither.
+        ("", "0x0 0x0 0x0", "0000:03:00.0", "unknown"),
+        ("", "0x0 0x0 0x0", "0000:00:02.0", "integrated"),
     ],
 )
 def test_a_card_newer_than_the_lists_is_known_as_one(
@@ -450,3 +457,23 @@ def test_what_instances_were_given_is_known_when_it_is_gone(tmp_path: Path) -> N
     assert served_gpus(tmp_path) == ["0000:03:00.0", "0000:07:00.0"]
     found = gpu_info(tmp_path)
     assert (found["gpus"], found["served"]) == ([], ["0000:03:00.0", "0000:07:00.0"])
+
+
+@pytest.mark.parametrize("device", ["a780", "46d0", "64a0", "b080", "0102"])
+def test_graphics_of_a_processor_are_no_card_wherever_they_are(tmp_path: Path, device: str) -> None:
+    add_device(tmp_path, "0000:00:02.0", device)
+    add_device(tmp_path, "0000:05:00.0", device)  # as a virtual machine may have them
+    result = gpu_info(tmp_path)
+    assert [gpu["family"] for gpu in result["others"]] == ["integrated", "integrated"]
+    assert not any(gpu["uncovered"] for gpu in result["others"])
+
+
+@pytest.mark.parametrize(
+    ("override", "blocked"), [("vfio-pci", True), ("pci-stub", True), ("(null)", False), ("i915", False)]
+)
+def test_an_override_that_is_not_in_force_yet_is_told(tmp_path: Path, override: str, blocked: bool) -> None:
+    device = add_device(tmp_path, "0000:03:00.0", "56a0", driver_override=override)
+    bind(tmp_path, device, "i915")
+    (card,) = all_gpus(tmp_path)
+    assert card.lent == ""
+    assert card.blocked == ([f"driver_override in sysfs is {override}"] if blocked else [])

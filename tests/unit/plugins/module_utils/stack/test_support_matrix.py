@@ -110,8 +110,6 @@ def test_a_kernel_of_ubuntu_is_taken(device: str, system: str, kernel: str, stac
 @pytest.mark.parametrize(
     ("device", "system", "kernel", "said"),
     [
-        pytest.param("56c0", "Ubuntu 22.04", "6.8.0-138-generic", "apt install linux-generic", id="22.04-flex-on-hwe"),
-        pytest.param("0bd5", NOBLE, "6.14.0-37-generic", "older than 6.9", id="24.04-max-on-hwe"),
         pytest.param("56c0", RESOLUTE, NEWEST, "No stack fits", id="26.04-flex"),
     ],
 )
@@ -132,17 +130,47 @@ def test_a_kernel_of_ubuntu_that_is_too_old_is_upgraded(
     device: str, system: str, kernel: str, at_least: str, metapackage: str
 ) -> None:
     stack = resolve(STACKS, node(gpu(device, driver=""), system=system, kernel=kernel), StackRequest())
-    assert (stack["kernel"]["at_least"], stack["kernel"]["upgrade"]) == (at_least, True)
+    assert (stack["kernel"]["at_least"], stack["kernel"]["change"]) == (at_least, True)
     assert pinned_packages(stack)[metapackage] == ""
     hosted = node(gpu(device, driver=""), system=system, kernel=kernel, container=True)
     unchangeable = resolve(STACKS, hosted, StackRequest())["kernel"]
-    assert (unchangeable["at_least"], unchangeable["upgrade"]) == ("", False)
+    assert (unchangeable["at_least"], unchangeable["change"]) == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("device", "system", "kernel", "span"),
+    [
+        pytest.param("56c0", "Ubuntu 22.04", "6.8.0-138-generic", ("5.15", "5.16"), id="22.04-flex-on-hwe"),
+        pytest.param(
+            "56c1", "Ubuntu 22.04", "5.19.0-50-generic", ("5.15", "5.16"), id="22.04-flex-140-on-an-older-hwe"
+        ),
+        pytest.param("0bd5", NOBLE, "6.14.0-37-generic", ("6.8", "6.9"), id="24.04-max-on-hwe"),
+        pytest.param("0bda", NOBLE, "6.17.0-1005-oem", ("6.8", "6.9"), id="24.04-max-on-oem"),
+        pytest.param("56c0", NOBLE, "7.0.0-31-generic", ("6.8", "6.9"), id="24.04-flex-on-the-newest-hwe"),
+    ],
+)
+def test_a_kernel_of_ubuntu_that_is_too_new_is_changed_to_its_releases_own(
+    device: str, system: str, kernel: str, span: tuple[str, str]
+) -> None:
+    release = system.split()[1]
+    stack = resolve(STACKS, node(gpu(device, driver=""), system=system, kernel=kernel), StackRequest())
+    found = stack["kernel"]
+    assert (found["at_least"], found["before"], found["change"]) == (*span, True)
+    assert f"linux-generic-hwe-{release}" in found["metapackages"]
+    wanted = pinned_packages(stack)
+    # Nothing is asked for that is named after the kernel which goes.
+    assert wanted["linux-generic"] == "" and not [name for name in wanted if kernel in name or "{" in name]
+    unchangeable = {"kernel": {"metapackage": ""}}
+    told = refusal(node(gpu(device), system=system, kernel=kernel), StackRequest(overrides=unchangeable))
+    assert f"older than {span[1]}" in told and kernel in told
+    hosted = node(gpu(device, driver=""), system=system, kernel=kernel, container=True)
+    assert "boot such a kernel first" in refusal(hosted, StackRequest(dkms="always"))
 
 
 def test_a_node_without_a_gpu_takes_any_kernel_unless_told() -> None:
     assert resolve(STACKS, node(kernel="5.4.0-1-generic"), StackRequest())["kernel"]["at_least"] == ""
     told = {"kernel": {"at_least": "6.8", "metapackage": "linux-generic-hwe-22.04"}}
-    assert resolve(STACKS, node(kernel="5.15.0-1-generic"), StackRequest(overrides=told))["kernel"]["upgrade"] is True
+    assert resolve(STACKS, node(kernel="5.15.0-1-generic"), StackRequest(overrides=told))["kernel"]["change"] is True
 
 
 # ---------------------------------------------------------------------------------------------------- known to be bad
@@ -314,7 +342,7 @@ def test_arc_b_on_24_04_takes_the_ppa_and_on_26_04_does_not() -> None:
 @pytest.mark.parametrize(("kernel", "enough"), [("6.8.0-41-generic", False), ("6.8.0-44-generic", True)])
 def test_the_number_of_the_abi_is_compared(kernel: str, enough: bool) -> None:
     found = resolve(STACKS, node(gpu(), system=NOBLE, kernel=kernel), StackRequest())["kernel"]
-    assert (found["at_least"], found["upgrade"]) == ("6.8.0-44", not enough)
+    assert (found["at_least"], found["change"]) == ("6.8.0-44", not enough)
 
 
 def test_the_lts_bundles_own_xpu_smi_is_taken() -> None:
