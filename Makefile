@@ -76,9 +76,9 @@ containers: unit
 	@$(MAKE) --no-print-directory test-core CORE='--cores 2.17 --nodes none'
 	@$(MAKE) --no-print-directory build
 
-unit: tools haproxy ## Run the unit tests, as many at a time as there are processors, and those of the gateway
+unit: tools haproxy ## Run the unit tests, as many at a time as there are processors, and those of the gateway and of nftables
 	{ python3 -m pytest tests/unit --numprocesses auto --maxprocesses 8 --dist worksteal && \
-	  python3 -m pytest tests/gateway; } $(marked)
+	  python3 -m pytest tests/gateway tests/filter; } $(marked)
 
 molecule: tools ## Build test hosts, provision them twice, ask their services
 	molecule test --scenario-name default $(marked)

@@ -19,6 +19,7 @@ TOOLS = {
     "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
     "mount": "mount",
+    "nft": "nftables",
     "ssh-keygen": "openssh-client",
     "systemd-nspawn": "systemd-container",
 }
