@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,11 +62,16 @@ def as_other() -> None:
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory to which anybody can go: pytest closes its own to others whenever a session of it begins."""
+    with tempfile.TemporaryDirectory(prefix="xpu-fleet-place-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+@pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A directory that is the other user's, whose way to it anybody can go."""
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == os.geteuid() and path.name.startswith(("pytest-", "popen-", tmp_path.name)):
-            path.chmod(path.stat().st_mode | 0o055)
+    """A directory that is the other user's."""
     models = tmp_path / "models"
     models.mkdir()
     models.chmod(0o777)
