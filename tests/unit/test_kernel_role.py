@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +112,58 @@ def test_what_grub_booted_so_far_stays_until_grub_has_booted_the_kernel(tmp_path
         [*command, *(["--check"] if check else [])], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+ROOM = [
+    "Look at the room in /boot",
+    "Look at the sizes of the initramfs files",
+    "Look whether the kernel is there already",
+]
+REFUSAL = "Refuse a node whose /boot is too full"
+
+
+def room_tasks() -> list[dict[str, Any]]:
+    """Return the tasks of the preflight that look at /boot, as they are."""
+    (block,) = (task["block"] for task in yaml.safe_load((TASKS / "preflight.yml").read_text()) if "block" in task)
+    tasks = [task for task in block if task["name"] in (*ROOM, REFUSAL)]
+    assert [task["name"] for task in tasks] == [*ROOM, REFUSAL]
+    return tasks
+
+
+@pytest.mark.parametrize(
+    ("initramfs", "free", "runs", "said"),
+    [
+        pytest.param(20, 10, False, "MiB, as its initramfs is written beside the present one", id="rewritten"),
+        pytest.param(
+            20, 22, False, "as its initramfs is written beside the present one", id="rewritten-with-no-margin"
+        ),
+        pytest.param(20, 30, False, "", id="rewritten-with-room"),
+        pytest.param(20, 10, True, "as its initramfs is written beside the present one", id="rewritten-while-it-runs"),
+        pytest.param(0, 100, False, "needs 250 MiB", id="new"),
+        pytest.param(0, 10, True, "", id="nothing-to-write"),
+    ],
+)
+def test_a_boot_partition_that_is_too_full_is_refused(
+    tmp_path: Path, initramfs: int, free: int, runs: bool, said: str
+) -> None:
+    """The tasks run on a file system of that size, mounted at /boot for them alone."""
+    mebibyte = 1024**2
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": room_tasks()}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{**play, "vars_files": [str(TASKS.parent / "vars/main.yml")]}]))
+    given = {
+        "__kernel_wanted": "6.8.0-138-generic",
+        "__kernel_runs": runs,
+        "ansible_python_interpreter": sys.executable,
+    }
+    (tmp_path / "vars.json").write_text(json.dumps(given))
+    # Another kernel's initramfs is smaller.
+    files = {"initrd.img-6.5.0-1-generic": 5, "initrd.img-6.8.0-138-generic": initramfs}
+    script = f"mount -t tmpfs -o size={sum(files.values()) + free}m tmpfs /boot\n" + "".join(
+        f"head -c {size * mebibyte} /dev/zero > /boot/{name}\n" for name, size in files.items() if size
+    )
+    playbook = f"exec ansible-playbook -i localhost, -e @{tmp_path}/vars.json {tmp_path}/play.yml"
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-euc", script + playbook]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    told = " ".join((run.stdout + run.stderr).split())
+    assert (run.returncode == 0) == (not said) and said in told, told
+    assert not said or "Remove a kernel that is not used any more" in told

@@ -100,6 +100,18 @@ def test_a_panic_of_the_newer_kernel_returns_to_the_former(upgrade: Upgrade) -> 
         upgrade.bench.root(f"rm /etc/initramfs-tools/conf.d/panic; {remake}")
 
 
+def test_without_room_for_another_initramfs_nothing_changes(upgrade: Upgrade) -> None:
+    """The kernel is installed by now: its initramfs would be written beside the present one."""
+    before = look(upgrade.bench.machine)["boot"]
+    upgrade.bench.root("fallocate -l $(($(df --output=avail --block-size=1M /boot | tail -1) - 4))M /boot/full")
+    try:
+        run = upgrade.run("full")
+        assert not run.clean and "its initramfs is written beside the present one" in " ".join(run.output.split())
+        assert look(upgrade.bench.machine)["boot"] == before
+    finally:
+        upgrade.bench.root("rm /boot/full")
+
+
 def test_it_is_upgraded_with_nothing_held_and_nothing_removed(upgrade: Upgrade) -> None:
     before = look(upgrade.bench.machine)
     run = upgrade.run("done")
