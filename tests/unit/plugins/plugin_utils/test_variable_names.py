@@ -48,7 +48,7 @@ def test_every_variable_of_the_specifications_is_known() -> None:
 def test_every_variable_of_the_fleet_that_is_read_anywhere_is_known() -> None:
     texts = [path.read_text() for folder in ("roles", "playbooks") for path in (ROOT / folder).rglob("*.yml")]
     read = {name for text in texts for name in re.findall(r"(?<![\w./-])xpu_[a-z_0-9]+(?![\w*-])", text)}
-    assert read - public() - INTERNAL - {"xpu_nodes_due", "xpu_audit_exit"} == set()
+    assert read - public() - INTERNAL - {"xpu_nodes_due", "xpu_nodes_agreed", "xpu_audit_exit"} == set()
     assert set(fleet_options()) - {"xpu_other_variables"} <= read
 
 
