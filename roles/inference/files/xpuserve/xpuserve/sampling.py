@@ -9,7 +9,7 @@ from typing import Any, Optional, Union
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 # Of small models that nobody says anything of, every token is possible at temperature 1, and many answers go astray.
-FALLBACK: dict[str, Any] = {"min_p": 0.1}
+FALLBACK: dict[str, Any] = {"temperature": 0.7, "min_p": 0.1}
 
 
 class SamplingDefaults(BaseModel):

@@ -58,6 +58,11 @@ class StructuredOutputError(ValueError):
     def __init__(self, where: str, problem: str) -> None:
         super().__init__(f"{where}: {problem}")
         self.where = where
+        self.problem = problem
+
+    def within(self, where: str) -> StructuredOutputError:
+        """The same, where the form is at this place in the request."""
+        return StructuredOutputError(where + self.where, self.problem)
 
 
 @dataclass(frozen=True)
@@ -181,11 +186,11 @@ def _problem(output: StructuredOutput) -> Optional[tuple[str, str]]:
             if len(choices) > MOST_VALUES or max(map(len, choices)) > MOST_VALUE_CHARACTERS:
                 return "", f"more than {MOST_VALUES} choices, or one of more than {MOST_VALUE_CHARACTERS} characters"
         elif output.kind != "json_object":
-            _bound_expression(output.text, "")
+            bound_expression(output.text, "")
             if output.kind == "grammar" and _EMBEDDED.search(output.text):
                 return "", "a grammar may embed no schema or other expression: %json, %regex, %llguidance"
     except StructuredOutputError as error:
-        return error.where, str(error).partition(": ")[2]
+        return error.where, error.problem
     message = _refusal(output)
     return ("", message) if message else None
 
@@ -239,10 +244,10 @@ def _bound_keywords(node: Mapping[str, Any], values: list[Any], where: str) -> N
         if len(json.dumps(value)) > MOST_VALUE_CHARACTERS:
             raise StructuredOutputError(where, f"a value is longer than {MOST_VALUE_CHARACTERS} characters")
     if isinstance(node.get("pattern"), str):
-        _bound_expression(node["pattern"], f"{where}.pattern")
+        bound_expression(node["pattern"], f"{where}.pattern")
     patterns = node.get("patternProperties")
     for pattern in patterns if isinstance(patterns, dict) else ():
-        _bound_expression(pattern, f"{where}.patternProperties")
+        bound_expression(pattern, f"{where}.patternProperties")
 
 
 def _is_number(value: Any) -> bool:
@@ -253,7 +258,7 @@ def _deep() -> str:
     return f"it is nested deeper than {MOST_DEPTH} levels"
 
 
-def _bound_expression(text: str, where: str) -> None:
+def bound_expression(text: str, where: str, most: int = MOST_WRITTEN_OUT) -> None:
     """Refuse a long regular expression or grammar, or one whose counts, written out, are; raises StructuredOutputError.
 
     {m,n} counts n times what is before it, up to the group or character class that ends there. In a grammar, what is
@@ -284,8 +289,8 @@ def _bound_expression(text: str, where: str) -> None:
             step = 2 if char == "\\" else 1
             last = 1
             sizes[-1] += 1
-        if max(sizes) > MOST_WRITTEN_OUT:
-            raise StructuredOutputError(where, f"written out, its counts give more than {MOST_WRITTEN_OUT} characters")
+        if max(sizes) > most:
+            raise StructuredOutputError(where, f"written out, its counts give more than {most} characters")
         at += step
 
 

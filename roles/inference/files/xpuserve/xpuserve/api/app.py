@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from xpuserve import structured
+from xpuserve import ebnf, structured
 from xpuserve.api import document, errors, page, sse
 from xpuserve.api.answer import Answer
 from xpuserve.api.auth import RequireKey
@@ -202,9 +202,17 @@ class Completer:
         try:
             wanted = body.structured
             if wanted:
-                await asyncio.get_running_loop().run_in_executor(self._checker, structured.check, wanted)
+                await asyncio.get_running_loop().run_in_executor(self._checker, self._check, wanted)
         except structured.StructuredOutputError as error:
             raise APIError(400, str(error), param=error.where) from None
+
+    def _check(self, wanted: structured.Asked) -> None:
+        structured.check(wanted)
+        if "grammar" not in self._engine.offers and "structured_outputs" in self._engine.offers:
+            try:
+                ebnf.grammar(wanted.output)
+            except structured.StructuredOutputError as error:
+                raise error.within(wanted.where) from None
 
     async def _encoded(
         self, encode: Sequence[Callable[[], list[int]]], answers: int, answer: Answer, field: str

@@ -16,6 +16,7 @@ import numpy
 import openvino
 import openvino_genai
 
+from xpuserve import ebnf
 from xpuserve.backends import memory
 from xpuserve.engine import selftest
 from xpuserve.engine.backend import Backend, EngineError, Tokenizer
@@ -89,8 +90,8 @@ class OpenVINOTokenizer(Tokenizer):
 class OpenVINOBackend(Backend):
     """A GGUF file or an OpenVINO model in OpenVINO GenAI."""
 
-    # The library tells the chosen token's probability and no other, and takes no bias.
-    offers = frozenset({"logprobs"})
+    # The library tells the chosen token's probability and no other, takes no bias, and its grammars are made here.
+    offers = frozenset({"logprobs", "structured_outputs"})
 
     def __init__(self, settings: Settings, instance: int) -> None:
         self._settings = settings
@@ -298,7 +299,12 @@ class PipelineRunner(Runner):
         config.max_new_tokens = sampling.max_tokens
         config.eos_token_id = model.eos_token_id
         config.stop_token_ids = set() if sampling.ignore_eos else model.stop_token_ids | {model.eos_token_id}
+        config.stop_token_ids |= set(sampling.stop_token_ids)
         config.ignore_eos = sampling.ignore_eos
+        config.min_new_tokens = sampling.min_tokens
+        if sampling.structured:
+            grammar = ebnf.grammar(sampling.structured)
+            config.structured_output_config = openvino_genai.StructuredOutputConfig(grammar=grammar)
         config.logprobs = int(sampling.logprobs is not None)
         config.repetition_penalty = sampling.repetition_penalty
         config.presence_penalty = sampling.presence_penalty
