@@ -48,9 +48,11 @@ def main() -> int:
     found = Report(turns, RAW)
     rows = [Row(name, CONTESTANTS[name].title, CONTESTANTS[name].peer) for name in (RAW, *present)]
     lines = document(found, rows, options)
-    if "openvino" in present:
-        lines += bench.cost("openvino")
     promised = report.promises(found, rows, options.clients)
+    if "openvino" in present:
+        cost = bench.cost("openvino")
+        lines.append(report.cost(cost))
+        promised.append(report.cheap(cost))
     print("\n".join(["", *lines, "", *map(str, promised)]))
     if options.write:
         report.write(README, lines)
@@ -61,10 +63,15 @@ def main() -> int:
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(prog="make bench-inference", description=__doc__)
-    others = [name for name in CONTESTANTS if name != RAW]
+    others = [name for name, each in CONTESTANTS.items() if name != RAW and not each.asked_for]
+    more = [name for name, each in CONTESTANTS.items() if each.asked_for]
     parser.add_argument("--clients", type=numbers, default=[1, 4, 8, 16], metavar="N,...", help="(default: 1,4,8,16)")
     parser.add_argument(
-        "--servers", type=chosen, default=others, metavar="NAME,...", help=f"of {', '.join(others)} (default: all)"
+        "--servers",
+        type=chosen,
+        default=others,
+        metavar="NAME,...",
+        help=f"of {', '.join(others)} (default: these), {', '.join(more)}",
     )
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="measure all so often (default: 1)")
     parser.add_argument("--requests", type=int, default=2, metavar="N", help="of each client (default: 2)")
@@ -113,15 +120,14 @@ class Bench:
                 say(f"{name}: {error}")
         return Measured(name, runs, error)
 
-    def cost(self, engine: str) -> list[str]:
-        """What a streamed token costs the service's own process, with a stand-in for its engine."""
+    def cost(self, engine: str) -> dict[int, float]:
+        """Microseconds of the service's own CPU for a streamed token, by clients, with a stand-in for its engine."""
         work = {"runs": [(clients, COST_TOKENS) for clients in self._options.clients]}
         log = self._logs / f"bench-cost-{engine}.log"
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             start = looped(engine, "cost.py")(self._environments[engine], Path(folder), process.free_port())
             runs = process.loop(start, work, Path(folder), log)
-        found = ", ".join(f"{run['us_per_token']:.0f} at {clients}" for clients, run in runs.items())
-        return [f"- CPU of the service's own process for a streamed token, in microseconds by clients: {found}."]
+        return {clients: run["us_per_token"] for clients, run in runs.items()}
 
     def _runs(self, name: str, number: int, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         contestant, log, port = CONTESTANTS[name], self._logs / f"bench-{name}.log", process.free_port()

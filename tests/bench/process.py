@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from tests.bench import cores
 from tests.bench.servers import SERVICE, Start
 
 #: A model is loaded, and for BigDL turned into low bit first, while somebody else uses the machine.
@@ -42,7 +43,8 @@ def running(start: Start, port: int, log: Path) -> Iterator[None]:
     ):
         try:
             await_ready(process, start.ready, port, log)
-            yield
+            with cores.apart(process.pid) if start.apart else nullcontext():
+                yield
         finally:
             process.terminate()
             try:

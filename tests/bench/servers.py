@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from rig import contents, smollm2, wheels
+from rig import cache, contents, smollm2, wheels
+from rig.host import run
 
-from tests.bench import llama
+from tests.bench import cores, llama
 from tests.engine import environment
 
 HERE = Path(__file__).resolve().parent
@@ -35,6 +36,7 @@ class Start:
     environment: Mapping[str, str] = field(default_factory=dict)
     ready: str = "/v1/models"  # answers 200 when the server is
     model: str = ""  # as requests have to name it, where the server does not tell
+    apart: bool = False  # the process that it starts gets a processor of its own, and everything else another
 
 
 class Contestant(NamedTuple):
@@ -45,6 +47,7 @@ class Contestant(NamedTuple):
     start: Callable[[Path, Path, int], Start]  # from that, a folder for its files, and a port
     loop: bool = False  # no server: tests/bench/loop.py
     peer: bool = False
+    asked_for: bool = False  # it takes part only where it is named
 
 
 def openvino() -> Path:
@@ -72,8 +75,8 @@ def safetensors() -> Path:
     return contents.models() / smollm2.HF_NAME
 
 
-def configured(engine: str, folder: Path, port: int) -> Path:
-    """Write what the service is started with; everything else is its defaults."""
+def configured(engine: str, folder: Path, port: int, **more: Any) -> Path:
+    """Write what the service is started with, and `more`; everything else is its defaults."""
     model: dict[str, Any] = {"name": NAME, "context_length": CONTEXT_TOKENS}
     if engine == "openvino":
         model |= {"path": str(gguf()), "format": "gguf"}
@@ -81,29 +84,46 @@ def configured(engine: str, folder: Path, port: int) -> Path:
         model |= {"path": str(safetensors()), "format": "safetensors", "low_bit": LOW_BIT}
     settings = {"engine": engine, "device": "cpu", "port": port, "model": model, "cache_dir": str(folder / "cache")}
     path = folder / "config.json"
-    path.write_text(json.dumps(settings), encoding="utf-8")
+    path.write_text(json.dumps({**settings, **more}), encoding="utf-8")
     return path
 
 
-def looped(engine: str, script: str = "loop.py") -> Callable[[Path, Path, int], Start]:
-    """An engine's loop without HTTP, or another script; its result and its work are the caller's to add."""
+def looped(engine: str, script: str = "loop.py", **settings: Any) -> Callable[[Path, Path, int], Start]:
+    """An engine's loop without HTTP, or another script; its result and its work are the caller's to add.
+
+    With one thread, it has a processor alone.
+    """
 
     def start(python: Path, folder: Path, port: int) -> Start:
-        command = [str(python / "bin/python"), str(HERE / script), str(configured(engine, folder, port))]
+        config = configured(engine, folder, port, **settings)
+        alone = ["taskset", "--cpu-list", str(cores.allowed()[0])] if settings.get("threads") == 1 else []
+        command = [*alone, str(python / "bin/python"), str(HERE / script), str(config)]
         return Start(command, {"PYTHONPATH": str(SERVICE)})
 
     return start
 
 
-def served(engine: str) -> Callable[[Path, Path, int], Start]:
-    """The service."""
+def served(
+    engine: str, code: Callable[[], Path] = lambda: SERVICE, *, apart: bool = False, **settings: Any
+) -> Callable[[Path, Path, int], Start]:
+    """The service, or its `code` of another time; `apart` gives its engine's process a processor of its own."""
 
     def start(python: Path, folder: Path, port: int) -> Start:
-        config = configured(engine, folder, port)
+        config = configured(engine, folder, port, **settings)
         command = [str(python / "bin/python"), "-m", "xpuserve", "serve", "--config", str(config)]
-        return Start(command, {"PYTHONPATH": str(SERVICE)}, "/ready", NAME)
+        return Start(command, {"PYTHONPATH": str(code())}, "/ready", NAME, apart)
 
     return start
+
+
+def before() -> Path:
+    """The service's code when its engine had no process of its own."""
+    tree = cache.ROOT / f"before-{ONE_PROCESS}"
+    with cache.lock("bench-before"):
+        if not (tree / ".git").exists():
+            run(["git", "-C", str(HERE), "worktree", "prune"])
+            run(["git", "-C", str(HERE), "worktree", "add", "--detach", str(tree), ONE_PROCESS])
+    return tree / SERVICE.relative_to(HERE.parents[1])
 
 
 def tutorial(python: Path, folder: Path, port: int) -> Start:
@@ -150,10 +170,29 @@ def llama_cpp(python: Path, folder: Path, port: int) -> Start:
 
 
 RAW = "raw"
+#: The last commit in which the engine was a thread of the service.
+ONE_PROCESS = "afcc94669aea09147dbb5a67c5d8a3b4ca9c7278"
 #: In the order in which they are measured: what is compared with each other is measured one after the other.
 CONTESTANTS = {
     RAW: Contestant("OpenVINO GenAI, its loop without HTTP", openvino, looped("openvino"), loop=True),
     "openvino": Contestant("**xpuserve**, engine `openvino`", openvino, served("openvino")),
+    "openvino-one": Contestant(
+        "the same, `engine_process: false`", openvino, served("openvino", engine_process=False), asked_for=True
+    ),
+    "before": Contestant("the same before it had two processes", openvino, served("openvino", before), asked_for=True),
+    "raw-1": Contestant("the loop, a processor", openvino, looped("openvino", threads=1), loop=True, asked_for=True),
+    "openvino-1": Contestant(
+        "**xpuserve**, the engine on a processor of its own",
+        openvino,
+        served("openvino", apart=True, threads=1),
+        asked_for=True,
+    ),
+    "before-1": Contestant(
+        "the same before it had two processes, one thread",
+        openvino,
+        served("openvino", before, threads=1),
+        asked_for=True,
+    ),
     "bigdl-loop": Contestant("engine `bigdl`, its loop without HTTP", bigdl, looped("bigdl"), loop=True),
     "bigdl": Contestant(f"**xpuserve**, engine `bigdl`, {LOW_BIT}", bigdl, served("bigdl")),
     "tutorial": Contestant(f"BigDL-LLM, {LOW_BIT}, a `generate` thread per request", bigdl, tutorial, peer=True),

@@ -14,10 +14,19 @@ from tests.bench.report import Measured, Report, Row
 from tests.bench.servers import CONTESTANTS
 
 
-def run(speed: float, first: float = 0.1, failed: int = 0, answer: float = 64, counted: bool = True) -> dict[str, Any]:
+def run(
+    speed: float,
+    first: float = 0.1,
+    *,
+    failed: int = 0,
+    answer: float = 64,
+    counted: bool = True,
+    gaps: tuple[float, float] = (0.02, 0.03),
+) -> dict[str, Any]:
     return {
         "tokens_per_second": speed,
         "first_token_seconds": {"p50": first},
+        "inter_token_seconds": {"p50": gaps[0], "p95": gaps[1]},
         "failed": failed,
         "answer_tokens_mean": answer,
         "counted": counted,
@@ -109,7 +118,8 @@ def test_what_was_promised() -> None:
     rows = [RAW, OWN, Row("bigdl-loop", "its loop"), Row("bigdl", "ours too"), *peers]
     found = reported(*(Measured(name, value) for name, value in runs.items()), Measured("failed", {}, "it ended"))
     assert [str(promise) for promise in report.promises(found, rows, [1, 8])] == [
-        "kept: openvino, 8 clients, tok/s to the raw loop's, at least 0.80: 0.85",
+        "NOT KEPT: openvino, 1 client, tok/s to the raw loop's, at least 1.00: 0.90",
+        "NOT KEPT: openvino, 8 clients, tok/s to the raw loop's, at least 0.90: 0.85",
         "NOT KEPT: openvino, 1 client, first token to the raw loop's, at most 1.25: 1.30",
         "NOT KEPT: bigdl, 8 clients, tok/s to its own loop's, at least 0.80: 0.60",
         "kept: bigdl, 8 clients, tok/s to a thread per request, at least 2.00: 3.00",
@@ -117,18 +127,45 @@ def test_what_was_promised() -> None:
         "NOT MEASURED: openvino, 8 clients, tok/s to failed, at least 1.00",
     ]
     # What was not asked for is not missed.
-    assert [promise.kept for promise in report.promises(found, rows, [1])] == [False]
-    assert [promise.kept for promise in report.promises(found, [RAW, OWN], [8])] == [True]
+    assert [promise.kept for promise in report.promises(found, rows, [1])] == [False, False]
+    assert [promise.kept for promise in report.promises(found, [RAW, OWN], [8])] == [False]
+
+
+def test_what_was_promised_of_two_processes() -> None:
+    runs = {
+        "raw": run(100),
+        "openvino": run(90),
+        "before": run(80),
+        "raw-1": run(50),
+        "openvino-1": run(45, first=0.2, gaps=(0.02, 0.06)),
+        "before-1": run(30, first=0.9),
+    }
+    rows = [Row(name, name) for name in runs]
+    found = reported(*(Measured(name, {8: value}) for name, value in runs.items()))
+    assert [str(promise) for promise in report.promises(found, rows, [8])] == [
+        "kept: openvino, 8 clients, tok/s to the raw loop's, at least 0.90: 0.90",
+        "kept: openvino, 8 clients, tok/s to what it was before it had two processes, at least 1.00: 1.12",
+        "NOT KEPT: openvino-1, 8 clients, tok/s to the raw loop's on a processor, at least 0.95: 0.90",
+        "kept: openvino-1, 8 clients, first token to what it was before, at most 0.33: 0.22",
+        "NOT KEPT: openvino-1, 8 clients, p95 to p50 of the time between tokens, at most 2.5: 3.00",
+    ]
+
+
+def test_what_a_token_may_cost() -> None:
+    assert "94 at 1, 80 at 8" in report.cost({1: 94.2, 8: 79.8})
+    assert report.cheap({1: 94.2, 8: 79.8}).kept  # a client alone pays for each step's message
+    assert not report.cheap({8: 70.0, 16: 80.5}).kept
+    assert not report.cheap({1: 50.0}).kept
 
 
 @pytest.mark.parametrize(
     ("own", "peer", "status"),
     [
-        (Measured("openvino", {8: run(85)}), Measured("tutorial", {8: run(10)}), 0),
+        (Measured("openvino", {8: run(95)}), Measured("tutorial", {8: run(10)}), 0),
         (Measured("openvino", {8: run(75)}), Measured("tutorial", {8: run(10)}), 1),
-        (Measured("openvino", {8: run(85)}), Measured("tutorial", {8: run(90)}), 1),
-        (Measured("openvino", {8: run(85)}), Measured("tutorial", {8: run(0)}), 1),
-        (Measured("openvino", {8: run(85)}), Measured("tutorial", {8: run(10)}, "it ended"), 1),
+        (Measured("openvino", {8: run(95)}), Measured("tutorial", {8: run(99)}), 1),
+        (Measured("openvino", {8: run(95)}), Measured("tutorial", {8: run(0)}), 1),
+        (Measured("openvino", {8: run(95)}), Measured("tutorial", {8: run(10)}, "it ended"), 1),
     ],
 )
 def test_a_promise_that_is_not_kept_or_not_measured_is_a_failure(
@@ -138,7 +175,7 @@ def test_a_promise_that_is_not_kept_or_not_measured_is_a_failure(
     here = {name: each._replace(python=lambda: tmp_path) for name, each in CONTESTANTS.items()}
     monkeypatch.setattr(command, "CONTESTANTS", here)
     monkeypatch.setattr(command.Bench, "turn", lambda self, name, number: found[name])
-    monkeypatch.setattr(command.Bench, "cost", lambda self, name: [])
+    monkeypatch.setattr(command.Bench, "cost", lambda self, name: {8: 70.0})
     monkeypatch.setattr(command, "versions", str)
     monkeypatch.setattr(cache, "RUN", tmp_path)
     monkeypatch.setattr("sys.argv", ["bench", "--servers=openvino,tutorial", "--clients=8"])

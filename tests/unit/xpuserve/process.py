@@ -88,7 +88,7 @@ class Ask:
 
     def request(self, method: str, path: str, body: Any = None, headers: Any = None) -> http.client.HTTPResponse:
         """One request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         connection.request(method, path, body, headers or {})
         return connection.getresponse()
 

@@ -19,6 +19,7 @@ from xpuserve.agent import Agent
 from xpuserve.api import origin
 from xpuserve.api.app import Limits, create_app
 from xpuserve.door import ACCEPTED, QUEUED, Door, most_connections, protocol
+from xpuserve.engine.backend import Backend
 from xpuserve.engine.loop import Engine
 from xpuserve.engine.request import Failed
 from xpuserve.keys import Keys, KeysError
@@ -129,7 +130,9 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
         server.should_exit = True
 
     metrics = Metrics(settings.model.name, settings.model.context_length)
-    backend = backends.remote(settings, instance, command)
+    backend: Backend = (
+        backends.remote(settings, instance, command) if settings.engine_process else backends.create(settings, instance)
+    )
     engine = Engine(
         backend,
         prompt_format=settings.model.prompt_format,
@@ -176,7 +179,7 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
     signal.signal(signal.SIGHUP, lambda *_ignored: _reload(keys, certificate))
     engine.start()
     # Whoever connects meanwhile waits in the kernel, and systemd's watchdog is not told to begin.
-    backend.tokenizes.wait()
+    backend.await_tokenizer()
     server.run(sockets=[listener])
     if engine.ready:
         engine.stop(STOP_SECONDS)

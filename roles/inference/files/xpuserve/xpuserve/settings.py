@@ -91,6 +91,7 @@ class Settings(BaseModel):
     metrics_key: bool = False  # whether metrics need a key too, where there are keys
     model: ModelSettings
     cache_dir: str = Field(min_length=1)
+    engine_process: bool = True  # whether the engine has a process of its own; without, its end is the service's
     threads: int = Field(default=0, ge=0)  # CPU threads of the engine; 0 leaves it to the engine
     max_tokens_default: int = Field(default=0, ge=0)  # of a request that says none; 0 is the rest of the context
     sampling_defaults: SamplingDefaults = SamplingDefaults()

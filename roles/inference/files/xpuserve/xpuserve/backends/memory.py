@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,13 +26,12 @@ def available(root: Path = Path("/")) -> int:
     for line in (root / "proc/meminfo").read_text(encoding="ascii").splitlines():
         name, _between, kib = line.partition(":")
         if name == "MemAvailable":
-            return max(1, min(int(kib.split()[0]) * 1024, *_left(root)))
+            return max(1, min([int(kib.split()[0]) * 1024, *_left(root)]))
     return 0
 
 
-def _left(root: Path) -> Iterator[float]:
+def _left(root: Path) -> Iterator[int]:
     """What each control group that this process is in may still take; what files have in memory does not count."""
-    yield math.inf
     top = root / "sys/fs/cgroup"
     for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         if not line.startswith("0::/"):  # version 2

@@ -104,6 +104,9 @@ class Backend(ABC):
     def load(self) -> None:
         """Read the weights into the device's memory and set `tokenizer`."""
 
+    def await_tokenizer(self) -> None:  # noqa: B027 - most load it with all else
+        """Return when the tokenizer is loaded beside the model, or will not be; on any thread."""
+
     def second_tokenizer(self) -> Tokenizer:
         """A tokenizer for another thread, at the same time; the same one where two threads may use it."""
         return self.tokenizer

@@ -61,8 +61,7 @@ class RemoteBackend(Backend):
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._loaded = False
         self.on_status: Callable[[str], None] = lambda text: None
-        # Set when the tokenizer is loaded, or will not be: some libraries let no other thread run until it is.
-        self.tokenizes = threading.Event()
+        self._tokenizes = threading.Event()  # or never will
 
     def load(self) -> None:
         """See Backend. Raises EngineLostError."""
@@ -73,7 +72,7 @@ class RemoteBackend(Backend):
                 self._second = self._load_second() if self._load_second else self.tokenizer
                 self._loaded = True
         finally:
-            self.tokenizes.set()
+            self._tokenizes.set()
         self._ready = self._until_ready()
 
     def _start(self) -> None:
@@ -101,6 +100,10 @@ class RemoteBackend(Backend):
                 elif isinstance(message, Ready):
                     self.offers = frozenset(message.offers)
                     return message
+
+    def await_tokenizer(self) -> None:
+        """See Backend. Some libraries let no other thread run until it is loaded."""
+        self._tokenizes.wait()
 
     def second_tokenizer(self) -> Tokenizer:
         """See Backend."""
