@@ -8,10 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 #: Seconds without a byte, after which a client gives up.
 TIMEOUT = 300
+#: A text to continue, or several.
+Prompt = Union[str, list[str]]
 _NUMBER = re.compile(r"^([a-z_:]+)(?:\{.*\})? (\S+)$", re.MULTILINE)
 
 
@@ -58,12 +60,12 @@ class LoadClient:
         """What goes with every request."""
         return {"Content-Type": "application/json", **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
 
-    def body(self, prompt: str, tokens: int, **more: Any) -> bytes:
+    def body(self, prompt: Prompt, tokens: int, **more: Any) -> bytes:
         """A request for a stream."""
         wanted = {"model": self.model, "prompt": prompt, "max_tokens": tokens, "stream": True}
         return json.dumps({**wanted, "stream_options": {"include_usage": True}, **more}).encode()
 
-    def ask(self, prompt: str, tokens: int, **more: Any) -> Reply:
+    def ask(self, prompt: Prompt, tokens: int, **more: Any) -> Reply:
         """Ask, and read the answer to its end."""
         reply = Reply()
         try:
@@ -73,7 +75,7 @@ class LoadClient:
             reply.broken = repr(error)
         return reply
 
-    def stream(self, reply: Reply, prompt: str, tokens: int, **more: Any) -> Generator[None, None, None]:
+    def stream(self, reply: Reply, prompt: Prompt, tokens: int, **more: Any) -> Generator[None, None, None]:
         """Ask, and yield after each event of the answer, which goes into `reply`; leave where the caller does."""
         connection = self.connection()
         try:

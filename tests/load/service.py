@@ -108,6 +108,10 @@ class Service:
         """Send the process a signal."""
         self._process.send_signal(number)
 
+    def stop(self) -> None:
+        """Let it end at once, with whatever is under way."""
+        self._process.kill()
+
     def ended(self) -> int:
         """Wait until the process has ended by itself; the exit status."""
         return self._process.wait(LONG)

@@ -23,6 +23,8 @@ TIMES, STREAMS = 20, 16
 IDLE, SLOW, DEAF, GOOD = 10_000, 3_000, 300, 8
 #: Files that the service may open where they run out: most of those who come find none left.
 FILES = 1024
+#: Memory that all of them may take together.
+MEMORY = 2**28
 
 
 class Listening:
@@ -94,6 +96,7 @@ def test_those_who_only_hold_connections_keep_nobody_out(tmp_path: Path) -> None
         sent = [b""] * IDLE + [head] * SLOW + [head + b"Content-Length: %d\r\n\r\n" % len(body) + body] * DEAF
         random.Random(5).shuffle(sent)  # noqa: S311
         replies: list[Future[Reply]] = []
+        memory = service.memory
         for number, data in enumerate(sent):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", client.port)))
             if data:
@@ -103,4 +106,5 @@ def test_those_who_only_hold_connections_keep_nobody_out(tmp_path: Path) -> None
         assert [reply.result().complete(64) for reply in replies] == [True] * GOOD
         assert client.status("/health") == 200
         assert service.open_files < FILES
+        assert service.memory < memory + MEMORY
     assert len(service.journal) < 10**6
