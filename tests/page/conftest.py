@@ -21,7 +21,8 @@ sys.path[:0] = [str(ROOT / part) for part in ("collections", "roles/inference/fi
 
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, FakeBackend  # noqa: E402
 from rig import cache  # noqa: E402
-from xpuserve.api.app import Limits, create_app  # noqa: E402
+from xpuserve.api.app import create_app  # noqa: E402
+from xpuserve.api.completer import Limits  # noqa: E402
 from xpuserve.engine.loop import Engine  # noqa: E402
 from xpuserve.engine.request import Message  # noqa: E402
 from xpuserve.keys import Keys  # noqa: E402

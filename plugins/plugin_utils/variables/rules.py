@@ -133,6 +133,7 @@ _KINDS: list[tuple[str, Rule]] = [
     ("render_access_users", _USER),
     ("inference_host gateway_host", _ADDRESS),
     ("inference_clients gateway_clients", _CLIENT),
+    ("inference_cors_origins", _matches("* or an origin such as https://chat.example.com", r"\*|https?://[^/\s]+")),
     ("inference_port gateway_port gateway_metrics_port node_reboot_ports", _PORT),
     ("inference_agent_port", _number(0, 65535)),
     (

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Optional
 
-from xpuserve.api.app import Limits
+from xpuserve.api.completer import Limits
 from xpuserve.engine.backend import Backend, EngineError, Tokenizer
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import PLAIN, ChatOptions, Message, SamplingParams, Token

@@ -9,6 +9,8 @@ import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Union
 from unittest.mock import MagicMock, patch
@@ -16,11 +18,13 @@ from unittest.mock import MagicMock, patch
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, LIMITS, MODEL, FakeBackend, wait_for
 from fastapi.testclient import TestClient
-from xpuserve.api.app import Limits, create_app
+from xpuserve.api.app import create_app
+from xpuserve.api.completer import Limits
 from xpuserve.api.schema import NOT_OFFERED
 from xpuserve.client import APIClient
 from xpuserve.engine.loop import Engine, QueueFullError
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, SamplingParams
+from xpuserve.keys import Keys
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 ANSWER = "Paris is the capital of France."
@@ -172,7 +176,7 @@ def test_several_prompts(client: TestClient, backend: FakeBackend) -> None:
     assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
 
 
-@pytest.mark.parametrize("field", [{"prompt": []}, {"prompt": [5]}, {"logprobs": 0}, {"echo": True}, {"best_of": 2}])
+@pytest.mark.parametrize("field", [{"prompt": []}, {"prompt": 5}, {"prompt": [True]}, {"logprobs": 0}, {"best_of": 2}])
 def test_what_a_text_can_not_have(client: TestClient, backend: FakeBackend, field: dict[str, Any]) -> None:
     response = client.post(TEXT, json={**text(), **field})
     assert response.status_code == 400
@@ -197,7 +201,6 @@ BAD_BODIES = {
     "not an object": ([], 400, None),
     "no messages": ({"model": MODEL}, 400, "messages"),
     "empty messages": ({"model": MODEL, "messages": []}, 400, "messages"),
-    "no model": ({"messages": [{"role": "user", "content": "x"}]}, 400, "model"),
     "another model": ({**chat(), "model": "gpt-4"}, 404, "model"),
     "model of a wrong type": ({**chat(), "model": 5}, 400, "model"),
     "content of a wrong type": (
@@ -223,7 +226,7 @@ BAD_BODIES = {
     "stream of a wrong type": (chat(stream="yes"), 400, "stream"),
     "stop of a wrong type": (chat(stop=5), 400, "stop"),
     "empty stop": (chat(stop=""), 400, "stop"),
-    "five stops": (chat(stop=["a", "b", "c", "d", "e"]), 400, "stop"),
+    "too many stops": (chat(stop=["a"] * 65), 400, "stop"),
     "no answer": (chat(n=0), 400, "n"),
     "too many answers": (chat(n=9), 400, "n"),
     "a penalty too high": (chat(presence_penalty=2.1), 400, "presence_penalty"),
@@ -235,12 +238,12 @@ BAD_BODIES = {
     "a salt": (chat(cache_salt="x"), 400, "cache_salt"),
     "an empty salt": (chat(cache_salt=""), 400, "cache_salt"),
     "a bias": (chat(logit_bias={"5": 100}), 400, "logit_bias"),
-    "tools": (chat(tools=[{"type": "function", "function": {"name": "f"}}]), 400, "tools"),
+    "tools without a type": (chat(tools=[{"function": {"name": "f"}}]), 400, "tools.0.type"),
     "a schema": (chat(response_format={"type": "json_object"}), 400, "response_format"),
     "tool calls": (
         {"model": MODEL, "messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]},
         400,
-        "messages.0.tool_calls",
+        "messages.0.tool_calls.0.function",
     ),
     "stream options without a stream": (chat(stream_options={"include_usage": True}), 400, "stream_options"),
     "seed of a wrong type": (chat(seed="x"), 400, "seed"),
@@ -316,7 +319,7 @@ def test_an_engine_that_fails_later_is_a_500_or_an_error_event(client: TestClien
 
 
 def test_a_bug_is_a_500_in_the_same_shape(client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "encode_chat", lambda messages: 1 // 0)
+    monkeypatch.setattr(engine, "encode_chat", lambda *arguments: 1 // 0)
     response = client.post(CHAT, json=chat())
     assert response.status_code == 500
     assert error(response)["type"] == "server_error"
@@ -373,9 +376,9 @@ def may_encode(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[thre
     """Until it is set, no prompt of a chat is encoded."""
     event, encode = threading.Event(), engine.encode_chat
 
-    def wait(messages: Any) -> list[int]:
+    def wait(*arguments: Any) -> list[int]:
         assert event.wait(10)
-        return encode(messages)
+        return encode(*arguments)
 
     monkeypatch.setattr(engine, "encode_chat", wait)
     yield event
@@ -576,3 +579,55 @@ def test_a_client_that_leaves_while_it_waits_is_never_served(url: str, engine: E
     backend.may_answer.set()
     assert "".join(pieces(url, chat())) == ANSWER
     assert "LEFT" not in [prompt for prompt, _ in backend.seen]
+
+
+def test_scripts_of_named_pages_may_ask(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "keys").touch(0o600)
+    (tmp_path / "keys").write_text("secret-of-anna-0123456789\n")
+    keys = Keys(tmp_path / "keys")
+    client = TestClient(create_app(engine, MODEL, LIMITS, keys, origins=["https://chat.example.com"]))
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-stainless-os"}
+    told = client.options(CHAT, headers={"Origin": "https://chat.example.com", **asked})
+    assert told.status_code == 200
+    assert told.headers["access-control-allow-origin"] == "https://chat.example.com"
+    assert "x-stainless-os" in told.headers["access-control-allow-headers"]
+    assert "access-control-allow-credentials" not in told.headers
+    refused = client.post(CHAT, json=chat(), headers={"Origin": "https://chat.example.com"})
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://chat.example.com")
+    other = client.options(CHAT, headers={"Origin": "https://other.example.com", **asked})
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_a_stream_begins_before_its_first_token_and_is_kept_alive(
+    url: str, engine: Engine, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xpuserve.api.completer.BEGUN_SECONDS", 0.05)
+    monkeypatch.setattr("xpuserve.api.completer.WAITING_SECONDS", 0.1)
+    monkeypatch.setattr("xpuserve.api.sse.COMMENT_SECONDS", 0.05)
+    occupy(engine, backend)
+    connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
+    with closing(connection):
+        connection.request("POST", CHAT, json.dumps(chat(stream=True)), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert response.status == 200
+        for _turn in range(2):
+            assert (response.readline(), response.readline()) == (b": no token yet\n", b"\n")
+        backend.may_answer.set()
+        lines = response.read().decode()
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in sse(without_comments(lines))) == ANSWER
+
+
+def without_comments(text: str) -> str:
+    return "".join(f"{event}\n\n" for event in text.split("\n\n") if event and not event.startswith(":"))
+
+
+def test_a_stream_that_fails_before_its_headers_has_a_status(
+    client: TestClient, engine: Engine, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xpuserve.api.completer.BEGUN_SECONDS", 0.05)
+    occupy(engine, backend)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.post, CHAT, json=chat(stream=True))
+        wait_for(lambda: engine.waiting == 1)
+        engine.drain(Failed("the server is shutting down", "shutting_down"))
+        assert waiting.result().status_code == 503

@@ -201,7 +201,7 @@ def test_an_answer_may_end_with_its_finish_reason(server: Server, capsys: pytest
 
 def test_a_load_that_does_not_fit_the_model_is_said_at_once(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--url", url, "--prompt-tokens", "20", "--max-tokens", "60"]) == 1
-    assert "context is 64 tokens" in capsys.readouterr().err
+    assert "context length is 64 tokens" in capsys.readouterr().err
 
 
 def test_a_key_comes_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

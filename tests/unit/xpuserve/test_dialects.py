@@ -14,7 +14,7 @@ from xpuserve.dialects.hermes import Hermes
 from xpuserve.dialects.llama import Llama
 from xpuserve.dialects.mistral import Mistral
 from xpuserve.dialects.thinking import ThinkingReader
-from xpuserve.engine.request import Message, ToolCall
+from xpuserve.engine.request import PLAIN, ChatOptions, Message, ToolCall
 
 TOOLS = {"get_weather", "search"}
 PARIS = '{"city": "Paris", "unit": "celsius"}'
@@ -276,12 +276,12 @@ def test_a_conversation_with_tools_as_text() -> None:
         Message("tool", "nothing", call="2"),
         Message("user", "And?"),
     ]
-    system, question, said, results = plain(conversation, [WEATHER, SEARCH])
+    system, question, said, results = plain(conversation, ChatOptions(tools=(WEATHER, SEARCH)))
     assert system.role == "system"
     assert system.content.startswith("Be brief.\n\nYou have these tools")
     assert json.loads(system.content.splitlines()[4]) == {"name": "search", "description": "Look."}
     assert question == Message("user", "Weather?")
     assert said.content.splitlines()[0] == f'{{"tool_call": {{"name": "get_weather", "arguments": {PARIS}}}}}'
     assert results == Message("user", "Result of get_weather: 18 degrees\nResult of search: nothing\nAnd?")
-    assert plain([Message("user", "Hi")], []) == [Message("user", "Hi")]
-    assert plain([Message("system", ""), Message("user", "Hi")], []) == [Message("user", "Hi")]
+    assert plain([Message("user", "Hi")], PLAIN) == [Message("user", "Hi")]
+    assert plain([Message("system", ""), Message("user", "Hi")], PLAIN) == [Message("user", "Hi")]

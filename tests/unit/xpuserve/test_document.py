@@ -9,7 +9,10 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import LIMITS, MODE
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_api import CHAT, TEXT, chat, occupy, text
 from fastapi.testclient import TestClient
 from xpuserve.api import document as api_document
-from xpuserve.api.app import Limits, create_app
+from xpuserve.api import schema
+from xpuserve.api.app import create_app
+from xpuserve.api.auth import OPEN_PATHS
+from xpuserve.api.completer import Limits
 from xpuserve.api.schema import NOT_OFFERED
 from xpuserve.engine.loop import Engine
 from xpuserve.engine.request import Failed
@@ -54,6 +57,20 @@ def test_completions_are_as_documented(
     assert ask() == 503
 
 
+def test_other_shapes_are_as_documented(client: TestClient, document: dict[str, Any]) -> None:
+    asked: dict[str, Any] = {
+        "/v1/responses": {"input": "Where?"},
+        "/v1/messages": {"messages": [{"role": "user", "content": "Where?"}], "max_tokens": 9},
+        "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "Where?"}]},
+        "/tokenize": {"prompt": "Where?"},
+        "/detokenize": {"tokens": []},
+    }
+    for path, body in asked.items():
+        assert check(document, client.post(path, json=body), path) == 200
+        assert check(document, client.post(path, json={}), path) == 400
+        assert check(document, client.post(path, json={**body, "model": "x"}), path) == 404
+
+
 def test_a_full_queue_is_as_documented(
     client: TestClient, engine: Engine, backend: FakeBackend, document: dict[str, Any]
 ) -> None:
@@ -78,15 +95,15 @@ def test_other_pages_are_as_documented(client: TestClient, document: dict[str, A
 def test_only_what_needs_a_key_says_so(document: dict[str, Any]) -> None:
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            assert ("401" in operation["responses"]) == ("security" in operation) == path.startswith("/v1/")
+            assert ("401" in operation["responses"]) == ("security" in operation) == (path not in OPEN_PATHS)
             assert "422" not in operation["responses"]
 
 
 def test_the_model_and_what_is_not_offered_are_in_the_document(document: dict[str, Any]) -> None:
     for name in ("ChatRequest", "CompletionRequest"):
         properties = document["components"]["schemas"][name]["properties"]
-        assert properties["model"]["enum"] == [MODEL]
-        offered = {"top_logprobs"} if name == "ChatRequest" else set()
+        assert properties["model"]["enum"] == [None, MODEL]
+        offered = getattr(schema, name).model_fields.keys()
         assert {field: properties[field]["enum"][1:] for field in NOT_OFFERED if field not in offered} == {
             field: list(values) for field, values in NOT_OFFERED.items() if field not in offered
         }

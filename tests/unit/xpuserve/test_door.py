@@ -16,7 +16,7 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import LIMITS, MODE
 from fastapi.testclient import TestClient
 from xpuserve.api import origin
 from xpuserve.api.app import create_app
-from xpuserve.api.schema import ChatReply, Reply
+from xpuserve.api.replies import Asked, ChatReply, Reply
 from xpuserve.api.sse import event
 from xpuserve.door import Door, most_connections, protocol
 from xpuserve.engine.loop import Engine
@@ -246,7 +246,9 @@ def test_a_stream_is_chunked_for_those_who_know_that(serve: Serve) -> None:
     assert said(text) == said(plain) != [""]
 
 
-@pytest.mark.parametrize("reply", [Reply("1", 2, "a model"), ChatReply("1", 2, "a model", include_usage=True)])
-def test_a_piece_of_text_is_the_chunk_that_it_would_be_as_an_object(reply: Reply) -> None:
+@pytest.mark.parametrize("kind", [Reply, ChatReply])
+def test_a_piece_of_text_is_the_chunk_that_it_would_be_as_an_object(kind: type[Reply]) -> None:
+    reply = kind(Asked("1", 2, "a model", include_usage=kind is ChatReply))
     for n, text in enumerate(["", "x", '"\\\n\x00\x7f', "Größe 😀", "\u2028</script>"] * 2):
-        assert event(reply.text_chunk(n % 2, text)) == event(reply.chunk(n % 2, text))
+        chunk = reply._chunk(reply._choice(n % 2, reply._some(text), None))
+        assert [event(piece) for piece in reply.more(n % 2, text, ())] == [event(chunk)]

@@ -14,7 +14,8 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_api import occupy
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_metrics import read
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyBackend
 from fastapi.testclient import TestClient
-from xpuserve.api.app import Limits, create_app
+from xpuserve.api.app import create_app
+from xpuserve.api.completer import Limits
 from xpuserve.engine.loop import Engine, QueueFullError
 from xpuserve.engine.queue import FairQueue
 from xpuserve.engine.request import Request, SamplingParams

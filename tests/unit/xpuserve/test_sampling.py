@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import CONTEXT, MODEL, FakeBackend
 from fastapi.testclient import TestClient
-from xpuserve.api.app import Limits, create_app
+from xpuserve.api.app import create_app
+from xpuserve.api.completer import Limits
 from xpuserve.engine.loop import Engine
 from xpuserve.sampling import FALLBACK, SamplingDefaults, defaults
 

@@ -20,7 +20,8 @@ from ansible_collections.xpu.fleet.tests.unit.plugins.support.certificates impor
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, wait_for
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.process import serving
 from xpuserve import cli, doctor, server
-from xpuserve.api.app import Limits, create_app
+from xpuserve.api.app import create_app
+from xpuserve.api.completer import Limits
 from xpuserve.client import APIClient, ClientError, local
 from xpuserve.door import Door, protocol
 from xpuserve.engine.loop import Engine

@@ -17,7 +17,8 @@ import uvicorn
 from xpuserve import backends, sampling, systemd
 from xpuserve.agent import Agent
 from xpuserve.api import origin
-from xpuserve.api.app import Limits, create_app
+from xpuserve.api.app import create_app
+from xpuserve.api.completer import Limits
 from xpuserve.door import ACCEPTED, QUEUED, Door, most_connections, protocol
 from xpuserve.engine.backend import Backend
 from xpuserve.engine.loop import Engine
@@ -158,6 +159,7 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
     options: dict[str, Any] = {
         "stall_timeout": settings.stall_timeout,
         "hosts": origin.hosts(listener.getsockname()[0], settings.hosts),
+        "origins": settings.cors_origins,
         "metrics_key": settings.metrics_key,
     }
     app = create_app(engine, model.name, limits, keys, **options)

@@ -82,6 +82,7 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     hosts: list[str] = []  # more names that a Host header may have, where the service listens on a loopback address
+    cors_origins: list[str] = []  # of web pages whose scripts may ask; "*" for all
     connections: int = Field(default=4096, ge=1)  # at a time; those that are idle longest make room for others
     client_connections: int = Field(default=0, ge=0)  # the same of one address; 0 is no limit of its own
     agent_port: int = Field(default=0, ge=0, le=65535)  # where gateways learn how busy an instance is; 0 is nowhere

@@ -102,10 +102,13 @@ class Answer:
         choices: Sequence[tuple[list[int], SamplingParams]],
         *,
         continues: bool,
+        markers: Sequence[str] = (),
         low_priority: bool = False,
         salt: str = "",
     ) -> None:
         """Queue one request for each choice; `continues` says that their texts go on where those of their prompts end.
+
+        `markers` are special tokens that their texts have, beside what is text.
 
         Raises APIError (429) when too much waits.
         """
@@ -116,6 +119,7 @@ class Answer:
                 sampling,
                 partial(self._deliver, n),
                 continues,
+                markers=markers,
                 low_priority=low_priority,
                 salt=salt,
                 **client_of(self._http),
@@ -131,21 +135,31 @@ class Answer:
             raise errors.busy(self._engine.retry_after) from None
         self._requests = requests
 
-    async def first(self) -> Optional[Event]:
-        """The first event, which `events` gives out again; None if the client left before it."""
-        await self._come()
+    async def first(self, begun: float = 0, waiting: float = 0) -> Optional[Event]:
+        """The first event, which `events` gives out again; None if the client left before it.
+
+        With `begun`, also None if the device has worked on it for about so many seconds, or it waited for `waiting`.
+        """
+        seconds = 0.0
+        while not await self._come(begun):
+            seconds += begun
+            if seconds >= waiting or any(request.begun for request in self._requests):
+                return None
         return self._there[0][1] if self._there[0] else None
 
-    async def events(self) -> AsyncIterator[list[tuple[int, Event]]]:
+    async def events(self, silence: float = 0) -> AsyncIterator[list[tuple[int, Event]]]:
         """All events with the number of their choice, up to the last, a failure, or where the client left.
 
-        Those that have come together, which a step's do, are one list.
+        Those that have come together, which a step's do, are one list. Before the first, there is an empty list after
+        each `silence` seconds, if that is not 0.
         """
         unfinished = len(self._requests)
         try:
             while unfinished:
-                await self._come()
-                came, self._there = self._there, []
+                if not await self._come(silence):
+                    yield []
+                    continue
+                came, self._there, silence = self._there, [], 0
                 items = [item for item in came if item]
                 unfinished -= sum(not isinstance(event, Piece) for _ignored, event in items)
                 if items:
@@ -155,11 +169,15 @@ class Answer:
         finally:
             self.close()
 
-    async def _come(self) -> None:
-        """Wait until something is there."""
+    async def _come(self, seconds: float = 0) -> bool:
+        """Wait until something is there, or so many seconds, if that is not 0; whether something is there."""
         if not self._there:
             self._waiter = self._loop.create_future()
-            await self._waiter
+            if seconds:
+                await asyncio.wait((self._waiter,), timeout=seconds)
+            else:
+                await self._waiter
+        return bool(self._there)
 
     def put(self, item: Optional[tuple[int, Event]]) -> None:
         """Something comes, on the loop of the web server."""

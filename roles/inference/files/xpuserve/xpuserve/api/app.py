@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Collection, MutableMapping, Sequence
 from functools import partial
 from typing import Any, Optional
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from xpuserve import ebnf, structured
-from xpuserve.api import document, errors, page, sse
-from xpuserve.api.answer import Answer
+from xpuserve.api import document, errors, page
+from xpuserve.api.anthropic import AnthropicReply, CountRequest, MessagesRequest
 from xpuserve.api.auth import RequireKey
-from xpuserve.api.errors import SERVER_ERROR, APIError
-from xpuserve.api.observe import CLIENT_LEFT, Observe
+from xpuserve.api.completer import Completer, Limits
+from xpuserve.api.errors import APIError
+from xpuserve.api.observe import Observe
 from xpuserve.api.origin import KnownHost, OnlyJSON
-from xpuserve.api.schema import ChatReply, ChatRequest, CompletionBase, CompletionRequest, Reply
-from xpuserve.engine.loop import Engine, QueueFullError
-from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import Failed, Finished, Piece, TokenText
+from xpuserve.api.responses import ResponsesReply, ResponsesRequest
+from xpuserve.api.schema import ChatRequest, CompletionRequest
+from xpuserve.api.tokens import DetokenizeRequest, TokenizeRequest
+from xpuserve.engine.loop import Engine
 from xpuserve.keys import Keys
 from xpuserve.metrics import CONTENT_TYPE
 from xpuserve.settings import STALL_SECONDS
@@ -38,18 +37,6 @@ from xpuserve.settings import STALL_SECONDS
 BODY_BYTES, BODY_BYTES_PER_TOKEN = 65536, 24
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a request may ask for, in tokens; `context_length` is of prompt and answer together."""
-
-    context_length: int
-    max_tokens_default: int  # 0 is the rest of the context
-    sampling: Optional[Mapping[str, Any]] = None  # for fields that a request leaves out
-    by_client: bool = False  # whether a cached prompt is for its own client alone
-    priorities: bool = False  # whether a client may say that a request waits until no other does (X-Priority: batch)
-    request_timeout: float = 0  # seconds for a whole answer, waiting included; 0 is no limit
-
-
 def create_app(
     engine: Engine,
     model: str,
@@ -58,13 +45,14 @@ def create_app(
     *,
     stall_timeout: float = STALL_SECONDS,
     hosts: Optional[Collection[str]] = None,
+    origins: Sequence[str] = (),
     metrics_key: bool = False,
 ) -> FastAPI:
     """The web application in front of `engine`.
 
     Without `keys`, everyone who reaches it is served; with them and `metrics_key`, metrics need one too. `hosts` are
-    the names that it may be asked under; None for any. An engine that ends no step for `stall_timeout` though it has
-    work is not healthy.
+    the names that it may be asked under; None for any. `origins` are those of web pages whose scripts may ask. An
+    engine that ends no step for `stall_timeout` though it has work is not healthy.
     """
     handlers: dict[Any, Any] = {
         StarletteHTTPException: errors.on_http_error,
@@ -73,15 +61,83 @@ def create_app(
     layers = [
         Middleware(Observe, metrics=engine.metrics),
         *([Middleware(KnownHost, known=hosts)] if hosts is not None else []),
+        *([Middleware(CORSMiddleware, **_cors(origins))] if origins else []),
         *([Middleware(RequireKey, keys=keys, metrics_open=not metrics_key)] if keys else []),
         Middleware(OnlyJSON),
         Middleware(BodyLimit, limit=BODY_BYTES + BODY_BYTES_PER_TOKEN * limits.context_length),
     ]
     app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers, middleware=layers)
     completer = Completer(engine, model, limits)
-    card = document.ModelCard(id=model, created=int(time.time()))
+    card = document.ModelCard(id=model, created=int(time.time()), max_model_len=limits.context_length)
     document.complete(app, model)
     page.add(app)
+
+    _add_probes(app, engine, stall_timeout)
+
+    @app.get("/v1/models", responses={**document.KEY_NEEDED, **document.FAILED})
+    async def models() -> document.Models:
+        """The one model that is served."""
+        return document.Models(data=[card])
+
+    @app.get("/v1/models/{name:path}", responses={**document.KEY_NEEDED, **document.UNKNOWN_MODEL, **document.FAILED})
+    async def one_model(name: str) -> document.ModelCard:
+        """The model of that name."""
+        completer.check_model(name)
+        return card
+
+    @app.post("/v1/chat/completions", responses=document.completion(document.ChatCompletion))
+    async def chat_completions(body: ChatRequest, http: Request) -> Response:
+        """Continue a conversation."""
+        return await completer.chat(body, http)
+
+    @app.post("/v1/completions", responses=document.completion(document.Completion))
+    async def completions(body: CompletionRequest, http: Request) -> Response:
+        """Continue a text, or several."""
+        return await completer.text(body, http)
+
+    @app.post("/v1/responses", responses=document.completion(document.ResponsesAnswer))
+    async def responses(body: ResponsesRequest, http: Request) -> Response:
+        """Continue a conversation, in the shape of OpenAI's Responses. Nothing is stored."""
+        refused = body.not_offered()
+        if refused:
+            raise errors.unsupported(refused, "this server does not offer it")
+        return await completer.chat(as_chat(body.as_chat()), http, partial(ResponsesReply, body), "input")
+
+    @app.post(errors.ANTHROPIC, responses=document.anthropic(document.completion(document.AnthropicAnswer)))
+    async def messages(body: MessagesRequest, http: Request) -> Response:
+        """Continue a conversation, in the shape of Anthropic's Messages."""
+        return await completer.chat(as_chat(body.as_chat()), http, AnthropicReply)
+
+    @app.post(f"{errors.ANTHROPIC}/count_tokens", responses=document.anthropic(document.tokens()))
+    async def count_tokens(body: CountRequest, http: Request) -> document.AnthropicCount:
+        """How many tokens such a conversation has."""
+        chat = as_chat({**body.as_chat(), "max_completion_tokens": None})
+        return document.AnthropicCount(input_tokens=len(await completer.prompt(chat, http)))
+
+    @app.post("/tokenize", responses=document.tokens())
+    async def tokenize(body: TokenizeRequest, http: Request) -> document.Tokens:
+        """The token ids of a text, or of a conversation as the model gets it."""
+        completer.check_model(body.model)
+        if body.messages:
+            ids = await completer.prompt(ChatRequest(messages=body.messages), http)
+        else:
+            special = body.add_special_tokens is not False
+            work = partial(engine.encode_text, body.prompt or "", special=special)
+            ids = await completer.in_turn(work, http)
+        return document.Tokens(count=len(ids), max_model_len=limits.context_length, tokens=ids)
+
+    @app.post("/detokenize", responses=document.tokens())
+    async def detokenize(body: DetokenizeRequest, http: Request) -> document.DetokenizedText:
+        """The text of token ids, without special tokens."""
+        completer.check_model(body.model)
+        work = partial(engine.decode, body.tokens)
+        return document.DetokenizedText(prompt=await completer.in_turn(work, http, "tokens"))
+
+    return app
+
+
+def _add_probes(app: FastAPI, engine: Engine, stall_timeout: float) -> None:
+    """Pages that say how the service is doing."""
 
     def trouble() -> str:
         if not engine.alive:
@@ -109,136 +165,25 @@ def create_app(
         """What the service counted since it started, for Prometheus."""
         return Response(engine.counted(), media_type=CONTENT_TYPE)
 
-    @app.get("/v1/models", responses={**document.KEY_NEEDED, **document.FAILED})
-    async def models() -> document.Models:
-        """The one model that is served."""
-        return document.Models(data=[card])
 
-    @app.get("/v1/models/{name:path}", responses={**document.KEY_NEEDED, **document.UNKNOWN_MODEL, **document.FAILED})
-    async def one_model(name: str) -> document.ModelCard:
-        """The model of that name."""
-        completer.check_model(name)
-        return card
-
-    @app.post("/v1/chat/completions", responses=document.completion(document.ChatCompletion))
-    async def chat_completions(body: ChatRequest, http: Request) -> Response:
-        """Continue a conversation."""
-        messages = [message.as_message() for message in body.messages]
-        return await completer.complete(body, http, ChatReply, [partial(engine.encode_chat, messages)])
-
-    @app.post("/v1/completions", responses=document.completion(document.Completion))
-    async def completions(body: CompletionRequest, http: Request) -> Response:
-        """Continue a text, or several."""
-        return await completer.complete(body, http, Reply, [partial(engine.encode_text, text) for text in body.prompts])
-
-    return app
+def _cors(origins: Sequence[str]) -> dict[str, Any]:
+    """What scripts of these pages may do: send any header, which clients have many of, but no cookies."""
+    exposed = ["X-Request-Id", "Retry-After"]
+    return {
+        "allow_origins": origins,
+        "allow_methods": ["GET", "POST"],
+        "allow_headers": ["*"],
+        "expose_headers": exposed,
+    }
 
 
-class Completer:
-    """Turns requests for completions into responses."""
-
-    def __init__(self, engine: Engine, model: str, limits: Limits) -> None:
-        self._engine = engine
-        self._model = model
-        self._limits = limits
-        # In the order in which they came, and none whose client has left: what has not begun here can be cancelled.
-        self._encoder = ThreadPoolExecutor(1, "encoder")
-        self._checker = ThreadPoolExecutor(1, "checker")
-
-    async def complete(
-        self,
-        body: CompletionBase,
-        http: Request,
-        reply_type: type[Reply],
-        encode: Sequence[Callable[[], list[int]]],
-    ) -> Response:
-        """Answer one request; `encode` gives the token ids of each of its prompts."""
-        self.check_model(body.model)
-        refused = body.not_offered()
-        if refused:
-            raise APIError(
-                400, f"{refused}: this server does not offer it", param=refused, code="unsupported_parameter"
-            )
-        await self._check_form(body)
-        missing = [field for name, field in sorted(body.wants.items()) if name not in self._engine.offers]
-        if missing:
-            message = f"{missing[0]}: this server's engine does not offer it"
-            raise APIError(400, message, param=missing[0], code="unsupported_parameter")
-        if not self._engine.serving:
-            retry = {"Retry-After": errors.RETRY_SECONDS}
-            raise APIError(503, "the model is not ready yet", SERVER_ERROR, code="not_ready", headers=retry)
-        field = "messages" if reply_type is ChatReply else "prompt"
-        answer = Answer(self._engine, http, self._limits.request_timeout)
-        try:
-            prompts = await self._encoded(encode, body.answers, answer, field)
-            choices = []
-            for prompt in prompts:
-                limit = self._max_tokens(len(prompt), body.max_completion_tokens or body.max_tokens, field)
-                choices += [(prompt, body.sampling(limit, n, self._limits.sampling or {})) for n in range(body.answers)]
-            low = self._limits.priorities and http.headers.get("x-priority", "").lower() == "batch"
-            salt = f"{answer.client if self._limits.by_client else ''}\n{body.cache_salt or ''}"
-            answer.submit(choices, continues=reply_type is not ChatReply, low_priority=low, salt=salt)
-            # Nothing is sent before the engine has begun: until then an error can still be an HTTP status.
-            first = await answer.first()
-            if isinstance(first, Failed):
-                raise errors.failure(first)
-        except BaseException:
-            answer.close()
-            raise
-        reply = reply_type(http.state.request_id, int(time.time()), self._model, include_usage=body.include_usage)
-        usage = TokenCounts(sum(map(len, prompts)))
-        if body.stream:
-            return sse.EventStream(_chunks(answer, len(choices), reply, usage, body.include_usage))
-        return await _whole(answer, len(choices), reply, usage)
-
-    def check_model(self, name: str) -> None:
-        """Refuse all models but one."""
-        if name != self._model:
-            message = f"there is no model {name!r}; this is {self._model!r}"
-            raise APIError(404, message, param="model", code="model_not_found")
-
-    async def _check_form(self, body: CompletionBase) -> None:
-        """Refuse a form of the answer that no engine should see."""
-        try:
-            wanted = body.structured
-            if wanted:
-                await asyncio.get_running_loop().run_in_executor(self._checker, self._check, wanted)
-        except structured.StructuredOutputError as error:
-            raise APIError(400, str(error), param=error.where) from None
-
-    def _check(self, wanted: structured.Asked) -> None:
-        structured.check(wanted)
-        if "grammar" not in self._engine.offers and "structured_outputs" in self._engine.offers:
-            try:
-                ebnf.grammar(wanted.output)
-            except structured.StructuredOutputError as error:
-                raise error.within(wanted.where) from None
-
-    async def _encoded(
-        self, encode: Sequence[Callable[[], list[int]]], answers: int, answer: Answer, field: str
-    ) -> list[list[int]]:
-        loop = asyncio.get_running_loop()
-        try:
-            with self._engine.places(len(encode) * answers, answer.client):  # before the tokenizer has work with it
-                return await answer.result(loop.run_in_executor(self._encoder, lambda: [each() for each in encode]))
-        except QueueFullError:
-            raise errors.busy(self._engine.retry_after) from None
-        except PromptError as error:
-            raise APIError(400, str(error), param=field) from None
-
-    def _max_tokens(self, prompt: int, wanted: Optional[int], field: str) -> int:
-        if prompt == 0:
-            raise APIError(400, "the prompt is empty", param=field)
-        room = self._limits.context_length - prompt
-        if room < 1 or (wanted or 1) > room:
-            raise APIError(
-                400,
-                f"the model's context is {self._limits.context_length} tokens, but the prompt has {prompt}"
-                + (f" and max_tokens is {wanted}" if wanted else ""),
-                param="max_tokens" if room > 0 else field,
-                code="context_length_exceeded",
-            )
-        return wanted or min(self._limits.max_tokens_default or room, room)
+def as_chat(body: dict[str, Any]) -> ChatRequest:
+    """A chat made from a request of another shape; raises APIError."""
+    try:
+        return ChatRequest.model_validate(body)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise errors.invalid(problem["loc"], problem, body) from None
 
 
 class BodyLimit:
@@ -261,64 +206,6 @@ class BodyLimit:
             return message
 
         await self._app(scope, limited, send)
-
-
-class TokenCounts:
-    """Token counts of one reply. A prompt counts once, however many answers it gets."""
-
-    def __init__(self, prompt: int) -> None:
-        self._prompt = prompt
-        self._answers = 0
-
-    def add(self, tokens: int) -> None:
-        """Count an answer."""
-        self._answers += tokens
-
-    def as_dict(self) -> dict[str, int]:
-        """The counts in OpenAI's shape."""
-        total = self._prompt + self._answers
-        return {"prompt_tokens": self._prompt, "completion_tokens": self._answers, "total_tokens": total}
-
-
-async def _whole(answer: Answer, choices: int, reply: Reply, usage: TokenCounts) -> Response:
-    texts, reasons = [""] * choices, [""] * choices
-    tokens: list[list[TokenText]] = [[] for _turn in range(choices)]
-    async for events in answer.events():
-        for n, event in events:
-            if isinstance(event, Failed):
-                raise errors.failure(event)
-            if isinstance(event, Piece):
-                texts[n] += event.text
-                tokens[n] += event.tokens
-            else:
-                reasons[n] = event.reason
-                usage.add(event.tokens)
-    if not all(reasons):
-        return Response(status_code=CLIENT_LEFT)  # nobody reads this
-    return JSONResponse(reply.whole(list(zip(texts, tokens, reasons)), usage.as_dict()))
-
-
-async def _chunks(
-    answer: Answer, choices: int, reply: Reply, usage: TokenCounts, include_usage: bool
-) -> AsyncGenerator[list[sse.Piece], None]:
-    """The chunks of a stream; those in one list are sent together."""
-    opening: list[sse.Piece] = [*reply.first_chunks(choices)]
-    async for events in answer.events():
-        chunks, opening = opening, []
-        for n, event in events:
-            if isinstance(event, Failed):
-                yield [*chunks, errors.failure(event).body]
-                return
-            if isinstance(event, Finished):
-                usage.add(event.tokens)
-                chunks.append(reply.chunk(n, None, event.reason))
-            elif event.tokens:
-                chunks.append(reply.chunk(n, event.text, tokens=event.tokens))
-            else:
-                chunks.append(reply.text_chunk(n, event.text))
-        yield chunks
-    if include_usage:
-        yield [reply.usage_chunk(usage.as_dict())]
 
 
 def _status(text: str, status: int) -> Response:

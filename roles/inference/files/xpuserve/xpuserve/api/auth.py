@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from xpuserve.api import page
-from xpuserve.api.errors import CLIENT_ERROR, error_body
+from xpuserve.api.errors import ANTHROPIC, CLIENT_ERROR, answer, error_body
 from xpuserve.keys import Keys
 
 # Probes, scrapers and a browser that opens the page have no key, and these answers hold nothing of what people ask.
@@ -26,13 +25,16 @@ class RequireKey:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http" and scope["path"] not in self._open:
-            scheme, _between, key = Headers(scope=scope).get("authorization", "").partition(" ")
+            headers = Headers(scope=scope)
+            scheme, _between, key = headers.get("authorization", "").partition(" ")
+            if not key and scope["path"].startswith(ANTHROPIC):
+                scheme, key = "bearer", headers.get("x-api-key", "")
             whose = self._keys.accept(key.strip()) if scheme.lower() == "bearer" else None
             if whose:
                 scope.setdefault("state", {})["key"] = whose
             else:
                 message = "this API key is not known" if key else "an API key is needed: Authorization: Bearer KEY"
                 body = error_body(message, CLIENT_ERROR, code="invalid_api_key")
-                await JSONResponse(body, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+                await answer(scope["path"], 401, body, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
                 return
         await self._app(scope, receive, send)

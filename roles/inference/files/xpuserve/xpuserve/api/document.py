@@ -7,7 +7,7 @@ from typing import Any, Literal, Optional
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class ErrorDetail(BaseModel):
@@ -46,6 +46,7 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "xpuserve"
+    max_model_len: int = Field(description="tokens of prompt and answer together")
 
 
 class Models(BaseModel):
@@ -63,11 +64,28 @@ class Usage(BaseModel):
     total_tokens: int
 
 
+class CalledFunction(BaseModel):
+    """What is to be called, and with which arguments, as JSON."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    """A call of a tool that the request offered."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class ChatAnswer(BaseModel):
     """The model's turn."""
 
     role: Literal["assistant"]
-    content: str
+    content: Optional[str] = Field(description="null where there are only calls")
+    reasoning_content: Optional[str] = Field(default=None, description="what the model thought before it answered")
+    tool_calls: Optional[list[ToolCall]] = None
 
 
 class Logprob(BaseModel):
@@ -140,6 +158,97 @@ class Completion(BaseModel):
     usage: Usage
 
 
+class Tokens(BaseModel):
+    """The token ids of a text."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+
+
+class DetokenizedText(BaseModel):
+    """The text of token ids."""
+
+    prompt: str
+
+
+class ResponsesUsage(BaseModel):
+    """Token counts."""
+
+    input_tokens: int
+    input_tokens_details: dict[str, int]
+    output_tokens: int
+    output_tokens_details: dict[str, int]
+    total_tokens: int
+
+
+class ResponsesAnswer(BaseModel):
+    """The reply to /v1/responses: what the model said, thought and calls are items of `output`."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["completed", "incomplete"]
+    error: None
+    incomplete_details: Optional[dict[str, str]]
+    instructions: Optional[str]
+    max_output_tokens: Optional[int]
+    metadata: dict[str, str]
+    model: str
+    output: list[dict[str, Any]]
+    parallel_tool_calls: bool
+    previous_response_id: None
+    reasoning: dict[str, Optional[str]]
+    store: Literal[False]
+    temperature: Optional[float]
+    text: dict[str, Any]
+    tool_choice: Any
+    tools: list[dict[str, Any]]
+    top_p: Optional[float]
+    truncation: Literal["disabled"]
+    usage: ResponsesUsage
+
+
+class AnthropicUsage(BaseModel):
+    """Token counts."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+class AnthropicAnswer(BaseModel):
+    """The reply to /v1/messages: what the model said, thought and calls are blocks of `content`."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: Literal["end_turn", "max_tokens", "tool_use"]
+    stop_sequence: None
+    usage: AnthropicUsage
+
+
+class AnthropicCount(BaseModel):
+    """How many tokens a request has."""
+
+    input_tokens: int
+
+
+class AnthropicErrorDetail(BaseModel):
+    """What went wrong."""
+
+    type: str
+    message: str
+
+
+class AnthropicError(BaseModel):
+    """A refusal or a failure."""
+
+    type: Literal["error"]
+    error: AnthropicErrorDetail
+
+
 Responses = dict[Any, dict[str, Any]]
 _RETRY = {"headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}}
 
@@ -149,6 +258,20 @@ FAILED: Responses = {500: {"model": Error, "description": "The service has a bug
 PROBE: Responses = {200: {"model": Status}, 503: {"model": Status, "description": "It is not; the status says why."}}
 
 READY: Responses = {200: {"model": Ready}, 503: {"model": Ready, "description": "It is not; the status says why."}}
+
+
+def anthropic(answers: Responses) -> Responses:
+    """The same with errors in Anthropic's shape."""
+    return {
+        status: {**answer, "model": AnthropicError} if answer.get("model") is Error else answer
+        for status, answer in answers.items()
+    }
+
+
+def tokens() -> Responses:
+    """What a request for token ids or their text can be answered with."""
+    answers = completion(Error)
+    return {status: answer for status, answer in answers.items() if status != 200}
 
 
 def completion(reply: type[BaseModel]) -> Responses:
@@ -189,8 +312,10 @@ def complete(app: FastAPI, model: str) -> None:
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for name in ("HTTPValidationError", "ValidationError"):
                 components["schemas"].pop(name, None)
-            for name in ("ChatRequest", "CompletionRequest"):
-                components["schemas"][name]["properties"]["model"]["enum"] = [model]
+            for schema in components["schemas"].values():
+                named = schema.get("properties", {}).get("model", {})
+                if "anyOf" in named:  # a request's
+                    schema["properties"]["model"] = {"enum": [None, model], "description": named.get("description", "")}
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from fastapi import HTTPException, Request
@@ -13,6 +14,15 @@ from xpuserve.engine.request import Failed
 
 RETRY_SECONDS = "5"  # for a service that starts
 NO_JSON_OBJECT = "the body must be a JSON object, of type application/json"
+# Where the API is Anthropic's, and what it calls errors, by HTTP status.
+ANTHROPIC = "/v1/messages"
+_ANTHROPIC_KINDS = {
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 CLIENT_ERROR, SERVER_ERROR = "invalid_request_error", "server_error"
 
 
@@ -38,6 +48,27 @@ def error_body(message: str, kind: str, *, param: Optional[str] = None, code: Op
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def unsupported(param: str, why: str) -> APIError:
+    """What the client is told that asks for what is not offered."""
+    return APIError(400, f"{param}: {why}", param=param, code="unsupported_parameter")
+
+
+def too_long(context: int, prompt: int, wanted: Optional[int], param: str) -> APIError:
+    """What the client is told whose prompt, or answer, has no room.
+
+    In the words of OpenAI's: clients look for them, and shorten the conversation.
+    """
+    said = f"This model's maximum context length is {context} tokens. However, "
+    if param == "max_tokens":
+        said += (
+            f"you requested {prompt + (wanted or 0)} tokens ({prompt} in the messages, {wanted} in the completion). "
+        )
+        said += "Please reduce the length of the messages or completion."
+    else:
+        said += f"your messages resulted in {prompt} tokens. Please reduce the length of the messages."
+    return APIError(400, said, param=param, code="context_length_exceeded")
+
+
 def failure(event: Failed) -> APIError:
     """What the client is told where the engine gave no answer."""
     status, headers = {
@@ -58,23 +89,49 @@ def busy(seconds: int) -> APIError:
     return APIError(429, "too much waits; try again later", "rate_limit_error", code="queue_full", headers=headers)
 
 
+def answer(path: str, status: int, body: dict[str, Any], headers: Optional[Mapping[str, str]] = None) -> JSONResponse:
+    """A refusal, in the shape of the API that was asked."""
+    return JSONResponse(anthropic_body(status, body) if path.startswith(ANTHROPIC) else body, status, headers)
+
+
+def anthropic_body(status: int, body: dict[str, Any]) -> dict[str, Any]:
+    """An error of OpenAI's shape in Anthropic's."""
+    kind = _ANTHROPIC_KINDS.get(status, "api_error" if status >= 500 else CLIENT_ERROR)
+    message = body["error"]["message"]
+    if body["error"]["code"] == "context_length_exceeded":
+        message = f"prompt is too long: {message}"  # what its clients look for
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
 async def on_http_error(http: Request, error: Exception) -> Response:
     """Answer a refusal, ours or the framework's."""
     assert isinstance(error, StarletteHTTPException)  # noqa: S101 - what the handler is registered for
     body = error.body if isinstance(error, APIError) else error_body(str(error.detail), CLIENT_ERROR)
-    return JSONResponse(body, error.status_code, error.headers)
+    return answer(http.url.path, error.status_code, body, error.headers)
 
 
 async def on_invalid(http: Request, error: Exception) -> Response:
     """Answer a body that is not what it must be."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
-    problem = error.errors()[0]
+    problem = _clearest(error.errors())
     if problem["type"] == "json_invalid":
-        return JSONResponse(error_body("the body is not JSON", CLIENT_ERROR, code="invalid_json"), 400)
-    param = _param(problem["loc"][1:], error.body)
+        return answer(http.url.path, 400, error_body("the body is not JSON", CLIENT_ERROR, code="invalid_json"))
+    return answer(http.url.path, 400, invalid(problem["loc"][1:], problem, error.body).body)
+
+
+def _clearest(problems: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Of what is wrong with the first wrong field, what says it best: each way to write the field has its own words."""
+    first = [problem for problem in problems if problem["loc"][:2] == problems[0]["loc"][:2]]
+    return max(first, key=lambda problem: (problem["type"] == "value_error", len(problem["loc"])))
+
+
+def invalid(location: tuple[Any, ...], problem: Mapping[str, Any], body: Any) -> APIError:
+    """What the client is told whose body is not what it must be."""
+    param = _param(location, body)
     text = problem["msg"].replace("Value error, ", "")
-    message = f"{param}: {text}" if param else NO_JSON_OBJECT
-    return JSONResponse(error_body(message, CLIENT_ERROR, param=param), 400)
+    if param is None and isinstance(body, dict):
+        return APIError(400, text)
+    return APIError(400, f"{param}: {text}" if param else NO_JSON_OBJECT, param=param)
 
 
 def _param(location: tuple[Any, ...], body: Any) -> Optional[str]:

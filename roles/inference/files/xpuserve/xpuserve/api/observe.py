@@ -8,11 +8,10 @@ import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xpuserve.api.auth import OPEN_PATHS
-from xpuserve.api.errors import SERVER_ERROR, error_body
+from xpuserve.api.errors import SERVER_ERROR, answer, error_body
 from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
 
@@ -54,7 +53,7 @@ class Observe:
             if status:
                 raise
             body = error_body("internal error", SERVER_ERROR, code="internal_error")
-            await JSONResponse(body, 500)(scope, receive, observed)
+            await answer(scope["path"], 500, body)(scope, receive, observed)
         finally:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"

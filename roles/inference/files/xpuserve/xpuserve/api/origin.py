@@ -11,10 +11,9 @@ from collections.abc import Collection
 from typing import Optional
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from xpuserve.api.errors import CLIENT_ERROR, NO_JSON_OBJECT, error_body
+from xpuserve.api.errors import CLIENT_ERROR, NO_JSON_OBJECT, answer, error_body
 
 
 def hosts(listener: str, more: Collection[str] = ()) -> Optional[frozenset[str]]:
@@ -36,7 +35,7 @@ class KnownHost:
         if scope["type"] == "http" and _name(Headers(scope=scope).get("host", "")) not in self._known:
             message = "this service has another name: ask it at localhost, or name it in inference_hosts"
             body = error_body(message, CLIENT_ERROR, code="unknown_host")
-            await JSONResponse(body, 421)(scope, receive, send)
+            await answer(scope["path"], 421, body)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -52,7 +51,8 @@ class OnlyJSON:
         if scope["type"] == "http" and scope["method"] in ("POST", "PUT", "PATCH"):
             kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json" and not kind.endswith("+json"):
-                await JSONResponse(error_body(NO_JSON_OBJECT, CLIENT_ERROR), 400)(scope, receive, send)
+                body = error_body(NO_JSON_OBJECT, CLIENT_ERROR)
+                await answer(scope["path"], 400, body)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

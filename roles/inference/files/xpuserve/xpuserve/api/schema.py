@@ -1,26 +1,35 @@
-"""What clients may send, and what they get back."""
+"""What clients may send to continue a text or a conversation."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from xpuserve import structured
-from xpuserve.api import sse
-from xpuserve.engine.request import Message, SamplingParams, TokenText
+from xpuserve.api.conversation import MAX_TOOLS, ChatMessage, Choice, Text, Tool
+from xpuserve.engine.request import SamplingParams
+from xpuserve.structured import Asked
 
 MAX_ANSWERS = 8  # to one prompt
 MAX_PROMPTS = 16  # in one request for completions
 MAX_LOGPROBS = 20  # tokens that are told beside the chosen one
 MAX_BIASES = 300
-MAX_STOP_TOKENS = 64
+MAX_STOPS, MAX_STOP_TOKENS = 64, 64
 MAX_SALT = 256
 
-# Fields of OpenAI's API, and of other servers', that would change the answer and are not offered here: each with the
-# values that ask for what is done anyway. Null always does.
+# Fields of OpenAI's API, and of other servers', that would change the answer and are not offered here, or by one kind
+# of request alone: each with the values that ask for what is done anyway. Null always does.
 NOT_OFFERED: dict[str, tuple[Any, ...]] = {
     "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
@@ -52,19 +61,25 @@ NOT_OFFERED: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _whole_characters(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("half of a surrogate pair is no text") from None
-    return text
+def name_not_offered(fields: dict[str, tuple[Any, ...]]) -> Callable[[dict[str, Any]], None]:
+    """What puts the fields into a model's JSON schema."""
+
+    def write(schema: dict[str, Any]) -> None:
+        for name, values in fields.items():
+            if name not in schema["properties"]:  # what one kind of request offers, and another does not
+                schema["properties"][name] = {"enum": [None, *values], "description": "Nothing else is offered."}
+
+    return write
 
 
-def _name_not_offered(schema: dict[str, Any]) -> None:
-    for name, values in NOT_OFFERED.items():
-        if name in schema["properties"]:  # what one kind of completion offers, and the other does not
-            continue
-        schema["properties"][name] = {"enum": [None, *values], "description": "Nothing else is offered."}
+def first_not_offered(asked: Mapping[str, Any], fields: Mapping[str, tuple[Any, ...]]) -> Optional[str]:
+    """The first of the fields that is asked for with another value than one of those that it has."""
+    for name, value in asked.items():
+        # 0 is not False and 1 not True: in JSON they ask for different things.
+        neutral = [item for item in fields.get(name, (value,)) if type(item) is type(value)]
+        if value is not None and value not in neutral:
+            return name
+    return None
 
 
 def _token_ids(bias: dict[str, float]) -> dict[str, float]:
@@ -73,8 +88,46 @@ def _token_ids(bias: dict[str, float]) -> dict[str, float]:
     return bias
 
 
-_Text = Annotated[str, AfterValidator(_whole_characters)]
-_StopText = Annotated[_Text, Field(min_length=1)]
+def _stops(value: Any) -> Any:
+    """Say what is wrong with stop sequences, whichever of the two ways they are written."""
+    found = value if isinstance(value, list) else [value]
+    if len(found) > MAX_STOPS:
+        raise ValueError(f"there are {len(found)} stop sequences, and {MAX_STOPS} are the most")
+    if value is not None and not all(isinstance(stop, str) and stop for stop in found):
+        raise ValueError("it must be a text that is not empty, or a list of such")
+    return value
+
+
+def _prompts(value: Any) -> Any:
+    """The same of prompts."""
+    if not isinstance(value, (str, list)):
+        raise ValueError("it must be a text, a list of token ids, or a list of those")
+    if isinstance(value, list):
+        if not value:
+            raise ValueError("the list is empty")
+        if len({type(each) for each in value}) > 1 or not isinstance(value[0], (str, int, list)):
+            raise ValueError("its items must be all texts, all token ids, or all lists of token ids")
+        if not isinstance(value[0], int) and len(value) > MAX_PROMPTS:
+            raise ValueError(f"there are {len(value)} prompts, and {MAX_PROMPTS} are the most in one request")
+    return value
+
+
+def _template_values(values: dict[str, Any]) -> dict[str, Any]:
+    for name in values:
+        if not name.isidentifier() or name.startswith(_RESERVED):
+            raise ValueError(f"{name!r} is not the client's to set")
+    return values
+
+
+# What a chat template gets from the service alone, by the beginning of its name, and what transformers would take for
+# its own options.
+_RESERVED = (
+    *("_", "messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt", "bos_", "eos_"),
+    *("continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_", "raise_", "strftime_"),
+)
+_StopText = Annotated[Text, Field(min_length=1)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+_TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 _Bias = Annotated[
     dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES), AfterValidator(_token_ids)
 ]
@@ -95,7 +148,16 @@ _ResponseFormat = Annotated[
         }
     ),
 ]
-_Stop = Union[_StopText, Annotated[list[_StopText], Field(max_length=4)]]
+_Stop = Annotated[Union[_StopText, Annotated[list[_StopText], Field(max_length=MAX_STOPS)]], BeforeValidator(_stops)]
+_Prompt = Annotated[
+    Union[
+        Text,
+        _TokenIds,
+        Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)],
+        Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)],
+    ],
+    BeforeValidator(_prompts),
+]
 
 
 class StreamOptions(BaseModel):
@@ -111,9 +173,9 @@ class CompletionBase(BaseModel):
     vLLM and llama.cpp do: clients send many that mean nothing to a server of one model.
     """
 
-    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra=_name_not_offered)
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra=name_not_offered(NOT_OFFERED))
 
-    model: _Text
+    model: Optional[Text] = Field(default=None, description="the one that is served, if none is named")
     stream: Optional[bool] = None
     stream_options: Optional[StreamOptions] = None
     temperature: Optional[float] = Field(default=None, ge=0, le=2)
@@ -129,20 +191,20 @@ class CompletionBase(BaseModel):
     min_tokens: Optional[int] = Field(default=None, ge=0)
     stop_token_ids: Optional[list[Annotated[int, Field(ge=0)]]] = Field(default=None, max_length=MAX_STOP_TOKENS)
     stop: Optional[_Stop] = None
-    seed: Optional[int] = Field(default=None, ge=-(2**63), lt=2**63)
+    seed: Optional[int] = Field(default=None, ge=-(2**63), lt=2**63, description="below 0: another each time")
     n: Optional[int] = Field(default=None, ge=1, le=MAX_ANSWERS)
-    cache_salt: Optional[Annotated[_Text, Field(min_length=1, max_length=MAX_SALT)]] = Field(
+    cache_salt: Optional[Annotated[Text, Field(min_length=1, max_length=MAX_SALT)]] = Field(
         default=None, description="only requests with the same one share a cached prompt; not every engine has it"
     )
     logit_bias: Optional[_Bias] = Field(default=None, description="by token id, as text; not every engine has it")
     response_format: Optional[_ResponseFormat] = None
     structured_outputs: Optional[dict[str, Any]] = Field(default=None, description="json, regex, choice or grammar")
-    guided_json: Optional[Union[dict[str, Any], _Text]] = None
-    guided_regex: Optional[_Text] = None
-    guided_choice: Optional[list[_Text]] = None
-    guided_grammar: Optional[_Text] = Field(default=None, description="Lark or GBNF; not every engine has it")
+    guided_json: Optional[Union[dict[str, Any], Text]] = None
+    guided_regex: Optional[Text] = None
+    guided_choice: Optional[list[Text]] = None
+    guided_grammar: Optional[Text] = Field(default=None, description="Lark or GBNF; not every engine has it")
     json_schema: Optional[dict[str, Any]] = None
-    grammar: Optional[_Text] = Field(default=None, description="as guided_grammar")
+    grammar: Optional[Text] = Field(default=None, description="as guided_grammar")
 
     @field_validator("stream_options")
     @classmethod
@@ -153,12 +215,7 @@ class CompletionBase(BaseModel):
 
     def not_offered(self) -> Optional[str]:
         """The first field that asks for something which is not offered."""
-        for name, value in (self.model_extra or {}).items():
-            # 0 is not False and 1 not True: in JSON they ask for different things.
-            neutral = [item for item in NOT_OFFERED.get(name, (value,)) if type(item) is type(value)]
-            if value is not None and value not in neutral:
-                return name
-        return None
+        return first_not_offered(self.model_extra or {}, NOT_OFFERED)
 
     @property
     def include_usage(self) -> bool:
@@ -175,12 +232,11 @@ class CompletionBase(BaseModel):
         """How many likely tokens are to be told beside each of the answer's; None if nothing is to be told of any."""
         raise NotImplementedError
 
-    @property
-    def wants(self) -> dict[str, str]:
+    def wants(self, form: Optional[Asked]) -> dict[str, str]:
         """What not every engine has and is asked for, each with the field that asks for it."""
         found = {name: name for name in ("cache_salt", "logit_bias") if getattr(self, name)}
-        if wanted := self.structured:
-            found["grammar" if wanted.output.kind == "grammar" else "structured_outputs"] = wanted.where
+        if form:
+            found["grammar" if form.output.kind == "grammar" else "structured_outputs"] = form.where
         if self.alternatives is not None:
             found["logprobs"] = "logprobs"
         if self.alternatives:
@@ -188,7 +244,7 @@ class CompletionBase(BaseModel):
         return found
 
     @property
-    def structured(self) -> Optional[structured.Asked]:
+    def structured(self) -> Optional[Asked]:
         """The form that answers are to have, unchecked; raises StructuredOutputError."""
         wanted = structured.asked({name: getattr(self, name) for name in structured.FIELDS})
         for name in ("ignore_eos", "min_tokens") if wanted else ():
@@ -196,22 +252,23 @@ class CompletionBase(BaseModel):
                 raise structured.StructuredOutputError(name, "an answer of a given form ends where the form does")
         return wanted
 
-    def sampling(self, max_tokens: int, answer: int, defaults: Mapping[str, Any]) -> SamplingParams:
+    def sampling(
+        self, max_tokens: int, answer: int, defaults: Mapping[str, Any], form: Optional[Asked]
+    ) -> SamplingParams:
         """How the tokens of the answer of that number are chosen; each answer has a seed of its own."""
         asked = {name: getattr(self, name) for name in _SAMPLED if getattr(self, name) is not None}
         chosen = {**defaults, **asked}
         chosen["top_k"] = max(0, chosen.get("top_k", 0))
-        if self.seed is not None:
+        if self.seed is not None and self.seed >= 0:
             chosen["seed"] = self.seed + answer
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         bias = tuple((int(token), add) for token, add in (self.logit_bias or {}).items())
-        wanted = self.structured
         return SamplingParams(
             max_tokens,
             stop=stop,
             stop_token_ids=tuple(self.stop_token_ids or ()),
             logit_bias=bias,
-            structured=wanted.output if wanted else None,
+            structured=form.output if form else None,
             logprobs=self.alternatives,
             **chosen,
         )
@@ -224,34 +281,21 @@ _SAMPLED = (
 )
 
 
-class TextPart(BaseModel):
-    """A part of a message; only text is understood."""
-
-    model_config = ConfigDict(strict=True)
-
-    type: Literal["text"]
-    text: _Text
-
-
-class ChatMessage(BaseModel):
-    """One turn of a conversation."""
-
-    model_config = ConfigDict(strict=True)
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Union[_Text, list[TextPart]]
-    tool_calls: Optional[Annotated[list[Any], Field(max_length=0)]] = None
-
-    def as_message(self) -> Message:
-        """The same for the engine; a developer's message is a system message."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message("system" if self.role == "developer" else self.role, text)
-
-
 class ChatRequest(CompletionBase):
     """The body of /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1)
+    tools: Optional[list[Tool]] = Field(default=None, max_length=MAX_TOOLS)
+    tool_choice: Optional[Choice] = Field(default=None, description="auto, if there are tools")
+    parallel_tool_calls: Optional[bool] = None
+    chat_template_kwargs: Optional[Annotated[dict[str, Any], AfterValidator(_template_values)]] = Field(
+        default=None, description="what the model's chat template gets beside the messages"
+    )
+    reasoning_effort: Optional[Literal["none", "minimal", "low", "medium", "high", "xhigh"]] = Field(
+        default=None, description="of models that can think; those that only can or cannot do either"
+    )
+    continue_final_message: Optional[bool] = Field(default=None, description="the assistant's")
+    add_generation_prompt: Optional[bool] = Field(default=None, description="false with continue_final_message only")
     logprobs: Optional[bool] = Field(default=None, description="not every engine has it")
     top_logprobs: Optional[int] = Field(default=None, ge=0, le=MAX_LOGPROBS, description="not every engine has it")
 
@@ -260,6 +304,13 @@ class ChatRequest(CompletionBase):
     def _has_logprobs(cls, value: Optional[int], info: ValidationInfo) -> Optional[int]:
         if value and not info.data.get("logprobs"):
             raise ValueError("it goes with logprobs: set that to true")
+        return value
+
+    @field_validator("add_generation_prompt")
+    @classmethod
+    def _has_a_turn(cls, value: Optional[bool], info: ValidationInfo) -> Optional[bool]:
+        if value is not None and value is bool(info.data.get("continue_final_message")):
+            raise ValueError("either a new turn begins (add_generation_prompt) or the last goes on")
         return value
 
     @property
@@ -271,8 +322,16 @@ class ChatRequest(CompletionBase):
 class CompletionRequest(CompletionBase):
     """The body of /v1/completions."""
 
-    prompt: Union[_Text, Annotated[list[_Text], Field(min_length=1, max_length=MAX_PROMPTS)]]
+    prompt: _Prompt
     logprobs: Optional[int] = Field(default=None, ge=0, le=MAX_LOGPROBS, description="not every engine has it")
+    echo: Optional[bool] = Field(default=None, description="begin the answer with the prompt's text")
+
+    @field_validator("echo")
+    @classmethod
+    def _echoes_text(cls, value: Optional[bool], info: ValidationInfo) -> Optional[bool]:
+        if value and info.data.get("logprobs") is not None:
+            raise ValueError("of a prompt there are no logprobs: ask for one of the two")
+        return value
 
     @property
     def alternatives(self) -> Optional[int]:
@@ -280,108 +339,8 @@ class CompletionRequest(CompletionBase):
         return self.logprobs
 
     @property
-    def prompts(self) -> list[str]:
-        """The texts to continue."""
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
-
-
-Tokens = Sequence[TokenText]
-
-
-class Reply:
-    """The JSON objects of a reply, whole or in pieces. A reply has one choice or several, numbered from 0."""
-
-    prefix = "cmpl"
-    whole_object = "text_completion"
-    chunk_object = "text_completion"
-
-    def __init__(self, request_id: str, created: int, model: str, *, include_usage: bool = False) -> None:
-        self._common = {"id": f"{self.prefix}-{request_id}", "created": created, "model": model}
-        # Who asks for usage finds the field in every chunk, and null in all but the last.
-        self._usage: dict[str, Any] = {"usage": None} if include_usage else {}
-        self._around: dict[int, tuple[bytes, bytes]] = {}  # of a choice's text, what is before and behind it in a chunk
-
-    def whole(self, choices: list[tuple[str, Tokens, str]], usage: dict[str, int]) -> dict[str, Any]:
-        """The complete reply, of texts, what is told of their tokens, and their finish reasons."""
-        parts = [
-            self._choice(n, self._whole_text(text), reason, tokens) for n, (text, tokens, reason) in enumerate(choices)
-        ]
-        return {**self._common, "object": self.whole_object, "choices": parts, "usage": usage}
-
-    def first_chunks(self, choices: int) -> list[dict[str, Any]]:
-        """What a stream opens with."""
-        return []
-
-    def chunk(
-        self, choice: int, text: Optional[str], finish_reason: Optional[str] = None, tokens: Tokens = ()
-    ) -> dict[str, Any]:
-        """Some more text of a choice, or its end."""
-        return self._chunk(self._choice(choice, self._chunk_text(text), finish_reason, tokens))
-
-    def text_chunk(self, choice: int, text: str) -> bytes:
-        """The chunk of some more text and nothing else, as JSON: all but the text is written once."""
-        around = self._around.get(choice)
-        if around is None:
-            mark = uuid.uuid4().hex
-            before, behind = sse.encoded(self.chunk(choice, mark)).split(sse.encoded(mark))
-            around = self._around[choice] = before, behind
-        return b"%b%b%b" % (around[0], sse.encoded(text), around[1])
-
-    def usage_chunk(self, usage: dict[str, int]) -> dict[str, Any]:
-        """The token counts at the end of a stream that asked for them."""
-        return {**self._common, "object": self.chunk_object, "choices": [], "usage": usage}
-
-    def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
-        return {**self._common, "object": self.chunk_object, "choices": [choice], **self._usage}
-
-    def _choice(
-        self, index: int, text: dict[str, Any], finish_reason: Optional[str], tokens: Tokens = ()
-    ) -> dict[str, Any]:
-        logprobs = self._logprobs(tokens) if tokens else None
-        return {"index": index, **text, "logprobs": logprobs, "finish_reason": finish_reason}
-
-    def _logprobs(self, tokens: Tokens) -> dict[str, Any]:
-        return {
-            "tokens": [token.text for token in tokens],
-            "token_logprobs": [token.logprob for token in tokens],
-            # Several tokens may have the same text; the likeliest counts.
-            "top_logprobs": [dict(reversed(token.top)) for token in tokens] if tokens[0].top else None,
-            "text_offset": [token.offset for token in tokens],
-        }
-
-    def _whole_text(self, text: str) -> dict[str, Any]:
-        return {"text": text}
-
-    def _chunk_text(self, text: Optional[str]) -> dict[str, Any]:
-        return {"text": text or ""}
-
-
-class ChatReply(Reply):
-    """The same for a chat."""
-
-    prefix = "chatcmpl"
-    whole_object = "chat.completion"
-    chunk_object = "chat.completion.chunk"
-
-    def first_chunks(self, choices: int) -> list[dict[str, Any]]:
-        """See Reply."""
-        opening = {"delta": {"role": "assistant", "content": ""}}
-        return [self._chunk(self._choice(n, opening, None)) for n in range(choices)]
-
-    def _logprobs(self, tokens: Tokens) -> dict[str, Any]:
-        content = [
-            {**_told(token.text, token.logprob), "top_logprobs": [_told(*other) for other in token.top]}
-            for token in tokens
-        ]
-        return {"content": content, "refusal": None}
-
-    def _whole_text(self, text: str) -> dict[str, Any]:
-        return {"message": {"role": "assistant", "content": text}}
-
-    def _chunk_text(self, text: Optional[str]) -> dict[str, Any]:
-        return {"delta": {} if text is None else {"content": text}}
-
-
-def _told(text: str, logprob: float) -> dict[str, Any]:
-    # Part of a character is U+FFFD, and the tokenizers do not say what its bytes are.
-    return {"token": text, "logprob": logprob, "bytes": None if "\ufffd" in text else list(text.encode())}
+    def prompts(self) -> list[Union[str, list[int]]]:
+        """The texts to continue, or their token ids."""
+        if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return list(self.prompt)

@@ -65,11 +65,11 @@ def load(settings: Settings) -> Tokenizer:
     path, code = Path(settings.model.path), settings.model.trust_remote_code
     tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=code)
     if settings.engine == "torch":
-        found = tokenizer.chat_template
+        found: Any = tokenizer.chat_template
         write = functools.partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
         # Of several by name, transformers takes the one for tools where there are some.
-        source = found.get("tool_use", found.get("default", "")) if isinstance(found, dict) else str(found or "")
-        return HFTokenizer(tokenizer, write if found else None, source)
+        source = found.get("tool_use", found.get("default")) if isinstance(found, dict) else found
+        return HFTokenizer(tokenizer, write if found else None, str(source or ""))
     file = path / "chat_template.jinja"
     text: Any = file.read_text(encoding="utf-8") if file.is_file() else tokenizer.init_kwargs.get("chat_template")
     if isinstance(text, list):  # several, by name

@@ -31,6 +31,30 @@ class Reader(ABC):
         """What was held back, when no text follows."""
 
 
+class FirstCall(Reader):
+    """Passes on what another reader gives, without all calls but the first."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._calls = 0
+
+    def feed(self, text: str) -> list[Part]:
+        """See Reader."""
+        return self._wanted(self._reader.feed(text))
+
+    def finish(self) -> list[Part]:
+        """See Reader."""
+        return self._wanted(self._reader.finish())
+
+    def _wanted(self, parts: Sequence[Part]) -> list[Part]:
+        wanted = []
+        for part in parts:
+            self._calls += part.kind == CALL
+            if self._calls <= 1 or part.kind not in (CALL, ARGUMENTS):
+                wanted.append(part)
+        return wanted
+
+
 class Dialect(ABC):
     """The way of one family of models."""
 

@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 from xpuserve.dialects.base import TEXT, Dialect, Part, Reader, merged
 from xpuserve.dialects.calls import CallReader
-from xpuserve.engine.request import Message
+from xpuserve.engine.request import ChatOptions, Message
 
 RESPONSE, CALL_KEY = "response", "tool_call"
 
@@ -57,15 +57,12 @@ def _single(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": False}
 
 
-def plain(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], *, forced: bool = False) -> list[Message]:
-    """The conversation as one of texts only, with the tools in its system message.
-
-    With `forced`, the answer is a call and nothing else.
-    """
+def plain(messages: Sequence[Message], options: ChatOptions) -> list[Message]:
+    """The conversation as one of texts only, with the tools in its system message."""
     has_system = bool(messages) and messages[0].role == "system"
     system, rest = (messages[0].content, messages[1:]) if has_system else ("", messages)
-    if tools:
-        system = "\n\n".join(filter(None, (system, _described(tools, forced))))
+    if options.tools:
+        system = "\n\n".join(filter(None, (system, _described(options))))
     result = [Message("system", system)] if system else []
     for message in rest:
         if message.role == "tool":
@@ -98,17 +95,21 @@ def _called(messages: Sequence[Message], result: Message) -> str:
     return result.name or (names[-1] if names else "the tool")
 
 
-def _described(tools: Sequence[Mapping[str, Any]], forced: bool) -> str:
-    functions = [{name: value for name, value in tool["function"].items() if name != "strict"} for tool in tools]
+def _described(options: ChatOptions) -> str:
+    functions = [
+        {name: value for name, value in tool["function"].items() if name != "strict"} for tool in options.tools
+    ]
     lines = "\n".join(json.dumps(function, ensure_ascii=False) for function in functions)
-    call = '{"name": "NAME", "arguments": {...}}'
-    how = (
-        f"Answer with a call of one of them, and nothing else: {call}"
-        if forced
-        else f'Answer with JSON and nothing else: {{"{RESPONSE}": "your answer"}} for the user, or, where a tool '
-        f'is needed, {{"{CALL_KEY}": {call}}}. When you have the result of a tool, use it to answer.'
-    )
-    return f"You have these tools, as JSON:\n{lines}\n{how}"
+    return f"You have these tools, as JSON:\n{lines}\n{_HOW[options.answer]}"
+
+
+_CALL = '{"name": "NAME", "arguments": {...}}'
+_HOW = {
+    "text": f'Answer with JSON and nothing else: {{"{RESPONSE}": "your answer"}} for the user, or, where a tool is '
+    f'needed, {{"{CALL_KEY}": {_CALL}}}. When you have the result of a tool, use it to answer.',
+    "call": f"Answer with a call of one of them, as JSON and nothing else: {_CALL}",
+    "form": f"Answer as you are asked to, or, where a tool is needed, with its call as JSON and nothing else: {_CALL}",
+}
 
 
 class GenericReader(Reader):

@@ -20,7 +20,7 @@ from xpuserve.engine.generation import Generation
 from xpuserve.engine.queue import FairQueue
 from xpuserve.engine.request import PLAIN, ChatOptions, Failed, Message, Request, SamplingParams
 from xpuserve.engine.runner import OneAtATime, Runner, TooLargeError, run_single
-from xpuserve.engine.vocabulary import fast_decode
+from xpuserve.engine.vocabulary import fast_decode, hidden, showing
 from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
 from xpuserve.settings import QUEUE_REQUESTS, QUEUE_TOKENS
@@ -92,6 +92,7 @@ class Engine:
         self.trouble = ""  # why the engine is loaded again
         self.batching = ""  # as a Runner says it, once the model is loaded
         self.dialect: Dialect = Generic("")  # of the model, once it is loaded
+        self.vocabulary = 0  # tokens that its tokenizer has
 
     def start(self) -> None:
         """Begin to load, in the engine's thread."""
@@ -214,10 +215,24 @@ class Engine:
         with self._encoding:
             return prompts.encode_chat(self._encoder, self._prompt_format, messages, options)
 
-    def encode_text(self, text: str) -> list[int]:
-        """Token ids of a plain text."""
+    def encode_text(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a plain text, with `special` as the model wants a text to begin; raises PromptError."""
         with self._encoding:
-            return prompts.encode_text(self._encoder, text)
+            if special:
+                return prompts.encode_text(self._encoder, text)
+            return self._encoder.encode(text, special=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, for the web side; raises PromptError."""
+        if not all(0 <= number < self.vocabulary for number in ids):
+            raise prompts.PromptError(f"a token id is not below {self.vocabulary}, which is how many the model has")
+        with self._encoding:
+            return self._encoder.decode(ids)
+
+    def begins_thought(self, prompt: Sequence[int]) -> bool:
+        """Whether the answer to a prompt begins within a thought."""
+        with self._encoding:
+            return prompts.begins_thought(self._encoder, prompt)
 
     def _run(self) -> None:
         try:
@@ -321,6 +336,8 @@ class Engine:
         self._encoder = self._backend.second_tokenizer()
         self._decode = fast_decode(self._backend.tokenizer)
         self.dialect = prompts.dialect(self._encoder, self._prompt_format)
+        self.vocabulary = len(self._encoder.pieces())
+        self._markers = hidden(self._encoder, self.dialect.markers)
         log.info("model loaded in %.1f s", time.monotonic() - started)
         self._on_status("testing the model")
         runner = self._backend.runner()
@@ -385,7 +402,8 @@ class Engine:
                     return
                 self._waiting.take(request)
                 before = request.prompt if request.continues else ()
-                text = Detokenizer(self._decode, request.sampling.stop, before)
+                decode = showing(self._decode, self._markers) if request.markers else self._decode
+                text = Detokenizer(decode, request.sampling.stop, before)
                 each = Generation(request, text, self.metrics)
                 self._answers[request] = each
                 request.times.started = time.monotonic()

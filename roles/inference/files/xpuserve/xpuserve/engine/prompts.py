@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from xpuserve import dialects
 from xpuserve.dialects import generic
-from xpuserve.dialects.base import Dialect
+from xpuserve.dialects.base import CLOSE_THOUGHT, OPEN_THOUGHT, Dialect
 from xpuserve.dialects.mistral import Mistral
 from xpuserve.engine.request import PLAIN, ChatOptions, Message
 
 if TYPE_CHECKING:
     from xpuserve.engine.backend import Tokenizer
+
+
+# Tokens that the tag of a thought may take, and a line break behind it.
+_TAG_TOKENS = 8
 
 
 class PromptError(ValueError):
@@ -39,15 +43,24 @@ def encode_chat(
         return ids + tokenizer.encode(last.content, special=False)
     uses_tools = options.tools or any(message.calls or message.role == "tool" for message in messages)
     if uses_tools and not dialect(tokenizer, prompt_format).native:
-        messages = generic.plain(messages, options.tools)
+        messages = generic.plain(messages, options)
         options = replace(options, tools=())
     if prompt_format == "chatglm2":
         return encode_text(tokenizer, chatglm2(messages))
     if prompt_format == "tokenizer":
+        if not options.thinks and "enable_thinking" in tokenizer.template:
+            options = replace(options, template={"enable_thinking": False, **options.template})
         text = tokenizer.render(messages, options)
         if text is not None:
-            return _one_bos(tokenizer.encode(text, special=False), tokenizer.bos_id)
+            ids = _one_bos(tokenizer.encode(text, special=False), tokenizer.bos_id)
+            closes = not options.thinks and begins_thought(tokenizer, ids)
+            return ids + tokenizer.encode(f"\n{CLOSE_THOUGHT}\n\n", special=False) if closes else ids
     return _encode_llama2(tokenizer, messages)
+
+
+def begins_thought(tokenizer: Tokenizer, prompt: Sequence[int]) -> bool:
+    """Whether a prompt ends within a thought, which the answer is to go on with."""
+    return tokenizer.decode(prompt[-_TAG_TOKENS:]).rstrip().endswith(OPEN_THOUGHT)
 
 
 def dialect(tokenizer: Tokenizer, prompt_format: str) -> Dialect:

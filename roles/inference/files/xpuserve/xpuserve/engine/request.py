@@ -39,12 +39,16 @@ class Message:
 class ChatOptions:
     """What makes a prompt beside its messages: tools, as OpenAI's API has them, and what the chat template gets more.
 
-    `continues` says that the last message is the assistant's, and the answer goes on where that ends.
+    `continues` says that the last message is the assistant's, and the answer goes on where that ends. `answer` is how
+    tools may be used: instead of text, or always, or instead of an answer whose form the client has chosen; with
+    `thinks`, the model may think aloud first.
     """
 
     tools: tuple[Mapping[str, Any], ...] = ()
     template: Mapping[str, Any] = field(default_factory=dict)
     continues: bool = False
+    answer: str = "text"  # or call, or form
+    thinks: bool = True
 
 
 PLAIN = ChatOptions()
@@ -153,6 +157,7 @@ class Request:
     key: str = ""  # the name of the key, if there are keys
     low_priority: bool = False  # it waits until no other does
     salt: str = ""  # only requests with the same one share what the cache has of a prompt
+    markers: Sequence[str] = ()  # special tokens that are text of the answer
     together: Sequence[Request] = field(default=(), repr=False)  # the requests that make one reply with it
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Optional, Union
 
@@ -95,3 +95,24 @@ def _looks_special(piece: Union[str, bytes]) -> bool:
     """Whether a token may be one that no text has: those are between brackets, or empty."""
     text = piece.decode("utf-8", "replace") if isinstance(piece, bytes) else piece
     return not text or (text[0] in "<[" and text[-1] in ">]" and not _BYTE.fullmatch(text))
+
+
+def hidden(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[int, str]:
+    """Those of the texts that are special tokens, which no decoded text has, by their ids."""
+    wanted: dict[Union[str, bytes], str] = {text: text for text in texts} | {text.encode(): text for text in texts}
+    found = {n: wanted[piece] for n, piece in enumerate(tokenizer.pieces()) if piece in wanted} if texts else {}
+    return {n: text for n, text in found.items() if not tokenizer.decode([n])}
+
+
+def showing(decode: Decode, shown: Mapping[int, str]) -> Decode:
+    """Decodes as `decode` does, and shows these special tokens too."""
+    return partial(_with_shown, decode, shown) if shown else decode
+
+
+def _with_shown(decode: Decode, shown: Mapping[int, str], ids: Sequence[int]) -> str:
+    text, start = "", 0
+    for n, number in enumerate(ids):
+        if number in shown:
+            text += decode(ids[start:n]) + shown[number]
+            start = n + 1
+    return text + decode(ids[start:])

@@ -33,30 +33,39 @@ async function ask() {
   const abort = new AbortController();
   const answer = new view.Answer();
   const times = { begin: performance.now(), first: 0, last: 0, pieces: 0, tokens: 0 };
+  const aside = { thought: "", calls: [] };
   let [text, reason, forgotten, drawing] = ["", "", 0, 0];
 
   const note = (end = "") => describe(times, end, forgotten);
+  const said = () => text || aside.thought || aside.calls.length > 0;
+  const message = (end) => ({ role: "assistant", content: text, ...aside, note: note(end) });
   const draw = () => {
     drawing = 0;
-    answer.update(text, note());
+    answer.update(text, note(), aside);
   };
   const receive = (event) => {
     times.tokens = event.usage?.completion_tokens ?? times.tokens;
     const choice = event.choices[0];
     reason = choice?.finish_reason ?? reason;
-    if (!choice?.delta?.content) return;
+    const { content, reasoning_content: thought, tool_calls: calls } = choice?.delta ?? {};
+    if (!content && !thought && !calls) return;
     times.last = performance.now();
     times.first ||= times.last;
     times.pieces++;
-    text += choice.delta.content;
+    text += content ?? "";
+    aside.thought += thought ?? "";
+    for (const { index, function: called } of calls ?? []) {
+      aside.calls[index] ??= { name: called.name, arguments: "" };
+      aside.calls[index].arguments += called.arguments ?? "";
+    }
     drawing ||= requestAnimationFrame(draw);
   };
   const finish = (end) => {
     cancelAnimationFrame(drawing);
-    if (text) asked.messages.push({ role: "assistant", content: text, note: note(end) });
-    if (text) keep(asked);
+    if (said()) asked.messages.push(message(end));
+    if (said()) keep(asked);
     if (asked !== chat) return;
-    if (text) answer.finish(text, note(end));
+    if (said()) answer.finish(text, note(end), aside);
     else answer.remove();
     answer.announceEnd(text, end);
   };
@@ -64,7 +73,7 @@ async function ask() {
   running = {
     stop: () => abort.abort(),
     // The page is left: what came so far stays, as if stopped.
-    keep: () => text && keep({ ...asked, messages: [...asked.messages, { role: "assistant", content: text, note: note("stopped") }] }),
+    keep: () => said() && keep({ ...asked, messages: [...asked.messages, message("stopped")] }),
   };
   working(true);
   answer.begin();
@@ -86,17 +95,17 @@ async function ask() {
   } catch (error) {
     trouble = error.name === "AbortError" ? null : error;
     finish(trouble ? "incomplete" : "stopped");
-    if (!trouble && !text && asked === chat) view.problem("Stopped before the model said anything.", ask);
+    if (!trouble && !said() && asked === chat) view.problem("Stopped before the model said anything.", ask);
   }
   running = null;
   working(false);
-  if (trouble && asked === chat) explain(trouble, asked, text);
+  if (trouble && asked === chat) explain(trouble, asked, said());
 }
 
 // Say what went wrong with the chat that is shown, and what to do about it.
-function explain(error, asked, text) {
+function explain(error, asked, said) {
   const again = () => {
-    if (text) chat.messages.pop();
+    if (said) chat.messages.pop();
     view.show(chat.messages);
     ask();
   };
@@ -113,7 +122,7 @@ function explain(error, asked, text) {
   const trace = error.requestId ? ` The server\u2019s journal has more, under request ${error.requestId}.` : "";
   if (error.status === 0) {
     view.problem(
-      text
+      said
         ? "The connection broke before the answer was complete. Try again once the server is ready."
         : "The server does not answer. Check that it runs and that this device is on its network, then try again.",
       again,
@@ -127,7 +136,7 @@ function explain(error, asked, text) {
   } else if (error.status === 504 || error.code === "deadline_exceeded") {
     view.problem(`The server took too long: ${error.message}. Try again later, or set a shorter longest answer.`, again);
   } else if (error.status === 413 || error.code === "context_length_exceeded") {
-    view.problem(`This is too long for the model: ${error.message}. Shorten the question, or begin a new chat.`, again);
+    view.problem(`This is too long for the model: ${error.message.replace(/\.$/, "")}. Shorten the question, or begin a new chat.`, again);
   } else if (error.status >= 500 || error.code === "engine_error") {
     view.problem(`The server failed: ${error.message}.${trace}`, again);
   } else {

@@ -16,7 +16,7 @@ export function show(messages) {
   }
   for (const message of messages) {
     if (message.role === "user") question(message.content);
-    else new Answer().finish(message.content, message.note);
+    else new Answer().finish(message.content, message.note, message);
   }
   log.scrollTop = log.scrollHeight;
 }
@@ -34,10 +34,11 @@ export function question(text) {
 export class Answer {
   constructor() {
     this.article = turn("Model", "answer");
+    this.aside = document.createElement("div"); // what the model thought and called, folded
     this.text = document.createElement("div");
     this.note = document.createElement("p");
     this.note.className = "note";
-    this.article.append(this.text, this.note);
+    this.article.append(this.aside, this.text, this.note);
     this.spoken = 0;
   }
 
@@ -48,15 +49,15 @@ export class Answer {
     log.scrollTop = log.scrollHeight;
   }
 
-  update(text, note) {
-    this.show(text, note);
+  update(text, note, aside) {
+    this.show(text, note, aside);
     const end = text.lastIndexOf("\n") + 1;
     if (end > this.spoken) this.speak(text, end);
   }
 
-  finish(text, note) {
+  finish(text, note, aside) {
     this.article.removeAttribute("aria-busy");
-    this.show(text, note);
+    this.show(text, note, aside);
   }
 
   // The rest, and how it ended.
@@ -69,8 +70,11 @@ export class Answer {
     this.article.remove();
   }
 
-  show(text, note) {
+  show(text, note, { thought, calls } = {}) {
     const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 48;
+    const folded = [...(thought ? [["Thought", thought]] : [])];
+    for (const call of calls ?? []) folded.push([`Call of ${call.name}`, call.arguments]);
+    folded.forEach(([title, words], n) => fold(this.aside, n, title, words));
     render(this.text, text);
     this.note.textContent = note ?? "";
     if (follows) log.scrollTop = log.scrollHeight;
@@ -112,6 +116,18 @@ export function problem(text, again, wait = 0) {
 
 export function forgetProblems() {
   for (const box of log.querySelectorAll(".problem")) box.remove();
+}
+
+// Show something below a title that opens it, as number `n` in its place.
+function fold(place, n, title, words) {
+  if (!place.children[n]) {
+    const details = document.createElement("details");
+    details.append(document.createElement("summary"), document.createElement("pre"));
+    place.append(details);
+  }
+  const [summary, shown] = place.children[n].children;
+  summary.textContent = title;
+  shown.textContent = words;
 }
 
 function turn(who, kind) {
