@@ -13,7 +13,7 @@ from xpuserve.api.completer import Limits
 from xpuserve.engine.loop import Engine
 
 
-def tool(name: str, **properties: Any) -> dict[str, Any]:
+def tool(name: str, /, **properties: Any) -> dict[str, Any]:
     schema = {"type": "object", "properties": properties, "required": list(properties)}
     return {"type": "function", "function": {"name": name, "description": f"{name}.", "parameters": schema}}
 
