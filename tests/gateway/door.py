@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -138,14 +139,16 @@ class Answer:
 
 
 @contextmanager
-def gateway(place: Path, engines: Sequence[Engine], **variables: Any) -> Iterator[Door]:
-    """Run a gateway before these engines."""
+def gateway(
+    place: Path, engines: Sequence[Engine], *, tls: ssl.SSLContext | None = None, **variables: Any
+) -> Iterator[Door]:
+    """Run a gateway before these engines, which speak TLS where there is a context for it."""
     with ExitStack() as stack:
-        ports = [stack.enter_context(serving(engine)) for engine in engines]
+        ports = [stack.enter_context(serving(engine, tls)) for engine in engines]
         instances = {
             f"node-{number}": [
                 {"name": f"node-{number}", "address": "127.0.0.1", "port": port, "agent_port": agent, "model": MODEL}
-                | {"requests": variables.get("gateway_instance_requests", 16)}
+                | {"tls": tls is not None, "requests": variables.get("gateway_instance_requests", 16)}
             ]
             for number, (port, agent) in enumerate(ports)
         }

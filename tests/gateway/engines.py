@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import Any, Optional
 
 
 class Engine:
@@ -129,9 +130,11 @@ def _agent(engine: Engine) -> type[socketserver.BaseRequestHandler]:
 
 
 @contextmanager
-def serving(engine: Engine) -> Iterator[tuple[int, int]]:
-    """Run an engine; gives its port and its agent's."""
+def serving(engine: Engine, tls: Optional[ssl.SSLContext] = None) -> Iterator[tuple[int, int]]:
+    """Run an engine, over TLS where there is a context for it; gives its port and its agent's."""
     with _Server(("127.0.0.1", 0), _handler(engine)) as http, _Server(("127.0.0.1", 0), _agent(engine)) as agent:
+        if tls:
+            http.socket = tls.wrap_socket(http.socket, server_side=True)
         for server in (http, agent):
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:

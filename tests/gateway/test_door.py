@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import signal
+import ssl
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from ansible_collections.xpu.fleet.tests.unit.plugins.support.certificates import make
 
 from tests.gateway.door import KEY, MODEL, OTHER_KEY, ROOT, Door, gateway
 from tests.gateway.engines import Engine
@@ -268,3 +270,18 @@ def test_what_is_served_and_counted_can_be_read(tmp_path: Path) -> None:
         client.request("GET", "/metrics")
         assert 'haproxy_server_status{proxy="model-' in client.getresponse().read().decode()
         assert door.ask(path="/metrics").status == 404
+
+
+def test_instances_are_asked_over_tls_if_their_certificate_is_known(tmp_path: Path) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    for folder in (own, other):
+        folder.mkdir()
+    files = make(own)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*files)
+    with gateway(tmp_path, [Engine("a")], tls=tls, __gateway_authorities_file=str(files.certificate)) as door:
+        assert door.ask(conversation(1)).json() == {"by": "a"}
+        make(other).certificate.replace(files.certificate)
+        door.process.send_signal(signal.SIGUSR2)
+        door.until(lambda states: all(up.startswith("DOWN") for up, _ in states.values()))
+        assert door.ask(conversation(1)).status == 503
