@@ -132,8 +132,13 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "an anchor": ("json_schema", {"$ref": "#here", "$defs": {"a": {"$anchor": "here"}}}, ".$ref"),
     "many characters": (
         "json_schema",
-        {"properties": {str(n): {"type": "string", "maxLength": 60} for n in range(5)}},
-        ".properties.4",
+        {"properties": {str(n): {"type": "string", "maxLength": 60} for n in range(3)}},
+        ".properties.2",
+    ),
+    "many properties": (
+        "json_schema",
+        {"properties": {"a": {"properties": {str(n): {} for n in range(100)}}}},
+        ".properties.a",
     ),
     "a long expression": ("regex", "[a-z]{300}", ""),
     "a quote": ("json_schema", {"pattern": '"'}, ".pattern"),

@@ -16,6 +16,7 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyTokenizer
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import SamplingParams, Token
 from xpuserve.engine.runner import OutOfMemoryError, Output, TooLargeError
+from xpuserve.structured import StructuredOutput
 
 
 class Cutting:
@@ -113,6 +114,7 @@ def backend() -> Iterator[Any]:
         module = importlib.import_module("xpuserve.backends.openvino")
         library: Any = module.openvino_genai
         library.GenerationConfig = Config
+        library.StructuredOutputConfig = SimpleNamespace
         library.GenerationStatus.IGNORED, library.GenerationStatus.FINISHED = "IGNORED", "FINISHED"
         yield module
 
@@ -322,6 +324,14 @@ def test_every_way_of_sampling_reaches_the_library(backend: Any) -> None:
     assert struct.unpack("f", struct.pack("f", config.min_p))[0] < 1
     config = engine._config(SamplingParams(9, temperature=0))
     assert (config.do_sample, config.stop_token_ids) == (False, {2})
+
+
+def test_the_form_and_the_ends_of_an_answer_reach_the_library(backend: Any) -> None:
+    form = StructuredOutput("choice", '["Paris"]')
+    sampling = SamplingParams(9, min_tokens=3, stop_token_ids=(7,), structured=form)
+    config = backend.PipelineRunner(Pipeline(), 8, 32)._config(sampling)
+    assert (config.min_new_tokens, config.stop_token_ids) == (3, {2, 7})
+    assert config.structured_output_config.grammar == 'root ::= "Paris"'
 
 
 def test_what_the_model_s_own_configuration_says_of_sampling_does_not_count(backend: Any) -> None:

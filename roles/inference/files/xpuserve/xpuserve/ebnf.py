@@ -16,9 +16,9 @@ from typing import Any, Optional
 from xpuserve.regex import class_of, expression
 from xpuserve.structured import StructuredOutput, StructuredOutputError, bound_expression
 
-# Characters of a text that may be counted, those of all together and of an expression with its counts written out, and
-# items: the library's time grows with the square of the first.
-MOST_CHARACTERS, MOST_COUNTED, MOST_WRITTEN_OUT, MOST_ITEMS = 64, 256, 256, 100
+# Characters of a text that may be counted, those of all together and of an expression with its counts written out,
+# items of a list, and properties: what the library takes a second for is a multiple of these.
+MOST_CHARACTERS, MOST_COUNTED, MOST_WRITTEN_OUT, MOST_ITEMS, MOST_PROPERTIES = 64, 128, 256, 100, 100
 RULES = {
     "char": f'{class_of([(0, 31), (34, 34), (92, 92)], negated=True)} | "\\\\" ["\\\\/bfnrt]',
     "text": '"\\"" char* "\\""',
@@ -91,7 +91,7 @@ class _Schema:
         self._root = schema
         self._rules: dict[str, str] = {}
         self._known: dict[str, str] = {}  # references, and their rules
-        self._counted = 0  # characters
+        self._counted = self._properties = 0  # characters and properties
         self._depth = 0  # of objects and lists around what is written
         self._within: dict[str, int] = {}  # references that are being written, and their depth
 
@@ -187,6 +187,9 @@ class _Schema:
         properties, required = schema.get("properties", {}), schema.get("required", [])
         more = schema.get("additionalProperties", True)
         inner = "any" if more is False else self._value(more, f"{where}.additionalProperties")
+        self._properties += len(properties)
+        if self._properties > MOST_PROPERTIES:
+            raise StructuredOutputError(where, f"up to here the schema has more than {MOST_PROPERTIES} properties")
         pairs = [(name, self._value(each, f"{where}.properties.{name}")) for name, each in properties.items()]
         pairs += [(name, inner) for name in required if name not in properties]
         if not pairs:

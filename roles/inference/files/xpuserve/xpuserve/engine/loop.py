@@ -17,6 +17,7 @@ from xpuserve.engine import prompts
 from xpuserve.engine.backend import Backend, EngineError, EngineLostError
 from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.generation import Generation
+from xpuserve.engine.plain import PlainText
 from xpuserve.engine.queue import FairQueue
 from xpuserve.engine.request import PLAIN, ChatOptions, Failed, Message, Request, SamplingParams
 from xpuserve.engine.runner import OneAtATime, Runner, TooLargeError, run_single
@@ -213,7 +214,7 @@ class Engine:
     def encode_chat(self, messages: Sequence[Message], options: ChatOptions = PLAIN) -> list[int]:
         """Token ids of a conversation; raises PromptError."""
         with self._encoding:
-            return prompts.encode_chat(self._encoder, self._prompt_format, messages, options)
+            return prompts.encode_chat(self._plain, self._prompt_format, self._plain.hidden(messages), options)
 
     def encode_text(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of a plain text, with `special` as the model wants a text to begin; raises PromptError."""
@@ -334,6 +335,7 @@ class Engine:
         self._backend.load()
         # The web side's: a long prompt that it encodes must not hold up the tokens that this thread decodes.
         self._encoder = self._backend.second_tokenizer()
+        self._plain = PlainText(self._encoder)
         self._decode = fast_decode(self._backend.tokenizer)
         self.dialect = prompts.dialect(self._encoder, self._prompt_format)
         self.vocabulary = len(self._encoder.pieces())

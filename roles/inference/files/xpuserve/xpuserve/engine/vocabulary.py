@@ -34,6 +34,14 @@ def token_bytes(tokenizer: Tokenizer) -> Optional[Sequence[bytes]]:
     return found[0] if found else None
 
 
+def special_texts(tokenizer: Tokenizer) -> list[str]:
+    """The tokens that no text has, as they are written where a text is to have them."""
+    texts = [piece if isinstance(piece, str) else piece.decode("utf-8", "replace") for piece in tokenizer.pieces()]
+    return [
+        text for n, text in enumerate(texts) if len(text) > 1 and _looks_special(text) and not tokenizer.decode([n])
+    ]
+
+
 def _table(tokenizer: Tokenizer) -> Optional[tuple[list[bytes], str, bool]]:
     """The table that decodes as the library does, how it writes bytes that are no character, and whether it drops a
     space in front.
