@@ -54,7 +54,7 @@ def events(text: str) -> list[dict[str, Any]]:
 def test_a_response_to_the_official_client(openai: OpenAI) -> None:
     response = openai.responses.create(model=MODEL, input="Where?", instructions="Be brief.", max_output_tokens=40)
     assert response.output_text == "Paris is the capital of France."
-    assert (response.status, response.store) == ("completed", False)
+    assert (response.status, response.to_dict()["store"]) == ("completed", False)
     assert response.usage
     assert (response.usage.input_tokens, response.usage.output_tokens) == (6, 31)
     short = openai.responses.create(model=MODEL, input="Where?", max_output_tokens=5)
