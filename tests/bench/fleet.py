@@ -4,9 +4,12 @@ Nodes are containers of the test rig with stack `cpu`. Fresh ones are provisione
 copies: they start from the disk that one fresh node has written. A converged node is one however it became so; a copy
 that a run finds anything to change on ends the benchmark. No copy counts as fresh.
 
-Every run begins without an SSH connection. Modules and connections are counted in the nodes' journals, so what copying
-a file's content takes is not among the modules. CPU is user and system time of ansible-playbook and of what it waits
-for; what SSH's connections use after they have gone to the background is not.
+``ansible -m ping`` on the converged nodes is the least that a run can cost: a connection and a module for each node.
+
+Every run begins without an SSH connection. Tasks are those that the recap counts, skipped ones too. Modules and
+connections are counted in the nodes' journals, so what copying a file's content takes is not among the modules. CPU is
+user and system time of Ansible and of what it waits for; what SSH's connections use after they have gone to the
+background is not.
 """
 
 from __future__ import annotations
@@ -38,9 +41,19 @@ from rig.node import Node
 ROOT = Path(__file__).resolve().parents[2]
 FLEET = "bench"
 NETWORK = "10.77.15"
-FRESH, CONVERGED = "fresh", "converged"
+FRESH, CONVERGED, PING = "fresh", "converged", "ping"
 FORCED = ", forced"
-HEAD = ("nodes", "run", "wall s", "CPU s", "modules/node", "connections/node", "wall/forced", "CPU/forced")
+HEAD = (
+    "nodes",
+    "run",
+    "wall s",
+    "CPU s",
+    "tasks/node",
+    "modules/node",
+    "connections/node",
+    "wall/forced",
+    "CPU/forced",
+)
 #: Seconds that the services of all nodes may take to load their model.
 LOADING = 600.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -59,6 +72,7 @@ class Cost:
     wall: float
     cpu: float
     #: Of the node that had the most.
+    tasks: int
     modules: int
     connections: int
 
@@ -78,19 +92,25 @@ def counted(journal: str) -> tuple[int, int]:
     return len(modules), len(connections) - 1
 
 
-def changes(output: str) -> dict[str, int]:
-    """Return what a run changed on each node; raises BenchError where the recap lacks, or tells of a failure."""
-    recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", output, re.MULTILINE)
-    if not recap or any(int(unreachable) or int(failed) for _, _, unreachable, failed in recap):
+def recap(output: str) -> dict[str, tuple[int, int]]:
+    """Return what a run changed on each node, and its tasks; raises BenchError without a recap, or after a failure."""
+    pattern = r"^(\S+) +: ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+) +skipped=(\d+)"
+    lines = re.findall(pattern, output, re.MULTILINE)
+    if not lines or any(int(unreachable) or int(failed) for _, _, _, unreachable, failed, _ in lines):
         raise BenchError(f"the run failed:\n{output[-4000:]}")
-    return {name: int(changed) for name, changed, _, _ in recap}
+    return {name: (int(changed), int(ok) + int(skipped)) for name, ok, changed, _, _, skipped in lines}
+
+
+def pinged(output: str) -> dict[str, tuple[int, int]]:
+    """Return the same for nodes that answered a ping, which is one task."""
+    return dict.fromkeys(re.findall(r"^(\S+) \| SUCCESS", output, re.MULTILINE), (0, 1))
 
 
 def median(costs: Sequence[Cost]) -> Cost:
     """Return the medians of runs of one kind."""
     wall, cpu = (statistics.median(getattr(cost, name) for cost in costs) for name in ("wall", "cpu"))
-    modules, connections = (max(getattr(cost, name) for cost in costs) for name in ("modules", "connections"))
-    return Cost(costs[0].nodes, costs[0].run, wall, cpu, modules, connections)
+    most = (max(getattr(cost, name) for cost in costs) for name in ("tasks", "modules", "connections"))
+    return Cost(costs[0].nodes, costs[0].run, wall, cpu, *most)
 
 
 # -- the table ----------------------------------------------------------------------------------------------------
@@ -103,7 +123,8 @@ def rows(costs: Sequence[Cost]) -> list[list[str]]:
     for cost in costs:
         forced = None if cost.forced else known.get((cost.nodes, cost.run + FORCED))
         ratios = [f"{cost.wall / forced.wall:.2f}", f"{cost.cpu / forced.cpu:.2f}"] if forced else ["-", "-"]
-        figures = [f"{cost.wall:.1f}", f"{cost.cpu:.1f}", str(cost.modules), str(cost.connections)]
+        counts = [str(cost.tasks), str(cost.modules), str(cost.connections)]
+        figures = [f"{cost.wall:.1f}", f"{cost.cpu:.1f}", *counts]
         table.append([str(cost.nodes), cost.run, *figures, *ratios])
     return table
 
@@ -127,6 +148,28 @@ def growth(costs: Sequence[Cost]) -> list[str]:
     return said
 
 
+def against_ping(costs: Sequence[Cost]) -> list[str]:
+    """Return a line that compares what each further converged node costs with a ping, where both were measured."""
+    known = {(cost.nodes, cost.run): cost for cost in costs}
+    both = sorted(nodes for nodes, run in known if run == PING and (nodes, CONVERGED) in known)
+    if len(both) < 2:
+        return []
+    few, many = both[0], both[-1]
+
+    def growth_of(run: str) -> tuple[float, float]:
+        first, last = known[few, run], known[many, run]
+        return (last.cpu - first.cpu) / (many - few), last.wall / first.wall
+
+    (cpu, wall), (ping_cpu, ping_wall) = growth_of(CONVERGED), growth_of(PING)
+    more = (
+        f"a further converged node takes {cpu:.2f} s of CPU, {cpu / ping_cpu:.1f} times the {ping_cpu:.2f} s of a ping"
+    )
+    times = (
+        f"{wall:.2f} times the wall time of {few}, {wall / ping_wall:.2f} times what it is for ping ({ping_wall:.2f})"
+    )
+    return [more, f"{many} converged nodes take {times}"]
+
+
 def markdown(costs: Sequence[Cost], command: str, when: datetime, machine: str) -> str:
     """Return the table as a document that says how it came about."""
     lines = [
@@ -138,7 +181,7 @@ def markdown(costs: Sequence[Cost], command: str, when: datetime, machine: str) 
         f"|{'--:|' * len(HEAD)}",
         *(f"| {' | '.join(row)} |" for row in rows(costs)),
         "",
-        *(f"- {line}" for line in growth(costs)),
+        *(f"- {line}" for line in [*growth(costs), *against_ping(costs)]),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -224,14 +267,15 @@ class Journals:
 # -- runs ---------------------------------------------------------------------------------------------------------
 
 
-def measure(fleet: Fleet, state: str, force: bool) -> Cost:
-    """Run site.yml on a whole fleet; raises BenchError where it fails, or changes what is converged."""
+def measure(fleet: Fleet, state: str, force: bool = False) -> Cost:
+    """Run site.yml on a whole fleet, or ping it; raises BenchError where it fails, or changes what is converged."""
     journals = Journals(fleet)
     with tempfile.TemporaryDirectory(prefix="xpu-") as place:
         hosts, log = Path(place, "hosts.yml"), Path(place, "log")
         hosts.write_text(json.dumps(inventory(fleet)), encoding="utf-8")
-        command = [str(Path(sys.executable).with_name("ansible-playbook")), "--inventory", str(hosts), "site.yml"]
-        command += ["--extra-vars", json.dumps({"xpu_force": force})]
+        site = ["ansible-playbook", "site.yml", "--extra-vars", json.dumps({"xpu_force": force})]
+        program, *arguments = ["ansible", "all", "--module-name", "ping"] if state == PING else site
+        command = [str(Path(sys.executable).with_name(program)), "--inventory", str(hosts), *arguments]
         environment = {
             **os.environ,
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
@@ -244,14 +288,16 @@ def measure(fleet: Fleet, state: str, force: bool) -> Cost:
             _, status, usage = os.wait4(process.pid, 0)
             wall = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
-        changed = changes(log.read_text(encoding="utf-8", errors="replace"))
-    if process.returncode or len(changed) != len(fleet.nodes):
-        raise BenchError(f"ansible-playbook ended with status {process.returncode} on {len(changed)} nodes")
-    if state == CONVERGED and any(changed.values()):
-        raise BenchError(f"a converged node was changed: {changed}")
+        said = log.read_text(encoding="utf-8", errors="replace")
+        nodes = pinged(said) if state == PING else recap(said)
+    if process.returncode or len(nodes) != len(fleet.nodes):
+        raise BenchError(f"{program} ended with status {process.returncode} on {len(nodes)} nodes:\n{said[-4000:]}")
+    if state == CONVERGED and any(changed for changed, _ in nodes.values()):
+        raise BenchError(f"a converged node was changed: {nodes}")
     modules, connections = journals.counted()
     name = state + FORCED if force else state
-    return Cost(len(fleet.nodes), name, wall, usage.ru_utime + usage.ru_stime, modules, connections)
+    tasks = max(tasks for _, tasks in nodes.values())
+    return Cost(len(fleet.nodes), name, wall, usage.ru_utime + usage.ru_stime, tasks, modules, connections)
 
 
 def benchmark(nodes: Sequence[int], forced: Sequence[int], fresh: Sequence[int], repeat: int) -> list[Cost]:
@@ -268,8 +314,9 @@ def benchmark(nodes: Sequence[int], forced: Sequence[int], fresh: Sequence[int],
         fleet = fleet_of(count, disk)
         fleet.up()
         wait_for_services(fleet)
-        for force in (False, True) if count in forced else (False,):
-            costs.append(median([_told(measure(fleet, CONVERGED, force)) for _ in range(repeat)]))
+        runs = [(PING, False), (CONVERGED, False), *([(CONVERGED, True)] if count in forced else [])]
+        for state, force in runs:
+            costs.append(median([_told(measure(fleet, state, force)) for _ in range(repeat)]))
     return costs
 
 
@@ -297,7 +344,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     finally:
         if not options.keep:
             fleet_of(1).down()
-    print(text(costs), *growth(costs), sep="\n")
+    print(text(costs), *growth(costs), *against_ping(costs), sep="\n")
     if options.markdown:
         given = sys.argv[1:] if arguments is None else arguments
         command = shlex.join(["make", "bench-fleet", *([f"BENCH={shlex.join(given)}"] if given else [])])
@@ -310,12 +357,18 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     top = argparse.ArgumentParser(description="Measure what site.yml costs on fresh and on converged nodes.")
     top.add_argument("--nodes", type=_counts, default=[1, 5, 20], help="numbers of converged nodes (1,5,20)")
-    top.add_argument("--forced", type=_counts, help="those of them to run with xpu_force, too (all)")
+    top.add_argument(
+        "--forced", type=_counts_or_none, help="those of them to run with xpu_force, too (all; 0 for none)"
+    )
     top.add_argument("--fresh", type=_counts, default=[1], help="numbers of fresh nodes, each minutes (1)")
     top.add_argument("--repeat", type=int, default=1, help="runs of each kind on converged nodes; medians are told")
     top.add_argument("--markdown", type=Path, help="file to write the table to, with date and command")
     top.add_argument("--keep", action="store_true", help="leave the last fleet up (python3 -m rig down --fleet bench)")
     return top
+
+
+def _counts_or_none(text: str) -> list[int]:
+    return [] if text == "0" else _counts(text)
 
 
 def _counts(text: str) -> list[int]:

@@ -17,7 +17,7 @@ from rig import cache
 from rig.fleet import Fleet
 from rig.node import Node
 
-from tests.bench.fleet import BenchError, changes, inventory
+from tests.bench.fleet import BenchError, inventory, recap
 from tests.pythons import found
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,7 +153,7 @@ def provision(version: str, venv: Path) -> list[str]:
         command = [str(venv / "bin/ansible-playbook"), "--inventory", str(hosts), *words]
         said = step(f"{version} {name.split(':')[0]}", command, venv, more=sockets)
         try:
-            changed = changes(said)
+            changed = {node: changes for node, (changes, _) in recap(said).items()}
         except BenchError as error:
             raise CoreError(f"{version} {name}: {error}") from error
         if CONVERGED in name and any(changed.values()):

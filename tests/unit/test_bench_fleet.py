@@ -25,10 +25,11 @@ n1                         : ok=33   changed=0    unreachable=0    failed=0    s
 n2                         : ok=33   changed=2    unreachable=0    failed=0    skipped=9    rescued=0    ignored=0
 """
 COSTS = [
-    Cost(1, "converged", 5.0, 4.0, 3, 1),
-    Cost(1, "converged, forced", 25.0, 16.0, 120, 1),
-    Cost(20, "converged", 12.5, 10.0, 3, 1),
+    Cost(1, "converged", 5.0, 4.0, 5, 3, 1),
+    Cost(1, "converged, forced", 25.0, 16.0, 150, 120, 1),
+    Cost(20, "converged", 12.5, 11.6, 5, 3, 1),
 ]
+PINGS = [Cost(1, "ping", 1.0, 0.5, 1, 1, 1), Cost(20, "ping", 2.0, 2.4, 1, 1, 1)]
 
 
 def test_a_journal_is_counted_without_the_connection_that_reads_it() -> None:
@@ -36,31 +37,44 @@ def test_a_journal_is_counted_without_the_connection_that_reads_it() -> None:
 
 
 def test_changes_are_counted_by_node_and_a_failure_is_no_result() -> None:
-    assert bench.changes(RECAP) == {"n1": 0, "n2": 2}
+    assert bench.recap(RECAP) == {"n1": (0, 42), "n2": (2, 42)}
     for output in ("ERROR! no such playbook", RECAP.replace("failed=0", "failed=1", 1)):
         with pytest.raises(BenchError, match="the run failed"):
-            bench.changes(output)
+            bench.recap(output)
     with pytest.raises(BenchError, match="the run failed"):
-        bench.changes(RECAP.replace("unreachable=0", "unreachable=1", 1))
+        bench.recap(RECAP.replace("unreachable=0", "unreachable=1", 1))
 
 
 def test_medians_of_times_and_the_most_of_counts() -> None:
-    costs = [Cost(5, "converged", wall, 10 * wall, modules, 1) for wall, modules in ((3.0, 3), (1.0, 4), (2.0, 3))]
-    assert bench.median(costs) == Cost(5, "converged", 2.0, 20.0, 4, 1)
+    costs = [Cost(5, "converged", wall, 10 * wall, 5, modules, 1) for wall, modules in ((3.0, 3), (1.0, 4), (2.0, 3))]
+    assert bench.median(costs) == Cost(5, "converged", 2.0, 20.0, 5, 4, 1)
 
 
 def test_the_table_compares_with_the_forced_run_where_there_is_one() -> None:
     assert bench.rows(COSTS) == [
-        ["1", "converged", "5.0", "4.0", "3", "1", "0.20", "0.25"],
-        ["1", "converged, forced", "25.0", "16.0", "120", "1", "-", "-"],
-        ["20", "converged", "12.5", "10.0", "3", "1", "-", "-"],
+        ["1", "converged", "5.0", "4.0", "5", "3", "1", "0.20", "0.25"],
+        ["1", "converged, forced", "25.0", "16.0", "150", "120", "1", "-", "-"],
+        ["20", "converged", "12.5", "11.6", "5", "3", "1", "-", "-"],
     ]
     head, *lines = bench.text(COSTS).splitlines()
     assert head.split()[:2] == ["nodes", "run"] and {len(line) for line in lines} == {len(head)}
 
 
 def test_many_nodes_are_compared_with_few() -> None:
-    assert bench.growth(COSTS) == ["converged: 20 nodes take 2.50 times the wall time, 2.50 times the CPU of 1"]
+    assert bench.growth(COSTS) == ["converged: 20 nodes take 2.50 times the wall time, 2.90 times the CPU of 1"]
+
+
+def test_a_converged_node_is_compared_with_a_ping() -> None:
+    assert bench.against_ping(COSTS + PINGS) == [
+        "a further converged node takes 0.40 s of CPU, 4.0 times the 0.10 s of a ping",
+        "20 converged nodes take 2.50 times the wall time of 1, 1.25 times what it is for ping (2.00)",
+    ]
+    assert bench.against_ping(COSTS) == bench.against_ping(COSTS + PINGS[:1]) == []
+
+
+def test_nodes_that_answered_a_ping_are_counted() -> None:
+    answers = 'n1 | SUCCESS => {\n    "ping": "pong"\n}\nn2 | UNREACHABLE! => {}\n'
+    assert bench.pinged(answers) == {"n1": (0, 1)}
 
 
 def test_the_document_has_command_date_and_machine() -> None:
