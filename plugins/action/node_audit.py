@@ -1,7 +1,8 @@
-"""Action side of xpu.fleet.node_audit: hands on what makes sense of a node's answer, for the layers that were asked."""
+"""Action side of xpu.fleet.node_audit: says what is expected, and hands on what makes sense of the node's answer."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -12,7 +13,20 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.door import admitt
 from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
     NAMES,
 )
-from ansible_collections.xpu.fleet.plugins.plugin_utils.door import look
+from ansible_collections.xpu.fleet.plugins.plugin_utils.door import look, run_action
+from ansible_collections.xpu.fleet.plugins.plugin_utils.expectations import expected_of, variable_of
+from ansible_collections.xpu.fleet.plugins.plugin_utils.role_variables import with_roles
+from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.specs import COLLECTION
+
+#: Whether a model fits into the node's memory is for the preflight to say; here it has enough.
+ENOUGH_MB = 16 * 1024**2
+
+
+class _Shared(dict[str, Any]):
+    """Variables that are not copied in depth: the lookup does so for each template, and that takes the longest."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return dict(self)
 
 
 class ActionModule(ActionBase):
@@ -24,8 +38,32 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return ``status`` and ``layers``, or why the module failed."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        found, failure = look(self, "node_audit", task_vars)
+        arguments = dict(self._task.args)
+        wanted = arguments.get("layers") or NAMES
+        if "expected" not in arguments:
+            arguments["expected"] = self.expected(wanted, task_vars or {})
+        found, failure = look(self, "node_audit", task_vars, arguments)
         if failure:
             return {**result, **failure}
-        layers = admitted_layers(found.get("layers"), NAMES, self._task.args.get("layers") or NAMES)
+        layers = admitted_layers(found.get("layers"), NAMES, wanted)
         return {**result, "changed": False, "status": summary(layers), "layers": layers}
+
+    def expected(self, layers: Sequence[str], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the roles of these layers expect of the node."""
+        variables = with_roles(task_vars)
+        templar = self._templar.copy_with_new_env(available_variables=variables)
+        if "model" in layers:
+            asked = {"request": templar.template(variables["__model_request"]), "memory_mb": ENOUGH_MB}
+            variables["__model_plan"] = run_action(self, "xpu.fleet.resolve_model", asked, dict(task_vars))["model"]
+        lookup = self._shared_loader_obj.lookup_loader.get(
+            "ansible.builtin.template", loader=self._loader, templar=templar
+        )
+
+        shared = _Shared(variables)
+
+        def render(template: str, more: Mapping[str, Any]) -> str:
+            role, name = template.split("/")
+            place = COLLECTION / "roles" / role / "templates" / name
+            return str(lookup.run([str(place)], shared, template_vars=dict(more))[0])
+
+        return {name: expected_of(templar.template(variables[variable_of(name)]), render) for name in layers}

@@ -16,7 +16,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.catalogue import (
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.stack.node import described
 
-OPTIONS: dict[str, dict[str, Any]] = {
+REQUEST: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "catalogue": {"type": "dict", "required": True},
     "engines": {"type": "dict", "required": True},
@@ -28,6 +28,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "trust_remote_code": {"type": "bool", "default": False},
     "engine": {"type": "str", "required": True},
     "device": {"type": "str", "required": True},
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "request": {"type": "dict", "required": True, "options": REQUEST},
     "gpus": {"type": "list", "elements": "dict", "default": []},
     "memory_mb": {"type": "int", "default": 0},
 }
@@ -44,20 +47,21 @@ class ActionModule(ActionBase):
         """Return the plan as ``model``, or fail with the one message of a ModelError."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _ignored, options = self.validate_argument_spec(argument_spec=OPTIONS)
+        request = options["request"]
         try:
             plan = resolve(
                 Catalogue(
-                    engines=options["engines"],
-                    bits_per_weight=options["bits_per_weight"],
-                    models=options["catalogue"],
+                    engines=request["engines"],
+                    bits_per_weight=request["bits_per_weight"],
+                    models=request["catalogue"],
                 ),
                 ModelRequest(
-                    name=options["name"],
-                    source=options["source"],
-                    revision=options["revision"],
-                    low_bit=options["low_bit"],
-                    context_length=options["context_length"],
-                    trust_remote_code=options["trust_remote_code"],
+                    name=request["name"],
+                    source=request["source"],
+                    revision=request["revision"],
+                    low_bit=request["low_bit"],
+                    context_length=request["context_length"],
+                    trust_remote_code=request["trust_remote_code"],
                 ),
                 _target(options),
             )
@@ -71,11 +75,12 @@ class ActionModule(ActionBase):
 
 def _target(options: dict[str, Any]) -> Target:
     """The memory the model has to fit: of each GPU, the smallest named first, or of the machine."""
-    if options["device"] != "gpu":
-        return Target(options["engine"], options["device"], options["memory_mb"] * 1024**2, "the node")
+    request = options["request"]
+    if request["device"] != "gpu":
+        return Target(request["engine"], request["device"], options["memory_mb"] * 1024**2, "the node")
     known = [gpu for gpu in options["gpus"] if int(gpu.get("memory_bytes", 0)) > 0]
     if not known:
-        return Target(options["engine"], "gpu")
+        return Target(request["engine"], "gpu")
     cards = sorted((int(gpu["memory_bytes"]), described(gpu)) for gpu in known)
     memory, smallest = cards[0]
-    return Target(options["engine"], "gpu", memory, smallest, [(card, size) for size, card in cards[1:]])
+    return Target(request["engine"], "gpu", memory, smallest, [(card, size) for size, card in cards[1:]])

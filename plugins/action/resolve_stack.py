@@ -7,6 +7,8 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.answer import AnswerError, admitted_gpus
+from ansible_collections.xpu.fleet.plugins.module_utils.gpu.gpu_ids import INTEGRATED
 from ansible_collections.xpu.fleet.plugins.module_utils.stack.data import (
     StackError,
 )
@@ -16,9 +18,14 @@ from ansible_collections.xpu.fleet.plugins.module_utils.stacks import (
     pinned_packages,
     resolve,
 )
+from ansible_collections.xpu.fleet.plugins.plugin_utils.door import look
+from ansible_collections.xpu.fleet.plugins.plugin_utils.stack_definitions import stack_definitions
+from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.check import Check
+from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.specs import options_of, roles
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "directory": {"type": "path", "required": True},
+    "root": {"type": "path", "default": "/"},
     "stack": {"type": "str", "default": "auto"},
     "engine": {"type": "str", "default": ""},
     "device": {"type": "str", "default": ""},
@@ -28,72 +35,75 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dkms": {"type": "str", "default": "auto"},
     "lost_gpus": {"type": "list", "elements": "str", "default": []},
     "known_bad_accepted": {"type": "list", "elements": "str", "default": []},
-    "gpus": {"type": "list", "elements": "dict", "required": True},
     "known": {"type": "list", "elements": "dict", "default": []},
-    "served": {"type": "list", "elements": "str", "default": []},
-    "integrated": {"type": "bool", "default": False},
-    "uncovered": {"type": "list", "elements": "dict", "default": []},
-    "container": {"type": "bool", "required": True},
-    "secure_boot": {"type": "bool", "required": True},
-    "distribution": {"type": "str", "required": True},
-    "release": {"type": "str", "required": True},
-    "codename": {"type": "str", "required": True},
-    "kernel": {"type": "str", "required": True},
-    "architecture": {"type": "str", "required": True},
+    "postponed": {"type": "list", "elements": "str", "default": []},
 }
 
 
 class ActionModule(ActionBase):
-    """Runs wholly on the controller."""
+    """Asks the node for its GPUs, and chooses."""
 
-    _requires_connection = False
+    _supports_check_mode = True
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the resolved stack, or fail with the one message of a StackError."""
+        """Return the resolved stack, or fail with one message that says what to change."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _ignored, options = self.validate_argument_spec(argument_spec=OPTIONS)
-        definitions = self._definitions(Path(options["directory"]))
-        node = NodeFacts(
-            distribution=options["distribution"],
-            # Ansible's facts have Debian's point releases (12.5); stacks name the release.
-            release=options["release"] if options["distribution"] == "Ubuntu" else options["release"].split(".")[0],
-            codename=options["codename"],
-            kernel=options["kernel"],
-            architecture=options["architecture"],
-            gpus=options["gpus"],
-            container=options["container"],
-            secure_boot=options["secure_boot"],
-            known=options["known"],
-            served=options["served"],
-            integrated=options["integrated"],
-            uncovered=options["uncovered"],
-        )
-        wish = StackRequest(
-            stack=options["stack"],
-            engine=options["engine"],
-            device=options["device"],
-            oneapi_components=options["oneapi_components"],
-            overrides=options["overrides"],
-            ppa=options["ppa"],
-            dkms=options["dkms"],
-            lost_gpus=options["lost_gpus"],
-            known_bad_accepted=options["known_bad_accepted"],
-        )
+        found, failure = look(self, "gpu_info", task_vars, {"root": options["root"]})
+        if failure:
+            return {**result, **failure}
         try:
-            stack = resolve(definitions, node, wish)
+            node = _node_facts(admitted_gpus(found), options["known"])
+            stack = resolve(stack_definitions(Path(options["directory"]).resolve()), node, _request(options))
+        except AnswerError as error:
+            raise AnsibleActionFail(f"The node's answer makes no sense: {error}.") from error
         except StackError as error:
             raise AnsibleActionFail(str(error)) from error
         requirements = Path(options["directory"]) / "requirements" / f"{stack['python']['requirements']}.txt"
         stack["python"]["requirements_file"] = str(requirements)
-        facts = {"ansible_kernel": options["kernel"]}
+        if options["postponed"]:
+            self._check({**(task_vars or {}), "stack_resolved": stack})
+        facts = {"ansible_kernel": node.kernel}
         return {**result, "changed": False, "ansible_facts": facts, "stack": stack, "packages": pinned_packages(stack)}
 
-    def _definitions(self, directory: Path) -> dict[str, dict[str, Any]]:
-        definitions = {}
-        for path in sorted(directory.glob("*.yml")):
-            data = self._loader.load_from_file(str(path), cache="all")
-            definitions[path.stem] = data["stack_definition"]
-        if not definitions:
-            raise AnsibleActionFail(f"There is no stack data in {directory}.")
-        return definitions
+    def _check(self, variables: dict[str, Any]) -> None:
+        """Refuse variables whose templates need the stack, where they are of no use with it."""
+        check = Check(variables, self._templar.copy_with_new_env(available_variables=variables).template)
+        check.values(options_of(roles()))
+        if check.problems:
+            raise AnsibleActionFail(" ".join(check.problems))
+
+
+def _node_facts(found: dict[str, Any], known: list[dict[str, Any]]) -> NodeFacts:
+    """What the choice needs of what module gpu_info found now, and of what it found earlier."""
+    system = found["system"]
+    return NodeFacts(
+        distribution=system["distribution"],
+        # Debian names point releases (12.5); stacks name the release.
+        release=system["release"] if system["distribution"] == "Ubuntu" else system["release"].split(".")[0],
+        codename=system["codename"],
+        kernel=system["kernel"],
+        architecture=system["architecture"],
+        gpus=found["gpus"] + found["lent"],
+        container=found["container"],
+        secure_boot=found["secure_boot"],
+        known=known,
+        served=found["served"],
+        integrated=any(gpu["family"] == INTEGRATED for gpu in found["others"]),
+        uncovered=[gpu for gpu in found["others"] if gpu["uncovered"]],
+    )
+
+
+def _request(options: dict[str, Any]) -> StackRequest:
+    return StackRequest(
+        stack=options["stack"],
+        engine=options["engine"],
+        device=options["device"],
+        oneapi_components=options["oneapi_components"],
+        overrides=options["overrides"],
+        ppa=options["ppa"],
+        dkms=options["dkms"],
+        lost_gpus=options["lost_gpus"],
+        known_bad_accepted=options["known_bad_accepted"],
+    )

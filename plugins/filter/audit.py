@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.before import trend
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.due import chosen_layers, due_layers, reasons
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.fleet import fleet_report
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.junit import junit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.plan import fleet_plan
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environment import requirement_lines
-from ansible_collections.xpu.fleet.plugins.module_utils.runtime.zip_tree import TreeError, build_archive
 from ansible_collections.xpu.fleet.plugins.module_utils.stack.packages import driver_packages
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_files import audit_files
 from ansible_collections.xpu.fleet.plugins.plugin_utils.audit_page import page
@@ -24,14 +21,6 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import file_list
 def pins(requirements: str) -> str:
     """Return the lines of a requirements file without their hashes, which say nothing about what is installed."""
     return "".join(f"{line}\n" for line in requirement_lines(requirements))
-
-
-def zipapp_sha256(source: str, package: str = "") -> str:
-    """Return the checksum of the archive that module zipapp puts on a node."""
-    try:
-        return hashlib.sha256(build_archive(Path(source), package)).hexdigest()
-    except TreeError as error:
-        raise AnsibleFilterError(f"zipapp_sha256: {error}") from error
 
 
 def file_expectations(source: str, destination: str) -> dict[str, dict[str, Any]]:
@@ -52,7 +41,6 @@ class FilterModule:
         return {
             "driver_packages": driver_packages,
             "pins": pins,
-            "zipapp_sha256": zipapp_sha256,
             "file_listing": file_listing,
             "file_expectations": file_expectations,
             "audit_files": audit_files,

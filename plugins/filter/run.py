@@ -16,9 +16,15 @@ from ansible_collections.xpu.fleet.plugins.filter import audit, variables
 from ansible_collections.xpu.fleet.plugins.module_utils.layers import NAMES
 from ansible_collections.xpu.fleet.plugins.plugin_utils.command_line import problem
 from ansible_collections.xpu.fleet.plugins.plugin_utils.core import require_core
+from ansible_collections.xpu.fleet.plugins.plugin_utils.expectations import archive_sha256
+from ansible_collections.xpu.fleet.plugins.plugin_utils.role_variables import variables_of
+from ansible_collections.xpu.fleet.plugins.plugin_utils.stack_definitions import stack_definitions
 from ansible_collections.xpu.fleet.plugins.plugin_utils.variables import names, specs
 
-LOADED = (audit, variables, names.unknown(["xpu"]), specs.fleet_options())
+LOADED = (
+    *(audit, variables, names.unknown(["xpu"]), specs.fleet_options(), variables_of("defaults"), variables_of("vars")),
+    *(archive_sha256("inference/files/xpuserve", "xpuserve"), stack_definitions(specs.COLLECTION / "roles/stack/vars")),
+)
 
 
 def checked_run(hosts: str, groups: Mapping[str, Sequence[str]], tags: Sequence[str] = NAMES) -> str:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils import upgrade
-from ansible_collections.xpu.fleet.plugins.module_utils.layers import LAYERS
 from ansible_collections.xpu.fleet.plugins.plugin_utils import controller
-from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.specs import options_of
 
 
 def upgrade_owner(purpose: str) -> dict[str, str]:
@@ -22,12 +20,6 @@ def upgrade_lock(results: Sequence[Mapping[str, Any]], mine: Mapping[str, str], 
     return upgrade.lock_verdict(found, mine, controller.has_ended, take_over)
 
 
-def layer_variables(layers: Sequence[str]) -> list[str]:
-    """Return the variables of these layers' roles, without those that are secret."""
-    roles = [layer.role for layer in LAYERS if layer.name in layers]
-    return sorted(name for name, option in options_of(roles).items() if not option.get("no_log"))
-
-
 class FilterModule:
     """For Ansible."""
 
@@ -39,5 +31,4 @@ class FilterModule:
             "upgrade_lock": upgrade_lock,
             "upgrade_stop": upgrade.stop_reason,
             "upgrade_summary": upgrade.summary,
-            "layer_variables": layer_variables,
         }

@@ -17,10 +17,11 @@ options:
       - What is expected, by layer. Every layer takes C(packages) (name to version, or empty for any), C(holds),
         C(files) (path to C(sha256), C(size), C(mode), C(owner) and C(group)) and C(absent) (paths), beside keys of its
         own.
+      - Where it is left out, it is what the roles of this collection expect of the node. Each says so in a variable
+        (C(kernel_expected) in C(roles/kernel/vars/main.yml)), and needs C(stack_resolved) of role C(stack).
       - A layer that is empty, or has a reason under C(not_applicable), is not looked at and needs nothing. One that
         lacks is C(not_looked_at).
     type: dict
-    required: true
   layers:
     description: The layers to look at; all by default.
     type: list

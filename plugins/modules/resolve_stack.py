@@ -7,8 +7,8 @@ module: resolve_stack
 short_description: Choose the stack of a node
 version_added: "0.1.0"
 description:
-  - Reads the stack data on the controller and returns all that the roles of this collection need of it for one node.
-  - Nothing runs on the node.
+  - Reads the stack data on the controller, finds the GPUs of the node with M(xpu.fleet.gpu_info), and returns all that
+    the roles of this collection need of the stack for it.
 author: The xpu.fleet developers (@xpu-fleet)
 options:
   directory:
@@ -54,61 +54,22 @@ options:
     type: list
     elements: str
     default: []
-  gpus:
-    description:
-      - What M(xpu.fleet.gpu_info) found, RV(xpu.fleet.gpu_info#module:lent) included. A stack is chosen for the
-        cards that are not lent.
-    type: list
-    elements: dict
-    required: true
+  root:
+    description: Directory that holds the node's files, as for M(xpu.fleet.gpu_info).
+    type: path
+    default: /
   known:
     description:
-      - What it found earlier. A node without a GPU that had one is not given a stack for CPUs unless that is named.
+      - GPUs that were found earlier. A node without a GPU that had one is not given a stack for CPUs unless that is
+        named.
     type: list
     elements: dict
     default: []
-  served:
-    description: RV(xpu.fleet.gpu_info#module:served) of M(xpu.fleet.gpu_info), which counts as found earlier.
+  postponed:
+    description: Variables that are checked once the stack is known, as RV(xpu.fleet.variable_types#module:postponed).
     type: list
     elements: str
     default: []
-  integrated:
-    description: Whether the node has integrated graphics of Intel too.
-    type: bool
-    default: false
-  uncovered:
-    description: Intel's cards that no stack is made for. With no other card the node is refused but for a named stack.
-    type: list
-    elements: dict
-    default: []
-  container:
-    description: Whether the node is a container.
-    type: bool
-    required: true
-  secure_boot:
-    description: Whether Secure Boot refuses modules of DKMS, as RV(xpu.fleet.gpu_info#module:secure_boot).
-    type: bool
-    required: true
-  distribution:
-    description: Name of the distribution, as RV(xpu.fleet.gpu_info#module:system.distribution).
-    type: str
-    required: true
-  release:
-    description: Its release (C(22.04), or C(12) for Debian).
-    type: str
-    required: true
-  codename:
-    description: Its code name.
-    type: str
-    required: true
-  kernel:
-    description: Running kernel, as C(uname -r) says it.
-    type: str
-    required: true
-  architecture:
-    description: Machine, as C(uname -m) says it.
-    type: str
-    required: true
 attributes:
   check_mode:
     description: Reads only.
@@ -122,14 +83,6 @@ EXAMPLES = r"""
 - name: Choose the stack
   xpu.fleet.resolve_stack:
     directory: "{{ role_path }}/vars"
-    gpus: "{{ found.gpus }}"
-    container: "{{ found.container }}"
-    secure_boot: "{{ found.secure_boot }}"
-    distribution: "{{ found.system.distribution }}"
-    release: "{{ found.system.release }}"
-    codename: "{{ found.system.codename }}"
-    kernel: "{{ found.system.kernel }}"
-    architecture: "{{ found.system.architecture }}"
 """
 
 RETURN = r"""

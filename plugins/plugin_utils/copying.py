@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.model.formats import part_name
+from ansible_collections.xpu.fleet.plugins.plugin_utils.door import run_action
 
 
 def visible_files(root: Path) -> dict[str, Path]:
@@ -27,16 +28,4 @@ def file_listing(place: str) -> dict[str, list[int]]:
 
 def copy_to_node(action: Any, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
     """Run ansible.builtin.copy with ``arguments`` in the place of the task of ``action`` and return its result."""
-    task = action._task.copy()
-    task.args = arguments
-    copy = action._shared_loader_obj.action_loader.get(
-        "ansible.legacy.copy",
-        task=task,
-        connection=action._connection,
-        play_context=action._play_context,
-        loader=action._loader,
-        templar=action._templar,
-        shared_loader_obj=action._shared_loader_obj,
-    )
-    result: dict[str, Any] = copy.run(task_vars=task_vars)
-    return result
+    return run_action(action, "ansible.legacy.copy", arguments, task_vars)

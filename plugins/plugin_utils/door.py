@@ -10,15 +10,33 @@ from ansible_collections.xpu.fleet.plugins.module_utils.plain import plain_data
 _FAILURE = ("failed", "unreachable", "skipped", "msg", "rc", "module_stdout", "module_stderr")
 
 
-def look(action: Any, module: str, task_vars: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run a module in the place of the task of ``action``.
+def run_action(action: Any, name: str, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+    """Run another action plugin in the place of the task of ``action`` and return its result."""
+    task = action._task.copy()
+    task.args = arguments
+    other = action._shared_loader_obj.action_loader.get(
+        name,
+        task=task,
+        connection=action._connection,
+        play_context=action._play_context,
+        loader=action._loader,
+        templar=action._templar,
+        shared_loader_obj=action._shared_loader_obj,
+    )
+    result: dict[str, Any] = other.run(task_vars=task_vars)
+    return result
+
+
+def look(
+    action: Any, module: str, task_vars: dict[str, Any] | None, arguments: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run a module in the place of the task of ``action``, with its arguments unless others are given.
 
     Return what it found and what the task failed of: one of the two is empty. Facts, variables and warnings of the
     node's own making are in neither.
     """
-    result = action._execute_module(
-        module_name=f"xpu.fleet.{module}", module_args=dict(action._task.args), task_vars=task_vars or {}
-    )
+    given = dict(action._task.args) if arguments is None else arguments
+    result = action._execute_module(module_name=f"xpu.fleet.{module}", module_args=given, task_vars=task_vars or {})
     if any(result.get(key) for key in ("failed", "unreachable", "skipped")):
         told = {key: plain_data(result[key]) for key in _FAILURE if key in result}
         return {}, {**told, "msg": str(told.get("msg") or "no message")}

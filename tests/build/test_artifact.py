@@ -30,6 +30,7 @@ def filters() -> set[str]:
 PLUGINS = {
     "module": names_of(path.stem for path in ROOT.glob("plugins/modules/*.py")),
     "callback": names_of(path.stem for path in ROOT.glob("plugins/callback/*.py")),
+    "lookup": names_of(path.stem for path in ROOT.glob("plugins/lookup/*.py")),
     "filter": names_of(filters()),
 }
 

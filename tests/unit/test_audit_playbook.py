@@ -27,12 +27,16 @@ ROLES = (
     *("stack", "graphics_repository", "kernel", "gpu_driver", "render_access", "oneapi", "python_runtime", "model"),
     "inference",
 )
-#: What the roles say, layer by layer, as the audit puts it together.
-EXPECTED = next(
-    task["xpu.fleet.node_audit"]["expected"]
-    for task in yaml.safe_load((ROOT / "playbooks/tasks/audit.yml").read_text())
-    if "xpu.fleet.node_audit" in task
-)
+#: Tells what the audit would expect of a node.
+TELLER = """
+from ansible_collections.xpu.fleet.plugins.action.node_audit import ActionModule as Audit
+from ansible_collections.xpu.fleet.plugins.module_utils.layers import NAMES
+
+
+class ActionModule(Audit):
+    def run(self, tmp=None, task_vars=None):
+        return {"expected": self.expected(NAMES, task_vars)}
+"""
 UNITS = "/etc/systemd/system"
 #: Where roles write what they render, and the template with what it needs beside the role's own variables.
 RENDERED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -83,26 +87,18 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
     checks = {"name": "xpu.fleet.stack", "tasks_from": "preflight"}
     refusal = {"name": "Refused", "ansible.builtin.set_fact": {"refused": "{{ ansible_failed_result.msg }}"}}
     tasks.append({"block": [{"name": "Checks", "ansible.builtin.include_role": checks}], "rescue": [refusal]})
-    python = {"name": "xpu.fleet.python_runtime", "tasks_from": "expect", "public": True}
-    plain = {"python_runtime_proxy": "", "python_runtime_wheelhouse": ""}
-    tasks.append({"name": "Plain", "ansible.builtin.include_role": python, "vars": plain})
-    tasks.append({"name": "Keep", "ansible.builtin.set_fact": {"plain_python": "{{ python_runtime_expected }}"}})
     site = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
-    last = {**site[-1]["vars"], "xpu_audit_tokens_per_second": 3}
-    prompts = {
-        "after": last,
+    asked = {
+        "plain": {"python_runtime_proxy": "", "python_runtime_wheelhouse": ""},
+        "after": {**site[-1]["vars"], "xpu_audit_tokens_per_second": 3},
         "other": {"model_name": "smollm2-135m-instruct"},
         "named": {"xpu_audit_tokens_per_second": 3},
         "own": {},
     }
-    for name, variables in prompts.items():
-        for role in ("model", "inference"):
-            asked = {"name": f"xpu.fleet.{role}", "tasks_from": "expect", "public": True}
-            tasks.append({"name": f"{role}, {name}", "ansible.builtin.include_role": asked, "vars": variables})
-        tasks.append({"name": name, "ansible.builtin.set_fact": {f"{name}_prompt": "{{ inference_expected.prompt }}"}})
-    for role in ROLES:
-        asked = {"name": f"xpu.fleet.{role}", "tasks_from": "expect", "public": True}
-        tasks.append({"name": role, "ansible.builtin.include_role": asked})
+    for name, variables in asked.items():
+        tasks.append({"name": name, "expectations": {}, "vars": variables, "register": f"of_{name}"})
+    choose: dict[str, Any] = {"name": "xpu.fleet.model", "tasks_from": "choose", "public": True}
+    tasks.append({"name": "Model", "ansible.builtin.include_role": choose})
     # The role's own list, with the weights as role model shares them.
     weights = {"path": "{{ __model_low_bit_place }}", "format": "low_bit"}
     restarts = {"name": "Restarts", "vars": {"model_resolved": weights}}
@@ -120,16 +116,13 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
     (archive,) = [task["xpu.fleet.zipapp"] for task in install if "xpu.fleet.zipapp" in task]
     moved = {"src": f"{ROOT}/roles/inference/files/xpuserve", "package": archive["package"], "dest": f"{out}/pyz"}
     tasks.append({"name": "Archive", "xpu.fleet.zipapp": {**moved, "mode": "0644"}})
-    tasks.append(
-        {
-            "name": "Compare",
-            "xpu.fleet.node_audit": {"expected": EXPECTED, "root": f"{root}"},
-            "register": "found",
-        }
-    )
-    told = {"expected": EXPECTED, "found": "{{ found.layers }}", "plain_python": "{{ plain_python }}"}
+    expected = "{{ of_own.expected }}"
+    compared = {"expected": expected, "root": f"{root}"}
+    tasks.append({"name": "Compare", "xpu.fleet.node_audit": compared, "register": "found"})
+    told: dict[str, Any] = {"expected": expected, "found": "{{ found.layers }}"}
     told.update({"restarts": "{{ restarts }}", "refused": "{{ refused }}"})
-    told["prompts"] = {name: f"{{{{ {name}_prompt }}}}" for name in prompts}
+    told["plain_python"] = "{{ of_plain.expected.python }}"
+    told["prompts"] = {name: f"{{{{ of_{name}.expected.service.prompt }}}}" for name in asked}
     result = "{{ told | to_json }}"
     tasks.append({"name": "Tell", "ansible.builtin.copy": {"content": result, "dest": f"{out}/result", "mode": "0644"}})
     tasks[-1]["vars"] = {"told": told}
@@ -138,8 +131,15 @@ def play(root: Path, out: Path) -> list[dict[str, Any]]:
         **{"xpu_users": ["alice"], "xpu_proxy": "http://proxy.example.com:3128", "model_token": "hf_x"},
         **{"inference_api_keys": ["a-key-of-sixteen-characters"], "python_runtime_wheelhouse": f"{out}/wheels"},
     }
+    (out / "variables.yml").write_text(yaml.safe_dump(variables))
+    (out / "action_plugins").mkdir()
+    (out / "action_plugins/expectations.py").write_text(TELLER)
+    files = [ROOT / "playbooks/vars/prompt.yml"]
+    files += [
+        path for kind in ("defaults", "vars") for role in ROLES for path in ROOT.glob(f"roles/{role}/{kind}/main.yml")
+    ]
     of_all = {"hosts": "localhost", "connection": "local", "gather_facts": False}
-    return [{**of_all, "vars_files": [str(ROOT / "playbooks/vars/prompt.yml")], "vars": variables, "tasks": tasks}]
+    return [{**of_all, "vars_files": [*map(str, files), str(out / "variables.yml")], "tasks": tasks}]
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_an_instance_is_restarted_for_all_that_the_audit_compares_its_start_with
 
 def test_the_stacks_speed_counts_for_its_own_model_where_nobody_names_one(asked: dict[str, Any]) -> None:
     speeds = {name: float(prompt["tokens_per_second"]) for name, prompt in asked["prompts"].items()}
-    assert speeds == {"own": 13.75, "named": 3, "other": 0, "after": 0}
+    assert speeds == {"own": 13.75, "named": 3, "other": 0, "after": 0, "plain": 13.75}
     assert asked["prompts"]["own"]["model"] == "llama-2-7b-chat"
     assert (asked["prompts"]["own"]["contains"], int(asked["prompts"]["own"]["seconds"])) == ("Paris", 30)
 
@@ -397,9 +397,8 @@ def test_variables_of_a_wrong_type_are_named_by_the_audit() -> None:
 
 
 def test_expectations_have_names_of_their_own() -> None:
-    # What a task of the role has registered would stand before a variable of the same name.
-    for role in ROLES:
-        folder = ROOT / "roles" / role / "tasks"
-        kept = set(re.findall(r"register: (\w+)", "".join(path.read_text() for path in folder.glob("*.yml"))))
-        own = {name for task in yaml.safe_load((folder / "expect.yml").read_text()) for name in task.get("vars", {})}
-        assert own & kept <= {"__inference_found"}, role
+    # What a task has registered would stand before a variable of the same name.
+    for role in ROLES[1:]:
+        folder = ROOT / "roles" / role
+        kept = set(re.findall(r"register: (\w+)", "".join(path.read_text() for path in folder.glob("tasks/*.yml"))))
+        assert not kept.intersection(yaml.safe_load((folder / "vars/main.yml").read_text())), role

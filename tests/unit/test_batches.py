@@ -17,7 +17,6 @@ STUBS = {
         {
             "name": "Find what is wrong",
             "ansible.builtin.set_fact": {
-                "audit_layers": ["python"],
                 "audit_found": {"layers": {"python": {"status": "{{ 'drift' if due else 'ok' }}"}}},
             },
         }

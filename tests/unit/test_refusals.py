@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 REFUSES = ("ansible.builtin.assert", "ansible.builtin.fail")
 #: Files whose tasks run before anything is changed, or change nothing; a rollback is asked for by itself.
-EARLY = ("preflight", "expect", "resolve", "choose", "plan", "read_boot", "rollback", "withdraw", "restore")
+EARLY = ("preflight", "resolve", "choose", "plan", "read_boot", "rollback", "withdraw", "restore")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ MODULES: dict[str, Earlier | Unknowable] = {
     "apt_source": Earlier("roles/graphics_repository/tasks/preflight.yml", "xpu.fleet.apt_source"),
     "boot_kernel": Earlier("roles/kernel/tasks/preflight.yml", "boot.problems"),
     "dpkg_repair": Unknowable("what keeps dpkg from finishing may be what the next transaction replaces"),
-    "gpu_info": Earlier("roles/stack/tasks/resolve.yml", "xpu.fleet.gpu_info"),
+    "gpu_info": Earlier("plugins/action/resolve_stack.py", "gpu_info"),
     "kernel_candidate": Earlier("roles/kernel/tasks/preflight.yml", "xpu.fleet.kernel_candidate"),
     "kernel_purge": Earlier("roles/kernel/tasks/plan.yml", "xpu.fleet.kernel_purge"),
     "kernel_repair": Unknowable("files are compared once their packages are there"),

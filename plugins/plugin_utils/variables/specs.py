@@ -23,7 +23,7 @@ INTERNAL = frozenset(
             "inference_expected",
             "inference_audit_prompt",
             "inference_endpoints",
-            "pinned_packages_expected",
+            "inference_serving",
             "pinned_packages_changed",
         ),
         *("node_reboot_count", "xpu_due", "xpu_done", "xpu_audit", "xpu_gpus", "xpu_gpu_families"),

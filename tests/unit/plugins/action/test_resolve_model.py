@@ -13,18 +13,17 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 def wanted(**changes: Any) -> dict[str, Any]:
-    """Options for the smallest model of the catalogue on a processor."""
+    """Arguments for the smallest model of the catalogue on a processor, with these changes of the request."""
     data = yaml.safe_load((ROOT / "roles/model/vars/main.yml").read_text())
-    options = {
+    request = {
         "name": "smollm2-135m-instruct",
         "catalogue": data["model_catalogue"],
         "engines": data["model_engines"],
         "bits_per_weight": data["model_bits_per_weight"],
         "engine": "openvino",
         "device": "cpu",
-        "memory_mb": 16384,
     }
-    return {**options, **changes}
+    return {"request": {**request, **changes}, "memory_mb": 16384}
 
 
 def test_a_model_of_the_catalogue_is_planned(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def tasks_of(name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("name", "tasks_from"),
-    [("tasks/audit.yml", "expect"), ("tasks/preflight.yml", "preflight"), ("tasks/provision.yml", "main")],
+    [("tasks/preflight.yml", "preflight"), ("tasks/provision.yml", "main")],
 )
 def test_playbooks_list_the_layers_roles_from_the_ground_up(name: str, tasks_from: str) -> None:
     assert [role for role in roles_of(tasks_of(name), tasks_from) if role != "stack"] == list(ROLES.values())
@@ -48,7 +48,12 @@ def test_every_layer_has_an_audit_and_is_documented() -> None:
     assert choices == list(NAMES)
 
 
+def test_every_role_says_what_it_expects() -> None:
+    for role in ROLES.values():
+        assert f"{role}_expected" in yaml.safe_load((ROOT / "roles" / role / "vars/main.yml").read_text())
+
+
 def test_every_layer_has_its_role_and_stands_above_what_it_needs() -> None:
     for index, layer in enumerate(LAYERS):
-        assert (ROOT / "roles" / layer.role / "tasks/expect.yml").is_file()
+        assert (ROOT / "roles" / layer.role / "tasks/main.yml").is_file()
         assert set(layer.builds_on + layer.runs_with) <= set(NAMES[:index])
