@@ -20,7 +20,7 @@ author: The xpu.fleet developers (@xpu-fleet)
 """
 
 EXAMPLES = r"""
-- name: Show the settings of the service
+- name: Report the settings of the service
   ansible.builtin.debug:
     msg: "{{ query('xpu.fleet.layer_settings', 'service') | first }}"
 """

@@ -35,7 +35,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Keep the driver at its version
+- name: Ensure the driver keeps its version
   xpu.fleet.apt_holds:
     packages: [intel-opencl-icd, level-zero]
 """

@@ -56,7 +56,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Trust the repository's key
+- name: Install the repository's key
   xpu.fleet.apt_keyring:
     url: https://repositories.example.com/archive.key
     fingerprints: [0123456789ABCDEF0123456789ABCDEF01234567]

@@ -45,7 +45,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Add the graphics repository
+- name: Ensure the graphics repository
   xpu.fleet.apt_source:
     repository: "{{ stack_resolved.repositories.graphics }}"
 """

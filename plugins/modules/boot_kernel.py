@@ -57,13 +57,13 @@ EXAMPLES = r"""
   xpu.fleet.boot_kernel:
   register: kernel_found
 
-- name: Keep the running kernel the default, whatever is installed
+- name: Set GRUB's default to the running kernel
   xpu.fleet.boot_kernel:
     release: "{{ ansible_facts['kernel'] }}"
     state: default
     panic: 30
 
-- name: Boot the new kernel once
+- name: Set the new kernel for one boot
   xpu.fleet.boot_kernel:
     release: 6.8.0-31-generic
     state: once

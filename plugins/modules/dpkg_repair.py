@@ -29,7 +29,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Finish what an interrupted installation left
+- name: Ensure an interrupted installation is complete
   xpu.fleet.dpkg_repair:
 """
 

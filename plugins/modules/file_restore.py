@@ -31,7 +31,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Take the graphics repository away again
+- name: Remove the graphics repository
   xpu.fleet.file_restore:
     layer: repository
 """

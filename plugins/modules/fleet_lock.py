@@ -39,7 +39,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Take the lock
+- name: Set the lock
   xpu.fleet.fleet_lock:
     state: taken
     lock: "{{ 'new driver' | xpu.fleet.upgrade_owner }}"

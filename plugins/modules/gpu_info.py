@@ -25,11 +25,11 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Find GPUs
+- name: Read the GPUs
   xpu.fleet.gpu_info:
   register: found
 
-- name: Group the nodes by family
+- name: Set groups by family
   ansible.builtin.group_by:
     key: gpu_{{ item }}
   loop: "{{ found.families or ['none'] }}"

@@ -57,7 +57,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Find a kernel that drives an Arc B580
+- name: Read which kernel drives an Arc B580
   xpu.fleet.kernel_candidate:
     at_least: "6.12"
     metapackage: linux-generic-hwe-24.04

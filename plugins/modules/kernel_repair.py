@@ -36,7 +36,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Mend the kernel
+- name: Ensure the kernel's files are complete
   xpu.fleet.kernel_repair:
     release: 6.8.0-31-generic
     packages:

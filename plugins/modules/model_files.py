@@ -102,7 +102,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Fetch the weights
+- name: Install the weights
   xpu.fleet.model_files:
     name: smollm2-135m-instruct
     directory: /var/lib/xpu/models/smollm2-135m-instruct

@@ -57,7 +57,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Convert the weights
+- name: Ensure the weights are converted
   xpu.fleet.model_low_bit:
     name: llama-2-7b-chat
     directory: /var/lib/xpu/models/llama-2-7b-chat-sym_int4

@@ -46,7 +46,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Compare the node with its stack
+- name: Check the node against its stack
   xpu.fleet.node_audit:
     expected:
       kernel:

@@ -38,7 +38,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Write oneAPI's environment for the service
+- name: Set oneAPI's environment of the service
   xpu.fleet.oneapi_environment:
     dest: /etc/xpuserve/oneapi.env
 """

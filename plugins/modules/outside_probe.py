@@ -35,7 +35,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Try from outside
+- name: Check from this machine who may connect
   xpu.fleet.outside_probe:
     host: 192.0.2.11
     port: 8000

@@ -44,12 +44,12 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Write down what is there before the driver
+- name: Set the rollback record before the driver
   xpu.fleet.package_record:
     layer: driver
     packages: [intel-opencl-icd, level-zero]
 
-- name: Write down what came along
+- name: Set the rollback record of dependencies
   xpu.fleet.package_record:
     layer: driver
     state: after

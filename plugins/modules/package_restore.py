@@ -42,7 +42,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Take the driver away again
+- name: Remove the driver
   xpu.fleet.package_restore:
     layer: driver
 """

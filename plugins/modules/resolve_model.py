@@ -80,7 +80,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Choose the model
+- name: Set the model
   xpu.fleet.resolve_model:
     request:
       name: smollm2-135m-instruct

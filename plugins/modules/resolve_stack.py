@@ -80,7 +80,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Choose the stack
+- name: Set the stack
   xpu.fleet.resolve_stack:
     directory: "{{ role_path }}/vars"
 """

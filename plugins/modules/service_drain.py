@@ -61,7 +61,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Drain the node
+- name: Set the node as drained
   xpu.fleet.service_drain:
     state: drained
     instances: ["0"]

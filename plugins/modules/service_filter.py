@@ -38,7 +38,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Limit who may connect
+- name: Set who may connect
   xpu.fleet.service_filter:
     ports: [8000]
     clients: [192.0.2.0/24]

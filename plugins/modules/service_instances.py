@@ -41,7 +41,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Run one instance for each of two GPUs
+- name: Ensure one instance runs for each of two GPUs
   xpu.fleet.service_instances:
     template: xpuserve
     instances: ["0", "1"]

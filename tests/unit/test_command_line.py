@@ -55,7 +55,7 @@ def test_tags_that_choose_something_are_taken(arguments: dict[str, Any]) -> None
     assert problem(arguments, NAMES) == ""
 
 
-@pytest.mark.parametrize("option", [{"step": True}, {"start_at_task": "Run the roles"}])
+@pytest.mark.parametrize("option", [{"step": True}, {"start_at_task": "Ensure the layers are in order"}])
 def test_a_run_is_not_begun_in_its_middle(option: dict[str, Any]) -> None:
     (name,) = option
     assert problem(asked(**option), NAMES).startswith(f"--{name.replace('_', '-')} can't be used here: ")

@@ -38,7 +38,7 @@ def test_a_change_of_the_service_on_all_nodes_is_not_noticed(upgrade: Upgrade) -
 
 def test_a_second_run_finds_nothing_to_do(upgrade: Upgrade) -> None:
     run = upgrade({"inference_queue_requests": 101})
-    assert run.end() == 0 and "Take the lock" not in run.output, run.output
+    assert run.end() == 0 and "Set the lock" not in run.output, run.output
 
 
 def test_a_reload_of_the_gateway_is_not_noticed() -> None:
@@ -77,10 +77,10 @@ def test_a_node_that_fails_its_gate_stays_out_and_the_next_run_heals_it(upgrade:
 @pytest.mark.parametrize(
     ("number", "task"),
     [
-        (111, "Describe this run"),
+        (111, "Set this run's lock"),
         (112, "Wait until the gateways send it nothing"),
-        (113, "xpu.fleet.inference : Write the settings"),
-        (114, "Fail where a node is not what it was to be"),
+        (113, "xpu.fleet.inference : Set the settings"),
+        (114, "Check that the node is in order"),
         (115, "Wait until the gateways send it requests"),
     ],
 )

@@ -95,7 +95,7 @@ MOMENTS: tuple[tuple[str, Moment, Stage, After, After], ...] = (
     (
         "hold",
         Moment(
-            "while GRUB's default is held", ("Hold GRUB's default at the running kernel",), _started("grub-mkconfig")
+            "while GRUB's default is held", ("Set GRUB's default to the running kernel",), _started("grub-mkconfig")
         ),
         Stage.BARE, After.ORIGIN, After.ORIGIN,
     ),
@@ -113,7 +113,7 @@ MOMENTS: tuple[tuple[str, Moment, Stage, After, After], ...] = (
         "dkms",
         Moment(
             "while DKMS builds for it",
-            ("Build the driver's modules for the kernel before it is booted",),
+            ("Install the driver's modules for the kernel",),
             _running("cc1"),
         ),
         Stage.BARE, After.ORIGIN, After.ORIGIN,
@@ -122,25 +122,25 @@ MOMENTS: tuple[tuple[str, Moment, Stage, After, After], ...] = (
         "armed",
         Moment(
             "once it is chosen for one boot",
-            ("Take the kernel for one boot",),
+            ("Set the kernel for one boot",),
             "grub-editenv /boot/grub/grubenv list | grep -q '^next_entry=.'",
         ),
         Stage.INSTALLED, After.ORIGIN, After.ORIGIN,
     ),
     (
         "trial",
-        Moment("while it boots for the first time", ("Reboot the node",), console=rf"Linux version {KERNEL}"),
+        Moment("while it boots for the first time", ("Ensure the node is rebooted",), console=rf"Linux version {KERNEL}"),
         Stage.INSTALLED, After.ORIGIN, After.ORIGIN,
     ),
     (
         "proof",
-        Moment("while it runs and is not proven yet", ("Reboot the node", "Prove the driver's modules")),
+        Moment("while it runs and is not proven yet", ("Ensure the node is rebooted", "Check the driver's modules")),
         Stage.INSTALLED, After.ORIGIN, After.ORIGIN,
     ),
     (
         "default",
         Moment(
-            "while it is made the default", ("Make the kernel GRUB's default",), _started("grub-mkconfig"), delay=1.0
+            "while it is made the default", ("Set the kernel as GRUB's default",), _started("grub-mkconfig"), delay=1.0
         ),
         Stage.INSTALLED, After.EITHER, After.EITHER,
     ),
@@ -153,7 +153,7 @@ MOMENTS: tuple[tuple[str, Moment, Stage, After, After], ...] = (
         "second",
         Moment(
             "while it boots as the default",
-            ("Remove newer kernels", "Reboot the node"),
+            ("Remove newer kernels", "Ensure the node is rebooted"),
             console=rf"Linux version {KERNEL}",
         ),
         Stage.INSTALLED, After.WANTED, After.WANTED,

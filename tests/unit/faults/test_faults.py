@@ -29,7 +29,7 @@ fatal: [f1]: FAILED! =>
     msg: never mind
 ...ignoring
 
-TASK [xpu.fleet.kernel : Stop where the kernel did not come up] ****************
+TASK [xpu.fleet.kernel : Check that the kernel runs] ****************
 [ERROR]: Task failed: Action failed: The node runs 6.1 again.
 fatal: [f1]: FAILED! =>
     assertion: a == b
@@ -59,14 +59,14 @@ def test_a_run_without_an_end_is_not_clean() -> None:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("TASK [xpu.fleet.node_reboot : Reboot the node] *********\n", True),
-        ("TASK [Reboot the node] *********\n", True),
-        ("TASK [xpu.fleet.kernel : Reboot the node twice] *********\n", False),
-        ("ok: [f1] => Reboot the node\n", False),
+        ("TASK [xpu.fleet.node_reboot : Ensure the node is rebooted] *********\n", True),
+        ("TASK [Ensure the node is rebooted] *********\n", True),
+        ("TASK [xpu.fleet.kernel : Ensure the node is rebooted twice] *********\n", False),
+        ("ok: [f1] => Ensure the node is rebooted\n", False),
     ],
 )
 def test_a_task_is_known_by_its_heading(line: str, found: bool) -> None:
-    assert is_task(line, "Reboot the node") is found
+    assert is_task(line, "Ensure the node is rebooted") is found
 
 
 def controller(tmp_path: Path) -> Play:

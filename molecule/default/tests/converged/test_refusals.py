@@ -88,7 +88,7 @@ class Refusals:
 
     def of(self, case: str, late: bool) -> str:
         """All failures of a case, on one line; "" where it did not fail in that play."""
-        first, _, second = self.output.partition("PLAY [Provision the nodes]")
+        first, _, second = self.output.partition("PLAY [Ensure the nodes are in order]")
         blocks = re.findall(
             rf"^fatal: \[{re.escape(case)}\]: FAILED! => *\n((?:[ \t]+.*\n|\n(?=[ \t]))+)",
             second if late else first,
