@@ -277,7 +277,7 @@ def test_gpus_that_were_there_are_missed(asked: dict[str, Any]) -> None:
 
 def test_a_node_that_lost_a_gpu_is_refused(asked: dict[str, Any]) -> None:
     assert "had a GPU at 0000:07:00.0, 0000:09:00.0, which" in asked["refused"]
-    assert "put its address into xpu_lost_gpus" in asked["refused"]
+    assert "add its address to xpu_lost_gpus" in asked["refused"]
 
 
 def test_what_an_instance_is_given_can_be_read_again(asked: dict[str, Any], tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_no_batch_begins_after_one_in_which_a_node_failed(site: Callable[..., Ru
     # The other node of the batch is not left halfway.
     assert batches(run) == [["a", "b"], ["c", "d"]]
     assert set(run.refusals) == {"c"}
-    assert "c failed, so these are left as they are: e. Put right what failed and run this again." in run.text
+    assert "c failed. These nodes were not changed: e. Repair what failed, then run this again." in run.text
     recap = run.output.rpartition("PLAY RECAP")[2]
     assert "e  " in recap and recap.count("failed=1") == 1
 

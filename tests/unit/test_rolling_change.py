@@ -107,7 +107,7 @@ def test_a_share_of_failures_is_borne_and_the_status_tells(upgrade: Callable[...
 @pytest.mark.parametrize(
     ("variables", "arguments", "status", "words"),
     [
-        ({}, (), 2, "Nobody said yes, so nothing was changed."),
+        ({}, (), 2, "No answer yes, so nothing was changed."),
         ({}, ("--check",), 0, "canary: a"),
         ({**YES, "locked": True}, (), 2, "alice has it"),
         ({**YES, "xpu_upgrade_limits": {"rack": 1}}, (), 2, "xpu_upgrade_limits names rack, which is no group."),

@@ -21,7 +21,7 @@ def test_check_mode_tells_the_plan_and_changes_nothing(machine: Machine, play: A
     run = play("playbooks/site.yml", "--check", tags="repository,kernel")
     assert run.clean, run.output
     said = " ".join(run.output.split())
-    assert f"Kernel now {origin}, kernel wanted {wanted()}" in said, run.output
+    assert f"Running kernel {origin}, the stack's kernel {wanted()}" in said, run.output
     for name, version in stack()["kernel"]["packages"].items():
         assert f"{name}={version}" in said, run.output
     assert "Reboots: 2" in said, run.output
