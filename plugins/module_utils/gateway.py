@@ -13,8 +13,10 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 REQUESTS = 16
 #: Addresses that stand for all of a node's.
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
-_KEY = re.compile(r"[!\"$-~][!-~]{15,}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+#: Patterns of a key, the name before it, and the weight of that: keys of the gateway and of the service have one shape.
+KEY = r"[!\"$-~][!-~]{15,}"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+WEIGHT = r":[1-9][0-9]{0,2}"
 
 
 class GatewayError(FleetError):
@@ -106,12 +108,12 @@ def keys(given: Sequence[Any]) -> list[dict[str, str]]:
     for number, entry in enumerate(given):
         place, words = f"gateway_api_keys[{number}]", str(entry).split(" ")
         name, key = words[0].partition(":")[0] if len(words) > 1 else f"key-{number + 1}", words[-1]
-        if len(words) > 2 or not _KEY.fullmatch(key):
+        if len(words) > 2 or not re.fullmatch(KEY, key):
             raise GatewayError(
                 f"{place} is malformed: a key is 16 or more visible ASCII characters without spaces, the first no '#', "
                 "and may have a name and a space before it."
             )
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(NAME, name):
             raise GatewayError(f"{place} has a malformed name: letters, digits, '.', '_' and '-', 64 at most.")
         if name in (known["name"] for known in result):
             raise GatewayError(f"{place} has the name of another key: {name}.")

@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 REFUSES = ("ansible.builtin.assert", "ansible.builtin.fail")
 #: Files whose tasks run before anything is changed, or change nothing; a rollback is asked for by itself.
-EARLY = ("preflight", "resolve", "choose", "plan", "read_boot", "rollback", "withdraw", "restore")
+EARLY = ("preflight", "resolve", "choose", "plan", "read_boot", "serving", "rollback", "withdraw", "restore")
 
 
 @dataclass(frozen=True)

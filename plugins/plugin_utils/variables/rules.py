@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from ansible_collections.xpu.fleet.plugins.module_utils.gateway import KEY, NAME, WEIGHT
 from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import as_list
 
 #: Return whether a value can be used; the sentence beside it says what it has to be.
@@ -87,7 +88,7 @@ _SHA256 = _matches("64 hexadecimal digits", "[0-9a-f]{64}")
 _KEY = _matches(
     "16 or more visible ASCII characters without spaces, the first no '#', after NAME or NAME:WEIGHT and a space if it "
     "has a name",
-    r"\s*([A-Za-z0-9][A-Za-z0-9._-]{0,63}(:[1-9][0-9]{0,2})? +)?[!\"$-~][!-~]{15,}\s*",
+    rf"\s*({NAME}({WEIGHT})? +)?{KEY}\s*",
 )
 _PCI = _matches("a PCI address in full, such as 0000:03:00.0", r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _USER = _matches("the name of a user", r"[^\s:,/]+")
