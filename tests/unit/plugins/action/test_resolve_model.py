@@ -23,7 +23,8 @@ def wanted(**changes: Any) -> dict[str, Any]:
         "engine": "openvino",
         "device": "cpu",
     }
-    return {"request": {**request, **changes}, "memory_mb": 16384}
+    node = {"gpus": changes.pop("gpus", []), "memory_mb": 16384}
+    return {"request": {**request, **changes}, **node}
 
 
 def test_a_model_of_the_catalogue_is_planned(tmp_path: Path) -> None:
