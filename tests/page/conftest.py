@@ -24,7 +24,7 @@ from rig import cache  # noqa: E402
 from xpuserve.api.app import create_app  # noqa: E402
 from xpuserve.api.completer import Limits  # noqa: E402
 from xpuserve.engine.loop import Engine  # noqa: E402
-from xpuserve.engine.request import Message  # noqa: E402
+from xpuserve.engine.request import PLAIN, ChatOptions, Message  # noqa: E402
 from xpuserve.keys import Keys  # noqa: E402
 
 LIMITS = Limits(context_length=2000, max_tokens_default=1500)
@@ -43,7 +43,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def all_turns(messages: Sequence[Message]) -> str:
+def all_turns(messages: Sequence[Message], options: ChatOptions = PLAIN) -> str:  # noqa: ARG001
     """A chat template that keeps every turn."""
     return "\n".join(message.content for message in messages)
 

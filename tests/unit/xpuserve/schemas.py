@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]  # its types are a package of their own
 
 WORDS = ("name", "age", "city", "tags", "Größe", "a b", 'q"', "π", "id", "pattern", "type")
 PATTERNS = ("^[a-z]{2,5}$", "^[0-9]{4}-[0-9]{2}$", "^(yes|no)$", r"^\d{1,3}$")

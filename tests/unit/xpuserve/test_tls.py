@@ -40,7 +40,7 @@ class Serve:
         self.certificate = Certificate(*files)
         self._engine, self._stack = engine, stack
 
-    def __call__(self, connections: int = 9, **seconds: float) -> int:
+    def __call__(self, connections: int = 9, **seconds: Any) -> int:
         """The port."""
         self.door = Door(connections, **seconds)
         options: Any = {"port": 0, "log_level": "error", "lifespan": "off"}

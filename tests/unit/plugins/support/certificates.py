@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Files(NamedTuple):
@@ -14,7 +14,7 @@ class Files(NamedTuple):
     key: Path
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """As the service's configuration names them."""
         return {"tls_certificate": str(self.certificate), "tls_key": str(self.key)}
 
