@@ -43,7 +43,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def all_turns(messages: Sequence[Message], options: ChatOptions = PLAIN) -> str:  # noqa: ARG001
+def all_turns(messages: Sequence[Message], options: ChatOptions = PLAIN) -> str:
     """A chat template that keeps every turn."""
     return "\n".join(message.content for message in messages)
 
