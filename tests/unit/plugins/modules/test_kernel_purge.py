@@ -387,3 +387,32 @@ def test_what_apt_says_is_in_the_error(apt: Apt, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("FAIL", "1")
     failed = run_module("kernel_purge", path=apt.path, newer_than=WANTED)
     assert failed["failed"] and failed["msg"].endswith("failed with status 100: E: Could not get lock")
+
+
+LINES = {
+    line: [f"linux-image-{release}", f"linux-headers-{release}"]
+    for line, release in {
+        "ga": "6.8.0-31-generic",
+        "later": "6.8.0-138-generic",
+        "hwe": "6.17.0-22-generic",
+        "edge": "6.9.0-1-generic",
+        "oem": "6.11.0-1005-oem",
+    }.items()
+}
+
+
+@pytest.mark.parametrize(
+    ("there", "end", "gone"),
+    [
+        ("ga later hwe", "6.9", "hwe"),
+        ("ga edge oem", "6.9", "edge oem"),
+        ("ga later", "6.9", ""),
+        ("ga later hwe", "6.8.0-138", "later hwe"),
+        ("later hwe edge oem", "6.11", "hwe oem"),
+    ],
+)
+def test_of_a_range_what_is_past_its_end_goes(there: str, end: str, gone: str) -> None:
+    """A later kernel of the same line stays, whichever of them runs."""
+    installed = ["linux-generic", *(name for line in there.split() for name in LINES[line])]
+    expected = sorted(name for line in gone.split() for name in LINES[line])
+    assert superfluous(installed, f"{end}~", ["linux-generic-hwe-24.04"], ["6.8.0-31-generic"]) == expected
