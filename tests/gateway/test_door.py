@@ -10,6 +10,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.certificates import make
@@ -168,7 +169,7 @@ def test_a_reload_keeps_streams_counters_and_what_is_known_of_instances(tmp_path
 
 def test_an_instance_gets_as_much_as_it_takes_and_the_rest_waits_its_turn(tmp_path: Path) -> None:
     engine = Engine("a")
-    limits = {"gateway_instance_requests": 2, "gateway_queue_requests": 3, "gateway_queue_timeout": 60}
+    limits: dict[str, Any] = {"gateway_instance_requests": 2, "gateway_queue_requests": 3, "gateway_queue_timeout": 60}
     with gateway(tmp_path, [engine], **limits) as door, ThreadPoolExecutor(8) as pool:
         engine.may_go_on.clear()
         waiting = [pool.submit(lambda: door.ask(conversation(1)).status) for _ in range(2)]

@@ -48,7 +48,7 @@ KINDS: dict[str, Callable[[str], Union[str, bytes]]] = {
 }
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
+@pytest.fixture(params=list(KINDS.values()), ids=list(KINDS))
 def tokenizer(request: pytest.FixtureRequest) -> Chat:
     return Chat(request.param)
 
