@@ -146,7 +146,7 @@ def only_functions(tool: Any) -> Any:
     return tool
 
 
-class _Tool(BaseModel):
+class FunctionTool(BaseModel):
     """What the model may call."""
 
     model_config = ConfigDict(strict=True)
@@ -155,7 +155,7 @@ class _Tool(BaseModel):
     function: Function
 
 
-Tool = Annotated[_Tool, BeforeValidator(only_functions)]
+Tool = Annotated[FunctionTool, BeforeValidator(only_functions)]
 
 
 class NamedFunction(BaseModel):
@@ -187,7 +187,7 @@ def _known_choice(choice: Any) -> Any:
 Choice = Annotated[ToolChoice, BeforeValidator(_known_choice)]
 
 
-def for_template(tools: Sequence[_Tool]) -> tuple[dict[str, Any], ...]:
+def for_template(tools: Sequence[FunctionTool]) -> tuple[dict[str, Any], ...]:
     """The tools as chat templates know them."""
     found = []
     for tool in tools:
