@@ -115,11 +115,11 @@ def test_what_grub_booted_so_far_stays_until_grub_has_booted_the_kernel(tmp_path
 
 
 ROOM = [
-    "Look at the room in /boot",
-    "Look at the sizes of the initramfs files",
-    "Look whether the kernel is there already",
+    "Read the free space in /boot",
+    "Read the sizes of the initramfs files",
+    "Read whether the kernel is installed",
 ]
-REFUSAL = "Refuse a node whose /boot is too full"
+REFUSAL = "Check the free space in /boot"
 
 
 def room_tasks() -> list[dict[str, Any]]:
@@ -166,4 +166,4 @@ def test_a_boot_partition_that_is_too_full_is_refused(
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     told = " ".join((run.stdout + run.stderr).split())
     assert (run.returncode == 0) == (not said) and said in told, told
-    assert not said or "Remove a kernel that is not used any more" in told
+    assert not said or "Remove an unused kernel" in told

@@ -129,7 +129,9 @@ MOMENTS: tuple[tuple[str, Moment, Stage, After, After], ...] = (
     ),
     (
         "trial",
-        Moment("while it boots for the first time", ("Ensure the node is rebooted",), console=rf"Linux version {KERNEL}"),
+        Moment(
+            "while it boots for the first time", ("Ensure the node is rebooted",), console=rf"Linux version {KERNEL}"
+        ),
         Stage.INSTALLED, After.ORIGIN, After.ORIGIN,
     ),
     (
