@@ -23,7 +23,7 @@ marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: 
 
 .DEFAULT_GOAL := help
 .PHONY: help demo chat demo-shell demo-remove demo-fleet demo-fleet-remove test lint unit containers molecule machines test-faults test-drift test-fleet test-engine
-.PHONY: test-core test-roles test-upgrade test-load bench-inference bench-llama-cpp bench-fleet build sanity page docs lock clean
+.PHONY: test-core test-roles test-upgrade test-load bench-inference bench-llama-cpp bench-fleet bench-gateway build sanity page docs lock clean
 .PHONY: tools machine-tools haproxy sbom advisories venv-dev venv-demo venv-build venv-page venv-load venv-sbom
 
 help: ## List what there is to make
@@ -57,7 +57,7 @@ test: lint $(if $(filter no,$(MACHINES)),,machine-tools) ## Run all checks and t
 	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; exit 1; }
 
 lint unit containers molecule machines test-faults test-drift test-fleet test-core test-roles test-upgrade test-engine test-load \
-  bench-inference bench-llama-cpp bench-fleet docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
+  bench-inference bench-llama-cpp bench-fleet bench-gateway docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
 	yamllint --strict .
@@ -122,6 +122,10 @@ bench-llama-cpp: venv-dev ## Build the peer that comes as source alone, for benc
 
 bench-fleet: tools ## Measure what site.yml costs on 1, 5 and 20 nodes (BENCH='--nodes 1,5' for fewer, BENCH=--help)
 	@PYTHONPATH=molecule python3 tests/bench/fleet.py $(BENCH)
+
+bench-gateway: venv-dev haproxy ## Measure what the gateway costs, how it spreads work, and what larger fleets cost it (minutes)
+	@PYTHONPATH=molecule python3 -m tests.bench.door
+	@PYTHONPATH=molecule python3 -m tests.bench.fleet_size
 
 build sanity: export PATH := $(BUILD)/bin:$(HOST_PATH)
 
