@@ -14,9 +14,12 @@ from ansible_collections.xpu.fleet.plugins.module_utils.layers import LAYERS as 
 #: The layer that a role of the collection builds.
 ROLE_LAYERS = {layer.role: layer.name for layer in _LAYERS}
 LAYERS = tuple(ROLE_LAYERS.values())
-#: What comes before the layers: comparing nodes with their stack, checks before the first change, and tasks of no role.
-AUDIT, CHECKS, OTHER = "audit", "checks", "other"
-ORDER = (OTHER, AUDIT, CHECKS, *LAYERS)
+#: What comes before the layers: comparing nodes with their stack, checks before the first change, keeping requests away
+#: from a node, and tasks of no role.
+AUDIT, CHECKS, DRAIN, OTHER = "audit", "checks", "drain", "other"
+ORDER = (OTHER, AUDIT, CHECKS, DRAIN, *LAYERS)
+#: What drains a node and brings it back.
+_DRAINING = ("service_drain", "gateway_servers")
 COLLECTION = "xpu.fleet."
 
 WAITING, RUNNING, REBOOTING, OK, CHANGED = "waiting", "running", "rebooting", "ok", "changed"
@@ -44,6 +47,8 @@ def layer_of(roles: Sequence[tuple[str, str]], tags: Collection[str] = (), actio
     """
     if action == f"{COLLECTION}node_audit":
         return AUDIT
+    if action.removeprefix(COLLECTION) in _DRAINING:
+        return DRAIN
     name, asked_for = roles[0] if roles else ("", "")
     short = name.rsplit(".", 1)[-1]
     if name.startswith(COLLECTION) and asked_for.startswith(("expect", "preflight")):
@@ -139,7 +144,7 @@ class Fleet:
         node.state, node.layer, node.step, node.since = RUNNING, layer, one_line(step), now
         node.back_by = None if reboot is None else now + reboot
         news = []
-        if layer in LAYERS and layer != node.announced:
+        if layer in (DRAIN, *LAYERS) and layer != node.announced:
             node.announced = layer
             news.append("begins")
         if reboot is not None:

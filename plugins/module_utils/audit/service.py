@@ -14,6 +14,7 @@ from typing import Any, Optional
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import LayerAudit
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.model import served_weights
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime import drain
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.service_units import newest
 from ansible_collections.xpu.fleet.plugins.module_utils.system.ip_filter import RULES, loaded, rules, systemd_filters
 
@@ -46,6 +47,12 @@ class ServiceAudit(LayerAudit):
                 self._settings(report, settings)
         with report.looking_at("instances"):
             self._others(report)
+        for instance in self.expected["instances"]:
+            with report.looking_at(f"whether instance {instance} is drained"):
+                why = drain.read(self.node.path(drain.DIRECTORY), instance)
+                if why:
+                    since = why.since or "an unknown time"
+                    report.notes.append(f"gateways send instance {instance} nothing: {why.reason} (since {since})")
         limited = self.expected.get("filter", {})
         if limited.get("clients"):
             with report.looking_at(_WHO):

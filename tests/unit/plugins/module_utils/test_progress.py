@@ -50,6 +50,8 @@ def test_layers_are_those_of_the_audit() -> None:
         ([("xpu.fleet.oneapi", ""), ("xpu.fleet.graphics_repository", "repository")], [], "command", "oneapi"),
         ([("xpu.fleet.model", "")], ["model", "service"], "command", "model"),
         ([("xpu.fleet.kernel", "rollback")], [], "command", "kernel"),
+        ([], [], "xpu.fleet.service_drain", "drain"),
+        ([], [], "xpu.fleet.gateway_servers", "drain"),
         ([("xpu.fleet.kernel", "expect")], ["kernel"], "set_fact", "audit"),
         ([("xpu.fleet.kernel", "preflight.yml")], ["kernel"], "command", "checks"),
         ([], ["always"], "xpu.fleet.node_audit", "audit"),
@@ -82,6 +84,10 @@ def test_a_layer_is_announced_once_and_a_change_with_its_time() -> None:
     assert fleet.finish("arc0", OK, 21.0) == []
     assert fleet.start("arc0", "driver", "Build", 21.0) == ["begins"]
     assert fleet.finish("arc0", FAILED, 22.0) == []
+
+
+def test_a_drain_is_announced() -> None:
+    assert fleet_of(1).start("arc0", "drain", "Drain it", 0.0) == ["begins"]
 
 
 @pytest.mark.parametrize("layer", ["other", "audit", "checks", "firewall"])

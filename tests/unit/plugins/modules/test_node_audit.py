@@ -346,6 +346,13 @@ def test_a_known_bad_combination_and_a_blocked_driver_are_found(node: Audited) -
     assert "blacklist i915" in found["what keeps a driver from the GPU at 0000:03:00.0"]
 
 
+def test_a_drained_instance_is_noted_and_no_drift(node: Audited) -> None:
+    node.write("/etc/xpuserve/drain-0", "fan is broken\n")
+    found = node.audit()["service"]
+    assert found["status"] == "ok"
+    assert found["notes"] == ["gateways send instance 0 nothing: fan is broken (since an unknown time)"]
+
+
 def test_a_node_that_uses_no_gpu_may_have_one(node: Audited) -> None:
     del node.expected["platform"]["gpus"]
     assert node.audit()["platform"]["status"] == "ok"
