@@ -30,6 +30,10 @@ options:
     type: list
     elements: str
     default: []
+  certificate:
+    description: File of the certificate that the service has; empty where it speaks plain HTTP.
+    type: path
+    default: ""
   reason:
     description: Why they are drained, for people.
     type: str
@@ -108,6 +112,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["drained", "serving", "unchanged"], "default": "unchanged"},
             "instances": {"type": "list", "elements": "str", "default": []},
             "urls": {"type": "list", "elements": "str", "default": []},
+            "certificate": {"type": "path", "default": ""},
             "reason": {"type": "str", "default": ""},
             "owner": {"type": "str", "default": ""},
             "failed": {"type": "bool", "default": False},
@@ -138,13 +143,14 @@ def main() -> None:
     serving = [
         name
         for name in known
-        if name not in after and (drain.is_ready(urls[name]) if name in urls else _is_active(name))
+        if name not in after
+        and (drain.is_ready(urls[name], options["certificate"]) if name in urls else _is_active(name))
     ]
     module.exit_json(
         changed=changed,
         drained=after,
         serving=serving,
-        busy=drain.busy(urls, options["api_key"]),
+        busy=drain.busy(urls, options["api_key"], options["certificate"]),
         diff={"before": _lines(before), "after": _lines(after)},
     )
 

@@ -75,7 +75,7 @@ def _handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             if engine.act == "hang":
-                engine.may_go_on.wait(60)
+                engine.may_go_on.wait(600)
             self.reply(200 if engine.ready else 503, b"{}")
 
         def do_POST(self) -> None:
@@ -98,7 +98,7 @@ def _handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
                 self.reply(503, b"{}")
                 return
             if not body.get("stream"):
-                engine.may_go_on.wait(60)
+                engine.may_go_on.wait(600)
                 self.reply(200, json.dumps({"by": engine.name}).encode())
                 return
             self.send_response(200)
@@ -106,7 +106,7 @@ def _handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             self.chunk(f"data: {engine.name}\n\n")
-            engine.may_go_on.wait(60)
+            engine.may_go_on.wait(600)
             if engine.act == "break":
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True

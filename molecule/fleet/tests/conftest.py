@@ -51,6 +51,19 @@ def wait_until_all_serve() -> None:
     wait_for(lambda: set(statuses().values()) == {"UP"})
 
 
+def end(process: int) -> None:
+    """Kill a process and all below it: Ansible's workers have sessions of their own."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    found = [process]
+    for each in found:
+        found += parents.get(each, [])
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+
+
 class Controller:
     """A run of a playbook that can be killed at a task."""
 
@@ -60,6 +73,8 @@ class Controller:
         command = [str(Path(sys.executable).with_name("ansible-playbook")), playbook]
         command += ["--inventory", os.environ["MOLECULE_INVENTORY_FILE"], "--extra-vars", json.dumps(variables)]
         environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
+        # A task is shown as it begins, not with its first result.
+        environment["ANSIBLE_DISPLAY_SKIPPED_HOSTS"] = "true"
         self._process = subprocess.Popen(
             [*command, *options],
             cwd=ROOT,
@@ -87,8 +102,7 @@ class Controller:
         with self._read:
             assert self._read.wait_for(lambda: f"TASK [{task}]" in self.output or self._process.poll() is not None, 900)
         assert f"TASK [{task}]" in self.output, self.output
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        end(self._process.pid)
         self._process.wait()
 
     def end(self) -> int:

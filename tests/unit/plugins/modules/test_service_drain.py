@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.xpu.fleet.tests.unit.plugins.support.certificates import make
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.module_run import run_module
 
 #: Answers as systemctl does where instances 0 and 1 run.
@@ -54,8 +57,10 @@ def service() -> Service:
     return Service()
 
 
-@pytest.fixture
-def node(tmp_path: Path, service: Service) -> Iterator[Node]:
+@contextmanager
+def serving(tmp_path: Path, service: Service, tls: ssl.SSLContext | None = None) -> Iterator[Node]:
+    """Have the service answer, by that certificate if there is one."""
+
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -68,9 +73,17 @@ def node(tmp_path: Path, service: Service) -> Iterator[Node]:
             self.wfile.write(f"vllm:num_requests_waiting{labels} {service.waiting}.0\n".encode())
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        yield Node(tmp_path, f"http://127.0.0.1:{server.server_address[1]}")
+        yield Node(tmp_path, f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}")
         server.shutdown()
+
+
+@pytest.fixture
+def node(tmp_path: Path, service: Service) -> Iterator[Node]:
+    with serving(tmp_path, service) as one:
+        yield one
 
 
 def test_all_instances_are_drained_with_a_reason_and_come_back(node: Node) -> None:
@@ -120,3 +133,15 @@ def test_a_service_that_is_not_ready_does_not_serve(node: Node, service: Service
 def test_a_service_that_does_not_answer_keeps_nobody_waiting(node: Node) -> None:
     found = node.run(instances=["0"], urls=["http://127.0.0.1:9"])
     assert (found["serving"], found["busy"]) == ([], [])
+
+
+def test_a_service_is_asked_by_its_certificate_alone(tmp_path: Path, service: Service) -> None:
+    (tmp_path / "other").mkdir()
+    own, other = make(tmp_path, "node.example.com"), make(tmp_path / "other", "node.example.com")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*own)
+    with serving(tmp_path, service, tls) as node:
+        asked = node.run(instances=["0"], urls=[node.url], certificate=str(own.certificate))
+        assert asked["serving"] == ["0"]
+        for certificate in ("", str(other.certificate), "/nonexistent"):
+            assert node.run(instances=["0"], urls=[node.url], certificate=certificate)["serving"] == []

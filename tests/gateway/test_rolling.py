@@ -1,0 +1,244 @@
+"""upgrade.yml before HAProxy: its own plays and modules, with stubs for what looks at nodes and changes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.xpu.fleet.plugins.plugin_utils.controller import owner
+
+from tests.gateway.door import ROOT, Door, gateway
+from tests.gateway.engines import Engine
+
+STREAM = {"messages": [{"role": "user", "content": "a"}], "stream": True}
+#: What the roles, and looking at nodes, is in the place of.
+STUBS: dict[str, list[dict[str, Any]]] = {
+    "fleet": [
+        {"name": "Look", "ansible.builtin.set_fact": {"audit_report": {"nodes": {}, "status": "ok"}}, "run_once": True},
+        {"name": "See", "ansible.builtin.set_fact": {"xpu_audit": {"layers": {}}, "xpu_due": ["service"]}},
+    ],
+    "provision": [{"name": "Change it", "ansible.builtin.debug": {"msg": "for {{ inference_queue_requests }}"}}],
+    "proof": [
+        {"name": "Prove it", "ansible.builtin.fail": {"msg": "no answer"}, "when": "bad | default(false) | bool"}
+    ],
+}
+#: Of the tasks that choose, those that need no role.
+CHOOSING = ("Read which", "Set whether", "Say why", "Choose the node")
+
+
+class Instance(Engine):
+    """An instance whose agent looks for its file, as the service's does."""
+
+    def __init__(self, number: int, place: Path) -> None:
+        self._file = place / f"drain-{number}"
+        super().__init__(str(number))
+
+    @property
+    def agent(self) -> str:
+        """What it says now."""
+        return "drain" if self._file.exists() else "ready up 100%"
+
+    @agent.setter
+    def agent(self, _value: str) -> None:
+        """Nothing else is said."""
+
+
+def end(process: int) -> None:
+    """Kill a process and all below it: Ansible's workers have sessions of their own."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    found = [process]
+    for each in found:
+        found += parents.get(each, [])
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+
+
+class Run:
+    """A run of upgrade.yml that goes on."""
+
+    def __init__(self, place: Path, *arguments: str) -> None:
+        self.output = ""
+        self._news = threading.Condition()
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+        self._process = subprocess.Popen(
+            ["ansible-playbook", "-i", str(place / "hosts.json"), str(place / "upgrade.yml"), *arguments],
+            # A task is shown as it begins, not with its first result.
+            env={
+                **environment,
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_NOCOLOR": "1",
+                "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true",
+            },
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            with self._news:
+                self.output += line
+                self._news.notify_all()
+
+    def comes_to(self, task: str) -> None:
+        """Wait until that task begins."""
+        with self._news:
+            assert self._news.wait_for(lambda: f"TASK [{task}]" in self.output, 600), self.output
+
+    def kill(self) -> None:
+        """End it as the loss of its machine would."""
+        end(self._process.pid)
+        self._process.wait()
+
+    def end(self) -> int:
+        """Wait for its end; return its status."""
+        status = self._process.wait(600)
+        self._reader.join(60)
+        return status
+
+
+class Node:
+    """A node of two instances behind a gateway."""
+
+    def __init__(self, place: Path, instances: list[Instance], door: Door) -> None:
+        self.place, self.instances, self.door = place, instances, door
+        self.lock = place / "upgrade.lock"
+        self.runs: list[Run] = []
+        self._copy()
+
+    def _copy(self) -> None:
+        """Copy what is tried; its modules keep their files in the test's folder."""
+        ports = re.findall(r"server node-\d 127.0.0.1:(\d+)", (self.door.place / "haproxy.cfg").read_text())
+        own = {
+            "xpu.fleet.service_drain": {"directory": str(self.place / "drained")},
+            "xpu.fleet.fleet_lock": {"path": str(self.lock)},
+            "xpu.fleet.gateway_servers": {"socket": f"{self.door.place}/admin.sock"},
+        }
+        plays = yaml.safe_load((ROOT / "playbooks/upgrade.yml").read_text())
+        (self.place / "upgrade.yml").write_text(yaml.safe_dump([{**play, "module_defaults": own} for play in plays]))
+        shutil.copytree(ROOT / "playbooks/vars", self.place / "vars")
+        (self.place / "tasks").mkdir()
+        tasks = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "playbooks/tasks").glob("upgrade_*")}
+        tasks["upgrade_choose"] = [task for task in tasks["upgrade_choose"] if task["name"].startswith(CHOOSING)]
+        assert len(tasks["upgrade_choose"]) == len(CHOOSING)
+        for name, listed in (tasks | STUBS).items():
+            text = yaml.safe_dump([{**task, "tags": ["always"]} for task in listed])
+            (self.place / f"tasks/{name}.yml").write_text(text.replace("/var/lib/xpu-fleet", str(self.place)))
+        variables = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "ansible_become": False,
+            "xpu_upgrade_confirmed": True,
+            "inference_queue_requests": 2,
+            "inference_endpoints": {
+                "model": "m",
+                "instances": 2,
+                "urls": [f"http://127.0.0.1:{port}" for port in ports],
+            },
+        }
+        hosts = {"all": {"vars": variables, "hosts": {"node": {}}, "children": {"gateways": {"hosts": {"door": {}}}}}}
+        (self.place / "hosts.json").write_text(json.dumps(hosts))
+
+    def upgrade(self, *arguments: str) -> Run:
+        """Begin a rolling change."""
+        self.runs.append(Run(self.place, *arguments))
+        return self.runs[-1]
+
+    def statuses(self) -> set[str]:
+        """What the gateway thinks of its instances."""
+        return {status.partition(" ")[0] for status, _weight in self.door.states().values()}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    (tmp_path / "drained").mkdir()
+    (tmp_path / "door").mkdir()
+    instances = [Instance(number, tmp_path / "drained") for number in range(2)]
+    with gateway(tmp_path / "door", instances) as door:
+        one = Node(tmp_path, instances, door)
+        yield one
+        for run in one.runs:
+            run.kill()
+
+
+def test_a_node_is_changed_when_its_answers_have_ended_and_then_serves(node: Node) -> None:
+    for instance in node.instances:
+        instance.may_go_on.clear()
+    answer = node.door.ask(STREAM)
+    run = node.upgrade()
+    run.comes_to("Wait until the gateways send it nothing")
+    node.door.until(lambda _states: node.statuses() == {"DRAIN"})
+    assert "Run the roles" not in run.output and json.loads(node.lock.read_text())["process"] == str(run._process.pid)
+    for instance in node.instances:
+        instance.may_go_on.set()
+    assert answer.rest().endswith("[DONE]\n\n")
+    assert run.end() == 0, run.output
+    assert "for 2" in run.output and "node: done" in run.output and node.statuses() == {"UP"} and not node.lock.exists()
+
+
+def test_a_node_that_fails_its_gate_stays_out_until_a_run_heals_it(node: Node) -> None:
+    failed = node.upgrade("-e", "bad=true")
+    assert failed.end() == 2
+    assert "node: failed, it stays drained: Prove it: no answer" in " ".join(failed.output.split())
+    assert node.statuses() == {"DRAIN"} and not node.lock.exists()
+    said = json.loads((node.place / "drained/drain-1").read_text())
+    assert said["failed"] and said["reason"] == "Prove it: no answer"
+    healed = node.upgrade()
+    assert healed.end() == 0, healed.output
+    assert "first, drained already: node" in healed.output and "Prove it: no answer" in healed.output
+    assert node.statuses() == {"UP"}
+
+
+def test_a_second_controller_is_refused(node: Node) -> None:
+    node.lock.write_text(json.dumps(owner("new driver", os.getpid())))
+    run = node.upgrade()
+    assert run.end() == 2
+    said = " ".join(run.output.split())
+    assert f"(process {os.getpid()}) changes this fleet since" in said and "xpu_upgrade_take_over=true" in said
+    assert "Drain it" not in said and node.statuses() == {"UP"} and node.lock.exists()
+
+
+def test_a_run_that_was_killed_is_followed_by_one_that_finishes(node: Node) -> None:
+    for instance in node.instances:
+        instance.may_go_on.clear()
+    answer = node.door.ask(STREAM)
+    run = node.upgrade()
+    run.comes_to("Wait until the gateways send it nothing")
+    run.kill()
+    for instance in node.instances:
+        instance.may_go_on.set()
+    assert answer.rest().endswith("[DONE]\n\n")
+    following = node.upgrade()
+    assert following.end() == 0, following.output
+    assert "is taken over" in following.output and "node: done" in following.output
+    assert node.statuses() == {"UP"} and not node.lock.exists()
+
+
+def test_a_node_that_failed_goes_back_to_what_was_proven(node: Node) -> None:
+    (node.place / "proven.json").write_text(json.dumps({"inference_queue_requests": 1}))
+    for number in range(2):
+        said = {"reason": "no answer", "owner": "alice", "since": "s", "failed": True}
+        (node.place / f"drained/drain-{number}").write_text(json.dumps(said))
+    run = node.upgrade("-e", "xpu_upgrade_back=true")
+    assert run.end() == 0, run.output
+    assert "for 1" in run.output and "node: done" in run.output and node.statuses() == {"UP"}
