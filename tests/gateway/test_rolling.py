@@ -35,7 +35,7 @@ STUBS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 #: Of the tasks that choose, those that need no role.
-CHOOSING = ("Read which", "Set whether", "Say why", "Choose the node")
+CHOOSING = ("Read which", "Set whether", "Report why", "Set the group")
 
 
 class Instance(Engine):
@@ -188,7 +188,9 @@ def test_a_node_is_changed_when_its_answers_have_ended_and_then_serves(node: Nod
     run = node.upgrade()
     run.comes_to("Wait until the gateways send it nothing")
     node.door.until(lambda _states: node.statuses() == {"DRAIN"})
-    assert "Run the roles" not in run.output and json.loads(node.lock.read_text())["process"] == str(run._process.pid)
+    assert "Ensure the layers are in order" not in run.output and json.loads(node.lock.read_text())["process"] == str(
+        run._process.pid
+    )
     for instance in node.instances:
         instance.may_go_on.set()
     assert answer.rest().endswith("[DONE]\n\n")
@@ -215,7 +217,7 @@ def test_a_second_controller_is_refused(node: Node) -> None:
     assert run.end() == 2
     said = " ".join(run.output.split())
     assert f"(process {os.getpid()}) changes this fleet since" in said and "xpu_upgrade_take_over=true" in said
-    assert "Drain it" not in said and node.statuses() == {"UP"} and node.lock.exists()
+    assert "Set the node as drained" not in said and node.statuses() == {"UP"} and node.lock.exists()
 
 
 def test_a_run_that_was_killed_is_followed_by_one_that_finishes(node: Node) -> None:
