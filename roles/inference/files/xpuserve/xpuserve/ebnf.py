@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
@@ -77,7 +78,13 @@ def _written(rules: Mapping[str, str]) -> str:
 def _literal(text: str) -> str:
     """Just this text."""
     escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return '"' + "".join(escapes.get(char, char) for char in text) + '"'
+    parts = re.findall("[\x00-\x7f]+|[^\x00-\x7f]", text)
+    return " ".join(
+        '"' + "".join(escapes.get(char, char) for char in part) + '"'
+        if part.isascii()
+        else class_of([(ord(part),) * 2])
+        for part in parts
+    )
 
 
 def _either(ways: Sequence[str]) -> str:

@@ -15,9 +15,22 @@ _QUOTED = [(0, 31), (34, 34), (92, 92)]
 
 
 def class_of(ranges: Ranges, *, negated: bool = False) -> str:
-    """A character class."""
-    parts = [_point(low) if low == high else f"{_point(low)}-{_point(high)}" for low, high in ranges]
-    return f"[{'^' * negated}{''.join(parts)}]"
+    """A character class.
+
+    OpenVINO's library takes letters and digits behind an escape for part of it, \\xdf and e for one character. So
+    letters and digits come first, then the rest of ASCII, and then what is not printed.
+    """
+    split = [(max(low, a), min(high, b)) for low, high in ranges for a, b in ((0, 31), (32, 126), (127, _MOST))]
+    parts = sorted((pair for pair in split if pair[0] <= pair[1]), key=_last_where_escaped)
+    texts = [_point(low) if low == high else f"{_point(low)}-{_point(high)}" for low, high in parts]
+    return f"[{'^' * negated}{''.join(texts)}]"
+
+
+def _last_where_escaped(pair: tuple[int, int]) -> int:
+    low, high = pair
+    if not 32 <= low <= 126:
+        return 3
+    return 2 if len(_point(low)) > 1 else 1 if len(_point(high)) > 1 and low != high else 0
 
 
 def expression(text: str, where: str, *, quoted: bool = False) -> str:
@@ -36,7 +49,7 @@ def _point(code: int) -> str:
     char = chr(code)
     if char.isascii() and char.isalnum():
         return char
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    return f"\\x{code:02x}" if code < 161 else char
 
 
 def _without(ranges: Ranges, others: Ranges) -> list[tuple[int, int]]:
