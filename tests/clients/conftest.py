@@ -1,0 +1,73 @@
+"""The service in front of a model that says what a test wants, behind a real socket."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "roles/inference/files/xpuserve"), str(ROOT / "collections")]
+
+import uvicorn  # noqa: E402
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, FakeBackend, wait_for  # noqa: E402
+from xpuserve import dialects  # noqa: E402
+from xpuserve.api.app import create_app  # noqa: E402
+from xpuserve.api.completer import Limits  # noqa: E402
+from xpuserve.engine.loop import Engine  # noqa: E402
+from xpuserve.engine.request import SamplingParams  # noqa: E402
+from xpuserve.engine.runner import Tokens  # noqa: E402
+
+#: A template that knows tools and writes calls between tags.
+QWEN = "{% if tools %}<tool_call>{% endif %}"
+
+
+class Scripted(FakeBackend):
+    """Answers each request with the next line of its script."""
+
+    offers = frozenset({"structured_outputs"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.script: list[str] = []
+
+    def generate(self, prompt: Sequence[int], sampling: SamplingParams) -> Tokens:
+        if self.script:
+            self.answer = self.script.pop(0)
+        return super().generate(prompt, sampling)
+
+
+@pytest.fixture
+def backend() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture(params=["native", "generic"])
+def url(request: pytest.FixtureRequest, backend: Scripted) -> Iterator[str]:
+    """A service whose model's template knows tools, and one whose does not."""
+    ready = threading.Event()
+    engine = Engine(backend, prompt_format="tokenizer", on_ready=ready.set, on_failed=ready.set)
+    engine.start()
+    assert ready.wait(30)
+    engine.vocabulary = 256
+    if request.param == "native":
+        engine.dialect = dialects.of(QWEN)
+    backend.seen.clear()
+    app = create_app(engine, MODEL, Limits(32768, 2000))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for(lambda: server.started, 60)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
+    server.should_exit = True
+    thread.join(10)
+    engine.stop(10)
+
+
+@pytest.fixture
+def native(request: pytest.FixtureRequest) -> bool:
+    """Whether the model's template knows tools."""
+    return bool(request.node.callspec.params["url"] == "native")
