@@ -45,6 +45,15 @@ def test_an_answer_under_way_is_finished_before_the_process_ends(number: signal.
         assert events(response)[-1]["choices"][0]["finish_reason"] == "stop"
 
 
+def test_nobody_chooses_the_address_that_counts(capfd: pytest.CaptureFixture[str]) -> None:
+    with serving() as (process, ask):
+        assert ask.request("GET", "/v1/models", headers={"X-Forwarded-For": "192.0.2.9"}).status == 200
+        assert stop(process) == 0
+    said = capfd.readouterr().err
+    assert "192.0.2.9" not in said
+    assert '"client": "127.0.0.1"' in said
+
+
 def test_an_answer_that_takes_too_long_ends_with_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     with serving("forever") as (process, ask):
         response = ask("WAIT")
