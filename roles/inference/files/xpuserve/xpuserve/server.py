@@ -171,7 +171,7 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
         backlog=ACCEPTED,
         log_config=None,
         access_log=False,
-        proxy_headers=False,  # the address counts for shares and limits; uvicorn would take it from a header of a local client
+        proxy_headers=False,  # shares and limits count by address; uvicorn would take it from a local client's header
         lifespan="off",
         timeout_graceful_shutdown=close,
     )
