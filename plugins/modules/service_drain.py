@@ -103,6 +103,11 @@ from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime import drain, service_units  # noqa: E402
+from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import (  # noqa: E402
+    SecretError,
+    hide_secrets,
+    token,
+)
 
 
 def main() -> None:
@@ -121,7 +126,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    hide_secrets(module)
     options = module.params
+    try:
+        api_key = token(options["api_key"], "the first of inference_api_keys")
+    except SecretError as error:
+        module.fail_json(msg=f"{error}.")
     directory, urls = Path(options["directory"]), dict(zip(options["instances"], options["urls"]))
     units = service_units.present(service_units.run, "xpuserve")
     known = options["instances"] or [unit.partition("@")[2].rpartition(".")[0] for unit in sorted(units)]
@@ -150,7 +160,7 @@ def main() -> None:
         changed=changed,
         drained=after,
         serving=serving,
-        busy=drain.busy(urls, options["api_key"], options["certificate"]),
+        busy=drain.busy(urls, api_key, options["certificate"]),
         diff={"before": _lines(before), "after": _lines(after)},
     )
 
