@@ -107,8 +107,10 @@ class Run:
 
     def kill(self) -> None:
         """End it as the loss of its machine would."""
-        end(self._process.pid)
-        self._process.wait()
+        # The number of a process that has ended may be another's by now.
+        if self._process.poll() is None:
+            end(self._process.pid)
+            self._process.wait()
 
     def end(self) -> int:
         """Wait for its end; return its status."""

@@ -102,8 +102,10 @@ class Controller:
         with self._read:
             assert self._read.wait_for(lambda: f"TASK [{task}]" in self.output or self._process.poll() is not None, 900)
         assert f"TASK [{task}]" in self.output, self.output
-        end(self._process.pid)
-        self._process.wait()
+        # The number of a process that has ended may be another's by now.
+        if self._process.poll() is None:
+            end(self._process.pid)
+            self._process.wait()
 
     def end(self) -> int:
         """Wait for its end, and return its status."""
