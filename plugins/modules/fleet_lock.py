@@ -24,8 +24,8 @@ options:
     description: The run whose lock may be taken over; empty for none.
     type: str
     default: ""
-  path:
-    description: File of the lock.
+  file:
+    description: Where the lock is.
     type: path
     default: /var/lib/xpu-fleet/upgrade.lock
 author: The xpu.fleet developers (@xpu-fleet)
@@ -70,11 +70,11 @@ def main() -> None:
             "state": {"type": "str", "choices": ["taken", "released", "unchanged"], "default": "unchanged"},
             "lock": {"type": "dict", "default": {}},
             "replaces": {"type": "str", "default": ""},
-            "path": {"type": "path", "default": "/var/lib/xpu-fleet/upgrade.lock"},
+            "file": {"type": "path", "default": "/var/lib/xpu-fleet/upgrade.lock"},
         },
         supports_check_mode=True,
     )
-    options, path = module.params, Path(module.params["path"])
+    options, path = module.params, Path(module.params["file"])
     found = read(path)
     changed = options["state"] != "unchanged" and (options["state"] == "taken" or bool(found))
     if not module.check_mode:

@@ -133,7 +133,7 @@ class Node:
         ports = re.findall(r"server node-\d 127.0.0.1:(\d+)", (self.door.place / "haproxy.cfg").read_text())
         own = {
             "xpu.fleet.service_drain": {"directory": str(self.place / "drained")},
-            "xpu.fleet.fleet_lock": {"path": str(self.lock)},
+            "xpu.fleet.fleet_lock": {"file": str(self.lock)},
             "xpu.fleet.gateway_servers": {"socket": f"{self.door.place}/admin.sock"},
         }
         plays = yaml.safe_load((ROOT / "playbooks/upgrade.yml").read_text())

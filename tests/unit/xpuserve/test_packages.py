@@ -16,7 +16,10 @@ PACKAGE = ROLE / "files/xpuserve/xpuserve"
 #: What a package may import of the service beside itself and modules that are in none.
 MAY_IMPORT: dict[str, set[str]] = {"engine": set(), "backends": {"engine"}, "api": {"engine"}}
 #: Settings that are not a variable of the role `inference` of the same name.
-OTHERS = {"engine", "device", "model", "api_keys_file", "cache_dir", "prefill_tokens"}
+OTHERS = {
+    *("engine", "device", "model", "api_keys_file", "cache_dir", "prefill_tokens"),
+    *("tls_certificate", "tls_key", "engine_process"),
+}
 
 
 def imports(file: Path) -> set[str]:

@@ -23,11 +23,12 @@ def path(tmp_path: Path) -> Path:
 
 def run(path: Path, state: str, mine: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
     """Run the module."""
-    return run_module("fleet_lock", state=state, lock=mine or {}, path=str(path), **options)
+    return run_module("fleet_lock", state=state, lock=mine or {}, file=str(path), **options)
 
 
 def test_one_run_has_it_until_it_is_released(path: Path) -> None:
     assert run(path, "taken", lock("r1"))["found"] == {}
+    assert read(path)["run"] == "r1"
     refused = run(path, "taken", lock("r2"))
     assert refused["failed"] and refused["found"]["run"] == "r1" and "alice on desk" in refused["msg"]
     assert not run(path, "released", lock("r2"))["changed"]
