@@ -120,7 +120,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "expected": {"type": "dict", "required": True},
+            "expected": {"type": "dict"},
             "layers": {"type": "list", "elements": "str", "choices": list(NAMES)},
             "api_key": {"type": "str", "default": "", "no_log": True},
             "root": {"type": "path", "default": "/"},
@@ -133,7 +133,7 @@ def main() -> None:
         api_key = token(options["api_key"], "the first of inference_api_keys")
     except SecretError as error:
         module.fail_json(msg=f"{error}.")
-    node = AuditedNode(Path(options["root"]), options["expected"], api_key=api_key)
+    node = AuditedNode(Path(options["root"]), options["expected"] or {}, api_key=api_key)
     layers = audit(node, options["layers"] or NAMES)
     module.exit_json(changed=False, status=summary(layers), layers=layers)
 

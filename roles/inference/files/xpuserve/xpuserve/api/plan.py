@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Optional
 
 from xpuserve import structured
@@ -65,7 +66,7 @@ def plan(body: ChatRequest, dialect: Dialect, offers: Collection[str]) -> Plan:
         markers = dialect.markers
         read = _maker(body, dialect, names)
     if answer != "text":
-        read = lambda: BareReader(names)  # noqa: E731 - as short as it can be said
+        read = partial(BareReader, names)
     options = ChatOptions(
         tools=told,
         template=_template_values(body, dialect),
