@@ -50,12 +50,12 @@ def test_a_name_that_means_nothing_is_found(source: str) -> None:
 
 
 def test_what_is_ignored_is_ignored_for_a_reason_and_for_every_core_alike() -> None:
-    """Modules and callbacks need a line each: ansible-test knows no licence but the GPL."""
+    """Modules, callbacks and lookups need a line each: ansible-test knows no licence but the GPL."""
     files_of_cores = sorted((ROOT / "tests/sanity").glob("ignore-*.txt"))
     assert len(files_of_cores) == 5
     assert len({path.read_text() for path in files_of_cores}) == 1
     lines = files_of_cores[0].read_text().splitlines()
     assert [line for line in lines if not re.fullmatch(r"\S+ \S+  # \S.*", line)] == []
-    plugins = [*ROOT.glob("plugins/modules/*.py"), *ROOT.glob("plugins/callback/*.py")]
+    plugins = [path for kind in ("modules", "callback", "lookup") for path in ROOT.glob(f"plugins/{kind}/*.py")]
     unlicensed = {line.split()[0] for line in lines if "missing-gplv3-license" in line}
     assert unlicensed == {str(path.relative_to(ROOT)) for path in plugins}
