@@ -9,23 +9,15 @@ from typing import Annotated, Any, Literal, Optional, Union
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from xpuserve.api import errors, sse
-from xpuserve.api.conversation import MAX_TOOLS, Text
+from xpuserve.api.conversation import MAX_TOOLS, Text, only_text
 from xpuserve.api.replies import Asked, Choice, Object, Reply, TokenCounts, Tokens
 from xpuserve.api.schema import MAX_STOPS
 from xpuserve.dialects.base import ARGUMENTS, CALL, TEXT, THOUGHT, Part
 from xpuserve.engine.request import Failed
 
-_BLOCKS = ("text", "tool_use", "tool_result", "thinking", "redacted_thinking")
-
-
-def _only_text(content: Any) -> Any:
-    for n, block in enumerate(content if isinstance(content, list) else ()):
-        kind = block.get("type") if isinstance(block, dict) else None
-        if isinstance(kind, str) and kind not in _BLOCKS:
-            raise ValueError(f"block {n} is {kind}: this model reads text only")
-    if not isinstance(content, (str, list)):
-        raise ValueError("it must be a text, or a list of blocks")
-    return content
+_only_text = only_text(
+    ("text", "tool_use", "tool_result", "thinking", "redacted_thinking"), "a list of blocks", piece="block"
+)
 
 
 class TextBlock(BaseModel):
@@ -221,12 +213,11 @@ class AnthropicReply(Reply):
 
     def more(self, choice: int, text: str, tokens: Tokens) -> list[Object]:
         """See Reply."""
-        reader = self._asked.readers[0] if self._asked.readers else None
-        return self._events(reader.feed(text) if reader else [Part(TEXT, text)])
+        return self._events(self._fed(choice, text))
 
     def end(self, choice: int, reason: str) -> list[Object]:
         """See Reply."""
-        events = self._events(self._asked.readers[0].finish() if self._asked.readers else [])
+        events = self._events(self._finished(choice))
         called = any(block["type"] == "tool_use" for block in self._blocks)
         self._reason = "max_tokens" if reason == "length" else "tool_use" if called else "end_turn"
         return [*events, *self._stop()]

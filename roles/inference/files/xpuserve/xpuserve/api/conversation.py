@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -22,15 +22,24 @@ def whole_characters(text: str) -> str:
     return text
 
 
-def _only_text(content: Any) -> Any:
-    """Say which part is none that a model for texts reads; the types are checked later."""
-    for n, part in enumerate(content if isinstance(content, list) else ()):
-        kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(kind, str) and kind not in ("text", "refusal"):
-            raise ValueError(f"part {n} is {kind}: this model reads text only")
-    if content is not None and not isinstance(content, (str, list)):
-        raise ValueError("it must be a text, or a list of parts of type text")
-    return content
+def only_text(
+    kinds: Sequence[str], wanted: str, *, piece: str = "part", may_lack: bool = False
+) -> Callable[[Any], Any]:
+    """A validator that says which piece of a content is none of these kinds, which a model for texts reads.
+
+    The types are checked later. Raises ValueError, also where the content is not what is `wanted`.
+    """
+
+    def check(content: Any) -> Any:
+        for n, each in enumerate(content if isinstance(content, list) else ()):
+            kind = each.get("type") if isinstance(each, dict) else None
+            if isinstance(kind, str) and kind not in kinds:
+                raise ValueError(f"{piece} {n} is {kind}: this model reads text only")
+        if not isinstance(content, (str, list)) and not (may_lack and content is None):
+            raise ValueError(f"it must be a text, or {wanted}")
+        return content
+
+    return check
 
 
 Text = Annotated[str, AfterValidator(whole_characters)]
@@ -54,6 +63,7 @@ class RefusalPart(BaseModel):
     refusal: Text
 
 
+_only_text = only_text(("text", "refusal"), "a list of parts of type text", may_lack=True)
 Content = Annotated[Optional[Union[Text, list[Union[TextPart, RefusalPart]]]], BeforeValidator(_only_text)]
 
 

@@ -108,6 +108,14 @@ class Reply:
         """An object as an event of the stream."""
         return sse.event(data)
 
+    def _fed(self, choice: int, text: str) -> Sequence[Part]:
+        """The parts of some more text of a choice, which is text alone where nothing reads it."""
+        return self._asked.readers[choice].feed(text) if self._asked.readers else [Part(TEXT, text)]
+
+    def _finished(self, choice: int) -> Sequence[Part]:
+        """The parts that only the end of a choice shows."""
+        return self._asked.readers[choice].finish() if self._asked.readers else []
+
     def _some(self, text: str) -> Object:
         return {"text": text}
 
@@ -169,13 +177,13 @@ class ChatReply(Reply):
         if not self._asked.readers:
             return super().more(choice, text, tokens)
         self._untold[choice] += tokens
-        return self._read(choice, self._asked.readers[choice].feed(text))
+        return self._read(choice, self._fed(choice, text))
 
     def end(self, choice: int, reason: str) -> list[Object]:
         """See Reply."""
         if not self._asked.readers:
             return [self._chunk(self._choice(choice, {"delta": {}}, reason))]
-        chunks = self._read(choice, self._asked.readers[choice].finish())
+        chunks = self._read(choice, self._finished(choice))
         reason = ended(reason, self._calls[choice] > 0)
         return [*chunks, self._chunk(self._choice(choice, {"delta": {}}, reason, self._untold[choice]))]
 
@@ -204,8 +212,7 @@ class ChatReply(Reply):
         if not self._asked.readers:
             message: Object = {"role": "assistant", "content": choice.text}
             return self._choice(index, {"message": message}, choice.reason, choice.tokens)
-        reader = self._asked.readers[index]
-        turn = Turn([*reader.feed(choice.text), *reader.finish()], self._asked.call_id)
+        turn = Turn([*self._fed(index, choice.text), *self._finished(index)], self._asked.call_id)
         message = {"role": "assistant", "content": turn.text or (None if turn.calls else "")}
         if turn.thought:
             message["reasoning_content"] = turn.thought

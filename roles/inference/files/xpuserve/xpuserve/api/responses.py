@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from xpuserve.api import errors, sse
-from xpuserve.api.conversation import MAX_TOOLS, Text, only_functions
+from xpuserve.api.conversation import MAX_TOOLS, Text, only_functions, only_text
 from xpuserve.api.replies import Asked, Choice, Object, Reply, TokenCounts, Tokens
 from xpuserve.api.schema import first_not_offered, name_not_offered
 from xpuserve.dialects.base import ARGUMENTS, CALL, TEXT, THOUGHT, Part
@@ -29,17 +29,9 @@ _SHARED = (
     *("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "stop", "logit_bias"),
     *("min_tokens", "stop_token_ids", "ignore_eos", "chat_template_kwargs", "cache_salt", "structured_outputs"),
 )
-_PARTS = ("input_text", "output_text", "text", "refusal")
-
-
-def _only_text(content: Any) -> Any:
-    for n, part in enumerate(content if isinstance(content, list) else ()):
-        kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(kind, str) and kind not in _PARTS:
-            raise ValueError(f"part {n} is {kind}: this model reads text only")
-    if not isinstance(content, (str, list)):
-        raise ValueError("it must be a text, or a list of parts of type input_text or output_text")
-    return content
+_only_text = only_text(
+    ("input_text", "output_text", "text", "refusal"), "a list of parts of type input_text or output_text"
+)
 
 
 class ResponsesPart(BaseModel):
@@ -261,15 +253,12 @@ class ResponsesReply(Reply):
 
     def more(self, choice: int, text: str, tokens: Tokens) -> list[Object]:
         """See Reply."""
-        reader = self._asked.readers[0] if self._asked.readers else None
-        parts = reader.feed(text) if reader else [Part(TEXT, text)]
-        return [event for part in parts for event in self._part(part)]
+        return [event for part in self._fed(choice, text) for event in self._part(part)]
 
     def end(self, choice: int, reason: str) -> list[Object]:
         """See Reply."""
         self._reason = reason
-        parts = self._asked.readers[0].finish() if self._asked.readers else []
-        events = [event for part in parts for event in self._part(part)]
+        events = [event for part in self._finished(choice) for event in self._part(part)]
         return [*events, *self._close_item()]
 
     def close(self, usage: TokenCounts) -> list[Object]:
