@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.layer import Layer
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.model import served_weights
 from ansible_collections.xpu.fleet.plugins.module_utils.audit.report import Report
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime import drain
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.own_address import opener
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.service_units import newest
 from ansible_collections.xpu.fleet.plugins.module_utils.system.ip_filter import RULES, loaded, rules, systemd_filters
 
@@ -26,8 +26,6 @@ READY_TIMEOUT = 10.0
 PAUSE = 1.0
 #: Settings that follow from the weights that are on the node.
 _OF_WEIGHTS = ("path", "format", "revision")
-#: OpenSSL's X509_V_FLAG_PARTIAL_CHAIN: the service's certificate is trusted by itself. Python names it from 3.10 on.
-_PARTIAL_CHAIN = 0x80000
 _ASSIGNMENT = re.compile(r'(?P<name>[A-Za-z_]\w*)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>.*))$')
 
 
@@ -202,17 +200,8 @@ class ServiceAudit(LayerAudit):
             return json.loads(response.read())
 
     def _opener(self) -> urllib.request.OpenerDirector:
-        """Return what opens an address of the node itself, whatever proxy its environment names.
-
-        There the service has the certificate of its settings, and no other, whatever name that is for. Raises OSError.
-        """
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-        if self.expected.get("certificate"):
-            context = ssl.create_default_context(cafile=str(self.node.path(self.expected["certificate"])))
-            context.check_hostname = False
-            context.verify_flags |= _PARTIAL_CHAIN
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        return urllib.request.build_opener(*handlers)
+        certificate = self.expected.get("certificate")
+        return opener(str(self.node.path(certificate)) if certificate else "")
 
 
 def unit_names(expected: Optional[Mapping[str, Any]]) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.xpu.fleet.plugins.module_utils.runtime.own_address import opener
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably
 
 #: Where the service looks for its file: DRAIN_FILE of xpuserve/server.py. Only root writes there.
@@ -98,16 +98,9 @@ def state(directory: Path, instances: Sequence[str]) -> dict[str, Any]:
 
 
 def _fetch(url: str, key: str = "", certificate: str = "") -> bytes:
-    """Return an answer of the node itself, whose certificate is known by its file, not by a name."""
+    """Return an answer of the service."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the service's own address
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if certificate:
-        context = ssl.create_default_context(cafile=certificate)
-        context.check_hostname = False
-        context.verify_flags |= ssl.VerifyFlags(0x80000)  # a leaf may be trusted by itself; named from Python 3.10 on
-        handlers.append(urllib.request.HTTPSHandler(context=context))
-    opener = urllib.request.build_opener(*handlers)
-    with opener.open(request, timeout=TIMEOUT) as response:
+    with opener(certificate).open(request, timeout=TIMEOUT) as response:
         content: bytes = response.read()
         return content
