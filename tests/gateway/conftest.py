@@ -6,4 +6,4 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "collections")]
+sys.path[:0] = [str(ROOT), str(ROOT / "collections"), str(ROOT / "molecule")]

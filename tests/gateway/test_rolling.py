@@ -6,18 +6,15 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible_collections.xpu.fleet.plugins.plugin_utils.controller import owner
+from fleet.controller import Controller
 
 from tests.gateway.door import ROOT, Door, gateway
 from tests.gateway.engines import Engine
@@ -55,68 +52,14 @@ class Instance(Engine):
         """Nothing else is said."""
 
 
-def end(process: int) -> None:
-    """Kill a process and all below it: Ansible's workers have sessions of their own."""
-    parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            parents.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
-    found = [process]
-    for each in found:
-        found += parents.get(each, [])
-        with suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
-
-
-class Run:
+class Run(Controller):
     """A run of upgrade.yml that goes on."""
 
     def __init__(self, place: Path, *arguments: str) -> None:
-        self.output = ""
-        self._news = threading.Condition()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-        self._process = subprocess.Popen(
-            ["ansible-playbook", "-i", str(place / "hosts.json"), str(place / "upgrade.yml"), *arguments],
-            # A task is shown as it begins, not with its first result.
-            env={
-                **environment,
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_NOCOLOR": "1",
-                "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true",
-            },
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            with self._news:
-                self.output += line
-                self._news.notify_all()
-
-    def comes_to(self, task: str) -> None:
-        """Wait until that task begins."""
-        with self._news:
-            assert self._news.wait_for(lambda: f"TASK [{task}]" in self.output, 600), self.output
-
-    def kill(self) -> None:
-        """End it as the loss of its machine would."""
-        # The number of a process that has ended may be another's by now.
-        if self._process.poll() is None:
-            end(self._process.pid)
-            self._process.wait()
-
-    def end(self) -> int:
-        """Wait for its end; return its status."""
-        status = self._process.wait(600)
-        self._reader.join(60)
-        return status
+        environment |= {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        command = ["ansible-playbook", "-i", str(place / "hosts.json"), str(place / "upgrade.yml"), *arguments]
+        super().__init__(command, environment, Path.cwd())
 
 
 class Node:

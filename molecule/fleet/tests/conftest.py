@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import pytest
 import testinfra
 from default.tests.conftest import wait_for
 from fleet import clients
+from fleet.controller import Controller
 
 ROOT = Path(__file__).resolve().parents[3]
 DOOR, PORT = "10.77.40.10", 8080
@@ -51,76 +49,31 @@ def wait_until_all_serve() -> None:
     wait_for(lambda: set(statuses().values()) == {"UP"})
 
 
-def end(process: int) -> None:
-    """Kill a process and all below it: Ansible's workers have sessions of their own."""
-    parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            parents.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
-    found = [process]
-    for each in found:
-        found += parents.get(each, [])
-        with suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
+class Upgrading(Controller):
+    """A run of upgrade.yml, or of another playbook, on the fleet."""
 
-
-class Controller:
-    """A run of a playbook that can be killed at a task."""
+    task_seconds = 900.0
+    run_seconds = 1800.0
 
     def __init__(self, playbook: str, variables: dict[str, Any], *options: str) -> None:
-        self.output = ""
-        self._read = threading.Condition()
         command = [str(Path(sys.executable).with_name("ansible-playbook")), playbook]
         command += ["--inventory", os.environ["MOLECULE_INVENTORY_FILE"], "--extra-vars", json.dumps(variables)]
         environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
-        # A task is shown as it begins, not with its first result.
-        environment["ANSIBLE_DISPLAY_SKIPPED_HOSTS"] = "true"
-        self._process = subprocess.Popen(
-            [*command, *options],
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self._reader = threading.Thread(target=self._follow, daemon=True)
-        self._reader.start()
-
-    def _follow(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            with self._read:
-                self.output += line
-                self._read.notify_all()
-        with self._read:
-            self._read.notify_all()
+        super().__init__([*command, *options], environment, ROOT)
 
     def kill_at(self, task: str) -> None:
-        """Kill it, and all that it started here, as that task begins."""
-        with self._read:
-            assert self._read.wait_for(lambda: f"TASK [{task}]" in self.output or self._process.poll() is not None, 900)
-        assert f"TASK [{task}]" in self.output, self.output
-        # The number of a process that has ended may be another's by now.
-        if self._process.poll() is None:
-            end(self._process.pid)
-            self._process.wait()
-
-    def end(self) -> int:
-        """Wait for its end, and return its status."""
-        status = self._process.wait(1800)
-        self._reader.join(60)
-        return status
+        """Kill it as that task begins."""
+        self.comes_to(task)
+        self.kill()
 
 
-Upgrade = Callable[..., Controller]
+Upgrade = Callable[..., Upgrading]
 
 
 @pytest.fixture
 def upgrade() -> Upgrade:
     """Begin a rolling change to these variables."""
-    return lambda variables, *options: Controller("playbooks/upgrade.yml", variables, *options)
+    return lambda variables, *options: Upgrading("playbooks/upgrade.yml", variables, *options)
 
 
 def setting(name: str, node: str) -> Any:

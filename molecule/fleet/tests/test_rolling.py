@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from fleet.tests.conftest import NODES, Controller, Upgrade, asking, on, setting, since, statuses, wait_until_all_serve
+from fleet.tests.conftest import NODES, Upgrade, Upgrading, asking, on, setting, since, statuses, wait_until_all_serve
 
 SETTING = "queue_requests"
 
@@ -107,5 +107,5 @@ def test_a_second_controller_is_refused(upgrade: Upgrade) -> None:
 
 
 def test_site_refuses_to_interrupt_clients() -> None:
-    run = Controller("site.yml", {"inference_queue_requests": 121, "xpu_hosts": "all:!gateways"})
+    run = Upgrading("site.yml", {"inference_queue_requests": 121, "xpu_hosts": "all:!gateways"})
     assert run.end() == 2 and "serves behind the gateways (door)" in run.output and 121 not in values()
