@@ -20,15 +20,16 @@ from tests.gateway.door import ROOT, Door, gateway
 from tests.gateway.engines import Engine
 
 STREAM = {"messages": [{"role": "user", "content": "a"}], "stream": True}
-#: What the roles, and looking at nodes, is in the place of.
+#: In the place of the roles, and of looking at nodes.
 STUBS: dict[str, list[dict[str, Any]]] = {
     "fleet": [
         {"name": "Look", "ansible.builtin.set_fact": {"audit_report": {"nodes": {}, "status": "ok"}}, "run_once": True},
         {"name": "See", "ansible.builtin.set_fact": {"xpu_audit": {"layers": {}}, "xpu_due": ["service"]}},
     ],
     "provision": [{"name": "Change it", "ansible.builtin.debug": {"msg": "for {{ inference_queue_requests }}"}}],
-    "proof": [
-        {"name": "Prove it", "ansible.builtin.fail": {"msg": "no answer"}, "when": "bad | default(false) | bool"}
+    "audit": [
+        {"name": "Prove it", "ansible.builtin.fail": {"msg": "no answer"}, "when": "bad | default(false) | bool"},
+        {"name": "Say so", "ansible.builtin.set_fact": {"audit_found": {"layers": {}}}},
     ],
 }
 #: Of the tasks that choose, those that need no role.
@@ -84,11 +85,16 @@ class Node:
         shutil.copytree(ROOT / "playbooks/vars", self.place / "vars")
         (self.place / "tasks").mkdir()
         tasks = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "playbooks/tasks").glob("upgrade_*")}
+        tasks["proof"] = yaml.safe_load((ROOT / "playbooks/tasks/proof.yml").read_text())
+        # A playbook of that name is beside it: tasks/audit.yml is not to be confused with it.
+        shutil.copy(ROOT / "playbooks/audit.yml", self.place)
         tasks["upgrade_choose"] = [task for task in tasks["upgrade_choose"] if task["name"].startswith(CHOOSING)]
         assert len(tasks["upgrade_choose"]) == len(CHOOSING)
         for name, listed in (tasks | STUBS).items():
             text = yaml.safe_dump([{**task, "tags": ["always"]} for task in listed])
-            (self.place / f"tasks/{name}.yml").write_text(text.replace("/var/lib/xpu-fleet", str(self.place)))
+            for here, there in (("/var/lib/xpu-fleet", str(self.place)), ("owner: root", ""), ("group: root", "")):
+                text = text.replace(here, there)
+            (self.place / f"tasks/{name}.yml").write_text(text)
         variables = {
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
