@@ -41,10 +41,7 @@ def main() -> int:
     began = time.monotonic()
     with asking("10.77.41.10", 8080) as clients:
         status = run(playbook("upgrade", *CHANGE))
-    print(
-        f"In {time.monotonic() - began:.0f} s, {clients.whole} answers were whole, {len(clients.failed)} failed, "
-        f"{len(clients.cut)} were cut."
-    )
+    print(f"In {time.monotonic() - began:.0f} s: {clients}.")
     if status or clients.failed or clients.cut:
         print("\n".join([*clients.failed, *clients.cut][:10]), file=sys.stderr)
         return 1

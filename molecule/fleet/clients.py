@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,11 +13,15 @@ MODEL = "smollm2-135m-instruct"
 
 
 class Clients:
-    """Clients that stream one answer after the other; each is whole, refused, or cut off after its first byte."""
+    """Clients that stream one answer after the other; each is whole, refused, or cut off after its first byte.
+
+    ``longest`` is the most seconds that one waited for its first byte.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._place = (host, port)
         self.whole = 0
+        self.longest = 0.0
         self.failed: list[str] = []
         self.cut: list[str] = []
         self._over = threading.Event()
@@ -38,12 +43,15 @@ class Clients:
     def _ask(self, question: str) -> tuple[str, str]:
         body = {"model": MODEL, "messages": [{"role": "user", "content": question}], "max_tokens": 24, "stream": True}
         client = http.client.HTTPConnection(*self._place, timeout=600)
-        got = b""
+        got, began = b"", time.monotonic()
         try:
             client.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
             response = client.getresponse()
+            with self._news:
+                self.longest = max(self.longest, time.monotonic() - began)
             if response.status != 200:
                 return "failed", f"{response.status} {response.read()[:300]!r}"
+            got = b"\n"
             for line in response:
                 got += line
         except (OSError, http.client.HTTPException) as error:
@@ -51,7 +59,7 @@ class Clients:
         finally:
             client.close()
         if not got.rstrip().endswith(b"data: [DONE]") or b'"error"' in got:
-            return ("cut" if got else "failed"), repr(got[-300:])
+            return "cut", repr(got[-300:])
         return "whole", ""
 
     def wait(self, more: int = 1) -> None:
@@ -59,6 +67,10 @@ class Clients:
         with self._news:
             wanted = self.whole + more
             assert self._news.wait_for(lambda: self.whole >= wanted, 600), (self.failed, self.cut)
+
+    def __str__(self) -> str:
+        counts = f"{self.whole} answers, {len(self.failed)} failed, {len(self.cut)} cut"
+        return f"{counts}, first bytes after {self.longest:.1f} s at the most"
 
     def stop(self) -> None:
         """Let each end its answer."""

@@ -6,6 +6,7 @@ import json
 import socket
 import socketserver
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +89,11 @@ def _handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
 
         def answer(self, body: dict[str, Any]) -> None:
             if engine.act == "close":
+                self.close_connection = True
+                return
+            if engine.act == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
                 self.close_connection = True
                 return
             if engine.act == "nonsense":

@@ -78,7 +78,7 @@ def test_a_conversation_that_is_asked_a_lot_does_not_stay_at_a_busy_instance(tmp
         assert {answer.result()["by"] for answer in answers} == {"a", "b"}
 
 
-@pytest.mark.parametrize("act", ["close", "refuse", "nonsense"])
+@pytest.mark.parametrize("act", ["close", "reset", "refuse", "nonsense"])
 def test_an_instance_that_fails_before_its_answer_begins_costs_no_client_anything(tmp_path: Path, act: str) -> None:
     engines = two()
     with gateway(tmp_path, engines) as door:

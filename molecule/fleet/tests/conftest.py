@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -81,6 +82,32 @@ def setting(name: str, node: str) -> Any:
     return json.loads(on(node).check_output("cat /etc/xpuserve/config.json"))[name]
 
 
-def since(began: float) -> str:
-    """Seconds since then, for a figure."""
-    return f"{time.monotonic() - began:.1f} s"
+class Outages:
+    """How long nodes have got no requests since this was made, by the gateway's log."""
+
+    def __init__(self) -> None:
+        self._began = time.time()
+
+    def lines(self) -> list[tuple[float, str, bool]]:
+        """Each change of a node: seconds since then, its name, and whether it gets requests now."""
+        log = on("door").check_output(f"journalctl --unit xpu-gateway --output short-unix --since @{self._began:.0f}")
+        return [
+            (float(found[1]) - self._began, found[2], found[3].startswith("UP"))
+            for line in log.splitlines()
+            if (found := re.match(r"([0-9.]+) .*Server \S+/(\w+)-0 (?:is|enters) (\S+)", line))
+        ]
+
+    def out(self, name: str) -> float:
+        """Seconds until a node got no more requests."""
+        return next(seconds for seconds, node, serves in self.lines() if node == name and not serves)
+
+    def spans(self) -> dict[str, list[float]]:
+        """Seconds of each time that a node was out and came back."""
+        left: dict[str, float] = {}
+        found: dict[str, list[float]] = {}
+        for seconds, name, serves in self.lines():
+            if not serves:
+                left.setdefault(name, seconds)
+            elif name in left:
+                found.setdefault(name, []).append(round(seconds - left.pop(name), 1))
+        return found

@@ -6,13 +6,13 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 
 from default.tests.conftest import wait_for
-from fleet.tests.conftest import asking, on, since, statuses, wait_until_all_serve
+from fleet.tests.conftest import Outages, asking, on, statuses, wait_until_all_serve
 from rig import fleet
 
+PROCESS = "systemctl show --property MainPID --value xpuserve@0"
 #: Answers with what is no HTTP, where the service would listen.
 NONSENSE = (
     "import socketserver;h=type('H',(socketserver.StreamRequestHandler,),{'handle':lambda s:s.wfile.write(b'?\\n')});"
@@ -24,25 +24,23 @@ def survives(what: str, name: str, harm: Callable[[], None], mend: Callable[[], 
     """Do something to a node, and undo it; those who had no byte of an answer yet notice nothing."""
     wait_until_all_serve()
     with asking() as clients:
-        began = time.monotonic()
+        outages = Outages()
         harm()
         try:
             wait_for(lambda: not statuses()[name].startswith("UP"))
-            took = since(began)
             clients.wait(8)
         finally:
             mend()
-    print(f"{what}: out after {took}, {clients.whole} answers, {len(clients.failed)} failed, {len(clients.cut)} cut")
+    print(f"{what}: out after {outages.out(name):.1f} s; {clients}")
     assert clients.failed == []
 
 
 def test_a_killed_service() -> None:
-    survives("kill -9 of a service", "n1", lambda: run("n1", "pkill -KILL -f 'serve --config'"), lambda: None)
+    survives("kill -9 of a service", "n1", lambda: run("n1", f"kill -KILL $({PROCESS})"), lambda: None)
 
 
 def test_a_stopped_engine() -> None:
-    process = "systemctl show --property MainPID --value xpuserve@0"
-    stop = f"kill -STOP $(pgrep -P $({process}))"
+    stop = f"kill -STOP $(pgrep -P $({PROCESS}))"
     survives("SIGSTOP of an engine", "n2", lambda: run("n2", stop), lambda: None)
 
 
@@ -57,9 +55,7 @@ def test_a_node_that_answers_nonsense() -> None:
 
 
 def test_a_cable_that_is_pulled() -> None:
-    nodes = fleet.find("fleet")
-    link = f"{nodes.bridge}n{[node.name for node in nodes.nodes].index('n2')}"
-    survives("network gone", "n2", lambda: ip(link, "down"), lambda: ip(link, "up"))
+    survives("network gone", "n2", lambda: cable("n2", "down"), lambda: cable("n2", "up"))
 
 
 def run(name: str, command: str) -> None:
@@ -67,16 +63,19 @@ def run(name: str, command: str) -> None:
     on(name).check_output(command)
 
 
-def ip(link: str, state: str) -> None:
-    """Set a link up or down."""
+def cable(name: str, state: str) -> None:
+    """Set a node's link up or down, on this machine's side."""
+    nodes = fleet.find("fleet")
+    link = f"{nodes.bridge}n{[node.name for node in nodes.containers].index(name)}"
     subprocess.run(["ip", "link", "set", link, state], check=True)
 
 
 def test_a_power_cut() -> None:
-    """The last: the node is gone for good."""
+    """The last: the node is gone for good, and closes none of its connections."""
     (node,) = (each for each in fleet.find("fleet").nodes if each.name == "n3")
 
     def cut() -> None:
+        cable("n3", "down")
         for group in node.cgroups():
             for path in group.rglob("cgroup.procs"):
                 for process in path.read_text().split():
