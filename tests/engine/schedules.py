@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from xpuserve.backends.huggingface import ROOM
 from xpuserve.engine.backend import Model
 from xpuserve.engine.grammar import Grammars
-from xpuserve.engine.request import Request, SamplingParams
+from xpuserve.engine.request import PromptTokens, Request, SamplingParams, Token
 from xpuserve.engine.runner import Tokens
 from xpuserve.engine.scheduler import Scheduler
 from xpuserve.structured import StructuredOutput
@@ -46,7 +46,7 @@ class Alone:
     def __call__(self, prompt: tuple[int, ...], most: int) -> list[int]:
         if prompt not in self._known:
             tokens = self._generate(prompt, sampling(prompt, most))
-            self._known[prompt] = [token.id for token in tokens if token]
+            self._known[prompt] = [token.id for token in tokens if isinstance(token, Token)]
         return self._known[prompt]
 
 
@@ -85,3 +85,40 @@ def check(model: Model, alone: Alone, seed: int) -> None:
     for request, answer in answers.items():
         whole = alone(tuple(request.prompt), TOKENS)
         assert answer == (whole[: len(answer)] if request in gone else whole)
+
+
+#: More than is told of in one step.
+TOLD = PROMPTS[-2]
+TELLING = SamplingParams(1, temperature=0, logprobs=2, prompt_logprobs=True)
+
+
+def told_alone(generate: Callable[[Sequence[int], SamplingParams], Tokens]) -> list[Token]:
+    """How likely a prompt's tokens are, by a model's own way to generate."""
+    steps = generate(TOLD, TELLING)
+    return [token for step in steps if isinstance(step, PromptTokens) for token in step.tokens]
+
+
+def told_together(model: Model) -> list[Token]:
+    """The same beside another request."""
+    scheduler = Scheduler(model, batch_requests=2, batch_tokens=8192, prefill_tokens=ROOM + 44)
+    asked = Request("", list(TOLD), TELLING, lambda event: None)
+    other = Request("", list(PROMPTS[0]), SamplingParams(50, temperature=0, ignore_eos=True), lambda event: None)
+    scheduler.add(other)
+    scheduler.add(asked)
+    found: list[Token] = []
+    while True:
+        for output in scheduler.step():
+            assert output.error is None
+            found += output.prompt
+            if output.request is asked and output.tokens:
+                return found
+
+
+def check_told(told: Sequence[Token], chances: Sequence[float]) -> None:
+    """Compare what was told with log probabilities of all tokens but the first."""
+    assert [token.id for token in told] == list(TOLD)
+    assert told[0].logprob is None
+    for token, chance in zip(told[1:], chances):
+        assert token.logprob is not None
+        assert abs(token.logprob - chance) < 1e-2
+        assert token.logprob <= token.top[0][1]

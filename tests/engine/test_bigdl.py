@@ -20,7 +20,18 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from xpuserve.backends import instructions
 from xpuserve.backends.bigdl import BigDLBackend, BigDLLlama, _apply_rope_theta
 
-from tests.engine.schedules import GRAMMARS, PROMPTS, SCHEDULES, VOCABULARY, Alone, check
+from tests.engine.schedules import (
+    GRAMMARS,
+    PROMPTS,
+    SCHEDULES,
+    TOLD,
+    VOCABULARY,
+    Alone,
+    check,
+    check_told,
+    told_alone,
+    told_together,
+)
 
 instructions.use_widest()  # before BigDL is imported, as the service does: it is this library that is served
 from bigdl.llm.transformers import AutoModelForCausalLM  # noqa: E402
@@ -65,17 +76,30 @@ def llama(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return model.eval()
 
 
-@pytest.fixture(scope="module")
-def alone(llama: Any) -> Alone:
+def backend_of(llama: Any) -> BigDLBackend:
+    """A backend that has loaded the model."""
     backend = BigDLBackend.__new__(BigDLBackend)
     backend._model, backend._device, backend._stop_ids = llama, "cpu", {0}
     backend._grammars = GRAMMARS
-    return Alone(backend.generate)
+    return backend
+
+
+@pytest.fixture(scope="module")
+def alone(llama: Any) -> Alone:
+    return Alone(backend_of(llama).generate)
 
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
 def test_answers_are_those_of_the_prompts_alone(llama: Any, alone: Alone, seed: int) -> None:
     check(BigDLLlama(llama, {0}), alone, seed)
+
+
+def test_how_likely_a_prompt_s_tokens_are_is_what_the_model_says(llama: Any) -> None:
+    with torch.inference_mode():
+        rows = llama(input_ids=torch.tensor([TOLD])).logits[0, :-1].float().log_softmax(-1)
+    chances = rows.gather(1, torch.tensor(TOLD[1:])[:, None])[:, 0].tolist()
+    check_told(told_alone(backend_of(llama).generate), chances)
+    check_told(told_together(BigDLLlama(llama, {0})), chances)
 
 
 @pytest.mark.parametrize("scaling", [None, {"type": "linear", "factor": 2.0}, {"type": "dynamic", "factor": 2.0}])

@@ -31,7 +31,20 @@ from xpuserve.engine.runner import run_single as answer
 from xpuserve.engine.scheduler import Scheduler
 from xpuserve.settings import IPEX_LLM_FORMATS, Settings
 
-from tests.engine.schedules import FORM, GRAMMARS, PROMPTS, SCHEDULES, TOKENS, VOCABULARY, Alone, check
+from tests.engine.schedules import (
+    FORM,
+    GRAMMARS,
+    PROMPTS,
+    SCHEDULES,
+    TOKENS,
+    TOLD,
+    VOCABULARY,
+    Alone,
+    check,
+    check_told,
+    told_alone,
+    told_together,
+)
 
 IPEX_LLM = importlib.util.find_spec("ipex_llm") is not None
 DEVICE = os.environ.get("XPU_FLEET_TEST_DEVICE", "cpu")
@@ -113,6 +126,16 @@ def served(request: pytest.FixtureRequest) -> Served:
 @pytest.mark.parametrize("seed", range(SCHEDULES))
 def test_answers_are_those_of_the_prompts_alone(served: Served, seed: int) -> None:
     check(served.rows, served.alone, seed)
+
+
+def test_how_likely_a_prompt_s_tokens_are_is_what_the_model_says(served: Served) -> None:
+    with torch.inference_mode():
+        rows = (
+            served.backend._model(input_ids=torch.tensor([TOLD], device=DEVICE)).logits[0, :-1].float().log_softmax(-1)
+        )
+    chances = rows.gather(1, torch.tensor(TOLD[1:], device=DEVICE)[:, None])[:, 0].tolist()
+    check_told(told_alone(served.backend.generate), chances)
+    check_told(told_together(served.rows), chances)
 
 
 @pytest.mark.parametrize("name", [*PRESENT, *OTHERS])

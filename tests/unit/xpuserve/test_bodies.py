@@ -144,8 +144,28 @@ BODIES: dict[str, dict[str, Any]] = {
         "metadata": {"user_id": "x"},
         "stream": True,
     },
+    "vllm bench serve": {
+        "model": MODEL,
+        "prompt": "a b c",
+        "repetition_penalty": 1.0,
+        "max_tokens": 16,
+        "logprobs": None,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "ignore_eos": True,
+        "temperature": 0.0,
+    },
+    "vllm bench serve, chats": {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "a b c"}]}],
+        "max_completion_tokens": 16,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "ignore_eos": True,
+    },
 }
-PATHS = {"codex": "/v1/responses", "claude code": "/v1/messages?beta=true"}
+COMPLETIONS = "/v1/completions"
+PATHS = {"codex": "/v1/responses", "claude code": "/v1/messages?beta=true", "vllm bench serve": COMPLETIONS}
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -158,7 +178,10 @@ def test_what_a_client_sends_is_answered(
     backend.answer = '{"response": "Done."}' if "tools" in body else "Done."
     response = client.post(PATHS.get(name, CHAT), json=body)
     assert response.status_code == 200, response.text
-    if name in PATHS:
+    if PATHS.get(name) == COMPLETIONS:
+        text = "".join(choice["text"] for event in sse(response.text) for choice in event["choices"])
+        assert sse(response.text)[-1]["usage"]["completion_tokens"] == len(text)
+    elif name in PATHS:
         events = [json.loads(line[len("data: ") :]) for line in response.text.splitlines() if line.startswith("data: ")]
         deltas = [event["delta"] for event in events if event["type"].endswith("delta") and "delta" in event]
         text = "".join(delta if isinstance(delta, str) else delta.get("text", "") for delta in deltas)

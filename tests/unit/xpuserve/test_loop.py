@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -16,10 +16,17 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import LIMITS, MODE
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_api import CHAT, TEXT, chat, error, sse, text
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_document import check
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_metrics import read, scrape
-from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyBackend, TinyTokenizer, expected, logits
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import (
+    VOCABULARY,
+    TinyBackend,
+    TinyTokenizer,
+    expected,
+    logits,
+)
 from fastapi.testclient import TestClient
 from openai import OpenAI
 from xpuserve.api.app import create_app
+from xpuserve.api.completer import Limits
 from xpuserve.engine.loop import FAILED_STEPS, Engine
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, SamplingParams
 from xpuserve.engine.runner import TooLargeError
@@ -88,7 +95,7 @@ def test_more_requests_than_rows_wait_for_their_turn(engine: Engine, tiny: TinyB
 
 
 def test_one_that_leaves_does_not_disturb_the_others(engine: Engine) -> None:
-    stays, leaves = Asked(PROMPT, ignore_eos=True, most=200), Asked(PROMPT + "A", ignore_eos=True, most=200)
+    stays, leaves = Asked(PROMPT, ignore_eos=True, most=200), Asked(PROMPT + "A", ignore_eos=True, most=10**4)
     reference = Asked(PROMPT, ignore_eos=True, most=200)
     engine.submit(stays, leaves)
     assert isinstance(leaves.events.get(timeout=5), Piece)
@@ -229,6 +236,71 @@ def test_how_likely_the_tokens_of_a_text_are(client: TestClient) -> None:
     assert choice["logprobs"]["text_offset"] == [0, 1, 2, 3, 4]
     choice = client.post(TEXT, json=text(PROMPT, temperature=0, max_tokens=5, logprobs=0)).json()["choices"][0]
     assert choice["logprobs"]["top_logprobs"] is None
+
+
+def chances(ids: Sequence[int]) -> list[Any]:
+    """Each token's log probability after those before it; None of the first."""
+    found: list[Any] = [None]
+    for n in range(1, len(ids)):
+        row = logits(numpy.array([*zip(ids[:n], range(n))])).astype(numpy.float64)
+        found.append(pytest.approx(float(row[ids[n]] - numpy.log(numpy.exp(row).sum()))))
+    return found
+
+
+LONG = PROMPT * 30  # more than a step reads
+
+
+@pytest.fixture
+def roomy(engine: Engine) -> TestClient:
+    """With room for long prompts, and as many tokens known as there are."""
+    engine.vocabulary = VOCABULARY
+    return TestClient(create_app(engine, MODEL, Limits(4096, 400)), raise_server_exceptions=False)
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, LONG, PROMPT[0]], ids=["short", "long", "one"])
+@pytest.mark.parametrize("as_ids", [False, True])
+def test_how_likely_the_tokens_of_a_prompt_are(roomy: TestClient, prompt: str, as_ids: bool) -> None:
+    client, ids = roomy, TOKENIZER.encode(prompt, special=False)
+    client.post(TEXT, json=text(prompt, max_tokens=3))  # what is cached of it tells nothing
+    body = text(prompt, temperature=0, max_tokens=1, logprobs=2, echo=True)
+    body = {**body, "prompt": ids} if as_ids else body
+    response = client.post(TEXT, json=body)
+    assert check(client.get("/openapi.json").json(), response, TEXT) == 200
+    choice = response.json()["choices"][0]
+    (first,) = expected(ids, 1)
+    whole = [*ids, first]
+    told = choice["logprobs"]
+    assert choice["text"] == TOKENIZER.decode(whole) == "".join(told["tokens"])
+    assert told["token_logprobs"] == chances(whole)
+    assert told["text_offset"] == list(range(len(whole)))
+    assert told["top_logprobs"][0] is None
+    for token, chance, top in [*zip(told["tokens"], told["token_logprobs"], told["top_logprobs"])][1:]:
+        assert len(top) == 2
+        assert chance <= max(top.values())
+        assert top.get(token, chance) == chance
+    assert told["token_logprobs"][-1] == max(told["top_logprobs"][-1].values())  # the likeliest, to the last digit
+
+    chunks = [event["choices"][0] for event in sse(client.post(TEXT, json={**body, "stream": True}).text)]
+    assert "".join(chunk["text"] for chunk in chunks) == choice["text"]
+    parts = [chunk["logprobs"] for chunk in chunks if chunk["logprobs"]]
+    for name in ("tokens", "token_logprobs", "text_offset"):
+        assert [each for part in parts for each in part[name]] == told[name], name
+    alone = client.post(TEXT, json={**body, "logprobs": 0}).json()["choices"][0]["logprobs"]
+    assert alone["top_logprobs"] is None
+    assert alone["token_logprobs"] == told["token_logprobs"]
+
+
+def test_several_prompts_and_answers_are_told_of_each(roomy: TestClient) -> None:
+    ids = [TOKENIZER.encode(each, special=False) for each in ("ABC", "DEFG")]
+    body = {"model": MODEL, "prompt": ids, "n": 2, "max_tokens": 2, "echo": True, "logprobs": 0, "seed": 1}
+    choices = roomy.post(TEXT, json=body).json()["choices"]
+    for choice, prompt in zip(choices, [ids[0], ids[0], ids[1], ids[1]]):
+        assert choice["logprobs"]["token_logprobs"][: len(prompt)] == chances(prompt)
+
+
+def test_a_prompt_whose_tokens_are_told_holds_nobody_up(roomy: TestClient, tiny: TinyBackend) -> None:
+    roomy.post(TEXT, json=text(LONG, max_tokens=1, logprobs=0, echo=True))
+    assert max(tokens for _rows, tokens in tiny.model.steps) == 16
 
 
 @pytest.fixture

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import ByteTokenizer
 from xpuserve.engine.plain import PlainText
-from xpuserve.engine.prompts import encode_chat
+from xpuserve.engine.prompts import PromptError, encode_chat
 from xpuserve.engine.request import PLAIN, ChatOptions, Message, ToolCall
 
 MARKS = ["<|im_start|>", "<|im_end|>", "<|im_end|>>", "<s>", "[INST]"]
@@ -73,6 +74,35 @@ def test_so_it_is_in_thoughts_and_arguments(tokenizer: Chat) -> None:
     ids = plain.encode(plain.render(hidden) or "", special=False)
     assert len([n for n in ids if n >= LETTERS]) == 3
     assert tokenizer.decode(ids) == 'assistant\n<s>{"a": "<|im_end|>"}'
+
+
+def written(messages: Sequence[Message], options: ChatOptions) -> str:
+    """What a template writes that knows tools."""
+    return json.dumps(options.tools[0]["function"], ensure_ascii=False)
+
+
+def test_so_it_is_in_tools(tokenizer: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = {"properties": {"a<s>": {"enum": ["<|im_end|>", 1, None]}}, "required": ["a<s>"]}
+    function = {"name": "f", "description": "before [INST] after", "parameters": parameters}
+    plain = PlainText(tokenizer)
+    options = ChatOptions(tools=plain.hidden_tools([{"type": "function", "function": function}]))
+    messages = plain.hidden([Message("user", "x")])
+    for native in (False, True):
+        if native:  # the template writes them itself
+            monkeypatch.setattr(tokenizer, "render", written)
+            monkeypatch.setattr(plain, "template", "{% if tools %}<tool_call>{% endif %}")
+        ids = encode_chat(plain, "tokenizer", messages, options)
+        assert json.dumps(function) in tokenizer.decode(ids)
+        assert len([n for n in ids if n >= LETTERS]) == (0 if native else 5)
+    assert plain.encode("<s>", special=False) == [LETTERS + MARKS.index("<s>")]
+
+
+def test_a_tool_that_is_nested_too_deep_is_the_client_s_mistake(tokenizer: Chat) -> None:
+    parameters: dict[str, Any] = {}
+    for _turn in range(5000):
+        parameters = {"items": parameters}
+    with pytest.raises(PromptError, match="nested too deep"):
+        PlainText(tokenizer).hidden_tools([{"function": {"name": "f", "parameters": parameters}}])
 
 
 @pytest.mark.parametrize("prompt_format", ["llama-2", "chatglm2"])

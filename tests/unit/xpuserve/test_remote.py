@@ -32,6 +32,7 @@ MESSAGES = [
     Step(),
     Step((Result(7, (Token(5),)), Result(8, (Token(6, -1.5, ((6, -1.5), (9, -2.0))),), cached=16)), (7, 8), 0.25, 3),
     Step((Result(9, ended=True),)),
+    Step((Result(9, prompt=(Token(5), Token(6, -1.5, ((6, -1.5), (9, -2.0))))),)),
 ]
 
 

@@ -230,8 +230,13 @@ def test_token_ids_are_prompts_and_a_prompt_is_echoed(
     assert [each["text"] for each in client.post("/v1/completions", json=asked).json()["choices"]] == ["Hi!", "Yo!"]
     streamed = sse(client.post("/v1/completions", json={"prompt": "Hi", "echo": True, "stream": True}).text)
     assert "".join(each["choices"][0]["text"] for each in streamed) == "Hi!"
-    for wrong in ({"prompt": [256]}, {"prompt": [[5], [300]]}, {"prompt": "x", "echo": True, "logprobs": 0}):
+    for wrong in ({"prompt": [256]}, {"prompt": [[5], [300]]}, {"prompt": [300], "echo": True}):
         assert client.post("/v1/completions", json=wrong).status_code == 400
+    monkeypatch.setattr(FakeBackend, "offers", frozenset({"logprobs", "top_logprobs"}))
+    for count in (0, 1):
+        response = client.post("/v1/completions", json={"prompt": "x", "echo": True, "logprobs": count})
+        assert response.status_code == 400
+        assert error(response)["message"] == "echo: this server's engine has logprobs of the answer's tokens alone"
 
 
 def test_text_to_token_ids_and_back(client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

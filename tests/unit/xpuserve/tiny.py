@@ -72,6 +72,12 @@ class TinyModel(Model):
         after[mask.sum(axis=1) == self.blind] = numpy.nan
         return after, cache
 
+    def every(self, ids: Any, positions: Any, mask: Any, cache: Any) -> tuple[Any, Any]:
+        before = cache.columns if cache else 0
+        _last, cache = self.forward(ids, positions, mask, cache)
+        seen = cache.seen[0]
+        return numpy.stack([logits(seen[: n + 1]) for n in range(before, cache.columns)]), cache
+
     def gather(self, parts: Sequence[Part], *, grows: bool) -> Any:
         columns = max(part.end - part.start for part in parts)
         self._need(len(parts), columns + ROOM * grows)
@@ -133,7 +139,7 @@ class TinyTokenizer(ByteTokenizer):
 class TinyBackend(Backend):
     """Serves the model above in batches."""
 
-    offers = frozenset({"logit_bias", "logprobs", "top_logprobs"})
+    offers = frozenset({"logit_bias", "logprobs", "top_logprobs", "prompt_logprobs"})
 
     def __init__(self) -> None:
         self.model = TinyModel()

@@ -31,6 +31,8 @@ Ids = list[int]
 # Seconds on the device, or else of waiting, after which a stream's headers are sent though no token is there. Until
 # then an error is an HTTP status, with which a gateway can ask another instance.
 BEGUN_SECONDS, WAITING_SECONDS = 1.0, 15.0
+# What is said of some things that this engine does not have.
+_NOT_OFFERED = {"prompt_logprobs": "this server's engine has logprobs of the answer's tokens alone"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Completer:
         ]
         order = Order(body, encode, "prompt", continues=True, form=form)
         if body.echo:
-            return await self._complete(order, http, partial(EchoReply, self._texts(body)))
+            texts = await self.in_turn(partial(self._texts, body), http)
+            return await self._complete(order, http, partial(EchoReply, texts))
         return await self._complete(order, http, Reply)
 
     async def prompt(self, body: ChatRequest, http: Request) -> Ids:
@@ -127,9 +130,10 @@ class Completer:
     async def _complete(self, order: Order, http: Request, reply_type: Callable[[Asked], Reply]) -> Response:
         """Answer one request."""
         body = order.body
-        missing = [field for name, field in sorted(body.wants(order.form).items()) if name not in self._engine.offers]
+        missing = [each for each in sorted(body.wants(order.form).items()) if each[0] not in self._engine.offers]
         if missing:
-            raise errors.unsupported(missing[0], "this server's engine does not offer it")
+            name, where = missing[0]
+            raise errors.unsupported(where, _NOT_OFFERED.get(name, "this server's engine does not offer it"))
         self._check_ready()
         answer = Answer(self._engine, http, self._limits.request_timeout)
         try:
@@ -233,6 +237,7 @@ class Completer:
 async def _whole(answer: Answer, choices: int, reply: Reply, usage: TokenCounts) -> Response:
     texts, reasons = [""] * choices, [""] * choices
     tokens: list[list[TokenText]] = [[] for _turn in range(choices)]
+    prompts: list[list[TokenText]] = [[] for _turn in range(choices)]
     async for events in answer.events():
         for n, event in events:
             if isinstance(event, Failed):
@@ -240,12 +245,13 @@ async def _whole(answer: Answer, choices: int, reply: Reply, usage: TokenCounts)
             if isinstance(event, Piece):
                 texts[n] += event.text
                 tokens[n] += event.tokens
+                prompts[n] += event.prompt
             else:
                 reasons[n] = event.reason
                 usage.add(event.tokens)
     if not all(reasons):
         return Response(status_code=CLIENT_LEFT)  # nobody reads this
-    return JSONResponse(reply.whole([Choice(*each) for each in zip(texts, tokens, reasons)], usage))
+    return JSONResponse(reply.whole([Choice(*each) for each in zip(texts, tokens, reasons, prompts)], usage))
 
 
 async def _events(answer: Answer, choices: int, reply: Reply, usage: TokenCounts) -> AsyncGenerator[list[bytes], None]:
@@ -262,6 +268,8 @@ async def _events(answer: Answer, choices: int, reply: Reply, usage: TokenCounts
             if isinstance(event, Finished):
                 usage.add(event.tokens)
                 objects += reply.end(n, event.reason)
+            elif event.prompt:
+                objects += reply.prompt(n, event.prompt)
             else:
                 objects += reply.more(n, event.text, event.tokens)
         if objects:

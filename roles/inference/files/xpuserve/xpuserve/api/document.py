@@ -110,11 +110,11 @@ class ChatLogprobs(BaseModel):
 
 
 class TextLogprobs(BaseModel):
-    """The same for a text, each list with one item for each token."""
+    """The same for a text, each list with one item for each token; null of a prompt's first."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: Optional[list[dict[str, float]]]
+    token_logprobs: list[Optional[float]]
+    top_logprobs: Optional[list[Optional[dict[str, float]]]]
     text_offset: list[int]
 
 

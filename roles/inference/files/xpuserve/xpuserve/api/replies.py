@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Optional
 
 from xpuserve.api import errors, sse
@@ -31,6 +32,7 @@ class Choice(NamedTuple):
     text: str
     tokens: Tokens
     reason: str
+    prompt: Tokens = ()
 
 
 class TokenCounts:
@@ -89,6 +91,10 @@ class Reply:
             around = self._around[choice] = before, behind
         return [b"%b%b%b" % (around[0], sse.encoded(text), around[1])]
 
+    def prompt(self, choice: int, tokens: Tokens) -> list[Object]:
+        """How likely the next tokens of a choice's prompt are."""
+        return [self._chunk(self._choice(choice, self._some(""), None, tokens))]
+
     def end(self, choice: int, reason: str) -> list[Object]:
         """The end of a choice."""
         return [self._chunk(self._choice(choice, {"text": ""}, reason))]
@@ -133,14 +139,14 @@ class Reply:
         return {
             "tokens": [token.text for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
-            # Several tokens may have the same text; the likeliest counts.
-            "top_logprobs": [dict(reversed(token.top)) for token in tokens] if tokens[0].top else None,
+            # Several tokens may have the same text; the likeliest counts. Of a prompt's first token nothing is known.
+            "top_logprobs": [dict(reversed(token.top)) or None for token in tokens] if tokens[-1].top else None,
             "text_offset": [token.offset for token in tokens],
         }
 
 
 class EchoReply(Reply):
-    """The same with each prompt's text before its answer."""
+    """The same with each prompt's text before its answer, and its tokens before the answer's."""
 
     def __init__(self, texts: Sequence[str], asked: Asked) -> None:
         super().__init__(asked)
@@ -150,8 +156,18 @@ class EchoReply(Reply):
         """See Reply."""
         return [self._chunk(self._choice(n, {"text": text}, None)) for n, text in enumerate(self._texts)]
 
+    def more(self, choice: int, text: str, tokens: Tokens) -> Sequence[sse.Piece]:
+        """See Reply."""
+        return super().more(choice, text, self._behind(choice, tokens))
+
     def _whole_choice(self, index: int, choice: Choice) -> Object:
-        return super()._whole_choice(index, choice._replace(text=self._texts[index] + choice.text))
+        tokens = [*choice.prompt, *self._behind(index, choice.tokens)]
+        return super()._whole_choice(index, choice._replace(text=self._texts[index] + choice.text, tokens=tokens))
+
+    def _behind(self, choice: int, tokens: Tokens) -> Tokens:
+        """Tokens of an answer, whose text is behind that of its prompt."""
+        length = len(self._texts[choice])
+        return [replace(token, offset=length + token.offset) for token in tokens]
 
 
 class ChatReply(Reply):
@@ -259,6 +275,6 @@ def ended(reason: str, called: bool) -> str:
     return "tool_calls" if called and reason == "stop" else reason
 
 
-def _told(text: str, logprob: float) -> Object:
+def _told(text: str, logprob: Optional[float]) -> Object:
     # Part of a character is U+FFFD, and the tokenizers do not say what its bytes are.
     return {"token": text, "logprob": logprob, "bytes": None if "\ufffd" in text else list(text.encode())}

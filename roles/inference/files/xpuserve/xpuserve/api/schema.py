@@ -241,7 +241,14 @@ class CompletionBase(BaseModel):
             found["logprobs"] = "logprobs"
         if self.alternatives:
             found["top_logprobs"] = "top_logprobs"
+        if self.tells_prompt:
+            found["prompt_logprobs"] = "echo"
         return found
+
+    @property
+    def tells_prompt(self) -> bool:
+        """Whether the same is to be told of the prompt's tokens."""
+        return False
 
     @property
     def structured(self) -> Optional[Asked]:
@@ -270,6 +277,7 @@ class CompletionBase(BaseModel):
             logit_bias=bias,
             structured=form.output if form else None,
             logprobs=self.alternatives,
+            prompt_logprobs=self.tells_prompt,
             **chosen,
         )
 
@@ -324,19 +332,19 @@ class CompletionRequest(CompletionBase):
 
     prompt: _Prompt
     logprobs: Optional[int] = Field(default=None, ge=0, le=MAX_LOGPROBS, description="not every engine has it")
-    echo: Optional[bool] = Field(default=None, description="begin the answer with the prompt's text")
-
-    @field_validator("echo")
-    @classmethod
-    def _echoes_text(cls, value: Optional[bool], info: ValidationInfo) -> Optional[bool]:
-        if value and info.data.get("logprobs") is not None:
-            raise ValueError("of a prompt there are no logprobs: ask for one of the two")
-        return value
+    echo: Optional[bool] = Field(
+        default=None, description="begin the answer with the prompt's text; with logprobs not every engine has it"
+    )
 
     @property
     def alternatives(self) -> Optional[int]:
         """See CompletionBase."""
         return self.logprobs
+
+    @property
+    def tells_prompt(self) -> bool:
+        """See CompletionBase."""
+        return bool(self.echo) and self.logprobs is not None
 
     @property
     def prompts(self) -> list[Union[str, list[int]]]:

@@ -48,12 +48,15 @@ class BigDLBackend(HFBackend):
         llama = type(self._model).__name__ == "LlamaForCausalLM"
         return BigDLLlama(self._model, self._stop_ids) if llama else None
 
-    def _read(self, ids: Any, state: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _read(self, ids: Any, state: dict[str, Any], *, every: bool = False) -> tuple[Any, dict[str, Any]]:
         # prepare_inputs_for_generation and _update_model_kwargs_for_generation are how every transformers model,
         # ChatGLM2's own code too, says what it wants as input for the next token.
-        output = self._model(**self._model.prepare_inputs_for_generation(ids, **state), return_dict=True)
+        inputs = self._model.prepare_inputs_for_generation(ids, **state)
+        if every and "return_last_logit" in inputs:  # ChatGLM2's
+            inputs["return_last_logit"] = False
+        output = self._model(**inputs, return_dict=True)
         state = self._model._update_model_kwargs_for_generation(output, state, is_encoder_decoder=False)
-        return output.logits[0, -1], state
+        return output.logits[0], state
 
     def _quantise(self) -> Any:
         from bigdl.llm.transformers import AutoModelForCausalLM  # noqa: PLC0415 - after IPEX, which it patches

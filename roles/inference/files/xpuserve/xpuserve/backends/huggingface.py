@@ -13,10 +13,10 @@ from xpuserve.backends import memory, tokenizers
 from xpuserve.engine import selftest
 from xpuserve.engine.backend import Backend, EngineError, Model, Part, Tokenizer
 from xpuserve.engine.grammar import Grammars
-from xpuserve.engine.request import SamplingParams
+from xpuserve.engine.request import PromptTokens, SamplingParams, Token
 from xpuserve.engine.runner import OneAtATime, OutOfMemoryError, Runner, Tokens
-from xpuserve.engine.sampler import Sampler
-from xpuserve.engine.scheduler import Scheduler
+from xpuserve.engine.sampler import Sampler, told
+from xpuserve.engine.scheduler import TOLD_TOKENS, Scheduler
 from xpuserve.settings import Settings
 
 # Rows of a batch where the settings do not say how many; on Arc, some kernels hang at 16.
@@ -28,7 +28,7 @@ ROOM = 256
 class HFBackend(Backend):
     """A causal language model of transformers, read token by token and sampled here."""
 
-    offers = frozenset({"cache_salt", "logit_bias", "logprobs", "top_logprobs"})
+    offers = frozenset({"cache_salt", "logit_bias", "logprobs", "top_logprobs", "prompt_logprobs"})
     _grammars: Optional[Grammars] = None
 
     def __init__(self, settings: Settings) -> None:
@@ -68,8 +68,9 @@ class HFBackend(Backend):
         """The loaded model as batches need it, or None where its requests must be served one at a time."""
 
     @abstractmethod
-    def _read(self, ids: Any, state: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Read what of `ids`, [1, tokens], was not read yet: the logits after the last, and the state after it.
+    def _read(self, ids: Any, state: dict[str, Any], *, every: bool = False) -> tuple[Any, dict[str, Any]]:
+        """Read what of `ids`, [1, tokens], was not read yet: the logits after its last or more, [tokens, vocabulary],
+        and the state after it. With `every`, there are logits after each of them.
 
         The first state has an attention mask alone; what else is in it is this function's.
         """
@@ -103,10 +104,17 @@ class HFBackend(Backend):
         choose = Sampler(sampling, prompt, self._stop_ids, self._grammars)
         ids = torch.tensor([list(prompt)], device=self._device)
         state: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "use_cache": True}
-        for _turn in range(sampling.max_tokens):
+        for turn in range(sampling.max_tokens):
+            every = sampling.prompt_logprobs and turn == 0
             with _memory(), torch.inference_mode():
-                logits, state = self._read(ids, state)
-                token = choose(logits.float().cpu().numpy())
+                logits, state = self._read(ids, state, every=every)
+            if every:
+                yield PromptTokens([Token(prompt[0])])
+                for start in range(0, len(prompt) - 1, TOLD_TOKENS):
+                    rows = logits[start : min(start + TOLD_TOKENS, len(prompt) - 1)]
+                    tokens = prompt[start + 1 : start + 1 + TOLD_TOKENS]
+                    yield PromptTokens(told(tokens, _numbers(rows), sampling.logprobs or 0))
+            token = choose(_numbers(logits[-1]))
             if choose.ends(token.id):
                 return
             yield token
@@ -132,17 +140,26 @@ class LlamaModel(Model):
     def forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> tuple[Any, Any]:
         """See Model."""
         with _memory(), torch.inference_mode():
-            output = self._model.model(
-                input_ids=torch.from_numpy(ids).to(self._device),
-                position_ids=torch.from_numpy(positions).to(self._device),
-                attention_mask=torch.from_numpy(mask).to(self._device),
-                past_key_values=self._given(cache, ids.shape[1]),
-                use_cache=True,
-                return_dict=True,
-            )
+            output = self._output(ids, positions, mask, cache)
             # Of a prompt, only the last token's logits are wanted: the others cost as much as some layers.
             logits = self._model.lm_head(output.last_hidden_state[:, -1:])[:, -1]
-            return logits.float().cpu().numpy(), self._returned(output.past_key_values)
+            return _numbers(logits), self._returned(output.past_key_values)
+
+    def every(self, ids: Any, positions: Any, mask: Any, cache: Any) -> tuple[Any, Any]:
+        """See Model."""
+        with _memory(), torch.inference_mode():
+            output = self._output(ids, positions, mask, cache)
+            return _numbers(self._model.lm_head(output.last_hidden_state)[0]), self._returned(output.past_key_values)
+
+    def _output(self, ids: Any, positions: Any, mask: Any, cache: Any) -> Any:
+        return self._model.model(
+            input_ids=torch.from_numpy(ids).to(self._device),
+            position_ids=torch.from_numpy(positions).to(self._device),
+            attention_mask=torch.from_numpy(mask).to(self._device),
+            past_key_values=self._given(cache, ids.shape[1]),
+            use_cache=True,
+            return_dict=True,
+        )
 
     @abstractmethod
     def _given(self, cache: Any, tokens: int) -> Any:
@@ -186,6 +203,12 @@ def _gathered(parts: Sequence[Part], layer: int, kind: int, *, grows: bool) -> A
         rows[n, :, :padding] = 0
         rows[n, :, padding:] = part.cache[layer][kind][part.row, :, part.start : part.end]
     return rows
+
+
+def _numbers(logits: Any) -> Any:
+    """Logits as an array of 32-bit floats."""
+    with _memory(), torch.inference_mode():
+        return logits.float().cpu().numpy()
 
 
 def _free_memory(device: Any) -> int:

@@ -52,14 +52,14 @@ class TorchBackend(HFBackend):
             return None
         return TorchLlama(self._model, self._stop_ids)
 
-    def _read(self, ids: Any, state: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _read(self, ids: Any, state: dict[str, Any], *, every: bool = False) -> tuple[Any, dict[str, Any]]:
         mask = state["attention_mask"]
         output = self._model(input_ids=ids[:, state.pop("read", 0) :], **state, return_dict=True)
         if getattr(output, "past_key_values", None) is None:
             raise EngineError(f"{type(self._model).__name__} has no key-value cache, which engine torch needs")
         longer = torch.cat([mask, mask.new_ones((1, 1))], dim=-1)
         state = {**state, "attention_mask": longer, "past_key_values": output.past_key_values, "read": ids.shape[1]}
-        return output.logits[0, -1], state
+        return output.logits[0], state
 
 
 class TorchLlama(LlamaModel):

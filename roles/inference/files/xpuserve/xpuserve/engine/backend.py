@@ -60,7 +60,7 @@ class Model(ABC):
     """A causal language model that reads and writes its key-value cache in rows, which is what batching needs.
 
     A cache has as many columns as tokens were read into it, those that pad a row included. Arrays are numpy's.
-    Both methods raise OutOfMemoryError, after which the caches they were given are as they were.
+    These methods raise OutOfMemoryError, after which the caches they were given are as they were.
     """
 
     stop_ids: frozenset[int]
@@ -73,6 +73,10 @@ class Model(ABC):
         `ids` and `positions` are [rows, tokens]; `mask` is [rows, columns + tokens], false where a row is padded. The
         cache that is given, None for a new row, may share memory with the one that is returned, but holds what it held.
         """
+
+    @abstractmethod
+    def every(self, ids: Any, positions: Any, mask: Any, cache: Any) -> tuple[Any, Any]:
+        """The same for one row, with the logits after each of its tokens, [tokens, vocabulary]."""
 
     @abstractmethod
     def gather(self, parts: Sequence[Part], *, grows: bool) -> Any:
@@ -94,8 +98,8 @@ class Backend(ABC):
     """One loaded model on one device. Only the engine's thread calls its methods, and its tokenizer's."""
 
     tokenizer: Tokenizer
-    # What requests may ask for and not every engine has: logit_bias, logprobs, top_logprobs, structured_outputs,
-    # grammar.
+    # What requests may ask for and not every engine has: logit_bias, logprobs, top_logprobs, prompt_logprobs,
+    # structured_outputs, grammar.
     offers: frozenset[str] = frozenset()
     # Whether the service outlives the engine's end, and may load it again.
     restartable = False
@@ -137,8 +141,8 @@ class Backend(ABC):
     def generate(self, prompt: Sequence[int], sampling: SamplingParams) -> Tokens:
         """Yield tokens, at most `sampling.max_tokens`, and end where the model ends its answer.
 
-        A step that gives no token, such as a part of a long prompt, yields None: after every step the engine looks
-        whether anybody still waits. The end-of-answer token is not yielded. Closing the generator cancels the request
-        and frees what it held.
+        A step that gives no token, such as a part of a long prompt, yields None, or tokens of the prompt where they are
+        asked for: after every step the engine looks whether anybody still waits. The end-of-answer token is not
+        yielded. Closing the generator cancels the request and frees what it held.
         """
         raise NotImplementedError

@@ -12,6 +12,8 @@ from typing import Any, Optional
 import numpy
 
 from xpuserve.engine.backend import Model, Part
+from xpuserve.engine.request import Token
+from xpuserve.engine.sampler import told
 
 
 class Batch:
@@ -71,6 +73,20 @@ class Prefill:
         logits, self._cache = self._model.forward(ids, positions, numpy.ones((1, end), bool), self._cache)
         self.done = end
         return logits[0]
+
+    def read_told(self, tokens: int, count: int) -> tuple[Any, list[Token]]:
+        """The same, and how likely the prompt's next tokens are that these are the base of, with so many others each.
+
+        Together with the first token, which is told with the first part, they are in the end all of the prompt.
+        """
+        start, end = self.done, min(self.done + tokens, len(self._prompt))
+        ids, positions = numpy.array([self._prompt[start:end]]), numpy.arange(start, end)[None]
+        logits, self._cache = self._model.every(ids, positions, numpy.ones((1, end), bool), self._cache)
+        self.done = end
+        first = [Token(self._prompt[0])] if start == 0 else []
+        return logits[-1], first + told(
+            self._prompt[start + 1 : end + 1], logits[: len(self._prompt) - 1 - start], count
+        )
 
     def part(self) -> Part:
         """What was read, as a row for a batch."""

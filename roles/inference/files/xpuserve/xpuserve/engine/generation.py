@@ -18,8 +18,13 @@ log = logging.getLogger(__name__)
 class Generation:
     """The answer to a request that is on the device."""
 
-    def __init__(self, request: Request, text: Detokenizer, metrics: Metrics) -> None:
+    def __init__(
+        self, request: Request, text: Detokenizer, metrics: Metrics, prompt: Optional[Detokenizer] = None
+    ) -> None:
+        """`prompt` is for the text of the prompt's tokens, where it is asked how likely they are."""
         self.request = request
+        self._prompt = prompt
+        self._prompt_offset = 0
         self._text = text
         self._metrics = metrics
         # Tokens whose text is not given out yet, and how long the text is with theirs and without.
@@ -31,10 +36,13 @@ class Generation:
         """Give out what a step gave; the result is how the answer ended, None if it goes on."""
         if output.error:
             return self.fail(output.error)
+        if output.prompt and self._prompt:
+            told = tuple([self._of_prompt(token, self._prompt) for token in output.prompt])
+            self.request.deliver(Piece("", prompt=told))
         for token in output.tokens:
             self._metrics.token(self.request)
             if token.logprob is not None:
-                self._hold(token, token.logprob)
+                self._hold(token)
             if piece := self._text.push(token.id):
                 self._deliver(piece)
             if self._text.stopped:
@@ -69,15 +77,26 @@ class Generation:
         self.request.deliver(Finished(reason, self.request.times.tokens))
         return reason
 
-    def _hold(self, token: Token, logprob: float) -> None:
-        text, *others = self._text.each([token.id, *(each for each, _ignored in token.top)])
-        top = tuple((other, chance) for other, (_ignored, chance) in zip(others, token.top))
+    def _of_prompt(self, token: Token, prompt: Detokenizer) -> TokenText:
+        told = _told(token, prompt, self._prompt_offset)
+        prompt.push(token.id)
+        self._prompt_offset += len(told.text.rstrip("\ufffd"))
+        return told
+
+    def _hold(self, token: Token) -> None:
         self._offset = max(self._offset, self._given)  # what was given out may have bytes that are no character
-        self._held.append(TokenText(text, logprob, top, self._offset))
-        self._offset += len(text.rstrip("\ufffd"))
+        self._held.append(_told(token, self._text, self._offset))
+        self._offset += len(self._held[-1].text.rstrip("\ufffd"))
 
     def _deliver(self, text: str) -> None:
         self._given += len(text)
         ready = [token for token in self._held if token.offset < self._given]
         self._held = self._held[len(ready) :]
         self.request.deliver(Piece(text, tuple(ready)))
+
+
+def _told(token: Token, text: Detokenizer, offset: int) -> TokenText:
+    """A token for the client, that comes next in a text and begins there."""
+    own, *others = text.each([token.id, *(each for each, _ignored in token.top)])
+    top = tuple((other, chance) for other, (_ignored, chance) in zip(others, token.top))
+    return TokenText(own, token.logprob, top, offset)

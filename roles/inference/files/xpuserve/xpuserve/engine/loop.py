@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Optional
 
 from xpuserve.dialects.base import Dialect
@@ -214,6 +215,7 @@ class Engine:
     def encode_chat(self, messages: Sequence[Message], options: ChatOptions = PLAIN) -> list[int]:
         """Token ids of a conversation; raises PromptError."""
         with self._encoding:
+            options = replace(options, tools=self._plain.hidden_tools(options.tools))
             return prompts.encode_chat(self._plain, self._prompt_format, self._plain.hidden(messages), options)
 
     def encode_text(self, text: str, *, special: bool = True) -> list[int]:
@@ -406,7 +408,8 @@ class Engine:
                 before = request.prompt if request.continues else ()
                 decode = showing(self._decode, self._markers) if request.markers else self._decode
                 text = Detokenizer(decode, request.sampling.stop, before)
-                each = Generation(request, text, self.metrics)
+                prompt = Detokenizer(decode) if request.sampling.prompt_logprobs else None
+                each = Generation(request, text, self.metrics, prompt)
                 self._answers[request] = each
                 request.times.started = time.monotonic()
             try:

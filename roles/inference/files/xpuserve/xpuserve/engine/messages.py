@@ -77,6 +77,7 @@ class Result:
     ended: bool = False
     cached: Optional[int] = None
     error: Optional[Exception] = None
+    prompt: Sequence[Token] = ()
 
 
 @dataclass(frozen=True)
@@ -122,18 +123,24 @@ def decode(array: list[Any]) -> Union[ToEngine, ToService]:
 
 
 def _result(result: Result) -> list[Any]:
-    tokens = [
-        token.id if token.logprob is None else [token.id, token.logprob, list(token.top)] for token in result.tokens
-    ]
     error = result.error and [type(result.error).__name__, str(result.error)]
-    return [result.id, tokens, int(result.ended), result.cached, error]
+    array = [result.id, _tokens(result.tokens), int(result.ended), result.cached, error]
+    return [*array, *([_tokens(result.prompt)] if result.prompt else ())]
 
 
-def _of(number: int, tokens: list[Any], ended: int, cached: Optional[int], error: Optional[list[str]]) -> Result:
-    read = tuple(
+def _tokens(tokens: Sequence[Token]) -> list[Any]:
+    return [token.id if token.logprob is None else [token.id, token.logprob, list(token.top)] for token in tokens]
+
+
+def _of(number: int, tokens: list[Any], ended: int, cached: Optional[int], *more: Any) -> Result:
+    error, prompt = (*more, ())[:2]
+    return Result(number, _read(tokens), bool(ended), cached, _error(*error) if error else None, _read(prompt))
+
+
+def _read(tokens: Sequence[Any]) -> tuple[Token, ...]:
+    return tuple(
         Token(each) if isinstance(each, int) else Token(each[0], each[1], tuple(map(tuple, each[2]))) for each in tokens
     )
-    return Result(number, read, bool(ended), cached, _error(*error) if error else None)
 
 
 def _error(kind: str, message: str) -> Exception:

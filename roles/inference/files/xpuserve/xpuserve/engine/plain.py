@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from xpuserve.engine.backend import Tokenizer
+from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import PLAIN, ChatOptions, Message
 from xpuserve.engine.vocabulary import special_texts
 
@@ -39,6 +40,20 @@ class PlainText(Tokenizer):
             )
             for message in messages
         ]
+
+    def hidden_tools(self, tools: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+        """The same for tools, whose descriptions and parameters are people's text too; raises PromptError."""
+        try:
+            return tuple([self._hide_within(tool) for tool in tools])
+        except RecursionError:
+            raise PromptError("a tool's parameters are nested too deep") from None
+
+    def _hide_within(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {self._hide(name): self._hide_within(each) for name, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._hide_within(each) for each in value]
+        return self._hide(value) if isinstance(value, str) else value
 
     def _hide(self, text: str) -> str:
         text = text.replace(_OPEN, "").replace(_CLOSE, "")

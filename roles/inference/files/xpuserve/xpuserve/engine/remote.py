@@ -312,4 +312,4 @@ class RemoteRunner(Runner):
                 self._counts[request] += len(result.tokens)
                 if result.ended or result.error or self._counts[request] >= request.sampling.max_tokens:
                     del self._ids[request], self._requests[result.id], self._counts[request]
-                yield Output(request, result.tokens, result.ended, result.error)
+                yield Output(request, result.tokens, result.ended, result.error, result.prompt)

@@ -76,6 +76,7 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()  # token ids, and what is added to their logits
     structured: Optional[StructuredOutput] = None  # the form that the answer must have, which was checked
     logprobs: Optional[int] = None  # how many likely tokens are told beside the chosen one; None: not even that one
+    prompt_logprobs: bool = False  # whether the same is told of the prompt's tokens
 
 
 @dataclass(frozen=True)
@@ -90,23 +91,33 @@ class Token:
 
 
 @dataclass(frozen=True)
+class PromptTokens:
+    """The next tokens of a prompt, in the same way; of its first nobody knows how likely it is."""
+
+    tokens: Sequence[Token]
+
+
+@dataclass(frozen=True)
 class TokenText:
     """The same for the client. Bytes that are no whole character are U+FFFD; `offset` is where the token's text begins
-    in the answer.
+    in the answer, or in the prompt.
     """
 
     text: str
-    logprob: float
+    logprob: Optional[float]
     top: tuple[tuple[str, float], ...]
     offset: int
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some more text of the answer, and the tokens that it is of, where the request asks for log probabilities."""
+    """Some more text of the answer, and the tokens that it is of, where the request asks for log probabilities; or,
+    before it, tokens of the prompt.
+    """
 
     text: str
     tokens: tuple[TokenText, ...] = ()
+    prompt: tuple[TokenText, ...] = ()
 
 
 @dataclass(frozen=True)

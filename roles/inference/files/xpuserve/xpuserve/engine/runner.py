@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Union
 
-from xpuserve.engine.request import Request, SamplingParams, Token
+from xpuserve.engine.request import PromptTokens, Request, SamplingParams, Token
 
-Tokens = Generator[Optional[Token], None, None]
+Tokens = Generator[Union[Token, PromptTokens, None], None, None]
 
 
 class OutOfMemoryError(Exception):
@@ -22,12 +22,15 @@ class TooLargeError(Exception):
 
 @dataclass(frozen=True)
 class Output:
-    """What a step gave one request. An answer that the model ended, or that failed, gets no further token."""
+    """What a step gave one request. An answer that the model ended, or that failed, gets no further token. `prompt` are
+    the prompt's next tokens, where it is asked how likely they are; all of them come before the answer's second token.
+    """
 
     request: Request
     tokens: Sequence[Token] = ()
     ended: bool = False
     error: Optional[Exception] = None
+    prompt: Sequence[Token] = ()
 
 
 class Runner(ABC):
@@ -117,7 +120,10 @@ class OneAtATime(Runner):
         except Exception as error:
             yield Output(request, error=error)
         else:
-            yield Output(request, () if token is None else (token,))
+            if isinstance(token, PromptTokens):
+                yield Output(request, prompt=token.tokens)
+            else:
+                yield Output(request, () if token is None else (token,))
 
 
 def run_single(runner: Runner, prompt: Sequence[int], sampling: SamplingParams) -> list[int]:

@@ -116,6 +116,15 @@ class Sampler:
         return int(numpy.searchsorted(ends, self._random.random() * ends[-1], side="right"))
 
 
+def told(tokens: Sequence[int], logits: Any, count: int) -> list[Token]:
+    """The tokens of a prompt with their log probabilities by as many rows of logits, each after the token before, and
+    those of the `count` likeliest; raises LogitsError.
+    """
+    if not numpy.isfinite(logits).all():
+        raise LogitsError("the model's logits are not all finite")
+    return [_with_logprobs(token, row, count) for token, row in zip(tokens, logits)]
+
+
 def _nucleus(weights: Any, share: float) -> Any:
     """The likeliest tokens, as few as hold this share of all weight together."""
     wanted = share * weights.sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
@@ -10,10 +10,12 @@ from xpuserve.engine.backend import Model
 from xpuserve.engine.batch import Batch, Prefill
 from xpuserve.engine.grammar import Grammars
 from xpuserve.engine.prefix import LEAST_TOKENS, PrefixCache, common_tokens
-from xpuserve.engine.request import Request
+from xpuserve.engine.request import Request, Token
 from xpuserve.engine.runner import OutOfMemoryError, Output, Runner
 from xpuserve.engine.sampler import Sampler
 
+# Tokens of a prompt that are read in a step where it is asked how likely they are: each has a row of logits of its own.
+TOLD_TOKENS = 128
 # Of the memory for caches, what the last conversations may take.
 KEPT_SHARE = 1 / 4
 
@@ -155,12 +157,18 @@ class Scheduler(Runner):
         left = self._prefill_tokens
         while self._prefills and left > 0:
             row = self._prefills[0]
+            told: Sequence[Token] = ()
             try:
                 if row.prefill is None:
                     row.prefill = self._begin(row)
-                before = row.prefill.done
-                logits = row.prefill.read(left)
-                left -= row.prefill.done - before
+                if row.request.sampling.prompt_logprobs:
+                    others = row.request.sampling.logprobs or 0
+                    logits, told = row.prefill.read_told(min(TOLD_TOKENS, self._prefill_tokens), others)
+                    left = 0
+                else:
+                    before = row.prefill.done
+                    logits = row.prefill.read(left)
+                    left -= row.prefill.done - before
             except OutOfMemoryError:
                 raise
             except Exception as error:
@@ -169,11 +177,16 @@ class Scheduler(Runner):
                 continue
             if not row.prefill.left:
                 self._read.append(self._prefills.pop(0))
-                yield self._choose(row, logits)
+                yield replace(self._choose(row, logits), prompt=told)
+            elif told:
+                yield Output(row.request, prompt=told)
 
     def _begin(self, row: Row) -> Prefill:
         """Start to read a prompt where another request of the same salt, over or under way, has read as far."""
         prompt, salt = row.request.prompt, row.request.salt
+        if row.request.sampling.prompt_logprobs:  # what another has read tells nothing of its tokens
+            row.request.times.cached = 0
+            return Prefill(self._model, prompt)
         best, longest = self._kept.find(prompt, salt), 0
         if best:
             longest = best.end

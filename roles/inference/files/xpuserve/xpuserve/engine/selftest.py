@@ -170,7 +170,7 @@ def _alone(generate: Callable[[Sequence[int], SamplingParams], Tokens], prompt: 
     """The likeliest answer to a prompt by itself."""
     tokens = []
     for token in generate(prompt, SamplingParams(TOKENS, temperature=0, ignore_eos=True, logprobs=LIKELIEST)):
-        if token is None:
+        if not isinstance(token, Token):
             continue
         if len({chance for _ignored, chance in token.top}) == 1:
             raise EngineError("the model finds all tokens equally likely, so its answers would be garbage")

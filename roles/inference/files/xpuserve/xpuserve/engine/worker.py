@@ -144,9 +144,9 @@ class Worker:
             log.error("a request failed", exc_info=output.error, extra=fields(request=number))
         if output.error or output.ended or self._counts[request] >= request.sampling.max_tokens:
             self._over(request)
-        elif not output.tokens:
+        elif not output.tokens and not output.prompt:
             return None
-        return Result(number, output.tokens, output.ended, cached, output.error)
+        return Result(number, output.tokens, output.ended, cached, output.error, output.prompt)
 
     def _over(self, request: Request) -> None:
         self._runner.drop(request)
