@@ -251,6 +251,18 @@ def test_text_to_token_ids_and_back(client: TestClient, engine: Engine, monkeypa
         assert client.post(path, json=body).status_code == 400
 
 
+def test_what_a_client_needs_to_count_tokens(
+    client: TestClient, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"bos_token": None, "eos_token": None, "chat_template": "{}", "model_max_length": 4096}
+    assert client.get("/tokenizer_info").json() == told
+    pieces = [*map(chr, range(256)), "<s>", b"</s>"]
+    monkeypatch.setattr(backend.fake_tokenizer, "pieces", lambda: pieces, raising=False)
+    monkeypatch.setattr(backend.fake_tokenizer, "template", "")
+    told = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": None, "model_max_length": 4096}
+    assert client.get("/tokenizer_info").json() == told
+
+
 def test_a_thought_that_the_prompt_begins_is_read_and_one_before_a_form_is_closed(
     client: TestClient, engine: Engine, backend: FakeBackend, qwen: Dialect
 ) -> None:

@@ -133,6 +133,15 @@ def create_app(
         work = partial(engine.decode, body.tokens)
         return document.DetokenizedText(prompt=await completer.in_turn(work, http, "tokens"))
 
+    @app.get("/tokenizer_info", responses=document.tokens())
+    async def tokenizer_info(http: Request) -> document.TokenizerInfo:
+        """The tokens around a text, and the model's chat template."""
+        begin, end, template = await completer.in_turn(engine.tokenizer_info, http)
+        context = limits.context_length
+        return document.TokenizerInfo(
+            bos_token=begin, eos_token=end, chat_template=template or None, model_max_length=context
+        )
+
     return app
 
 

@@ -172,6 +172,15 @@ class DetokenizedText(BaseModel):
     prompt: str
 
 
+class TokenizerInfo(BaseModel):
+    """What a client needs to count tokens as the model does; null is what the model does not have."""
+
+    bos_token: Optional[str]
+    eos_token: Optional[str]
+    chat_template: Optional[str]
+    model_max_length: int
+
+
 class ResponsesUsage(BaseModel):
     """Token counts."""
 

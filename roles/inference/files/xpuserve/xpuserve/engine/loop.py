@@ -15,7 +15,7 @@ from typing import Optional
 from xpuserve.dialects.base import Dialect
 from xpuserve.dialects.generic import Generic
 from xpuserve.engine import prompts
-from xpuserve.engine.backend import Backend, EngineError, EngineLostError
+from xpuserve.engine.backend import Backend, EngineError, EngineLostError, Tokenizer
 from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.generation import Generation
 from xpuserve.engine.plain import PlainText
@@ -232,6 +232,12 @@ class Engine:
         with self._encoding:
             return self._encoder.decode(ids)
 
+    def tokenizer_info(self) -> tuple[Optional[str], Optional[str], str]:
+        """The tokens that begin and end a text, where the model has such, and its chat template."""
+        with self._encoding:
+            begin, end = (_written(self._encoder, number) for number in (self._encoder.bos_id, self._encoder.eos_id))
+            return begin, end, self._encoder.template
+
     def begins_thought(self, prompt: Sequence[int]) -> bool:
         """Whether the answer to a prompt begins within a thought."""
         with self._encoding:
@@ -438,3 +444,12 @@ class Engine:
             seconds=now - times.submitted,
         )
         log.info("request over", extra=line)
+
+
+def _written(tokenizer: Tokenizer, number: Optional[int]) -> Optional[str]:
+    """A special token as it is written where a text is to have it."""
+    pieces = tokenizer.pieces()
+    if number is None or number >= len(pieces):
+        return None
+    piece = pieces[number]
+    return piece if isinstance(piece, str) else piece.decode("utf-8", "replace")
