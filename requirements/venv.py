@@ -52,7 +52,8 @@ def make(requirements: Path, directory: Path) -> int:
         return 1
     print(f"Installing {requirements.name} into {directory}", file=sys.stderr)
     (directory / ".complete").unlink(missing_ok=True)
-    pip = [str(directory / "bin/python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    # A lock names everything; pip would look for what a package asks for with extras, whose names locks leave out.
+    pip = [str(directory / "bin/python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps"]
     for command in (
         [sys.executable, "-m", "venv", "--clear", str(directory)],
         [*pip, "--require-hashes", "--requirement", str(requirements)],

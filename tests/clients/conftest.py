@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, FakeB
 from xpuserve import dialects  # noqa: E402
 from xpuserve.api.app import create_app  # noqa: E402
 from xpuserve.api.completer import Limits  # noqa: E402
+from xpuserve.engine.backend import Backend  # noqa: E402
 from xpuserve.engine.loop import Engine  # noqa: E402
 from xpuserve.engine.request import SamplingParams  # noqa: E402
 from xpuserve.engine.runner import Tokens  # noqa: E402
@@ -45,17 +47,20 @@ def backend() -> Scripted:
     return Scripted()
 
 
-@pytest.fixture(params=["native", "generic"])
-def url(request: pytest.FixtureRequest, backend: Scripted) -> Iterator[str]:
-    """A service whose model's template knows tools, and one whose does not."""
+@contextmanager
+def running(backend: Backend) -> Iterator[Engine]:
+    """An engine that has loaded its model."""
     ready = threading.Event()
     engine = Engine(backend, prompt_format="tokenizer", on_ready=ready.set, on_failed=ready.set)
     engine.start()
     assert ready.wait(30)
-    engine.vocabulary = 256
-    if request.param == "native":
-        engine.dialect = dialects.of(QWEN)
-    backend.seen.clear()
+    yield engine
+    engine.stop(10)
+
+
+@contextmanager
+def served(engine: Engine) -> Iterator[str]:
+    """Where the engine is asked."""
     app = create_app(engine, MODEL, Limits(32768, 2000))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run)
@@ -64,7 +69,18 @@ def url(request: pytest.FixtureRequest, backend: Scripted) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
     server.should_exit = True
     thread.join(10)
-    engine.stop(10)
+
+
+@pytest.fixture(params=["native", "generic"])
+def url(request: pytest.FixtureRequest, backend: Scripted) -> Iterator[str]:
+    """A service whose model's template knows tools, and one whose does not."""
+    with running(backend) as engine:
+        engine.vocabulary = 256
+        if request.param == "native":
+            engine.dialect = dialects.of(QWEN)
+        backend.seen.clear()
+        with served(engine) as found:
+            yield found
 
 
 @pytest.fixture

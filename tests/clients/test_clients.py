@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import instructor
+import llm
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL
 from langchain_core.messages import HumanMessage, ToolMessage
@@ -132,6 +134,50 @@ def test_langchain(url: str, native: bool, backend: Scripted) -> None:
         ]
         found = model.with_structured_output(City, method=method).invoke("Paris?")
         assert found == City(**CITY), method
+
+
+def test_litellm(url: str, native: bool, backend: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import litellm  # noqa: PLC0415 - it asks for prices as it is imported
+
+    question: Any = [{"role": "user", "content": "Weather?"}]
+    for provider in ("openai", "hosted_vllm"):
+        common: Any = {"model": f"{provider}/{MODEL}", "api_base": url, "api_key": NO_KEY, "max_retries": 0}
+        backend.script = [calls(native, "get_weather", {"city": "Paris"}), says(native, "18 degrees.")]
+        first: Any = litellm.completion(messages=question, tools=[TOOL], **common)
+        message = first.choices[0].message
+        (call,) = message.tool_calls
+        assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "Paris"})
+        asked = [*question, message, {"role": "tool", "tool_call_id": call.id, "content": "18"}]
+        second: Any = litellm.completion(messages=asked, tools=[TOOL], **common)
+        assert second.choices[0].message.content == "18 degrees."
+
+        backend.script = [calls(native, "get_weather", {"city": "Paris"})]
+        chunks: Any = litellm.completion(messages=question, tools=[TOOL], stream=True, **common)
+        whole: Any = litellm.stream_chunk_builder([*chunks], messages=question)
+        assert json.loads(whole.choices[0].message.tool_calls[0].function.arguments) == {"city": "Paris"}
+
+        backend.script = [json.dumps(CITY)]
+        found: Any = litellm.completion(messages=question, response_format=City, **common)
+        assert City.model_validate_json(found.choices[0].message.content) == City(**CITY)
+        assert backend.seen[-1][1].structured
+
+
+def test_llm(url: str, native: bool, backend: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As people set it up: a file that says where a model is."""
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
+    model = {"model_id": "node", "model_name": MODEL, "api_base": url, "supports_schema": True, "supports_tools": True}
+    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([model]))  # which is YAML
+    asked = llm.get_model("node")
+    backend.script = ["Paris."]
+    assert asked.prompt("Capital?", system="Be brief.").text() == "Paris."
+    backend.script = [json.dumps(CITY)]
+    assert json.loads(asked.prompt("Paris?", schema=City).text()) == CITY
+    assert backend.seen[-1][1].structured
+    for stream in (True, False):
+        backend.script = [calls(native, "get_weather", {"city": "Paris"}), says(native, "18 degrees.")]
+        assert asked.chain("Weather?", tools=[get_weather], stream=stream).text() == "18 degrees."
+        assert "18 degrees in Paris" in backend.seen[-1][0]
 
 
 MODES = [

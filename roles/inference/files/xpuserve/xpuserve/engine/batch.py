@@ -75,9 +75,9 @@ class Prefill:
         return logits[0]
 
     def read_told(self, tokens: int, count: int) -> tuple[Any, list[Token]]:
-        """The same, and how likely the prompt's next tokens are that these are the base of, with so many others each.
+        """The same, and how likely the tokens that follow each of them are, with so many others each.
 
-        Together with the first token, which is told with the first part, they are in the end all of the prompt.
+        The prompt's first token is told with the first part: in the end, each of its tokens was told once.
         """
         start, end = self.done, min(self.done + tokens, len(self._prompt))
         ids, positions = numpy.array([self._prompt[start:end]]), numpy.arange(start, end)[None]
