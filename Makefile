@@ -72,11 +72,11 @@ lint: venv-dev ## Check style, types, documents and the changelog
 	python3 tests/docs.py --check
 	antsibull-changelog lint
 
-# A virtual machine keeps one processor busy, and everything else another, most of the time.
+# A virtual machine keeps one processor busy, and everything else another, most of the time. Where there is none, nodes
+# and the collection's build, which wait a lot, are tried side by side.
 containers: unit
-	@$(MAKE) --no-print-directory molecule
+	@$(MAKE) --no-print-directory molecule build
 	@$(MAKE) --no-print-directory test-core CORE='--cores 2.17 --nodes none'
-	@$(MAKE) --no-print-directory build
 
 unit: tools haproxy ## Run the unit tests, as many at a time as there are processors, and those of the gateway and of nftables
 	{ python3 -m pytest tests/unit --numprocesses auto --maxprocesses 8 --dist worksteal && \
