@@ -10,6 +10,7 @@ DEMO := $(call venv_of,demo)
 PAGE := $(call venv_of,page)
 BUILD := $(call venv_of,build)
 CLIENTS := $(call venv_of,clients)
+LLAMA_INDEX := $(call venv_of,clients-llama-index)
 
 HOST_PATH := $(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -26,7 +27,7 @@ marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: 
 .PHONY: help demo chat demo-shell demo-remove demo-fleet demo-fleet-remove test lint unit containers molecule machines test-faults test-drift test-fleet test-engine
 .PHONY: test-core test-roles test-upgrade test-load bench-inference bench-llama-cpp bench-fleet bench-gateway build sanity page docs lock clean
 .PHONY: test-clients tools machine-tools haproxy sbom advisories
-.PHONY: venv-dev venv-demo venv-build venv-page venv-load venv-sbom venv-clients
+.PHONY: venv-dev venv-demo venv-build venv-page venv-load venv-sbom venv-clients venv-clients-llama-index
 
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -155,8 +156,9 @@ test-load: venv-dev venv-load ## Overload the service, leave it, end it, on the 
 	  && bigdl=$$(PYTHONPATH=molecule python3 tests/engine/environment.py bigdl-cpu) \
 	  && XPU_FLEET_OPENVINO=$$openvino XPU_FLEET_BIGDL=$$bigdl $(LOAD)/bin/python -m pytest tests/load
 
-test-clients: venv-clients ## Ask the service with other people's clients, as they are (not in make test)
+test-clients: venv-clients venv-clients-llama-index ## Ask the service with other people's clients, as they are (not in make test)
 	$(CLIENTS)/bin/python -m pytest tests/clients
+	$(LLAMA_INDEX)/bin/python -m pytest tests/clients
 
 docs: venv-dev ## Write the variable tables of the roles' READMEs anew
 	@python3 tests/docs.py
@@ -179,6 +181,6 @@ tools: venv-dev
 machine-tools: tools
 	@$(rig) prepare --machines
 
-venv-dev venv-demo venv-build venv-page venv-load venv-sbom venv-clients: venv-%:
+venv-dev venv-demo venv-build venv-page venv-load venv-sbom venv-clients venv-clients-llama-index: venv-%:
 	@command -v python3 >/dev/null || { echo "Python 3.11 or newer is needed as python3 in PATH."; exit 1; }
 	@PATH="$(HOST_PATH)" python3 requirements/venv.py requirements/$*.txt $(call venv_of,$*)

@@ -12,6 +12,7 @@ lock -c demo.txt -c ../roles/stack/vars/requirements/openvino.txt dev.in -o dev.
 lock -c demo.txt build.in -o build.txt
 lock -c dev.txt load.in -o load.txt
 lock -c ../roles/stack/vars/requirements/openvino.txt clients.in -o clients.txt
+lock -c ../roles/stack/vars/requirements/openvino.txt clients-llama-index.in -o clients-llama-index.txt
 lock sbom.in -o sbom.txt
 lock -c dev.txt -c ../roles/stack/vars/requirements/openvino.txt page.in -o page.txt
 lock peer-llama-cpp.in -o peer-llama-cpp.txt

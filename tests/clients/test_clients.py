@@ -19,7 +19,7 @@ from pydantic_ai import Agent, NativeOutput, ToolOutput
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from tests.clients.conftest import Scripted
+from tests.clients.conftest import Scripted, calls, get_weather, says
 
 NO_KEY = "none"
 CITY: dict[str, Any] = {"name": "Paris", "people": 2102650}
@@ -30,24 +30,6 @@ class City(BaseModel):
 
     name: str
     people: int
-
-
-def get_weather(city: str) -> str:
-    """Look at the weather in a city."""
-    return f"18 degrees in {city}"
-
-
-def calls(native: bool, name: str, arguments: Any, *, forced: bool = False) -> str:
-    """What a model writes to call a tool."""
-    call = json.dumps({"name": name, "arguments": arguments})
-    if forced:
-        return call
-    return f"<tool_call>\n{call}\n</tool_call>" if native else f'{{"tool_call": {call}}}'
-
-
-def says(native: bool, text: str) -> str:
-    """What a model writes to say something where it might call a tool."""
-    return text if native else json.dumps({"response": text})
 
 
 TOOL: Any = {

@@ -155,6 +155,14 @@ BODIES: dict[str, dict[str, Any]] = {
         "ignore_eos": True,
         "temperature": 0.0,
     },
+    "guidellm": {
+        "model": MODEL,
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        "max_completion_tokens": 8,
+        "ignore_eos": True,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "a b c"}]}],
+    },
     "vllm bench serve, chats": {
         "model": MODEL,
         "messages": [{"role": "user", "content": [{"type": "text", "text": "a b c"}]}],
