@@ -6,4 +6,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "molecule")]
+sys.path[:0] = [
+    str(ROOT),
+    str(ROOT / "molecule"),
+    str(ROOT / "collections"),
+    str(ROOT / "roles/inference/files/xpuserve"),
+]
