@@ -8,7 +8,7 @@ import socketserver
 import ssl
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Optional
@@ -28,6 +28,7 @@ class Engine:
         self.asked: list[dict[str, Any]] = []
         self.running = 0
         self.most_running = 0
+        self.leave: Callable[[], None] = lambda: None  # nothing listens at its port then
 
     def wait_for(self, number: int) -> None:
         """Wait until it has been asked that often."""
@@ -143,6 +144,7 @@ def serving(engine: Engine, tls: Optional[ssl.SSLContext] = None) -> Iterator[tu
             http.socket = tls.wrap_socket(http.socket, server_side=True)
         for server in (http, agent):
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        engine.leave = http.server_close
         try:
             yield http.server_address[1], agent.server_address[1]
         finally:

@@ -89,6 +89,17 @@ def test_an_instance_that_fails_before_its_answer_begins_costs_no_client_anythin
     assert engines[0].asked
 
 
+def test_an_instance_that_is_gone_does_not_draw_requests_for_which_the_others_are_too_busy(tmp_path: Path) -> None:
+    engines = two()
+    with gateway(tmp_path, engines) as door, ThreadPoolExecutor(8) as pool:
+        engines[1].may_go_on.clear()
+        engines[0].leave()
+        answers = pool.map(lambda number: door.ask(conversation(number)).json(), range(8))
+        engines[1].wait_for(8)
+        engines[1].may_go_on.set()
+        assert list(answers) == [{"by": "b"}] * 8
+
+
 def test_an_instance_that_fails_in_an_answer_is_not_asked_for_it_again(tmp_path: Path) -> None:
     engines = two()
     for engine in engines:
