@@ -77,7 +77,7 @@ def cut(text: str, width: int) -> str:
 
 
 @dataclass
-class Node:
+class NodeProgress:
     """One node: what it does, since when, and how long each layer has taken."""
 
     name: str
@@ -117,7 +117,7 @@ class Fleet:
     def __init__(self, now: float) -> None:
         self.began = now
         self.play = ""
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[str, NodeProgress] = {}
 
     def begin_play(self, name: str, hosts: Iterable[str], later: Iterable[str], now: float) -> None:
         """Begin a play, or the next batch of one: hosts of it, and those whose batch comes later."""
@@ -134,9 +134,9 @@ class Fleet:
         """Return the hosts that have not failed."""
         return [host for host in hosts if self.node(host).state not in BAD]
 
-    def node(self, host: str) -> Node:
+    def node(self, host: str) -> NodeProgress:
         """Return a node, new where nothing was told of it yet."""
-        return self.nodes.setdefault(host, Node(host))
+        return self.nodes.setdefault(host, NodeProgress(host))
 
     def start(self, host: str, layer: str, step: str, now: float, reboot: Optional[float] = None) -> list[str]:
         """Note that a node begins a task; ``reboot`` is the time that it may take where the task is a reboot."""
@@ -177,7 +177,7 @@ def spoken(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[state]} {state}" for state in order if counts.get(state))
 
 
-def chosen(nodes: Sequence[Node], room: int) -> list[Node]:
+def chosen(nodes: Sequence[NodeProgress], room: int) -> list[NodeProgress]:
     """Return the nodes that are shown where there is no room for all: busy, failed, then those last heard of.
 
     Failures keep a third of the room when everything is busy, and leave two thirds to the busy when everything fails.
@@ -227,7 +227,7 @@ def _fitted(line: Sequence[Span], width: int) -> list[Span]:
     return fitted
 
 
-def _line(node: Node, now: float, names: int, marks: Mapping[str, str]) -> list[Span]:
+def _line(node: NodeProgress, now: float, names: int, marks: Mapping[str, str]) -> list[Span]:
     """Return the line of one node."""
     seen = node.seen_as
     ended = seen in (WAITING, DONE)
@@ -261,7 +261,7 @@ def times(fleet: Fleet, now: float, per_host: int, width: int) -> list[str]:
     return [*table, f"whole run: {clock(now - fleet.began)}"]
 
 
-def _spent(node: Node, layer: str) -> str:
+def _spent(node: NodeProgress, layer: str) -> str:
     """Return the time of a node in a layer, "-" where it had none."""
     return clock(node.seconds[layer]) if layer in node.seconds else "-"
 

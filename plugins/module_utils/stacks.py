@@ -34,19 +34,19 @@ SUSPICIOUS = 0.25
 ENVIRONMENT_OF_ENGINE = {"openvino": "openvino"}
 
 
-def resolve(definitions: dict[str, dict[str, Any]], node: NodeFacts, wish: StackRequest) -> dict[str, Any]:
+def resolve(definitions: dict[str, dict[str, Any]], node: NodeFacts, request: StackRequest) -> dict[str, Any]:
     """Return the resolved stack of ``node``; raises StackError with one message that says what to change."""
     for name, definition in definitions.items():
         check_shape(definition, name)
     lent = [gpu for gpu in node.gpus if gpu.get("lent")]
     node = replace(node, gpus=[gpu for gpu in node.gpus if not gpu.get("lent")])
-    name = _choose(definitions, node, wish.stack, lent)
-    stack = merge(varied(definitions[name], node.families, node.release), wish.overrides, "xpu_stack_overrides")
-    dkms = _builds_modules(stack, node, wish.dkms)
+    name = _choose(definitions, node, request.stack, lent)
+    stack = merge(varied(definitions[name], node.families, node.release), request.overrides, "xpu_stack_overrides")
+    dkms = _builds_modules(stack, node, request.dkms)
     family = node.gpus[0]["family"] if node.gpus and stack["families"] else "none"
-    engine = _choose_engine(name, stack, wish.engine)
-    device = _choose_device(family, wish.device, node)
-    if wish.ppa:
+    engine = _choose_engine(name, stack, request.engine)
+    device = _choose_device(family, request.device, node)
+    if request.ppa:
         if not stack.get("optional_repositories"):
             raise StackError(f"stack_ppa is set, but stack {name} offers no optional repository; unset stack_ppa.")
         stack["repositories"] = {**stack["optional_repositories"], **stack["repositories"]}
@@ -55,7 +55,7 @@ def resolve(definitions: dict[str, dict[str, Any]], node: NodeFacts, wish: Stack
         "title": stack["title"],
         "family": family,
         "gpus": node.gpus if family != "none" else [],
-        "lost": _missed(node, wish) if family != "none" else [],
+        "lost": _missed(node, request) if family != "none" else [],
         "container": node.container,
         "engine": engine,
         "device": device,
@@ -63,12 +63,12 @@ def resolve(definitions: dict[str, dict[str, Any]], node: NodeFacts, wish: Stack
         "repositories": {key: _with_codename(value, node) for key, value in stack["repositories"].items()},
         "kernel": kernel_of(name, stack, node, dkms),
         "driver": stack["driver"],
-        "oneapi": _oneapi(name, stack["oneapi"], wish.oneapi_components),
+        "oneapi": _oneapi(name, stack["oneapi"], request.oneapi_components),
         "environment": {**stack["environment"].get("all", {}), **stack["environment"].get(family, {})},
         "python": _python(name, stack["python"], engine, device),
         "model": stack["model"],
         "low_bit": stack["low_bit"],
-        "known_bad_accepted": _accepted(wish.known_bad_accepted),
+        "known_bad_accepted": _accepted(request.known_bad_accepted),
         "least_speed": stack.get("published_speed", {}).get(family, 0) * SUSPICIOUS if device == "gpu" else 0,
     }
     warnings = check_node(stack, resolved, node, pinned_packages(resolved))
@@ -76,8 +76,8 @@ def resolve(definitions: dict[str, dict[str, Any]], node: NodeFacts, wish: Stack
     return {**resolved, "warnings": [*warnings, *filter(None, beside)]}
 
 
-def _missed(node: NodeFacts, wish: StackRequest) -> list[dict[str, str]]:
-    missed = [gpu for gpu in node.lost if gpu["address"] not in wish.lost_gpus]
+def _missed(node: NodeFacts, request: StackRequest) -> list[dict[str, str]]:
+    missed = [gpu for gpu in node.lost if gpu["address"] not in request.lost_gpus]
     return [{"address": gpu["address"], "id": gpu.get("id", "")} for gpu in missed]
 
 

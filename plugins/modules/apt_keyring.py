@@ -34,8 +34,8 @@ options:
     description: URL of an HTTP proxy; the node's environment decides where it is empty.
     type: str
     default: ""
-  layer:
-    description: What the keyring belongs to, for M(xpu.fleet.file_restore).
+  record:
+    description: Name of the rollback record that keeps the former file, for M(xpu.fleet.file_restore).
     type: str
     default: repository
   directory:
@@ -121,7 +121,7 @@ def main() -> None:
             "fingerprints": {"type": "list", "elements": "str", "required": True, "no_log": False},
             "dest": {"type": "path", "required": True},
             "proxy": {"type": "str", "default": "", "no_log": True},
-            "layer": {"type": "str", "default": "repository"},
+            "record": {"type": "str", "default": "repository"},
             "directory": {"type": "path", "default": "/var/lib/xpu-fleet/found"},
             "force": {"type": "bool", "default": False},
         },
@@ -140,7 +140,7 @@ def main() -> None:
     changed = wanted != present
     if changed and not module.check_mode:
         try:
-            remember_file(dest, module.params["layer"], Path(module.params["directory"]))
+            remember_file(dest, module.params["record"], Path(module.params["directory"]))
         except FleetError as error:
             module.fail_json(msg=str(error))
         write_durably(dest, wanted)

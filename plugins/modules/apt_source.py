@@ -27,8 +27,8 @@ options:
     description: Whether to write the repository's file, or only to remove what contradicts it.
     type: bool
     default: true
-  layer:
-    description: What the repository belongs to, for M(xpu.fleet.file_restore).
+  record:
+    description: Name of the rollback record that keeps the former files, for M(xpu.fleet.file_restore).
     type: str
     default: repository
   directory:
@@ -101,7 +101,7 @@ def main() -> None:
         argument_spec={
             "repository": {"type": "dict", "required": True},
             "write": {"type": "bool", "default": True},
-            "layer": {"type": "str", "default": "repository"},
+            "record": {"type": "str", "default": "repository"},
             "directory": {"type": "path", "default": "/var/lib/xpu-fleet/found"},
         },
         supports_check_mode=True,
@@ -124,7 +124,7 @@ def main() -> None:
     if changed and not module.check_mode:
         try:
             for touched in [*removed, *edited, *([path] if before != after else [])]:
-                remember_file(touched, module.params["layer"], Path(module.params["directory"]))
+                remember_file(touched, module.params["record"], Path(module.params["directory"]))
         except FleetError as error:
             module.fail_json(msg=str(error))
         for gone in removed:

@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Ansible module: put files back as they were before a layer wrote or removed them."""
+"""Ansible module: restore the files of a rollback record."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: file_restore
-short_description: Put files back as they were before a layer wrote or removed them
+short_description: Restore the files of a rollback record
 version_added: "1.0.0"
 description:
   - M(xpu.fleet.apt_source) and M(xpu.fleet.apt_keyring) keep what they find before they change it. This puts it back,
@@ -13,8 +13,8 @@ description:
   - Without a record nothing is done.
 author: The xpu.fleet developers (@xpu-fleet)
 options:
-  layer:
-    description: What the files belong to.
+  record:
+    description: Name of the rollback record.
     type: str
     required: true
   directory:
@@ -33,7 +33,7 @@ attributes:
 EXAMPLES = r"""
 - name: Remove the graphics repository
   xpu.fleet.file_restore:
-    layer: repository
+    record: repository
 """
 
 RETURN = r"""
@@ -82,23 +82,23 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "layer": {"type": "str", "required": True},
+            "record": {"type": "str", "required": True},
             "directory": {"type": "path", "default": "/var/lib/xpu-fleet/found"},
         },
         supports_check_mode=True,
     )
     directory = Path(module.params["directory"])
     try:
-        record = read_files(directory)
-        files = record.pop(module.params["layer"], {})
+        records = read_files(directory)
+        files = records.pop(module.params["record"], {})
         if files and not module.check_mode:
             put_back(files)
-            write_files(record, directory)
+            write_files(records, directory)
             for kept in filter(None, files.values()):
                 Path(kept).unlink(missing_ok=True)
             remove_empty([Path(kept) for kept in files.values() if kept], directory)
     except (FleetError, OSError) as error:
-        module.fail_json(msg=f"The files of layer {module.params['layer']} cannot be put back: {error}")
+        module.fail_json(msg=f"Cannot restore the files of rollback record {module.params['record']}: {error}")
     removed = sorted(path for path, kept in files.items() if not kept)
     restored = sorted(path for path, kept in files.items() if kept)
     lines = [f"remove {path}\n" for path in removed] + [f"put back {path}\n" for path in restored]

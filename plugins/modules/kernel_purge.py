@@ -103,8 +103,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.command import ( 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 ROOT = Path("/")
-#: The layer whose packages are the stack's kernel.
-LAYER = "kernel"
+#: The rollback record of the stack's kernel, whose name its pins have too.
+RECORD = "kernel"
 
 
 class PurgeError(FleetError):
@@ -124,7 +124,7 @@ def purge(parameters: dict[str, Any], running: str, *, check: bool) -> dict[str,
         if held.intersection(wanted):
             command.append("--allow-change-held-packages")
         # Of the kernel before this one, the hold is the collection's own.
-        own = pinned_names(LAYER, ROOT / APT_ETC.relative_to("/")).intersection(wanted)
+        own = pinned_names(RECORD, ROOT / APT_ETC.relative_to("/")).intersection(wanted)
         others = held.difference(metapackages, own)
         try:
             simulation = simulate([*command, *wanted])

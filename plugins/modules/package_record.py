@@ -8,15 +8,15 @@ module: package_record
 short_description: Write down what packages were like before they are changed
 version_added: "1.0.0"
 description:
-  - Adds the packages that the record of a layer does not have yet, each with its version, hold, and whether it was
+  - Adds the packages that the record does not have yet, each with its version, hold, and whether it was
     installed by hand. What is in the record already stays, so the record tells what was there before the first change.
   - Call it with O(state=before) when packages are about to change and with O(state=after) when they have. What came,
     went or moved along with them in between is added then.
   - M(xpu.fleet.package_restore) brings everything back.
 author: The xpu.fleet developers (@xpu-fleet)
 options:
-  layer:
-    description: Name of the record.
+  record:
+    description: Name of the rollback record.
     type: str
     required: true
   packages:
@@ -46,12 +46,12 @@ attributes:
 EXAMPLES = r"""
 - name: Set the rollback record before the driver
   xpu.fleet.package_record:
-    layer: driver
+    record: driver
     packages: [intel-opencl-icd, level-zero]
 
 - name: Set the rollback record of dependencies
   xpu.fleet.package_record:
-    layer: driver
+    record: driver
     state: after
 """
 
@@ -89,17 +89,17 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "layer": {"type": "str", "required": True},
+            "record": {"type": "str", "required": True},
             "packages": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["before", "after"], "default": "before"},
             "directory": {"type": "path", "default": "/var/lib/xpu-fleet/found"},
         },
         supports_check_mode=True,
     )
-    layer, directory = module.params["layer"], Path(module.params["directory"])
+    name, directory = module.params["record"], Path(module.params["directory"])
     added: list[str] = []
     try:
-        record = read_record(directory, layer) or Record()
+        record = read_record(directory, name) or Record()
         if module.params["state"] == "before":
             added = begin(record, module.params["packages"], installed())
         elif record.before is not None:
@@ -107,16 +107,16 @@ def main() -> None:
         else:
             module.exit_json(changed=False, added=[])
         if not module.check_mode:
-            write_record(directory, layer, record)
+            write_record(directory, name, record)
     except FleetError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"The record of layer {layer} cannot be written: {error}")
-    lines = [f"{name}: {record.packages[name]}\n" for name in added]
+        module.fail_json(msg=f"Cannot write rollback record {name}: {error}")
+    lines = [f"{package}: {record.packages[package]}\n" for package in added]
     module.exit_json(
         changed=bool(added),
         added=added,
-        diff={"before_header": f"record of layer {layer}", "before": "", "after": "".join(lines)} if added else {},
+        diff={"before_header": f"rollback record {name}", "before": "", "after": "".join(lines)} if added else {},
     )
 
 

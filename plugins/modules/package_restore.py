@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Ansible module: bring packages back to what they were before a layer changed them."""
+"""Ansible module: restore the packages of a rollback record."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: package_restore
-short_description: Bring packages back to what they were before a layer changed them
+short_description: Restore the packages of a rollback record
 version_added: "1.0.0"
 description:
   - Reads what M(xpu.fleet.package_record) wrote down. Packages that were not there are purged, others get their version
@@ -19,8 +19,8 @@ description:
   - Without a record nothing is done.
 author: The xpu.fleet developers (@xpu-fleet)
 options:
-  layer:
-    description: Names of the records, the layer that was added last first.
+  record:
+    description: Names of the rollback records, the one that was begun last first.
     type: list
     elements: str
     required: true
@@ -44,12 +44,12 @@ attributes:
 EXAMPLES = r"""
 - name: Remove the driver
   xpu.fleet.package_restore:
-    layer: driver
+    record: driver
 """
 
 RETURN = r"""
 recorded:
-  description: The layers that have a record.
+  description: Names of the records that exist.
   type: list
   elements: str
   returned: success
@@ -138,7 +138,7 @@ class Apt(FormerApt):
 
 
 def merge(records: Iterable[Record], now: Packages) -> dict[str, PackageState]:
-    """Return how packages were found before the first of several layers, named from the last to the first."""
+    """Return how packages were found before the first of several records, the last one first."""
     found: dict[str, PackageState] = {}
     for record in records:
         if record.before is not None:
@@ -205,7 +205,7 @@ def complete(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
     if kept:
         raise RecordError(
             f"To remove {', '.join(plan.remove) or 'nothing'}, apt would also remove {', '.join(kept)}, which was not"
-            " brought along. Nothing was changed. Remove it first, or undo the layer too that brought it."
+            " brought along. Nothing was changed. Remove it first, or roll back the layer that brought it."
         )
 
 
@@ -240,7 +240,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "layer": {"type": "list", "elements": "str", "required": True},
+            "record": {"type": "list", "elements": "str", "required": True},
             "lock_timeout": {"type": "int", "default": 600},
             "directory": {"type": "path", "default": "/var/lib/xpu-fleet/found"},
         },
@@ -248,13 +248,13 @@ def main() -> None:
     )
     directory = Path(module.params["directory"])
     try:
-        records = {layer: read_record(directory, layer) for layer in module.params["layer"]}
-        present = {layer: record for layer, record in records.items() if record is not None}
+        records = {name: read_record(directory, name) for name in module.params["record"]}
+        present = {name: record for name, record in records.items() if record is not None}
         nothing: dict[str, Any] = {"changed": False, "removed": [], "installed": [], "notes": []}
         answer = _restore(module, present, directory) if present else nothing
     except FleetError as error:
         module.fail_json(msg=str(error))
-    notes = [f"There is no record of layer {layer}: its packages stay." for layer in records if layer not in present]
+    notes = [f"There is no rollback record {name}: its packages stay." for name in records if name not in present]
     module.exit_json(**{**answer, "recorded": list(present), "notes": answer["notes"] + notes})
 
 
@@ -273,8 +273,8 @@ def _restore(module: AnsibleModule, records: Mapping[str, Record], directory: Pa
                 apt.carry_out([*_TRANSACTION, *plan.arguments()])
             for verb, names in marks(found, installed()).items():
                 mark(verb, names, ROOT, module.params["lock_timeout"])
-            for layer in records:
-                record_path(directory, layer).unlink()
+            for name in records:
+                record_path(directory, name).unlink()
     touched = {*plan.remove, *plan.install, *(name for names in calls.values() for name in names)}
     after = {**found, **{name: PackageState() for name in plan.remove}}
     return {

@@ -74,13 +74,15 @@ class Door:
         self.log: list[str] = []
         self.news = threading.Condition()
 
-    def ask(self, body: dict[str, Any] | None = None, *, key: str = KEY, path: str = "/v1/chat/completions") -> Answer:
+    def ask(
+        self, body: dict[str, Any] | None = None, *, key: str = KEY, path: str = "/v1/chat/completions"
+    ) -> GatewayAnswer:
         """Send a request; the answer's body has not been read yet."""
         client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         text = None if body is None else json.dumps({"model": MODEL, **body})
         client.request("GET" if text is None else "POST", path, text, headers)
-        return Answer(client.getresponse())
+        return GatewayAnswer(client.getresponse())
 
     def says(self, wanted: Callable[[str], bool]) -> str:
         """Wait for such a line of the log."""
@@ -117,7 +119,7 @@ class Door:
         raise AssertionError(self.states())
 
 
-class Answer:
+class GatewayAnswer:
     """The head of an answer, and its body when it is asked for."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:

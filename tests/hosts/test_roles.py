@@ -15,7 +15,7 @@ from tests.hosts.nodes import ROOT, Nodes
 NODE = "alone-arc"
 #: What roles that are no layer are told; they are for other roles, and for people who have a use of their own for them.
 VARIABLES: dict[str, dict[str, Any]] = {
-    "pinned_packages": {"pinned_packages_versions": {"unzip": ""}, "pinned_packages_layer": "mine"},
+    "pinned_packages": {"pinned_packages_versions": {"unzip": ""}, "pinned_packages_record": "mine"},
     "node_reboot": {"node_reboot_reason": "a test", "node_reboot_pending": "nothing", "node_reboot_consent": "allowed"},
 }
 #: In the order in which they can be run on a bare node. Two need what another has told in the same play.

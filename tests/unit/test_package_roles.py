@@ -59,7 +59,7 @@ def test_packages_that_are_pinned_no_more_are_let_go_before_the_pins_are_written
         if "ansible.builtin.import_tasks" not in task:
             steps.append(task)
     variables = {
-        **{"__pinned_packages_exact": {"stays": "1", "older": "1"}, "pinned_packages_layer": "kernel"},
+        **{"__pinned_packages_exact": {"stays": "1", "older": "1"}, "pinned_packages_record": "kernel"},
         "ansible_python_interpreter": sys.executable,
     }
     play = {"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": steps}

@@ -44,7 +44,7 @@ def stack(node: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Client:
+class ServiceClient:
     """A plain HTTP client of one node's service, with its key, if there is one."""
 
     url: str
@@ -92,11 +92,11 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def client(host: Any) -> Client:
+def client(host: Any) -> ServiceClient:
     """A client on the controller, outside the node."""
     variables = host.ansible.get_variables()
     url = f"http://{variables['ansible_host']}:{variables.get('inference_port', 8000)}"
-    return Client(url, *variables.get("inference_api_keys", [])[:1])
+    return ServiceClient(url, *variables.get("inference_api_keys", [])[:1])
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

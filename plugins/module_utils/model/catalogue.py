@@ -68,40 +68,40 @@ class Catalogue:
     models: Mapping[str, Mapping[str, Any]]
 
 
-def resolve(catalogue: Catalogue, wish: ModelRequest, target: Target) -> dict[str, Any]:
+def resolve(catalogue: Catalogue, request: ModelRequest, target: Target) -> dict[str, Any]:
     """Return the plan for the model of a node; raises ModelError with one message."""
-    entry = _entry(catalogue, wish.name)
+    entry = _entry(catalogue, request.name)
     engine = catalogue.engines.get(target.engine)
     if engine is None:
         raise ModelError(
             f"no model format is known for engine {target.engine!r}; known are {_names(catalogue.engines)}"
         )
-    _check_low_bit(catalogue, wish.low_bit, target)
-    source = _source(entry, wish, engine["formats"], target.engine)
-    _check_remote_code(entry, wish, source)
+    _check_low_bit(catalogue, request.low_bit, target)
+    source = _source(entry, request, engine["formats"], target.engine)
+    _check_remote_code(entry, request, source)
     maximum = int(entry["context_length"])
-    context = wish.context_length or maximum
+    context = request.context_length or maximum
     if not 0 < context <= maximum:
-        raise ModelError(f"model_context_length is {context}: {wish.name} takes 1 to {maximum} tokens")
-    needed = memory_bytes(catalogue, entry, source, wish.low_bit, context)
+        raise ModelError(f"model_context_length is {context}: {request.name} takes 1 to {maximum} tokens")
+    needed = memory_bytes(catalogue, entry, source, request.low_bit, context)
     if needed and target.memory_bytes and needed > target.memory_bytes:
         fitting = [
             name
             for name in engine["low_bit"].get(target.device, [])
             if 0 < memory_bytes(catalogue, entry, {}, name, context) <= target.memory_bytes
         ]
-        raise ModelError(_too_large(wish, target, needed, context, fitting))
+        raise ModelError(_too_large(request, target, needed, context, fitting))
     return {
-        "name": wish.name,
+        "name": request.name,
         "source": source,
         "formats": list(engine["formats"]),
-        "low_bit": wish.low_bit,
+        "low_bit": request.low_bit,
         "prompt_format": entry.get("prompt_format", "tokenizer"),
         "context_length": context,
         "trust_remote_code": bool(entry.get("remote_code", False)),
         "revision": str(source.get("revision", "")),
         "memory_bytes": needed,
-        "low_bit_bytes": weight_bytes(catalogue, entry, wish.low_bit) if wish.low_bit else 0,
+        "low_bit_bytes": weight_bytes(catalogue, entry, request.low_bit) if request.low_bit else 0,
         "licence": entry.get("licence", ""),
     }
 
@@ -169,17 +169,17 @@ def _check_low_bit(catalogue: Catalogue, low_bit: str, target: Target) -> None:
     )
 
 
-def _source(entry: Mapping[str, Any], wish: ModelRequest, formats: Sequence[str], engine: str) -> dict[str, Any]:
+def _source(entry: Mapping[str, Any], request: ModelRequest, formats: Sequence[str], engine: str) -> dict[str, Any]:
     """The operator's source, or the entry's first in a format that the engine reads, checked and in one shape."""
-    chosen: Optional[Mapping[str, Any]] = wish.source or None
+    chosen: Optional[Mapping[str, Any]] = request.source or None
     where = "model_source"
     if chosen is None:
         sources: Mapping[str, Mapping[str, Any]] = entry.get("sources", {})
-        where = f"the entry of model {wish.name}"
+        where = f"the entry of model {request.name}"
         chosen = next((sources[name] for name in formats if name in sources), None)
         if chosen is None:
             raise ModelError(
-                f"engine {engine} reads {' or '.join(formats)}, and model {wish.name} is listed as "
+                f"engine {engine} reads {' or '.join(formats)}, and model {request.name} is listed as "
                 f"{_names(sources) or 'nothing'}: point model_source at weights of that format, or choose another "
                 "model or engine"
             )
@@ -196,7 +196,7 @@ def _source(entry: Mapping[str, Any], wish: ModelRequest, formats: Sequence[str]
     if not isinstance(source["location"], str) or not source["location"]:
         raise ModelError(f"{where} has {kind} {source['location']!r}: text is needed")
     if kind == "huggingface":
-        source["revision"] = wish.revision or source.get("revision", "") or "main"
+        source["revision"] = request.revision or source.get("revision", "") or "main"
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source["location"]):
             raise ModelError(f"{where} has huggingface {source['location']!r}: owner/name is needed")
         _check_digests(source, where)
@@ -231,29 +231,29 @@ def _check_digests(source: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _check_remote_code(entry: Mapping[str, Any], wish: ModelRequest, source: Mapping[str, Any]) -> None:
+def _check_remote_code(entry: Mapping[str, Any], request: ModelRequest, source: Mapping[str, Any]) -> None:
     if not entry.get("remote_code", False):
-        if wish.trust_remote_code:
+        if request.trust_remote_code:
             raise ModelError(
-                f"model_trust_remote_code is on, and model {wish.name} needs no code of its own: turn it off"
+                f"model_trust_remote_code is on, and model {request.name} needs no code of its own: turn it off"
             )
         return
-    if not wish.trust_remote_code:
+    if not request.trust_remote_code:
         raise ModelError(
-            f"model {wish.name} runs Python code that comes with its weights: read it, pin the commit with "
+            f"model {request.name} runs Python code that comes with its weights: read it, pin the commit with "
             "model_revision and set model_trust_remote_code: true"
         )
     if source["kind"] == "huggingface" and not re.fullmatch(r"[0-9a-f]{40}", source["revision"]):
         raise ModelError(
-            f"model {wish.name} runs Python code that comes with its weights: model_revision has to be the full commit "
+            f"model {request.name} runs Python code that comes with its weights: set model_revision to the full commit "
             f"(40 hexadecimal digits), not {source['revision']!r}"
         )
 
 
-def _too_large(wish: ModelRequest, target: Target, needed: int, context: int, fitting: Sequence[str]) -> str:
-    form = f" in {wish.low_bit}" if wish.low_bit else ""
+def _too_large(request: ModelRequest, target: Target, needed: int, context: int, fitting: Sequence[str]) -> str:
+    form = f" in {request.low_bit}" if request.low_bit else ""
     message = (
-        f"model {wish.name}{form} with {context} tokens of context needs {_gib(needed)} of memory and "
+        f"model {request.name}{form} with {context} tokens of context needs {_gib(needed)} of memory and "
         f"{target.memory_of} has {_gib(target.memory_bytes)}"
     )
     roomy = [name for name, memory in target.others if memory >= needed]

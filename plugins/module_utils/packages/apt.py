@@ -129,10 +129,10 @@ def unknown(plan: Iterable[Change], available: Mapping[str, list[str]]) -> list[
     ]
 
 
-def pinned_names(layer: str, etc: Path = APT_ETC) -> set[str]:
-    """Return the packages that this collection prefers at a version, and holds, for a layer."""
+def pinned_names(record: str, etc: Path = APT_ETC) -> set[str]:
+    """Return the packages that this collection pins and holds under the name of a rollback record."""
     try:
-        text = (etc / f"preferences.d/xpu-fleet-{layer}.pref").read_text(encoding="utf-8")
+        text = (etc / f"preferences.d/xpu-fleet-{record}.pref").read_text(encoding="utf-8")
     except FileNotFoundError:
         return set()
     return set(re.findall(r"^Package: (\S+)$", text, re.MULTILINE))

@@ -1,6 +1,6 @@
-"""What a node was like before this collection changed it: packages and files, written down so that it can be undone.
+"""Rollback records: the packages and files of a node before this collection changed them.
 
-The records are in one directory, a file for each layer of packages and one for the files of all layers.
+They are in one directory: a file for each record of packages, and one file for the records of files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FILES = "files.json"
 
 
 class RecordError(FleetError):
-    """The state of the node cannot be read, or a record of it; the message says why."""
+    """The state of the node, or a rollback record, cannot be read; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class PackageState:
 
 @dataclass
 class Record:
-    """The packages of one layer as they were found."""
+    """One rollback record of packages: their states before the first change."""
 
     packages: dict[str, PackageState] = field(default_factory=dict)
     #: Everything that was installed when a transaction began; None where none is under way.
@@ -85,9 +85,9 @@ class Record:
         return moved
 
 
-def read_record(directory: Path, layer: str) -> Record | None:
-    """Return the record of a layer, None where there is none. Raises RecordError."""
-    path = record_path(directory, layer)
+def read_record(directory: Path, name: str) -> Record | None:
+    """Return the record of this name, None without one. Raises RecordError."""
+    path = record_path(directory, name)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         packages = {name: PackageState.of(state) for name, state in data["packages"].items()}
@@ -98,22 +98,24 @@ def read_record(directory: Path, layer: str) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{path}, which says what was there before, cannot be read: {error}") from error
+        raise RecordError(f"{path}, a rollback record, cannot be read: {error}") from error
 
 
-def write_record(directory: Path, layer: str, record: Record) -> None:
-    """Write the record of a layer."""
-    data: dict[str, Any] = {"packages": {name: state.data() for name, state in sorted(record.packages.items())}}
+def write_record(directory: Path, name: str, record: Record) -> None:
+    """Write the record of this name."""
+    data: dict[str, Any] = {"packages": {package: state.data() for package, state in sorted(record.packages.items())}}
     if record.before is not None:
-        data["before"] = {name: state.data() for name, state in sorted(record.before.items())}
-    _write(record_path(directory, layer), data)
+        data["before"] = {package: state.data() for package, state in sorted(record.before.items())}
+    _write(record_path(directory, name), data)
 
 
-def record_path(directory: Path, layer: str) -> Path:
-    """Return where the record of a layer is. Raises RecordError for a name that is none."""
-    if not re.fullmatch(r"[a-z][a-z0-9_-]*", layer) or f"{layer}.json" == _FILES:
-        raise RecordError(f"'{layer}' cannot name a layer: it takes small letters, digits, - and _, and not files.")
-    return directory / f"{layer}.json"
+def record_path(directory: Path, name: str) -> Path:
+    """Return the path of the record of this name. Raises RecordError for an invalid name."""
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or f"{name}.json" == _FILES:
+        raise RecordError(
+            f"'{name}' cannot name a rollback record: use lowercase letters, digits, - and _, and not 'files'."
+        )
+    return directory / f"{name}.json"
 
 
 def installed() -> dict[str, PackageState]:
@@ -127,10 +129,10 @@ def installed() -> dict[str, PackageState]:
     }
 
 
-def remember_file(path: Path, layer: str, directory: Path = Path(DIRECTORY)) -> None:
-    """Keep what is at a path before a layer writes or removes it; only the first time counts."""
+def remember_file(path: Path, record: str, directory: Path = Path(DIRECTORY)) -> None:
+    """Keep a file in a record before a change; only the first time counts."""
     files = read_files(directory)
-    if str(path) in files.get(layer, {}):
+    if str(path) in files.get(record, {}):
         return
     kept = ""
     if path.is_file() and not path.read_bytes().startswith(OWN_HEADER):
@@ -144,25 +146,25 @@ def remember_file(path: Path, layer: str, directory: Path = Path(DIRECTORY)) -> 
         flush(copy)
         flush(copy.parent)
         kept = str(copy)
-    files.setdefault(layer, {})[str(path)] = kept
+    files.setdefault(record, {})[str(path)] = kept
     write_files(files, directory)
 
 
 def read_files(directory: Path = Path(DIRECTORY)) -> dict[str, dict[str, str]]:
-    """Return, for each layer, the files that it touched with the copy of what was there, "" for nothing."""
+    """Return, by record, the changed files with the path of the copy of their former content, "" for no file."""
     path = directory / _FILES
     try:
         files: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path}, which says what was there before, cannot be read: {error}") from error
+        raise RecordError(f"{path}, a rollback record, cannot be read: {error}") from error
     return files
 
 
 def write_files(files: Mapping[str, Mapping[str, str]], directory: Path = Path(DIRECTORY)) -> None:
     """Write the record of files, or remove it where nothing is left in it."""
-    rest = {layer: paths for layer, paths in files.items() if paths}
+    rest = {record: paths for record, paths in files.items() if paths}
     if rest:
         _write(directory / _FILES, rest)
     else:

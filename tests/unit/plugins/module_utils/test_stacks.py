@@ -37,7 +37,7 @@ def test_auto_chooses_by_gpus_and_distribution(found: NodeFacts, expected: tuple
 
 
 @pytest.mark.parametrize(
-    ("found", "wish", "said"),
+    ("found", "asked", "said"),
     [
         (
             node(),
@@ -97,9 +97,9 @@ def test_auto_chooses_by_gpus_and_distribution(found: NodeFacts, expected: tuple
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_message(found: NodeFacts, wish: StackRequest, said: list[str]) -> None:
+def test_what_does_not_fit_is_refused_in_one_message(found: NodeFacts, asked: StackRequest, said: list[str]) -> None:
     with pytest.raises(StackError) as error:
-        resolve(STACKS, found, wish)
+        resolve(STACKS, found, asked)
     for words in said:
         assert words in str(error.value)
 
@@ -137,7 +137,7 @@ def test_that_the_last_gpu_is_gone_for_good_is_not_a_wish_for_the_cpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "wish", "speed"),
+    ("found", "asked", "speed"),
     [
         (node(gpu()), StackRequest(), 13.75),
         (node(gpu("56c0", "flex"), kernel=GA), StackRequest(), 12.5),
@@ -149,9 +149,9 @@ def test_that_the_last_gpu_is_gone_for_good_is_not_a_wish_for_the_cpu() -> None:
     ],
 )
 def test_a_speed_is_suspicious_below_a_quarter_of_the_published_one(
-    found: NodeFacts, wish: StackRequest, speed: float
+    found: NodeFacts, asked: StackRequest, speed: float
 ) -> None:
-    assert resolve(STACKS, found, wish)["least_speed"] == speed
+    assert resolve(STACKS, found, asked)["least_speed"] == speed
 
 
 @pytest.mark.parametrize(("value", "said"), [("40", "is a string ('40')"), (True, "is")])

@@ -53,17 +53,17 @@ def test_what_was_there_is_put_back(options: dict[str, Any], tmp_path: Path) -> 
     own.write_text("Types: deb\n")
     own.chmod(0o640)
     options["directory"] = str(tmp_path / "found")
-    run_module("apt_source", layer="one", **options)
+    run_module("apt_source", record="one", **options)
     assert own.read_text() == CONTENT
     options["repository"]["sources"] = str(other)
-    run_module("apt_source", layer="two", **options)
+    run_module("apt_source", record="two", **options)
     where = {"directory": options["directory"]}
-    foreseen = run_module("file_restore", check=True, layer="one", **where)
+    foreseen = run_module("file_restore", check=True, record="one", **where)
     assert foreseen["changed"] and foreseen["restored"] == [str(own)] and own.read_text() == CONTENT
-    assert run_module("file_restore", layer="one", **where)["changed"]
+    assert run_module("file_restore", record="one", **where)["changed"]
     assert own.read_text() == "Types: deb\n" and own.stat().st_mode & 0o777 == 0o640
-    assert not run_module("file_restore", layer="one", **where)["changed"]
-    assert run_module("file_restore", layer="two", **where)["removed"] == [str(other)]
+    assert not run_module("file_restore", record="one", **where)["changed"]
+    assert run_module("file_restore", record="two", **where)["removed"] == [str(other)]
     assert not other.exists() and list((tmp_path / "found").rglob("*.json")) == []
 
 
@@ -72,7 +72,7 @@ def test_what_an_earlier_version_wrote_was_not_found(options: dict[str, Any]) ->
     path.parent.mkdir()
     path.write_text(CONTENT.replace("jammy", "focal"))
     run_module("apt_source", **options)
-    assert run_module("file_restore", layer="repository", directory=options["directory"])["removed"] == [str(path)]
+    assert run_module("file_restore", record="repository", directory=options["directory"])["removed"] == [str(path)]
 
 
 def test_a_mirrors_password_is_not_shown(options: dict[str, Any]) -> None:
@@ -104,5 +104,5 @@ def test_of_a_superseded_file_the_sources_of_others_stay_and_that_is_told(
     assert mixed.stat().st_mode & 0o777 == 0o640
     assert "those of others stay (https://else.example.org)" in str(done["warnings"])
     assert not run_module("apt_source", at=tmp_path, **options)["changed"]
-    assert run_module("file_restore", layer="repository", directory=options["directory"])["changed"]
+    assert run_module("file_restore", record="repository", directory=options["directory"])["changed"]
     assert mixed.read_text() == before

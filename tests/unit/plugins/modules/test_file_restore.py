@@ -11,7 +11,7 @@ from ansible_collections.xpu.fleet.tests.unit.plugins.support.module_run import 
 
 
 class Found:
-    """A file that was there and one that was not, both written over for layer repository."""
+    """A file that was there and one that was not, both written over for record repository."""
 
     def __init__(self, directory: Path) -> None:
         self.records = directory / "found"
@@ -23,8 +23,8 @@ class Found:
             remember_file(path, "repository", self.records)
             path.write_text("of the collection\n")
 
-    def run(self, *, check: bool = False, layer: str = "repository") -> dict[str, Any]:
-        return run_module("file_restore", check=check, layer=layer, directory=str(self.records))
+    def run(self, *, check: bool = False, record: str = "repository") -> dict[str, Any]:
+        return run_module("file_restore", check=check, record=record, directory=str(self.records))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_what_was_there_comes_back_and_the_rest_goes(found: Found) -> None:
 
 
 def test_another_layers_files_stay(found: Found) -> None:
-    assert not found.run(layer="oneapi")["changed"] and found.new.exists()
+    assert not found.run(record="oneapi")["changed"] and found.new.exists()
 
 
 def test_a_run_that_was_cut_off_is_finished(found: Found) -> None:
@@ -58,5 +58,5 @@ def test_a_run_that_was_cut_off_is_finished(found: Found) -> None:
 def test_a_record_that_cannot_be_read_is_an_error(found: Found) -> None:
     (found.records / "files.json").write_text("{")
     refused = found.run()
-    assert refused["failed"] and "files.json, which says what was there before, cannot be read" in refused["msg"]
+    assert refused["failed"] and "files.json, a rollback record, cannot be read" in refused["msg"]
     assert found.new.exists()

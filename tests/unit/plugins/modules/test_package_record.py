@@ -23,11 +23,11 @@ def node(tmp_path: Path) -> Packages:
 
 
 def record(node: Packages, *packages: str, **options: Any) -> dict[str, Any]:
-    """Run the module for layer driver."""
+    """Run the module for record driver."""
     return run_module(
         "package_record",
         path=node.path,
-        layer="driver",
+        record="driver",
         packages=list(packages),
         directory=str(node.records),
         **options,
@@ -82,10 +82,10 @@ def test_after_a_run_that_was_cut_off_only_new_dependencies_count(node: Packages
     assert set(node.record("driver")["packages"]) == {"udev", "libigc1"}
 
 
-@pytest.mark.parametrize("layer", ["files", "../x", "A"])
-def test_a_layer_that_cannot_name_a_file_is_an_error(node: Packages, layer: str) -> None:
-    result = run_module("package_record", path=node.path, layer=layer, directory=str(node.records))
-    assert result["failed"] and "cannot name a layer" in result["msg"]
+@pytest.mark.parametrize("record_name", ["files", "../x", "A"])
+def test_a_record_name_that_cannot_be_a_file_is_an_error(node: Packages, record_name: str) -> None:
+    result = run_module("package_record", path=node.path, record=record_name, directory=str(node.records))
+    assert result["failed"] and "cannot name a rollback record" in result["msg"]
 
 
 def test_a_record_that_cannot_be_read_is_an_error_that_names_it(node: Packages) -> None:

@@ -26,7 +26,7 @@ def node(tmp_path: Path) -> Packages:
     node = Packages(tmp_path, **BEFORE)
     node.offer(mesa=["23", "22"], libdrm=["2.4"])
     run_module(
-        "package_record", path=node.path, layer="driver", packages=["driver", "mesa"], directory=str(node.records)
+        "package_record", path=node.path, record="driver", packages=["driver", "mesa"], directory=str(node.records)
     )
     node.change(
         driver={"version": "1", "manual": True, "held": True, "depends": ["libigc"]},
@@ -34,7 +34,7 @@ def node(tmp_path: Path) -> Packages:
         mesa={"version": "intel", "manual": True, "held": True},
         libdrm={"version": "2.5", "manual": False},
     )
-    run_module("package_record", path=node.path, layer="driver", state="after", directory=str(node.records))
+    run_module("package_record", path=node.path, record="driver", state="after", directory=str(node.records))
     return node
 
 
@@ -42,7 +42,7 @@ def restore(node: Packages, *layers: str, check: bool = False, **more: Any) -> d
     """Run the module."""
     wanted = list(layers) or ["driver"]
     at: dict[str, Any] = {"path": node.path, "at": node.records.parent, "directory": str(node.records)}
-    return run_module("package_restore", check=check, layer=wanted, **at, **more)
+    return run_module("package_restore", check=check, record=wanted, **at, **more)
 
 
 def plain(packages: dict[str, dict[str, Any]]) -> dict[str, tuple[str, bool, bool]]:
@@ -81,7 +81,7 @@ def test_a_second_run_says_that_there_is_no_record(node: Packages) -> None:
     restore(node)
     again = restore(node)
     assert not again["changed"] and again["recorded"] == []
-    assert again["notes"] == ["There is no record of layer driver: its packages stay."]
+    assert again["notes"] == ["There is no rollback record driver: its packages stay."]
 
 
 def test_a_library_that_something_else_needs_by_now_stays(node: Packages) -> None:
@@ -104,9 +104,9 @@ def test_it_is_refused_where_something_else_would_go(node: Packages) -> None:
 
 
 def test_layers_together_are_judged_together(node: Packages) -> None:
-    run_module("package_record", path=node.path, layer="oneapi", packages=["toolkit"], directory=str(node.records))
+    run_module("package_record", path=node.path, record="oneapi", packages=["toolkit"], directory=str(node.records))
     node.change(toolkit={"version": "1", "manual": True, "depends": ["driver"]})
-    run_module("package_record", path=node.path, layer="oneapi", state="after", directory=str(node.records))
+    run_module("package_record", path=node.path, record="oneapi", state="after", directory=str(node.records))
     result = restore(node, "oneapi", "driver")
     assert result["removed"] == ["driver", "toolkit", "libigc"]
     assert plain(node.installed) == plain(BEFORE)

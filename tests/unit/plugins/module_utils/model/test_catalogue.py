@@ -23,16 +23,16 @@ ARC = Target("bigdl", "gpu", 16 * GIB, "the smallest GPU (Intel Arc A770)")
 CPU = Target("openvino", "cpu", 8 * GIB, "the node")
 
 
-def plan(wish: ModelRequest, target: Target, entries: dict[str, Any] | None = None) -> dict[str, Any]:
+def plan(asked: ModelRequest, target: Target, entries: dict[str, Any] | None = None) -> dict[str, Any]:
     """Resolve with the role's own data."""
     models = {**DATA["model_catalogue"], **(entries or {})}
-    return resolve(Catalogue(DATA["model_engines"], DATA["model_bits_per_weight"], models), wish, target)
+    return resolve(Catalogue(DATA["model_engines"], DATA["model_bits_per_weight"], models), asked, target)
 
 
-def refused(wish: ModelRequest, target: Target, entries: dict[str, Any] | None = None) -> str:
+def refused(asked: ModelRequest, target: Target, entries: dict[str, Any] | None = None) -> str:
     """The message of the refusal."""
     with pytest.raises(ModelError) as error:
-        plan(wish, target, entries)
+        plan(asked, target, entries)
     return str(error.value)
 
 
@@ -53,10 +53,10 @@ def test_the_embedded_model_comes_out_of_its_wheel() -> None:
 
 def test_every_entry_of_the_catalogue_resolves_for_an_engine() -> None:
     for name, entry in DATA["model_catalogue"].items():
-        wish = ModelRequest(
+        asked = ModelRequest(
             name, low_bit="sym_int4", revision="b" * 40, trust_remote_code=entry.get("remote_code", False)
         )
-        assert plan(wish, ARC)["name"] == name
+        assert plan(asked, ARC)["name"] == name
 
 
 @pytest.mark.parametrize("stack", [path.stem for path in STACKS])
@@ -65,12 +65,12 @@ def test_the_model_of_a_stack_has_weights_for_each_of_its_engines(stack: str) ->
     for engine in data["stack_definition"]["engines"]:
         low_bit = data["stack_definition"].get("low_bit", "") if engine == "bigdl" else ""
         for device in ("cpu", "gpu"):
-            wish = ModelRequest(data["stack_definition"]["model"], low_bit=low_bit)
-            assert plan(wish, Target(engine, device, 16 * GIB, "the node"))["name"] == wish.name
+            asked = ModelRequest(data["stack_definition"]["model"], low_bit=low_bit)
+            assert plan(asked, Target(engine, device, 16 * GIB, "the node"))["name"] == asked.name
 
 
 @pytest.mark.parametrize(
-    ("wish", "target", "said"),
+    ("asked", "target", "said"),
     [
         (ModelRequest("gpt-5"), CPU, ["gpt-5", "llama-2-7b-chat, smollm2-135m-instruct", "model_entries"]),
         (ModelRequest("llama-2-7b-chat", low_bit="sym_int3"), ARC, ["sym_int3", "sym_int4"]),
@@ -101,8 +101,8 @@ def test_the_model_of_a_stack_has_weights_for_each_of_its_engines(stack: str) ->
     ],
     ids=lambda value: value.name if isinstance(value, ModelRequest) else None,
 )
-def test_what_cannot_be_served_is_refused(wish: ModelRequest, target: Target, said: list[str]) -> None:
-    message = refused(wish, target)
+def test_what_cannot_be_served_is_refused(asked: ModelRequest, target: Target, said: list[str]) -> None:
+    message = refused(asked, target)
     assert all(words in message for words in said), message
 
 

@@ -27,10 +27,10 @@ NOBLE, RESOLUTE = "Ubuntu 24.04", "Ubuntu 26.04"
 PPA = "ppa.launchpadcontent.net/kobuk-team"
 
 
-def refusal(found: Any, wish: StackRequest | None = None) -> str:
+def refusal(found: Any, asked: StackRequest | None = None) -> str:
     """What the operator is told of a node that no stack takes."""
     with pytest.raises(StackError) as error:
-        resolve(STACKS, found, wish or StackRequest())
+        resolve(STACKS, found, asked or StackRequest())
     return str(error.value)
 
 
