@@ -23,4 +23,6 @@ class ActionModule(ActionBase):
         try:
             return {**result, "changed": False, **(failure or admitted_gpus(found))}
         except AnswerError as error:
-            raise AnsibleActionFail(f"The node's answer makes no sense: {error}.") from error
+            raise AnsibleActionFail(
+                f"The node's answer is malformed: {error}. The node may be damaged or compromised: check it."
+            ) from error

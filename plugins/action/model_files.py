@@ -45,7 +45,9 @@ class ActionModule(ActionBase):
         root = Path(str(source["location"]))
         files = visible_files(root)
         if not files:
-            raise AnsibleActionFail(f"Model {arguments.get('name')}: there is nothing in {root} on the controller.")
+            raise AnsibleActionFail(
+                f"Model {arguments.get('name')}: {root} on the controller is empty. Put the weights there."
+            )
         try:
             _judge(arguments, files)
         except WeightsChoiceError as error:
@@ -58,7 +60,7 @@ class ActionModule(ActionBase):
         for name in asked if isinstance(asked, list) else [asked]:
             if not isinstance(name, str) or name not in files:
                 raise AnsibleActionFail(
-                    f"The node asks for {one_line(name)}, which is none of the model's files in {root}."
+                    f"The node asks for {one_line(name)}, which is not one of the model's files in {root}."
                 )
             place = {"src": str(files[name].resolve()), "dest": f"{result['incoming']}/{name}", "mode": "0644"}
             copied = copy_to_node(self, place, variables)

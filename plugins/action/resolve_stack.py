@@ -57,7 +57,9 @@ class ActionModule(ActionBase):
             node = _node_facts(admitted_gpus(found), options["known"])
             stack = resolve(stack_definitions(Path(options["directory"]).resolve()), node, _request(options))
         except AnswerError as error:
-            raise AnsibleActionFail(f"The node's answer makes no sense: {error}.") from error
+            raise AnsibleActionFail(
+                f"The node's answer is malformed: {error}. The node may be damaged or compromised: check it."
+            ) from error
         except StackError as error:
             raise AnsibleActionFail(str(error)) from error
         requirements = Path(options["directory"]) / "requirements" / f"{stack['python']['requirements']}.txt"

@@ -50,8 +50,8 @@ class CallbackModule(CallbackBase):
         """End here, after the last play."""
         status = stats.custom.get("_run", {}).get("xpu_audit_exit")
         if status is None and self._audit:
-            why = "it did not get to its end" if self._hosts else "no host matches (xpu_hosts, the inventory)"
-            self._display.error(f"Nothing is known from this audit: {why}.", wrap_text=False)
+            why = "it stopped before its end" if self._hosts else "no host matches (xpu_hosts, the inventory)"
+            self._display.error(f"The audit has no result: {why}.", wrap_text=False)
             status = 2
         if status:
             raise SystemExit(int(status))

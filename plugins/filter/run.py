@@ -46,7 +46,7 @@ def checked_run(hosts: str, groups: Mapping[str, Sequence[str]], tags: Sequence[
 
 def _no_host(hosts: str, groups: Mapping[str, Sequence[str]]) -> str:
     if not groups.get("all"):
-        return "The inventory has no host. Look at the warnings above, if there are any, and at what -i names."
+        return "The inventory has no host. Check the warnings above and the path after -i."
     if hosts == "all":
         return ""
     inventory = InventoryManager(DataLoader(), parse=False)
@@ -57,7 +57,7 @@ def _no_host(hosts: str, groups: Mapping[str, Sequence[str]]) -> str:
     if inventory.get_hosts(hosts):
         return ""
     named = ", ".join(sorted(group for group in groups if group != "ungrouped"))
-    return f"No host matches xpu_hosts, which is {hosts!r}. Groups of the inventory: {named}."
+    return f"No host matches xpu_hosts ({hosts!r}). Groups of the inventory: {named}."
 
 
 def _end(message: str) -> NoReturn:

@@ -38,15 +38,13 @@ def known_instances(
         if endpoints:
             host = str(endpoints["host"])
             if host == "::1" or host.startswith("127."):
-                problems.append(f"{node} listens on {host} alone: set its inference_host to an address of its own.")
+                problems.append(f"{node} listens only on {host}: set its inference_host to an address of its own.")
             address = str(said.get("ansible_host") or node) if host in _ANY else host
             found[node] = _instances(node, address, endpoints, requests)
         elif earlier.get(node):
             found[node] = earlier[node]
         else:
-            problems.append(
-                f"{node} has no instance that is known: run the playbook for it too, or take it out of gateway_nodes."
-            )
+            problems.append(f"{node} has no known instance: include it in this run, or remove it from gateway_nodes.")
     if not found and not problems:
         problems.append("gateway_nodes is empty: a gateway serves at least one node.")
     if problems:
@@ -110,8 +108,8 @@ def keys(given: Sequence[Any]) -> list[dict[str, str]]:
         name, key = words[0].partition(":")[0] if len(words) > 1 else f"key-{number + 1}", words[-1]
         if len(words) > 2 or not re.fullmatch(KEY, key):
             raise GatewayError(
-                f"{place} is malformed: a key is 16 or more visible ASCII characters without spaces, the first no '#', "
-                "and may have a name and a space before it."
+                f"{place} is malformed: a key has 16 or more visible ASCII characters without spaces, does not start "
+                "with '#', and may follow a name and a space."
             )
         if not re.fullmatch(NAME, name):
             raise GatewayError(f"{place} has a malformed name: letters, digits, '.', '_' and '-', 64 at most.")

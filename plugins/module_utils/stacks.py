@@ -85,7 +85,7 @@ def _choose(definitions: dict[str, dict[str, Any]], node: NodeFacts, wanted: str
     if wanted != AUTO:
         if wanted not in definitions:
             raise StackError(
-                f"xpu_stack is {wanted!r}, and there is no such stack. Known stacks: "
+                f"xpu_stack is {wanted!r}, which is not a stack. Known stacks: "
                 f"{', '.join([AUTO, *sorted(definitions)])}."
             )
         reason = _misfit(definitions[wanted], node)
@@ -98,19 +98,19 @@ def _choose(definitions: dict[str, dict[str, Any]], node: NodeFacts, wanted: str
     if UNKNOWN in node.families:
         unknown = ", ".join(described(gpu) for gpu in node.gpus if gpu["family"] == UNKNOWN)
         raise StackError(
-            f"{unknown} is newer than this collection's list of cards, so no stack is known to serve it. Take a newer "
-            "release of the collection, or tell its authors the id; to serve on the node's CPU until then, set "
+            f"{unknown} is newer than this collection's list of cards, so no stack is known to serve it. Use a newer "
+            "release of the collection, or report the id to its authors; to serve on the node's CPU until then, set "
             "xpu_stack to cpu."
         )
     if lent and not node.gpus:
         raise StackError(
-            f"Every GPU of this node is given to something else.{_given_away(lent)} To serve on the node's CPU "
+            f"Every GPU of this node is assigned to something else.{_given_away(lent)} To serve on the node's CPU "
             "instead, set xpu_stack to cpu."
         )
     if node.lost and not node.gpus:
         raise StackError(
-            f"This node had {', '.join(map(described, node.lost))}, and now there is no GPU: it is not served on its "
-            "CPU without your word. Look at the card and at dmesg; where it is gone for good, set xpu_stack to cpu."
+            f"This node had {', '.join(map(described, node.lost))}, and now it has no GPU. Check the card and dmesg; "
+            "if the card is gone for good, set xpu_stack to cpu."
         )
     if node.uncovered and not node.gpus:
         raise StackError(f"{_uncovered(node)} To serve on the node's CPU instead, set xpu_stack to cpu.")
@@ -119,15 +119,15 @@ def _choose(definitions: dict[str, dict[str, Any]], node: NodeFacts, wanted: str
         definition = definitions[name]
         # A node with GPUs is never quietly served on its CPU: that stack must be named.
         if bool(node.gpus) != bool(definition["families"]):
-            reason = "it serves nodes without GPUs" if node.gpus else "it serves nodes with GPUs"
+            reason = "it supports nodes without GPUs" if node.gpus else "it supports nodes with GPUs"
         else:
             reason = _misfit(definition, node)
         if not reason:
             return name
         tried.append(f"{name} ({reason})")
     raise StackError(
-        f"No stack fits this node. GPUs found: {node.describe_gpus()}. Distribution: {node.system}. "
-        f"Tried: {'; '.join(tried)}. Install a distribution that a stack serves, or name a stack with xpu_stack."
+        f"No stack fits this node. GPUs found: {node.describe_gpus()}. Distribution: {node.system}. Tried: "
+        f"{'; '.join(tried)}. Install a supported distribution, or set xpu_stack."
     )
 
 
@@ -135,15 +135,17 @@ def _uncovered(node: NodeFacts) -> str:
     if not node.uncovered:
         return ""
     cards = ", ".join(map(described, node.uncovered))
-    return f"No stack is made for {cards}: the roles leave such a card alone."
+    return f"No stack supports {cards}: the roles do not use such a card."
 
 
 def _accepted(names: list[str]) -> list[str]:
     for name in names:
         if name not in NAMES:
             close = get_close_matches(name, NAMES, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(NAMES))}."
-            raise StackError(f"xpu_known_bad_accepted has {name!r}, and no known-bad combination has that name; {hint}")
+            hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(sorted(NAMES))}."
+            raise StackError(
+                f"xpu_known_bad_accepted has {name!r}, which is not the name of a known-bad combination; {hint}"
+            )
     return names
 
 
@@ -152,8 +154,8 @@ def _given_away(lent: list[dict[str, Any]]) -> str:
         return ""
     cards = "; ".join(f"{described(gpu)} is {gpu['lent']}" for gpu in lent)
     return (
-        f" {cards}: the roles leave such a card alone. To serve on it, take its id out of vfio-pci.ids (kernel's "
-        "command line, modprobe.d) or its driver_override away, and reboot."
+        f" {cards}: the roles do not use such a card. To use it, remove its id from vfio-pci.ids (kernel's command "
+        "line, modprobe.d) or unset its driver_override, and reboot."
     )
 
 
@@ -166,10 +168,10 @@ def _misfit(definition: dict[str, Any], node: NodeFacts) -> str:
         return ""
     families = {gpu["family"] for gpu in node.gpus}
     if not families:
-        return f"it serves GPUs of family {', '.join(definition['families'])} and none was found"
+        return f"it supports GPUs of family {', '.join(definition['families'])} and none was found"
     others = sorted(families - set(definition["families"]))
     if others:
-        return f"it serves GPUs of family {', '.join(definition['families'])}, not {', '.join(others)}"
+        return f"it supports GPUs of family {', '.join(definition['families'])}, not {', '.join(others)}"
     return ""
 
 

@@ -45,13 +45,15 @@ def plan(
         "order": [node for batch in batches for node in batch],
         "serial": [len(batch) for batch in batches],
         "lines": lines,
-        "problems": [f"xpu_upgrade_limits names {name}, which is no group." for name in limits if name not in groups],
+        "problems": [
+            f"xpu_upgrade_limits names {name}, which is not a group." for name in limits if name not in groups
+        ],
     }
 
 
 def _name(index: int, drained: bool) -> str:
     if drained and not index:
-        return "first, drained already"
+        return "first, already drained"
     return "canary" if index == drained else f"batch {index + 1 - drained}"
 
 
@@ -87,11 +89,11 @@ def lock_verdict(
         if take_over or has_ended(lock):
             replaces[host] = lock["run"]
             why = "that process has ended" if has_ended(lock) else "xpu_upgrade_take_over is set"
-            notes[lock["run"]] = f"The lock of a run that was cut off is taken over: {what}. Now {why}."
+            notes[lock["run"]] = f"The lock of an interrupted run is taken over: {what}. Now {why}."
         else:
             problems[lock["run"]] = (
-                f"{what}; it was heard from last at {lock['seen']}. Wait until it has ended. If its machine is gone or "
-                "the process there is no more, take its lock over with -e xpu_upgrade_take_over=true."
+                f"{what}; last seen at {lock['seen']}. Wait for its end. If that machine or process is gone, take the "
+                "lock over with -e xpu_upgrade_take_over=true."
             )
     return {"replaces": replaces, "problems": list(problems.values()), "notes": list(notes.values())}
 
@@ -99,7 +101,7 @@ def lock_verdict(
 def failures(nodes: Sequence[str], variables: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the nodes of batches that are over which are not done, each with its reason."""
     return {
-        node: one_line(variables[node].get("upgrade_failed") or "not reached any more", 600)
+        node: one_line(variables[node].get("upgrade_failed") or "no longer reached", 600)
         for node in nodes
         if not variables[node].get("upgrade_done")
     }
@@ -117,7 +119,7 @@ def stop_reason(
         return ""
     left = [node for node in all_nodes if node not in earlier]
     why = f"{', '.join(failed)} failed (xpu_upgrade_max_fail_percentage is {most:g})."
-    return f"{why} Left as they are: {', '.join(left)}."
+    return f"{why} Not changed: {', '.join(left)}."
 
 
 def summary(nodes: Sequence[str], begun: Collection[str], variables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -126,7 +128,7 @@ def summary(nodes: Sequence[str], begun: Collection[str], variables: Mapping[str
     lines = []
     for node in nodes:
         if node in failed:
-            out = "it stays drained" if variables[node].get("upgrade_out") else "it serves as before"
+            out = "it stays drained" if variables[node].get("upgrade_out") else "it still serves"
             lines.append(f"{node}: failed, {out}: {failed[node]}")
         else:
             lines.append(f"{node}: {'done' if node in begun else 'left as it is'}")

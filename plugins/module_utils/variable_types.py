@@ -46,11 +46,7 @@ def foreign_facts(facts: Iterable[Any], roles: Iterable[str]) -> list[str]:
     names = sorted(
         name for name in facts if isinstance(name, str) and name.startswith(prefixes) and name not in _OWN_FACTS
     )
-    return (
-        [f"The node tells facts of the names of variables that only you set: {', '.join(names)[:200]}."]
-        if names
-        else []
-    )
+    return [f"The node returns facts with names of your variables: {', '.join(names)[:200]}."] if names else []
 
 
 def as_list(value: Any) -> Optional[list[Any]]:
@@ -72,7 +68,7 @@ def _problems(name: str, option: Mapping[str, Any], value: Any) -> list[str]:
     choices = option.get("choices")
     if choices and value not in choices:
         named = ", ".join(str(choice) for choice in choices if choice != "")
-        quotes = " (yes, no, on and off are true and false in YAML unless quoted)" if isinstance(value, bool) else ""
+        quotes = " (in YAML, quote yes, no, on and off)" if isinstance(value, bool) else ""
         return [f"{name} must be {'one of ' if len(choices) > 1 else ''}{named}, but is {kind(value)}{shown}{quotes}."]
     if not _fits(wanted, value):
         return [f"{name} must be {_ARTICLES.get(wanted, wanted)}, but is {kind(value)}{shown}."]

@@ -107,7 +107,9 @@ def _wanted_keyring(module: AnsibleModule, present: bytes) -> bytes:
         wanted = select_keys(read_url(module.params["url"]), pinned)
         ended = [key.fingerprint for key in public_keys(wanted) if has_expired(key.data, now)]
         if len(ended) == len(public_keys(wanted)):
-            raise KeyFileError(f"key {', '.join(ended)} has expired: apt trusts nothing that it signed; ask its owner")
+            raise KeyFileError(
+                f"key {', '.join(ended)} has expired, so apt rejects what it signed: get a new key from its owner"
+            )
         return wanted
     except KeyFileError as error:
         raise KeyFileError(f"key file {hide_password(module.params['url'])}: {error}") from error

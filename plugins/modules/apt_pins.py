@@ -225,7 +225,7 @@ def _missing_message(missing: Iterable[Change], available: Mapping[str, list[str
     for change in missing:
         versions = available[change.name]
         lines.append(f"  {change}: {'it has ' + ', '.join(versions) if versions else 'no package of that name'}")
-    return "\n".join(["no repository has these packages at the version that the stack pins:", *lines])
+    return "\n".join(["no repository has these packages at the stack's pinned version:", *lines])
 
 
 def known_trouble(parameters: Mapping[str, Any], outcome: Simulation) -> list[str]:
@@ -246,7 +246,7 @@ def known_trouble(parameters: Mapping[str, Any], outcome: Simulation) -> list[st
     there = [entry for entry in there if entry.of_packages]
     refused = [str(entry) for entry in there if entry.effect == REFUSE]
     if refused:
-        raise PinError(f"what apt would install is known not to work here: {'; '.join(refused)}")
+        raise PinError(f"apt would install packages that are known not to work: {'; '.join(refused)}")
     return [f"{entry}." for entry in there]
 
 

@@ -132,9 +132,7 @@ def main() -> None:
         for place, text in trimmed.items():
             write_durably(place, text.encode("utf-8", "surrogateescape"), stat.S_IMODE(place.stat().st_mode))
             others = hide_password(", ".join(edited[place]))
-            module.warn(
-                f"{place} is superseded: the repository's sources are taken out of it, those of others stay ({others})."
-            )
+            module.warn(f"{place} is superseded: this repository is removed from it, the others stay ({others}).")
         if before != after:
             write_durably(path, after.encode())
     if path.is_file():

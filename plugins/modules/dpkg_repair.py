@@ -90,7 +90,7 @@ def repair(lock_timeout: int) -> None:
     partial = _partial()
     whole = [name for name in simulation.removed if name not in partial]
     if whole:
-        raise CommandError(f"apt would remove {', '.join(whole)} to correct dependencies; somebody has to decide that")
+        raise CommandError(f"apt would remove {', '.join(whole)} to correct dependencies; decide that by hand")
     try:
         apt_get(options, lock_timeout)
         lost = without_lists(run(["dpkg", "--audit"], statuses=(0, 1)))
@@ -119,7 +119,7 @@ def module_advice(output: str) -> str:
     )
     settings = ", ".join(dict.fromkeys(f"/etc/dkms/{module}.conf" for module, _release in failed))
     return (
-        f" - {told}: remove the headers of that kernel, or the module, or keep it to another kernel by "
+        f" - {told}: remove the headers of that kernel, or the module, or limit it to another kernel with "
         f"BUILD_EXCLUSIVE_KERNEL in {settings}"
     )
 

@@ -123,13 +123,13 @@ def candidate(metapackage: str, wanted: Span, running: str, brought: list[str], 
     newest = max(filter(None, releases), key=lambda release: Version(abi_of(release)), default="")
     if not newest:
         raise CandidateError(
-            f"this node runs kernel {running} and needs {wanted}, and its repositories have no "
-            f"{metapackage} that brings a kernel; look at its apt sources (the suite with -updates is one of them)"
+            f"this node runs kernel {running} and needs {wanted}, but its repositories have no {metapackage} with a "
+            "kernel; check its apt sources, and the -updates suite among them"
         )
     if not wanted.has(newest):
         raise CandidateError(
-            f"this node runs kernel {running} and needs {wanted}, and {metapackage} brings {newest} only; "
-            "look at its apt sources, or install the distribution's next release"
+            f"this node runs kernel {running} and needs {wanted}, and {metapackage} only installs {newest}; check its "
+            "apt sources, or install the distribution's next release"
         )
     return {
         "release": newest,
@@ -144,7 +144,9 @@ def check(release: str, stack: str, gpus: list[dict[str, Any]], accepted: Sequen
     there = found(Situation(gpus, release, {}, stack, accepted=accepted)) if stack else []
     refused = [entry for entry in there if entry.effect == REFUSE and entry.kernels]
     if refused:
-        raise CandidateError(f"kernel {release} would come, and can't work here. {'; '.join(map(str, refused))}")
+        raise CandidateError(
+            f"kernel {release} would be installed, but is known not to work. {'; '.join(map(str, refused))}"
+        )
 
 
 def find(parameters: dict[str, Any], running: str) -> dict[str, Any]:
@@ -156,8 +158,8 @@ def find(parameters: dict[str, Any], running: str) -> dict[str, Any]:
     present = installed_packages().get(metapackage)
     if present and present.held:
         raise CandidateError(
-            f"this node runs kernel {running} and needs {wanted}, and {metapackage}, which would bring one, is held; "
-            f"apt-mark unhold {metapackage} lets it"
+            f"this node runs kernel {running} and needs {wanted}, but {metapackage} is held; run apt-mark unhold "
+            f"{metapackage}"
         )
     if not parameters["refresh"]:
         newest = "".join(available_versions([metapackage])[metapackage][:1])

@@ -132,8 +132,8 @@ def purge(parameters: dict[str, Any], running: str, *, check: bool) -> dict[str,
             against = objections(simulation, wanted, protected, others, automatic)
             if against:
                 raise PurgeError(
-                    f"kernels newer than {newer_than} are not removed: {'; '.join(against)}. Remove these packages, or"
-                    " let apt (apt-mark auto, apt-mark unhold); kernel_purge: false keeps the kernels."
+                    f"kernels newer than {newer_than} are not removed: {'; '.join(against)}. Remove these packages, or "
+                    "allow apt to (apt-mark auto, apt-mark unhold); kernel_purge: false keeps the kernels."
                 )
         except (CommandError, PurgeError):
             if not (check and broken()):
@@ -175,7 +175,7 @@ def main() -> None:
     )
     running = module.params["running"]
     if running and not module.check_mode:
-        module.fail_json(msg="which kernel runs can only be pretended in check mode")
+        module.fail_json(msg="'running' can be set only in check mode")
     try:
         result = purge(module.params, running or os.uname().release, check=module.check_mode)
     except FleetError as error:

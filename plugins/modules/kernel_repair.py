@@ -115,7 +115,7 @@ class InstalledKernel:
             self._expect_nothing(self._modules_problem())
         initramfs = self._initramfs_problem()
         if not initramfs and modules:
-            initramfs = [f"{self._initramfs.name} was made without whole lists of modules"]
+            initramfs = [f"{self._initramfs.name} was created with incomplete module lists"]
         if initramfs and not check:
             run(["update-initramfs", "-u" if self._initramfs.exists() else "-c", "-k", self._release])
             self._expect_nothing(self._initramfs_problem())

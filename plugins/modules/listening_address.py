@@ -87,13 +87,12 @@ def main() -> None:
     problem = address_problem(host)
     if problem:
         module.fail_json(
-            msg=f"{host_variable} is {host}: {problem}. 127.0.0.1 serves this node alone, 0.0.0.0 every network."
+            msg=f"{host_variable} is {host}: {problem}. Use 127.0.0.1 for this node only, 0.0.0.0 for every network."
         )
     strange = [client for client in module.params["clients"] if not is_network(client)]
     if strange:
         module.fail_json(
-            msg=f"{clients_variable} names {', '.join(strange)}: it takes addresses (192.0.2.7) and networks "
-            "(192.0.2.0/24)."
+            msg=f"{clients_variable} names {', '.join(strange)}: use addresses (192.0.2.7) and networks (192.0.2.0/24)."
         )
     wrong = [port for port in ports if not 0 < port < 65536]
     if wrong:
@@ -101,14 +100,15 @@ def main() -> None:
             msg=f"Port {wrong[0]} does not exist: {port_variable} and one port for each instance stay below 65536."
         )
     taken = [
-        f"port {port} is taken by {found.describe()}"
+        f"port {port} is used by {found.describe()}"
         for port in ports
         for found in listeners(port)
         if overlaps(found.address, host) and f"/{unit}" not in found.cgroup
     ]
     if taken:
         module.fail_json(
-            msg=f"The service cannot listen: {'; '.join(sorted(set(taken)))}. Stop that, or set {port_variable}."
+            msg=f"The service cannot listen: {'; '.join(sorted(set(taken)))}. Stop that process, or set "
+            f"{port_variable}."
         )
     module.exit_json(changed=False, ports=ports)
 

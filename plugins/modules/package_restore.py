@@ -165,7 +165,7 @@ def _bring_back(plan: Plan, name: str, was: PackageState, present: PackageState,
         plan.install[name] = version
     if version != was.version:
         after = f"comes at {version}" if version else f"stays as it is ({present})"
-        plan.notes.append(f"{name} was {was.version}, which no repository offers any more; it {after}.")
+        plan.notes.append(f"{name} was {was.version}, which no repository offers now; it {after}.")
 
 
 def leave_kernels(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
@@ -179,8 +179,8 @@ def leave_kernels(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
             del plan.install[name]
             plan.notes = [note for note in plan.notes if not note.startswith(f"{name} was ")]
             plan.notes.append(
-                f"{name} was {found[name].version}, which no repository offers any more; at {version} it would bring"
-                f" {', '.join(unknown)}, which was not there, so it stays as it is ({now_of(now, name)})."
+                f"{name} was {found[name].version}, which no repository offers now; version {version} would also "
+                f"install {', '.join(unknown)}, so it stays as it is ({now_of(now, name)})."
             )
 
 

@@ -154,14 +154,14 @@ def main() -> None:
         if not state.usable and free < options["minimum_free_bytes"]:
             raise RuntimeSetupError(
                 f"{wanted.path} needs {options['minimum_free_bytes'] / 1e9:.1f} GB and its file system has "
-                f"{free / 1e9:.1f} GB free: make room, or mount a larger one there"
+                f"{free / 1e9:.1f} GB free: free space, or mount a larger file system there"
             )
         if not state.satisfied and not module.check_mode:
             apply(wanted, state)
             left = read_state(wanted)
             if not left.satisfied:
                 rest = left.reason or ", ".join([*left.missing, *left.damaged, *left.extra])
-                raise RuntimeSetupError(f"{wanted.path} is not as wanted after the installation: {rest}")
+                raise RuntimeSetupError(f"{wanted.path} is wrong after the installation: {rest}")
     except FleetError as error:
         module.fail_json(msg=str(error))
     module.exit_json(

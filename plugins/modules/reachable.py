@@ -82,7 +82,7 @@ def main() -> None:
     found = problems(options["sources"])
     if found:
         module.fail_json(
-            msg=f"Cannot be read, for {options['purpose']}: {'; '.join(found)}. Way out: {options['advice']}."
+            msg=f"Cannot read, for {options['purpose']}: {'; '.join(found)}. To solve this: {options['advice']}."
         )
     module.exit_json(changed=False, sources=[hide_password(source) for source in options["sources"]])
 

@@ -18,7 +18,11 @@ def audit_files(wanted: Mapping[str, str], before: Sequence[str] | str = ()) -> 
     places = {name: str(Path(path).expanduser().absolute()) if path else "" for name, path in wanted.items()}
     problems = [problem for name, place in places.items() if place and (problem := _unwritable(name, Path(place)))]
     taken = [place for place in places.values() if place]
-    problems += [f"{place} can't be more than one report." for place in sorted({*taken}) if taken.count(place) > 1]
+    problems += [
+        f"{place} is the path of two reports: set different paths."
+        for place in sorted({*taken})
+        if taken.count(place) > 1
+    ]
     earlier = []
     try:
         paths = earlier_paths([before] if isinstance(before, str) else before)
@@ -41,4 +45,4 @@ def _unwritable(name: str, place: Path) -> str:
         with tempfile.TemporaryFile(dir=place.parent):
             return ""
     except OSError as error:
-        return f"{name}: {place} can't be written: {error.strerror}."
+        return f"{name}: {place} cannot be written: {error.strerror}."

@@ -37,7 +37,7 @@ WORDS = {
     "not_asked": "not asked for",
 }
 #: What the fleet is.
-_VERDICTS = {OK: "All is in order", DRIFT: "Something has drifted", NOT_LOOKED_AT: "Something could not be looked at"}
+_VERDICTS = {OK: "All is in order", DRIFT: "Some nodes have drifted", NOT_LOOKED_AT: "Some checks could not run"}
 #: The audits that the history shows at most, newest last.
 _SHOWN = 40
 _HEIGHT = 100
@@ -100,7 +100,7 @@ def _counts(nodes: list[dict[str, Any]], left_out: Any) -> list[dict[str, Any]]:
     named = [
         (OK, "in order"),
         (DRIFT, "drifted"),
-        (NOT_LOOKED_AT, "not wholly looked at"),
+        (NOT_LOOKED_AT, "partly checked"),
         ("not_reached", "not reached"),
     ]
     counted = [{"state": state, "number": states.count(state), "what": what} for state, what in named]

@@ -43,8 +43,8 @@ def _halfway(arguments: Mapping[str, Any]) -> str:
         return ""
     options = " and ".join(f"--{option.replace('_', '-')}" for option in wanted)
     return (
-        f"{options} can't be used here: tasks read what those before them found. A run does only what a node lacks, so "
-        "start it anew; --tags chooses layers, --check changes nothing."
+        f"{options} cannot be used here: tasks need the results of earlier tasks. A run does only what a node lacks, "
+        "so run it again; --tags selects layers, --check changes nothing."
     )
 
 
@@ -58,7 +58,7 @@ def _tags(run: Sequence[str], skip: Sequence[str], known: Sequence[str]) -> str:
         if strange:
             close = difflib.get_close_matches(strange[0], known, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
-            return f"{option} {','.join(strange)}: there is no such tag.{hint} {there}"
+            return f"{option} {','.join(strange)}: unknown tag.{hint} {there}"
     # The platform belongs to every choice.
     chosen = {*chosen_layers(run, skip)} & {*known} - ({PLATFORM} - {*run})
     if chosen and "always" not in skip:

@@ -30,7 +30,7 @@ def inventory_problem(sources: Iterable[str]) -> str:
             continue
         path = Path(source)
         if not path.exists():
-            return f"There is no inventory {_shown(path)}: look at what -i names."
+            return f"No inventory at {_shown(path)}: check the path after -i."
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         for problem in (_of_file(file) for file in files if file.is_file()):
             if problem:
@@ -55,7 +55,7 @@ def _of_variables(folder: Path) -> Iterator[str]:
             if path.is_file() and path.suffix in ("", *_YAML) and not path.name.startswith("."):
                 node, problem = _composed(path)
                 if node and not isinstance(node, yaml.MappingNode):
-                    problem = f"{_at(path, node)}: variables are a mapping (name: value)."
+                    problem = f"{_at(path, node)}: write variables as a mapping (name: value)."
                 if problem:
                     yield problem
 
@@ -67,11 +67,11 @@ def _composed(path: Path) -> tuple[Optional[yaml.Node], str]:
         node = None if text.startswith("$ANSIBLE_VAULT") else yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        return None, f"{_shown(path)}:{line} is no YAML: {error.problem}."
+        return None, f"{_shown(path)}:{line} is not YAML: {error.problem}."
     except (UnicodeDecodeError, yaml.YAMLError):
-        return None, f"{_shown(path)} is no YAML: it has characters that no text has."
+        return None, f"{_shown(path)} is not YAML: it has control characters."
     except OSError as error:
-        return None, f"{_shown(path)} can't be read: {error.strerror}."
+        return None, f"{_shown(path)} cannot be read: {error.strerror}."
     return node, _twice(path, node)
 
 
@@ -82,7 +82,7 @@ def _twice(path: Path, node: Optional[yaml.Node]) -> str:
         for key, _part in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in seen:
-                    return f"{_at(path, key)}: {key.value} is there twice, first in line {seen[key.value]}."
+                    return f"{_at(path, key)}: {key.value} is set twice, first in line {seen[key.value]}."
                 seen[key.value] = key.start_mark.line + 1
         parts: list[yaml.Node] = [part for _key, part in node.value]
     else:
@@ -95,7 +95,7 @@ def _of_yaml(path: Path) -> str:
     if problem or node is None:
         return problem
     if not isinstance(node, yaml.MappingNode):
-        return f"{_at(path, node)}: an inventory is a mapping of groups (all: ...)."
+        return f"{_at(path, node)}: write an inventory as a mapping of groups (all: ...)."
     groups = _mapping(node)
     if any(key.value == "plugin" for key in groups):
         return ""
@@ -123,8 +123,8 @@ def _of_part(path: Path, group: str, key: yaml.ScalarNode, part: yaml.Node) -> s
     """Find what is wrong with the hosts, variables or children of a group."""
     if key.value not in _PARTS:
         return (
-            f"{_at(path, key)}: {key.value} stands in group {group}, which has only hosts, vars and children. "
-            "Variables go under vars."
+            f"{_at(path, key)}: {key.value} is a key of group {group}: only hosts, vars and children are allowed. "
+            "Write variables under vars."
         )
     if _is_empty(part) or (key.value == "vars" and isinstance(part, yaml.MappingNode)):
         return ""
@@ -145,7 +145,7 @@ def _of_ini(path: Path) -> str:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        return f"{_shown(path)} can't be read as text."
+        return f"{_shown(path)} cannot be read as text."
     if lines and lines[0].startswith(("---", "$ANSIBLE_VAULT")):
         return ""
     groups, used, kind = {"all", "ungrouped"}, dict[str, int](), "hosts"
@@ -156,10 +156,10 @@ def _of_ini(path: Path) -> str:
         if line.startswith("["):
             section = re.match(r"\[([^:\]\s]+)(?::(\w+))?\]\s*([#;].*)?$", line)
             if not section:
-                return f"{where}: {line} is no section; one is [group], [group:vars] or [group:children]."
+                return f"{where}: {line} is not a section: write [group], [group:vars] or [group:children]."
             kind = section[2] or "hosts"
             if kind not in _PARTS:
-                return f"{where}: {line} is no section; after the colon comes vars or children."
+                return f"{where}: {line} is not a section: write vars or children after the colon."
             if kind == "vars":
                 used.setdefault(section[1], number)
             else:
@@ -169,17 +169,17 @@ def _of_ini(path: Path) -> str:
         elif problem := _of_line(line, kind):
             return f"{where}: {problem}"
     missing = next((name for name in used if name not in groups), "")
-    return f"{_shown(path)}:{used[missing]}: there is no group {missing}." if missing else ""
+    return f"{_shown(path)}:{used[missing]}: unknown group {missing}." if missing else ""
 
 
 def _of_line(line: str, kind: str) -> str:
     if kind == "vars":
-        return "" if "=" in line else f"{line} is no variable; one is name=value."
+        return "" if "=" in line else f"{line} is not a variable: write name=value."
     try:
         strange = [part for part in shlex.split(line, comments=True)[1:] if "=" not in part]
     except ValueError:
-        return "a quotation mark has no second."
-    return f"{strange[0]} is no variable; one is name=value, in quotes where it has spaces." if strange else ""
+        return "a quotation mark is not closed."
+    return f"{strange[0]} is not a variable: write name=value, in quotes if it has spaces." if strange else ""
 
 
 def _at(path: Path, node: yaml.Node) -> str:

@@ -158,7 +158,7 @@ def test_a_node_that_fails_its_gate_stays_out_until_a_run_heals_it(node: Node) -
     assert said["failed"] and said["reason"] == "Prove it: no answer"
     healed = node.upgrade()
     assert healed.end() == 0, healed.output
-    assert "first, drained already: node" in healed.output and "Prove it: no answer" in healed.output
+    assert "first, already drained: node" in healed.output and "Prove it: no answer" in healed.output
     assert node.statuses() == {"UP"}
 
 

@@ -28,9 +28,9 @@ def in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (asked("kernl"), f"--tags kernl: there is no such tag. Did you mean kernel? {TAGS}"),
-        (asked("kernel,xyz"), f"--tags xyz: there is no such tag. {TAGS}"),
-        (asked(skip="modle"), f"--skip-tags modle: there is no such tag. Did you mean model? {TAGS}"),
+        (asked("kernl"), f"--tags kernl: unknown tag. Did you mean kernel? {TAGS}"),
+        (asked("kernel,xyz"), f"--tags xyz: unknown tag. {TAGS}"),
+        (asked(skip="modle"), f"--skip-tags modle: unknown tag. Did you mean model? {TAGS}"),
         (asked("untagged"), f"--tags untagged chooses nothing. {TAGS}"),
         (asked("always"), f"--tags always chooses nothing. {TAGS}"),
         (asked("kernel", "kernel"), f"--tags kernel --skip-tags kernel chooses nothing. {TAGS}"),

@@ -11,7 +11,7 @@ from ansible_collections.xpu.fleet.tests.unit.playbook_run import ROOT, playbook
 A = "all: {hosts: {a: {}}}\n"
 #: Files, of which the first is the inventory, and what is said.
 MALFORMED: dict[str, tuple[dict[str, str], str]] = {
-    "not there": ({}, "There is no inventory hosts.yml: look at what -i names."),
+    "not there": ({}, "There is no inventory hosts.yml: check the path after -i."),
     "bracket": (
         {"hosts.yml": "all:\n  hosts:\n    a: {xpu_users: [alice}\n"},
         "hosts.yml:3 is no YAML: did not find expected ',' or ']'.",
@@ -24,9 +24,9 @@ MALFORMED: dict[str, tuple[dict[str, str], str]] = {
         {"hosts.yml": "all:\n  hosts:\n   a:\n    b: c\n  d\n"},
         "hosts.yml:6 is no YAML: could not find expected ':'.",
     ),
-    "list": ({"hosts.yml": "- a\n- b\n"}, "hosts.yml:1: an inventory is a mapping of groups (all: ...)."),
-    "text": ({"hosts.yml": "a, b\n"}, "hosts.yml:1: an inventory is a mapping of groups (all: ...)."),
-    "binary": ({"hosts.yml": "\x00\x01"}, "hosts.yml is no YAML: it has characters that no text has."),
+    "list": ({"hosts.yml": "- a\n- b\n"}, "hosts.yml:1: write an inventory as a mapping of groups (all: ...)."),
+    "text": ({"hosts.yml": "a, b\n"}, "hosts.yml:1: write an inventory as a mapping of groups (all: ...)."),
+    "binary": ({"hosts.yml": "\x00\x01"}, "hosts.yml is not YAML: it has control characters."),
     "group is a list": (
         {"hosts.yml": "arc:\n- a\n"},
         "hosts.yml:2: group arc is a mapping of hosts, vars and children.",
@@ -61,11 +61,11 @@ MALFORMED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "host twice": (
         {"hosts.yml": "all:\n  hosts:\n    a: {xpu_reboot: never}\n    a: {}\n"},
-        "hosts.yml:4: a is there twice, first in line 3.",
+        "hosts.yml:4: a is set twice, first in line 3.",
     ),
     "variable twice": (
         {"hosts.yml": A, "group_vars/all.yml": "xpu_reboot: never\nxpu_stack: cpu\nxpu_reboot: allowed\n"},
-        "group_vars/all.yml:3: xpu_reboot is there twice, first in line 1.",
+        "group_vars/all.yml:3: xpu_reboot is set twice, first in line 1.",
     ),
     "JSON": (
         {"hosts.json": '{"all": {"hosts": {"a": {}}'},
@@ -73,29 +73,29 @@ MALFORMED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "INI section": (
         {"hosts.ini": "[arc\na\n"},
-        "hosts.ini:1: [arc is no section; one is [group], [group:vars] or [group:children].",
+        "hosts.ini:1: [arc is not a section: write [group], [group:vars] or [group:children].",
     ),
     "INI kind": (
         {"hosts": "a\n[arc:vrs]\n"},
-        "hosts:2: [arc:vrs] is no section; after the colon comes vars or children.",
+        "hosts:2: [arc:vrs] is not a section: write vars or children after the colon.",
     ),
-    "INI quote": ({"hosts": "a ansible_host='192.0.2.1\n"}, "hosts:1: a quotation mark has no second."),
+    "INI quote": ({"hosts": "a ansible_host='192.0.2.1\n"}, "hosts:1: a quotation mark is not closed."),
     "INI variable": (
         {"hosts": "[arc]\na\n[arc:vars]\nxpu_users\n"},
-        "hosts:4: xpu_users is no variable; one is name=value.",
+        "hosts:4: xpu_users is not a variable: write name=value.",
     ),
     "INI blanks": (
         {"hosts": "a xpu_users=alice bob\n"},
-        "hosts:1: bob is no variable; one is name=value, in quotes where it has spaces.",
+        "hosts:1: bob is not a variable: write name=value, in quotes if it has spaces.",
     ),
     "INI group": ({"hosts": "a\n[arc:vars]\nxpu_users=alice\n"}, "hosts:2: there is no group arc."),
     "variables are a list": (
         {"hosts.yml": A, "group_vars/all.yml": "- xpu_users\n"},
-        "group_vars/all.yml:1: variables are a mapping (name: value).",
+        "group_vars/all.yml:1: write variables as a mapping (name: value).",
     ),
     "variables without a colon": (
         {"hosts.yml": A, "host_vars/a/main.yml": "xpu_users alice\n"},
-        "host_vars/a/main.yml:1: variables are a mapping (name: value).",
+        "host_vars/a/main.yml:1: write variables as a mapping (name: value).",
     ),
     "variables are no YAML": (
         {"hosts.yml": A, "group_vars/all": "xpu_users: [alice\n"},
@@ -144,7 +144,7 @@ def test_all_files_of_a_folder_are_read_and_scripts_and_lists_left_alone(tmp_pat
     written(tmp_path, {"one.yml": A, "two.yml": "- a\n"})
     assert (
         inventory_problem(["a,b", str(tmp_path)])
-        == f"{tmp_path}/two.yml:1: an inventory is a mapping of groups (all: ...)."
+        == f"{tmp_path}/two.yml:1: write an inventory as a mapping of groups (all: ...)."
     )
     (tmp_path / "two.yml").chmod(0o755)
     assert inventory_problem(["a,b", str(tmp_path)]) == ""

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from ansible_collections.xpu.fleet.tests.unit.playbook_run import NOWHERE, ROOT, Run, inventory, playbook
 
-OWN = "A variable for a purpose of your own goes into the list xpu_other_variables."
+OWN = "Add a variable of your own to the list xpu_other_variables."
 #: Where the variable of a host of that name is written.
 SOURCES = {
     "inline": (

@@ -85,7 +85,7 @@ def test_drained_nodes_a_canary_and_batches_go_one_after_the_other(upgrade: Call
     said = [line.partition('"msg": "')[2] for line in run.output.splitlines() if "nodes went before" in line]
     assert [line.partition(".")[0] for line in said] == ["c", "a", "d", "e"]
     assert run.output.count("renewed") == 4 and run.output.count("released") == 1
-    for words in ('"a: done"', '"c: done"', '"canary: a"', '"first, drained already: c"'):
+    for words in ('"a: done"', '"c: done"', '"canary: a"', '"first, already drained: c"'):
         assert words in run.output
     # What could not be looked at, or is refused, is named and stops nobody.
     assert set(run.refusals) == {"f", "g"}
@@ -94,7 +94,7 @@ def test_drained_nodes_a_canary_and_batches_go_one_after_the_other(upgrade: Call
 def test_a_failed_canary_ends_the_run_with_its_reason_and_the_lock_is_released(upgrade: Callable[..., Run]) -> None:
     run = upgrade({"a": "gate", "b": "", "c": ""}, YES)
     assert run.status == 2
-    assert "a failed (xpu_upgrade_max_fail_percentage is 0). Left as they are: b, c." in run.text
+    assert "a failed (xpu_upgrade_max_fail_percentage is 0). Not changed: b, c." in run.text
     assert '"a: failed, it stays drained: gate: no answer"' in run.output and '"b: left as it is"' in run.output
     assert run.output.count("released") == 1
 
@@ -110,7 +110,7 @@ def test_a_share_of_failures_is_borne_and_the_status_tells(upgrade: Callable[...
         ({}, (), 2, "No answer yes, so nothing was changed."),
         ({}, ("--check",), 0, "canary: a"),
         ({**YES, "locked": True}, (), 2, "alice has it"),
-        ({**YES, "xpu_upgrade_limits": {"rack": 1}}, (), 2, "xpu_upgrade_limits names rack, which is no group."),
+        ({**YES, "xpu_upgrade_limits": {"rack": 1}}, (), 2, "xpu_upgrade_limits names rack, which is not a group."),
     ],
 )
 def test_nothing_begins_without_consent_and_the_lock(

@@ -13,7 +13,7 @@ PLACE = "must be a URL or an absolute path"
 PCI = "must be a PCI address in full, such as 0000:03:00.0"
 KEYS = "must be 16 or more visible ASCII characters without spaces, the first no '#'"
 REBOOT = "must be one of allowed, when_idle, never"
-YAML = "(yes, no, on and off are true and false in YAML unless quoted)"
+YAML = "(in YAML, quote yes, no, on and off)"
 #: Variable, value, and what is said of it after the variable's name.
 VALUES: list[tuple[str, Any, str]] = [
     ("xpu_proxy", "proxy.example.com:3128", f" {PROXY}"),

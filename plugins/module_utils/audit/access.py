@@ -77,7 +77,7 @@ class AccessAudit(LayerAudit):
         if not self.node.exists(device):
             report.absent(device)
         elif not self.node.by_root:
-            report.not_seen(f"{device} as {name}", "only root can try as another user")
+            report.not_seen(f"{device} as {name}", "only root can check as another user")
         else:
             report.compare(f"{device} as {name}", _OPENS, _opens(self.node, device, user))
 

@@ -64,7 +64,7 @@ def summary(layers: Mapping[str, Mapping[str, Any]]) -> str:
 def _look(layer: type[LayerAudit], node: AuditedNode, expected: Optional[Mapping[str, Any]]) -> Report:
     report = Report()
     if expected is None:
-        report.reason = "nothing says what is expected"
+        report.reason = "no expected state is set"
     elif not expected or "not_applicable" in expected:
         report.applies = False
         report.reason = str(expected.get("not_applicable", "the stack has none"))

@@ -26,7 +26,7 @@ TIME = "%Y-%m-%dT%H:%M:%SZ"
 SAME = "same"
 DRIFTED = "drifted"
 REPAIRED = "repaired"
-UNSEEN = "no longer looked at"
+UNSEEN = "no longer checked"
 OTHER = "other"
 _STATUSES = {OK, DRIFT, MISSING, NOT_APPLICABLE, NOT_LOOKED_AT}
 #: Drift and missing are one state here: neither is in order.
@@ -45,7 +45,7 @@ def earlier_paths(wanted: Iterable[str]) -> list[Path]:
         if glob.has_magic(place) and not Path(place).exists():
             paths.update(Path("/").glob(place.lstrip("/")))
         elif not Path(place).exists():
-            raise EarlierError(f"There is no earlier report {place}.")
+            raise EarlierError(f"No earlier report at {place}.")
         else:
             paths.add(Path(place))
     return sorted(paths)
@@ -56,7 +56,7 @@ def read_earlier(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise EarlierError(f"The earlier report {path} can't be read: {error.strerror}.") from error
+        raise EarlierError(f"The earlier report {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise EarlierError(f"The earlier report {path} is not JSON: {error}.") from error
     try:
@@ -66,7 +66,9 @@ def read_earlier(path: Path) -> dict[str, Any]:
             for host, node in data["nodes"].items()
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EarlierError(f"{path} is no earlier report: xpu_audit_json writes other files.") from error
+        raise EarlierError(
+            f"{path} is not a report of an earlier audit: name a file that xpu_audit_json wrote."
+        ) from error
     return {"time": time.strftime(TIME), "nodes": nodes}
 
 

@@ -43,7 +43,7 @@ def admitted_layers(
     """
     layers = found if isinstance(found, Mapping) else {}
     wanted = [name for name in names if name in (layers if asked is None else set(asked))]
-    return {name: _layer(layers[name]) if name in layers else _not_looked_at("it is not there") for name in wanted}
+    return {name: _layer(layers[name]) if name in layers else _not_looked_at("it is missing") for name in wanted}
 
 
 def admitted_node(found: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -95,9 +95,9 @@ def _checked(found: Any) -> dict[str, Any]:
     if "seconds" in found:
         layer["seconds"] = float(_number(found, "seconds", (int, float)))
     if status == OK and (layer["findings"] or layer["unseen"] or found.get("looked_at") == 0):
-        raise Malformed("its status is ok, and what it says beside is not")
+        raise Malformed("its status is ok, but its findings are not")
     if status == NOT_APPLICABLE and (layer["findings"] or layer["unseen"]):
-        raise Malformed("it does not apply, and something is wrong there")
+        raise Malformed("it does not apply, but has findings")
     return layer
 
 
@@ -117,7 +117,7 @@ def _entries(found: Mapping[str, Any], key: str, fields: tuple[str, ...]) -> lis
 def _notes(found: Mapping[str, Any]) -> list[str]:
     notes = _typed(found, "notes", list, [])
     if len(notes) > MOST or not all(isinstance(note, str) for note in notes):
-        raise Malformed("its notes are no list of texts")
+        raise Malformed("its notes are not a list of strings")
     return [plain(note, longest=LONGEST) for note in notes]
 
 
@@ -134,7 +134,7 @@ def _versions(found: Mapping[str, Any]) -> dict[str, str]:
 def _number(found: Mapping[str, Any], key: str, types: tuple[type, ...]) -> float:
     number = _typed(found, key, types, 0)
     if isinstance(number, bool) or not 0 <= number < _LARGEST:  # nor is NaN
-        raise Malformed(f"its {key} is a number that makes no sense")
+        raise Malformed(f"its {key} is a number out of range")
     return float(number)
 
 
@@ -157,7 +157,7 @@ def _not_looked_at(why: str) -> dict[str, Any]:
 
 
 def _malformed(why: str) -> str:
-    return f"the node's answer makes no sense: {why}"
+    return f"the node's answer is malformed: {why}"
 
 
 def is_name(text: str) -> bool:

@@ -69,10 +69,10 @@ class DriverAudit(LayerAudit):
             node = "there" if gpu.render_node and self.node.path(gpu.render_node).exists() else "absent"
             report.compare(f"render node of the GPU at {gpu.address}", "there", node)
             if not gpu.driver:
-                report.compare(f"what keeps a driver from the GPU at {gpu.address}", [], gpu.blocked)
+                report.compare(f"obstacle for a driver at GPU {gpu.address}", [], gpu.blocked)
             elif gpu.blocked:
                 report.notes.append(
-                    f"GPU at {gpu.address}: at the next boot no driver may bind: {'; '.join(gpu.blocked)}"
+                    f"GPU at {gpu.address}: at the next boot no driver can bind: {'; '.join(gpu.blocked)}"
                 )
 
     def _known_bad(self, report: Report, stack: str) -> None:

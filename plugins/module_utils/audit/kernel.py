@@ -72,7 +72,7 @@ class KernelAudit(LayerAudit):
             return
         boot = Boot(self.node.root, self.node.run)
         facts = boot.facts()
-        if report.compare("GRUB's default", release, facts["default"] or boot.grub.menu_problem or "not to be told"):
+        if report.compare("GRUB's default", release, facts["default"] or boot.grub.menu_problem or "unknown"):
             # The right kernel is not all: its recovery entry starts no service, and the first entry is soon another.
             found, wanted = _settled(boot.state()), _settled(boot.want_default(release, 0, confirm=False))
             for what, text in wanted.items():
@@ -89,10 +89,10 @@ class KernelAudit(LayerAudit):
         if self.expected.get("purge", True):
             protected = [release, self.node.running_kernel]
             newer = superfluous(packages, release, following, protected)
-            report.compare("newer kernels and what brings them", [], newer)
+            report.compare("newer kernels and their metapackages", [], newer)
         else:
             loose = [name for name in following if name in packages and not packages[name].held]
-            report.compare("packages that would bring newer kernels", [], loose)
+            report.compare("packages that would install newer kernels", [], loose)
 
 
 def _settled(state: BootState) -> dict[str, str]:

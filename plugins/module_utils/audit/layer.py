@@ -30,7 +30,7 @@ class LayerAudit:
         self.expected = expected
         unknown = sorted(set(expected) - self.keys - _COMMON)
         if unknown:
-            raise ExpectationError(f"layer {self.name} knows nothing of {', '.join(unknown)}")
+            raise ExpectationError(f"layer {self.name} does not know {', '.join(unknown)}")
 
     def look(self, report: Report) -> None:
         """Look at what only this layer has."""

@@ -60,7 +60,7 @@ class ModelAudit(LayerAudit):
             return False
         closed = closed_to_others(request.directory.resolve(), [*stored.good, MANIFEST], self.node.root.resolve())
         shown = [f"/{path.relative_to(self.node.root.resolve())}" for path in closed]
-        report.compare(f"what the service cannot read of {directory}", [], shown)
+        report.compare(f"files of {directory} that the service cannot read", [], shown)
         return True
 
 

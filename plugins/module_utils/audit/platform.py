@@ -42,7 +42,7 @@ class PlatformAudit(LayerAudit):
         half = [
             f"{package.name} ({package.status})" for package in self.node.packages.values() if _half(package.status)
         ]
-        report.compare("packages that dpkg has in part", [], half)
+        report.compare("packages installed in part", [], half)
         updates = self.node.path("/var/lib/dpkg/updates")
         journal = sorted(path.name for path in updates.iterdir() if path.name.isdecimal()) if updates.is_dir() else []
         report.compare("interrupted work of dpkg", [], journal)

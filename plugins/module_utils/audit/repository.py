@@ -52,7 +52,7 @@ def look_at_repositories(node: AuditedNode, repositories: Any, report: Report) -
             _sources(node, repository, report)
         with report.looking_at(repository.keyring):
             _keyring(node, repository, report)
-        with report.looking_at(f"what contradicts {repository.sources}"):
+        with report.looking_at(f"sources that contradict {repository.sources}"):
             _contradictions(node, definition, repository, report)
 
 

@@ -18,7 +18,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.runtime.own_address impo
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.service_units import newest
 from ansible_collections.xpu.fleet.plugins.module_utils.system.ip_filter import RULES, loaded, rules, systemd_filters
 
-_WHO = "who may connect"
+_WHO = "addresses that may connect"
 _UNITS = "/etc/systemd/system"
 #: Seconds that a service that is well takes at most to say so; it does while its engine works, too.
 READY_TIMEOUT = 10.0
@@ -86,7 +86,7 @@ class ServiceAudit(LayerAudit):
         """Try whether systemd's IP filters filter; where they do not, nftables has to."""
         allowed = f"{', '.join(limited['clients'])} alone"
         if not self.node.by_root:
-            report.not_seen(_WHO, "only root can try whether systemd's IP filters work")
+            report.not_seen(_WHO, "only root can check systemd's IP filters")
         elif systemd_filters(self.node.run):
             report.compare(_WHO, allowed, allowed)
         else:
@@ -151,7 +151,7 @@ class ServiceAudit(LayerAudit):
             text, speed = self._let_in(prompt)
         except urllib.error.HTTPError as error:
             if error.code == 429:
-                report.not_seen(what, "it has more to do than it lets wait")
+                report.not_seen(what, "its queue is full")
             else:
                 report.compare(what, "an answer", f"HTTP status {error.code}")
             return

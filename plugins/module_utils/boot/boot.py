@@ -108,7 +108,7 @@ class Boot:
         """Return what forbids any change of what is booted, or a boot for one time."""
         problems = self.grub.problems(self.by_grub)
         if not self.method():
-            problems.append(f"no kernel can be booted for one time only: {self.grub.unwritable}, and there is no kexec")
+            problems.append(f"no kernel can be booted once: {self.grub.unwritable}, and there is no kexec")
         return list(dict.fromkeys(problems))
 
     def _trial_facts(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class Boot:
             reason = f"{self.grub.unwritable}, and kexec is not installed (package kexec-tools) or not possible"
             problems.append(reason)
         if problems:
-            raise BootError(f"kernel {release} cannot be tried: {'; '.join(dict.fromkeys(problems))}")
+            raise BootError(f"kernel {release} cannot be booted on trial: {'; '.join(dict.fromkeys(problems))}")
         before = self._trial.record
         attempt = 0
         if before and before.release == release:

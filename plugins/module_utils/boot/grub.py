@@ -78,7 +78,7 @@ class Grub:
             answers.append(set(output.split()))
         systems, layers = answers
         if (self._place.root / BLOCK).is_symlink():
-            return f"/{BLOCK} is a symbolic link, through which GRUB does not write", layers
+            return f"/{BLOCK} is a symbolic link, and GRUB does not write through links", layers
         if self.block_problem:
             return f"{self.block_problem} (without this file a new one is made)", layers
         lacking = sorted(systems & READ_ONLY_FILE_SYSTEMS) + sorted(layers & READ_ONLY_LAYERS)
@@ -110,7 +110,7 @@ class Grub:
             try:
                 menu = self.parsed(fresh)
             except MenuError as error:
-                raise BootError(f"what grub-mkconfig writes is not understood: {error}") from error
+                raise BootError(f"cannot parse the output of grub-mkconfig: {error}") from error
         try:
             entry = menu.find(release)
         except MenuError as error:
@@ -161,7 +161,8 @@ class Grub:
             problems.append("GRUB did not boot this node: its kernel has no BOOT_IMAGE= on its command line")
         if self.menu and self.menu.boot_loader_spec:
             problems.append(
-                "GRUB's menu takes its entries from /boot/loader/entries (blscfg), which are chosen by other means"
+                "GRUB's menu takes its entries from /boot/loader/entries (blscfg), a format that this collection does "
+                "not support"
             )
         return problems + self._waits()
 
@@ -172,7 +173,9 @@ class Grub:
             setting = self._settings.get(key)
             if setting and (setting.value or "").strip().startswith("-"):
                 place = self._place.shown(setting.path)
-                problems.append(f"{key}={setting.value} in {place} lets GRUB wait for a person; set seconds there")
+                problems.append(
+                    f"{key}={setting.value} in {place} makes GRUB wait for a person; set a number of seconds there"
+                )
         if not problems and self.menu and self.menu.waits():
             problems.append(f"{self.menu.waits()}; set GRUB_TIMEOUT in /etc/default/grub")
         if "cryptodisk" in self._layers:
@@ -222,22 +225,23 @@ class Grub:
         try:
             entry, default = menu.find(release), menu.default_entry()
         except MenuError as error:
-            return [f"{error}; where its packages are installed, update-grub makes the menu anew"]
+            return [f"{error}; if its packages are installed, run update-grub"]
         problems = list(filter(None, [menu.asks_password(entry), menu.asks_password(default)]))
         if default.release != running or default.kind != "linux" or default.foreign or default.recovery:
             problems.append(
-                f"GRUB's default is {default} and not the running kernel {running}, to which the node has to "
-                "return; make that the default first"
+                f"GRUB's default is {default}, but the node must return to the running kernel {running}; make that the "
+                "default first"
             )
         problems += self._missing_files(entry)
         if default.initrds and not entry.initrds:
             problems.append(f"the entry {entry} has no initramfs; update-initramfs and update-grub make it")
         if entry.argument("panic") in ("", "0"):
             problems.append(
-                f"the entry {entry} has no panic=, so a node would not return by itself; make the default with one"
+                f"the entry {entry} has no panic=, so the node would not return by itself; add panic= to the default "
+                "entry"
             )
         if by_next_entry and not self._takes_next_entry(entry):
-            problems.append("GRUB's menu does not take next_entry for one boot, as menus of grub-mkconfig do")
+            problems.append("GRUB's menu does not support next_entry for one boot; create it with grub-mkconfig")
         return problems
 
     def _takes_next_entry(self, entry: Entry) -> bool:

@@ -56,7 +56,8 @@ class Menu:
         """
         if self.boot_loader_spec:
             raise MenuError(
-                "this menu takes its entries from /boot/loader/entries (blscfg), which are chosen by other means"
+                "this menu takes its entries from /boot/loader/entries (blscfg), a format that this collection does "
+                "not support"
             )
         own = [
             entry for entry in self.all_entries() if entry.kind == "linux" and not entry.foreign and not entry.recovery
@@ -89,7 +90,7 @@ class Menu:
                 f"the entry {entry} is named after kernel {release} but loads {' and '.join(entry.kernels)}"
             )
         if self.resolve(entry.path) is not entry:
-            raise MenuError(f"GRUB would take '{entry.path}' for another entry than {entry}")
+            raise MenuError(f"GRUB would read '{entry.path}' as another entry than {entry}")
         return entry
 
     def resolve(self, default: str) -> Optional[Entry]:
@@ -106,10 +107,10 @@ class Menu:
     def default_entry(self) -> Entry:
         """Return the entry that is booted by itself; raises MenuError where that cannot be told."""
         if self.default is None:
-            raise MenuError("which entry GRUB's menu boots by itself depends on what only GRUB knows")
+            raise MenuError("the default entry of GRUB's menu depends on values that only GRUB knows")
         entry = self.resolve(self.default)
         if entry is None:
-            raise MenuError(f"GRUB's default '{self.default}' leads to an entry that only GRUB can tell")
+            raise MenuError(f"GRUB's default '{self.default}' leads to an entry that only GRUB can determine")
         return entry
 
     def has_named(self, default: str) -> bool:

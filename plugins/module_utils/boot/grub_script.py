@@ -228,7 +228,7 @@ class Parser:
         if self._at >= len(self._words):
             return GrubScriptError("the file ends in the middle of a block")
         word = self._words[self._at]
-        return GrubScriptError(f"line {word.line}: '{word.operator or word.plain or 'a word'}' is not understood here")
+        return GrubScriptError(f"line {word.line}: '{word.operator or word.plain or 'a word'}' is not supported here")
 
     def _statements(self, ends: tuple[str, ...]) -> tuple[Statement, ...]:
         """Read statements up to a keyword or operator of ENDS, which stays, or to the end of the text."""

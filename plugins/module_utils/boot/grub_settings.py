@@ -60,7 +60,7 @@ class GrubSettings:
         setting = self.get(key)
         if setting is not None and setting.value is None:
             where = f"{setting.path}, line {setting.line}" if setting.line else setting.path
-            raise GrubSettingsError(f"{where}: what this does to {key} is not understood")
+            raise GrubSettingsError(f"{where}: cannot determine the effect on {key}")
         return (setting.value or "") if setting else ""
 
     def _read(self, path: str, text: str) -> None:
@@ -146,7 +146,7 @@ class EnvironmentBlock:
             if line.startswith(b"#"):
                 self._lines.append(("", line))
             elif not equals or not line.endswith(b"\n"):
-                raise BlockError(f"GRUB's environment block has a line that is no variable: {line!r}")
+                raise BlockError(f"GRUB's environment block has a line without a variable: {line!r}")
             else:
                 text = re.sub(rb"\\(.)", rb"\1", value[:-1], flags=re.DOTALL)
                 self._lines.append((name.decode("utf-8", "surrogateescape"), text))

@@ -93,7 +93,7 @@ class GrubWriter:
             try:
                 check(self._grub.parsed(fresh.read_text(encoding="utf-8", errors="surrogateescape")))
             except MenuError as error:
-                raise BootError(f"the new menu of GRUB is not as wanted, the present one stays: {error}") from error
+                raise BootError(f"GRUB's new menu is wrong, so the present menu stays: {error}") from error
             if target.exists():
                 fresh.chmod(target.stat().st_mode & 0o777)
             put_in_place(fresh, target)

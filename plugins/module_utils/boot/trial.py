@@ -78,7 +78,7 @@ class Trial:
         if record == {}:
             return None
         if not isinstance(record, dict) or not {"release", "origin", "boot_id"} <= record.keys():
-            raise ValueError("it has not what it must have")
+            raise ValueError("a required field is missing")
         return cls(**{name: record[name] for name in cls.__dataclass_fields__ if name in record})
 
     def text(self) -> str:
@@ -151,14 +151,14 @@ class TrialFiles:
             return "", ""
         release = trial.release
         if trial.boot_id == boot_id:
-            return "armed", f"kernel {release} is to be booted once, at the next boot"
+            return "armed", f"kernel {release} boots once, at the next boot"
         if running == release:
             return "running", f"kernel {release} runs on trial and is not confirmed yet"
         seen = self._place.text(_SEEN).split()
         if len(seen) == 2 and seen[1] == release:
             return "fell_back", (
-                f"kernel {release} came up, and nothing confirmed it within {trial.confirm_timeout} s "
-                "(no network, or the controller was gone): the node returned by itself"
+                f"kernel {release} came up, but was not confirmed within {trial.confirm_timeout} s (no network, or no "
+                "controller): the node returned by itself"
             )
         if trial.method == "grubenv" and entry_left:
             return "fell_back", (

@@ -48,7 +48,7 @@ def _gpu(gpu: Any, families: tuple[str, ...]) -> dict[str, Any]:
     _matching(_ADDRESS, gpu.get("address"), "the address of a GPU")
     _matching(_ID, gpu.get("id"), "the id of a GPU")
     if gpu.get("family") not in families:
-        raise AnswerError("a GPU has no family that there is")
+        raise AnswerError("a GPU has an unknown family")
     return {key: _value(key, gpu.get(key, empty), empty) for key, empty in _SHAPE.items()}
 
 

@@ -68,7 +68,7 @@ class KnownBad:
 
     def __str__(self) -> str:
         """Say it to an operator."""
-        accept = f"xpu_known_bad_accepted: [{self.name}] goes on nevertheless" if self.effect == REFUSE else self.name
+        accept = f"xpu_known_bad_accepted: [{self.name}] overrides this refusal" if self.effect == REFUSE else self.name
         return f"{self.symptom}: {self.remedy} ({self.source}; {accept})"
 
     @property

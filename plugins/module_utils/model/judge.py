@@ -53,13 +53,13 @@ def judge(names: Sequence[str], form: str, read: Read, *, where: str, use: Use =
         _judge_shards(names, read, where)
         if config.get("bigdl_transformers_low_bit"):
             raise WeightsChoiceError(
-                f"{where} holds weights that BigDL converted already ({config['bigdl_transformers_low_bit']}): name "
+                f"{where} holds weights that BigDL already converted ({config['bigdl_transformers_low_bit']}): name "
                 "those that they were made of, and model_low_bit for the format"
             )
         method = quantised(names, config)
         if method:
             raise WeightsChoiceError(
-                f"{where} holds weights that are quantised already ({method}), which no engine here reads: take the "
+                f"{where} holds weights that are already quantised ({method}), which no engine here reads: take the "
                 "model's weights in 16 bits, of which the engine makes its own low-bit format, or a GGUF or OpenVINO "
                 "model"
             )
@@ -71,14 +71,14 @@ def judge(names: Sequence[str], form: str, read: Read, *, where: str, use: Use =
         kind = rope_scaling(config)[0]
         if use.engine == "bigdl" and kind not in _BIGDL_STRETCHING:
             raise WeightsChoiceError(
-                f"config.json of {where} has rope_scaling of type {kind}, and engine bigdl knows linear "
-                "and dynamic: choose another model, or engine openvino"
+                f"config.json of {where} has rope_scaling of type {kind}, but engine bigdl supports only linear and "
+                "dynamic: choose another model, or engine openvino"
             )
     limit = context_limit(config)
     if limit and use.context_length > limit:
         raise WeightsChoiceError(
             f"model_context_length is {use.context_length}, and config.json of {where} allows {limit} tokens: choose "
-            "no more"
+            f"{limit} or less"
         )
 
 
@@ -94,7 +94,7 @@ def _object(content: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise WeightsChoiceError(f"{what} is no JSON object: copy it again")
+        raise WeightsChoiceError(f"{what} is not a JSON object: copy it again")
     return found
 
 
@@ -104,7 +104,7 @@ def _judge_shards(names: Sequence[str], read: Read, where: str) -> None:
     if INDEX not in names:
         if len(shards) > 1 and any(map(part_name, shards)):
             raise WeightsChoiceError(
-                f"{where} has its weights in {len(shards)} parts and no {INDEX}: copy it again, whole"
+                f"{where} has its weights in {len(shards)} parts and no {INDEX}: copy the complete model again"
             )
         return
     mapped = _object(read(INDEX), f"{INDEX} of {where}").get("weight_map")
@@ -116,8 +116,8 @@ def _judge_shards(names: Sequence[str], read: Read, where: str) -> None:
     deeper = [name for name in missing if "/" in name]
     if deeper:
         raise WeightsChoiceError(
-            f"{INDEX} of {where} names files in other folders ({', '.join(deeper[:3])}), which are not looked into: "
-            "put all files beside the index, and their names without folders into it"
+            f"{INDEX} of {where} names files in subfolders ({', '.join(deeper[:3])}), which are not read: put all "
+            "files beside the index, and write their names there without folders"
         )
     # Where one file has all, engines open that, and the index is of another copy.
     if missing and not (WHOLE in shards and WHOLE not in named):
@@ -128,9 +128,9 @@ def judge_header(path: Path) -> None:
     """Raise WeightsError unless a file of safetensors is as long as its header says, and not quantised."""
     names = tensors(path)
     if names is None:
-        raise WeightsChoiceError(f"{path} is not a whole safetensors file: copy it again")
+        raise WeightsChoiceError(f"{path} is an incomplete safetensors file: copy it again")
     layer = quantised_tensor(names)
     if layer:
         raise WeightsChoiceError(
-            f"{path} holds weights that are quantised already ({layer}): take the model's weights in 16 bits"
+            f"{path} holds weights that are already quantised ({layer}): take the model's weights in 16 bits"
         )

@@ -12,8 +12,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.client import Clie
 def gated_message(endpoint: str, repository: str) -> str:
     """What to do about a repository that wants a token."""
     return (
-        f"{repository} is gated: accept its licence at {shown(endpoint.rstrip('/'))}/{repository} and give a "
-        "token that may read it in model_token, or point model_source at weights that you have"
+        f"{repository} is gated: accept its licence at {shown(endpoint.rstrip('/'))}/{repository} and give a token "
+        "that may read it in model_token, or point model_source at weights of your own"
     )
 
 
@@ -41,19 +41,20 @@ def refusal(client: Client, error: HTTPError, base: str, repository: str, revisi
     table = (
         (
             status_code == 451,
-            f"the model hub {hub} may not give out {repository} for legal reasons, perhaps to this country alone: "
-            "choose other weights in model_source, or bring them another way (path, controller_path)",
+            f"the model hub {hub} does not offer {repository} for legal reasons, perhaps only in this country: choose "
+            "other weights in model_source, or copy them yourself (path, controller_path)",
         ),
         (code == "GatedRepo" and (status_code == 401 or not token), gated_message(base, repository)),
         (
             code == "GatedRepo",
             f"{repository} is gated, and the account of model_token has not been granted access: accept its licence at "
-            f"{hub}/{repository}, wait for its owners where they decide, and let the token read gated repositories",
+            f"{hub}/{repository}, wait for approval if its owners require it, and allow the token to read gated "
+            "repositories",
         ),
         (
             status_code == 401 and token and bool(re.search("(?i)credential|password|expired|token", words)),
-            f"the model hub {hub} does not accept model_token, which is expired, revoked or mistyped: make a new one, "
-            "or leave model_token empty for a public repository",
+            f"the model hub {hub} does not accept model_token, which is expired, revoked or mistyped: create a new "
+            "one, or leave model_token empty for a public repository",
         ),
         (code == "RevisionNotFound", f"the model hub {hub} has no {repository} at revision {revision}"),
         (code == "EntryNotFound", f"the model hub {hub} has no such file in {repository}"),
@@ -63,9 +64,9 @@ def refusal(client: Client, error: HTTPError, base: str, repository: str, revisi
         ),
         (
             code == "RepoNotFound" or (status_code == 401 and not token),
-            f"the model hub {hub} has no {repository} that {'model_token' if token else 'somebody without a token'} "
-            "may read: its name is mistyped, it was removed, or it is private or gated, and model_token has to be of "
-            "an account that may read it",
+            f"the model hub {hub} has no {repository} that {'model_token' if token else 'an anonymous user'} may read: "
+            "its name is mistyped, it was removed, or it is private or gated, and model_token has to be of an account "
+            "that may read it",
         ),
         (
             denied,
@@ -76,7 +77,7 @@ def refusal(client: Client, error: HTTPError, base: str, repository: str, revisi
             status_code == 404,
             f"the model hub {hub} has no {repository}{f' at revision {revision}' if revision else ''}",
         ),
-        (status_code == 407, "the proxy wants a user and a password: set them in xpu_proxy"),
+        (status_code == 407, "the proxy requires a user and a password: set them in xpu_proxy"),
         (
             True,
             f"the model hub {hub} cannot serve {repository} now: try again later, or set model_hub_endpoint to a "
@@ -101,5 +102,5 @@ def file_refusal(client: Client, error: HTTPError, url: str, endpoint: str, repo
         )
     if repository:
         return refusal(client, error, endpoint.rstrip("/"), repository, "")
-    legal = " (not given out for legal reasons: choose other weights in model_source)" if error.code == 451 else ""
+    legal = " (unavailable for legal reasons: choose other weights in model_source)" if error.code == 451 else ""
     return f"{shown(url)} cannot be downloaded: HTTP {status(error)}{legal}"

@@ -72,11 +72,11 @@ def read_stored(request: WeightsRequest) -> Stored:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"]
         if manifest["identity"] != request.identity:
-            return Stored("the weights there came from another source")
+            return Stored("its weights came from another source")
     except NotOwnError as error:
         return Stored(str(error))
     except FileNotFoundError:
-        return Stored("there are no verified weights")
+        return Stored("it has no verified weights")
     except (OSError, ValueError, KeyError, TypeError) as error:
         return Stored(f"its manifest cannot be read ({error})")
     good, touched, bad = [], [], []
@@ -129,7 +129,7 @@ def in_place(request: WeightsRequest) -> dict[str, Any]:
     resolved = path.resolve()
     if f"{resolved}/".startswith(_PRIVATE):
         raise StoreError(
-            f"{path} is in a private place that the sandboxed service cannot see: move the weights, to /srv for example"
+            f"{path} is in a directory that the sandboxed service cannot read: move the weights, for example to /srv"
         )
     if path.is_file() and path.suffix.lower() not in (".gguf", *PICKLE_SUFFIXES):
         raise StoreError(f"{path} is a file: model_source.path takes a GGUF file or a directory")
@@ -166,11 +166,10 @@ def _check_visible(path: Path) -> None:
     """Raise StoreError where a file is a link that the sandboxed service cannot follow."""
     target = path.resolve()
     if not target.is_file():
-        raise StoreError(f"{path} leads to {target}, where no file is: copy the weights again, whole")
+        raise StoreError(f"{path} leads to {target}, which does not exist: copy the complete weights again")
     if f"{target}".startswith(_PRIVATE):
         raise StoreError(
-            f"{path} is a link to {target}, a private place that the sandboxed service cannot see: put the file "
-            "itself there"
+            f"{path} is a link to {target}, which the sandboxed service cannot read: put the file itself there"
         )
 
 
@@ -196,8 +195,8 @@ def plan(request: WeightsRequest, stored: Stored) -> list[RemoteFile]:
         part = part_name(name)
         if part and int(part.total) > 1:
             raise StoreError(
-                f"{name} is one of {part.total} parts of a model: pack them all into one tar or zip and name that, or "
-                "take them from a repository of the hub or a path"
+                f"{name} is one of {part.total} parts of a model: pack all parts into one tar or zip, or use a "
+                "repository of the hub or a path"
             )
         size = max(probe(client, RemoteFile(name, request.location, -1)).size, size)
         if name.endswith(ARCHIVES):
@@ -216,7 +215,7 @@ def plan(request: WeightsRequest, stored: Stored) -> list[RemoteFile]:
     if needed > free:
         raise StoreError(
             f"the weights need {needed / 1e9:.1f} GB and the file system of {request.directory} has {free / 1e9:.1f} "
-            "GB free: make room there, or set model_directory to a larger one"
+            "GB free: free space there, or set model_directory to a larger file system"
         )
     return files
 

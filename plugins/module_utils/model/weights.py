@@ -91,11 +91,11 @@ def choose(
     absent = [name for name in wanted_files if name not in top]
     deeper = [name for name in absent or seen if "/" in name and name in seen and name.lower().endswith(_WEIGHTS)]
     folders = (
-        f"in folders ({', '.join(deeper[:3])}), which are not looked into: bring the files of one folder to the node "
-        "and name that in model_source.path, or choose another repository"
+        f"in folders ({', '.join(deeper[:3])}), which are not read: copy the files of one folder to the node and set "
+        "model_source.path to it, or choose another repository"
     )
     if absent and deeper:
-        raise WeightsChoiceError(f"{where} has what 'file' names {folders}")
+        raise WeightsChoiceError(f"{where} has the files that 'file' names {folders}")
     if absent:
         raise WeightsChoiceError(f"{where} has no {', '.join(absent)}; it has {', '.join(top) or 'nothing'}")
     wanted = {name for files in _sets(wanted_files) for name in files}
@@ -118,11 +118,11 @@ def choose(
         return form, sorted({*weights, *extras})
     if wanted and any(found.get(form) for form in formats):
         raise WeightsChoiceError(
-            f"{', '.join(wanted_files)} of {where} is no {' or '.join(formats)} file that the engine could open: name "
-            "another with 'file' in model_source"
+            f"{', '.join(wanted_files)} of {where} is no {' or '.join(formats)} file for this engine: choose another "
+            "with 'file' in model_source"
         )
     if deeper and not any(found.values()):
-        raise WeightsChoiceError(f"{where} holds no weights at its top, only {folders}")
+        raise WeightsChoiceError(f"{where} holds weights only {folders}")
     raise WeightsChoiceError(_nothing(top, found, formats, where))
 
 
@@ -139,7 +139,7 @@ def _one_set(form: str, weights: Sequence[str], top: Sequence[str], where: str, 
     if len(sets) > 1 and (form == "gguf" or any(len(files) > 1 for files in sets)):
         shown = ", ".join(files[0] for files in sets)
         kind = "GGUF files" if form == "gguf" else "safetensors models"
-        raise WeightsChoiceError(f"{where} has {len(sets)} {kind} ({shown}): name one with 'file' in model_source")
+        raise WeightsChoiceError(f"{where} has {len(sets)} {kind} ({shown}): choose one with 'file' in model_source")
     files = [name for group in sets for name in group]
     missing = [name for name in files if name not in top]
     if missing:
@@ -150,7 +150,7 @@ def _one_set(form: str, weights: Sequence[str], top: Sequence[str], where: str, 
 def lacks(where: str, missing: Sequence[str], of_what: str) -> str:
     """Say that files are missing, the first of them by name."""
     names = f"{', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}"
-    return f"{where} lacks {names} of the {of_what}: copy it again, whole"
+    return f"{where} lacks {names} of the {of_what}: copy the complete model again"
 
 
 def _usual_set(sets: list[list[str]], top: Sequence[str]) -> list[list[str]]:
@@ -174,24 +174,24 @@ def _nothing(top: Sequence[str], found: Mapping[str, Sequence[str]], formats: Se
         (others, f"holds {' and '.join(others)} weights, and the engine reads {wanted}"),
         (
             _matching(top, ("adapter_*",)),
-            "holds an adapter (LoRA), which is no model by itself: merge it into its base model (merge_and_unload in "
-            "peft) and take the result",
+            "holds an adapter (LoRA), not a complete model: merge it into its base model (merge_and_unload in peft) "
+            "and use the result",
         ),
         (
             cut,
-            f"holds a GGUF file that was cut in pieces ({', '.join(cut[:3])}): join them with cat, in order, and take "
-            "the joined file",
+            f"holds a GGUF file that was split ({', '.join(cut[:3])}): join them with cat, in order, and use the "
+            "joined file",
         ),
         (
             _matching(top, ("consolidated*",)),
-            "holds weights in Mistral's own form only (consolidated.*): take a repository that has them in the form of "
-            "transformers (model.safetensors)",
+            "holds weights in Mistral's own form only (consolidated.*): use a repository with transformers weights "
+            "(model.safetensors)",
         ),
-        (halves, f"has {', '.join(halves)} without the .bin file beside it: copy the OpenVINO model again, whole"),
+        (halves, f"has {', '.join(halves)} without the .bin file beside it: copy the complete OpenVINO model again"),
         (
             pickles,
-            f"holds pickle weights only ({', '.join(pickles[:3])}), which can run code when they are opened: use "
-            "safetensors or GGUF",
+            f"holds pickle weights only ({', '.join(pickles[:3])}), which can run code when opened: use safetensors or "
+            "GGUF",
         ),
         (True, f"holds no weights: {wanted} are needed; it has {', '.join(top[:10]) or 'nothing'}"),
     )

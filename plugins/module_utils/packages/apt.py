@@ -140,7 +140,7 @@ def pinned_names(record: str, etc: Path = APT_ETC) -> set[str]:
 
 def broken(updates: Path = Path("/") / UPDATES) -> list[str]:
     """Return what an interrupted dpkg or apt left half done, a sentence each."""
-    found = ["dpkg was interrupted"] if is_interrupted(updates) else []
+    found = ["an installation by dpkg was interrupted"] if is_interrupted(updates) else []
     audit = result_of(["dpkg", "--audit"])
     packages = incomplete(audit.output)
     if packages:

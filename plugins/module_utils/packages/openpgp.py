@@ -63,7 +63,7 @@ def normalize_fingerprint(text: str) -> str:
     if digits.startswith("0X"):
         digits = digits[2:]
     if not re.fullmatch(r"[0-9A-F]{40}|[0-9A-F]{64}", digits):
-        raise KeyFileError(f"'{text}' is not a key fingerprint: 40 or 64 hexadecimal digits are needed")
+        raise KeyFileError(f"'{text}' is not a key fingerprint: 40 or 64 hexadecimal digits are required")
     return digits
 
 
@@ -111,11 +111,11 @@ def _dearmor(data: bytes) -> bytes:
     blocks = list(_ARMOR.finditer(data))
     if not blocks:
         if b"-----BEGIN PGP " in data.replace(b"\0", b"") and b"-----BEGIN PGP " not in data:
-            raise KeyFileError("the armored key is text in UTF-16, as Windows writes it: save it as ASCII or UTF-8")
+            raise KeyFileError("the armored key is text in UTF-16 (from Windows): save it as ASCII or UTF-8")
         if data[:1] and data[0] & 0x80:
             return data
         if b"-----BEGIN PGP " in data:
-            raise KeyFileError("the armored block is cut short: its last line is not there")
+            raise KeyFileError("the armored block is incomplete: its last line is missing")
         start = data[:60].decode("utf-8", "replace").strip()
         raise KeyFileError(f"not an OpenPGP key file; it starts with {start!r}")
     return b"".join(_decode_block(block) for block in blocks)
@@ -148,7 +148,7 @@ def packets(data: bytes) -> Iterator[Packet]:
             tag, (length, position) = (header >> 2) & 0x0F, _old_length(data, position + 1, header & 3)
         end = position + length
         if end > len(data):
-            raise KeyFileError("the key file is cut short")
+            raise KeyFileError("the key file is incomplete")
         yield Packet(tag, data[position:end], data[start:end])
         position = end
 
@@ -170,12 +170,12 @@ def _new_length(data: bytes, position: int) -> tuple[int, int]:
         return ((first - 192) << 8) + _number(data, position + 1, 1) + 192, position + 2
     if first == 255:
         return _number(data, position + 1, 4), position + 5
-    raise KeyFileError("a key packet of partial length: not a key file that OpenPGP allows")
+    raise KeyFileError("a key packet of partial length, which OpenPGP does not allow")
 
 
 def _number(data: bytes, position: int, size: int) -> int:
     if position + size > len(data):
-        raise KeyFileError("the key file is cut short")
+        raise KeyFileError("the key file is incomplete")
     return int.from_bytes(data[position : position + size], "big")
 
 
@@ -183,15 +183,13 @@ def _fingerprint(body: bytes) -> str:
     version = body[0] if body else 0
     if version == _VERSION_4:
         if len(body) > _LARGEST_KEY:
-            raise KeyFileError(
-                f"a public key of {len(body)} bytes, where {_LARGEST_KEY} are the most: a damaged key file"
-            )
+            raise KeyFileError(f"a public key of {len(body)} bytes, more than {_LARGEST_KEY}: the key file is damaged")
         # SHA-1 is how a version 4 fingerprint is defined; it is not used as a signature here.
         return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False).hexdigest().upper()
     if version in (5, 6):
         prefix = b"\x9a" if version == 5 else b"\x9b"
         return hashlib.sha256(prefix + len(body).to_bytes(4, "big") + body).hexdigest().upper()
-    raise KeyFileError(f"a public key of OpenPGP version {version}, which apt does not trust either")
+    raise KeyFileError(f"a public key of OpenPGP version {version}, which apt does not trust")
 
 
 def keyring_keys(data: bytes) -> list[PublicKey]:

@@ -136,9 +136,9 @@ def files_to_remove(repository: Repository, files: Mapping[Path, list[Source]]) 
             others = [entry for entry in entries if (entry.uri, entry.suite) not in repository.places()]
             if others:
                 raise SourceError(
-                    f"{path} names {hide_password(repository.uris[0])} with another Signed-By than"
-                    f" {repository.keyring}, and {hide_password(others[0].uri)} besides. Remove the former from it: apt"
-                    " refuses to read both."
+                    f"{path} names {hide_password(repository.uris[0])} with another Signed-By than "
+                    f"{repository.keyring}, and {hide_password(others[0].uri)} too. Remove the former from that file: "
+                    "apt cannot read both."
                 )
             doomed.append(path)
     return doomed

@@ -177,7 +177,7 @@ def requirement_lines(text: str) -> list[str]:
         if not line or line.startswith("-"):
             continue
         if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[^\]]*\])?\s*==\s*[^\s;,*]+\s*(;.*)?$", line):
-            raise RuntimeSetupError(f"the requirements file has {line!r}: every line has to pin name==version")
+            raise RuntimeSetupError(f"the requirements file has {line!r}: write name==version on every line")
         lines.append(line)
     return lines
 
@@ -220,7 +220,7 @@ def read_state(wanted: Wanted) -> EnvironmentState:
     if os.path.realpath(python) != os.path.realpath(wanted.interpreter):
         version = interpreter_version(wanted.interpreter)
         if version and version != found["version"]:
-            return EnvironmentState(False, f"it has Python {found['version']}, wanted is {version}")
+            return EnvironmentState(False, f"it has Python {found['version']} instead of {version}")
     return EnvironmentState(True, "", found["installed"], found["missing"], found["damaged"], found["extra"])
 
 
@@ -237,14 +237,14 @@ def create(wanted: Wanted) -> None:
     """
     if not interpreter_version(wanted.interpreter):
         raise RuntimeSetupError(
-            f"{wanted.interpreter} cannot make a virtual environment (it needs to run, with the modules venv, "
-            "ensurepip and ssl): install it, or choose another python_runtime_provider"
+            f"{wanted.interpreter} cannot create a virtual environment (modules venv, ensurepip and ssl are required): "
+            "install it, or choose another python_runtime_provider"
         )
     wanted.path.parent.mkdir(parents=True, exist_ok=True)
     if not is_own(wanted.path.parent.stat()):
         raise RuntimeSetupError(
-            f"{wanted.path.parent} can be written to by another user, who could change what root installs there: "
-            f"chown root:root and chmod go-w it, or set python_runtime_directory to another place"
+            f"{wanted.path.parent} is writable for another user, who could change what root installs there: chown "
+            "root:root and chmod go-w it, or set python_runtime_directory to another place"
         )
     building = wanted.path.with_name(wanted.path.name + ".building")
     replaced = wanted.path.with_name(wanted.path.name + ".replaced")
@@ -310,10 +310,10 @@ def explain(output: str) -> str:
     text = " ".join(errors[:6]) or last_line(output) or "no output"
     text = re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
     if "do not match the hashes" in output.lower() or "hashes are required" in output.lower():
-        return f"{text} - a wheel is not the one that was pinned: do not use that index or wheelhouse"
+        return f"{text} - a wheel differs from the pinned one: do not use that index or wheelhouse"
     return (
-        f"{text} - set python_runtime_index_url, python_runtime_find_links or python_runtime_wheelhouse to a place "
-        "that has it, or python_runtime_proxy to reach it"
+        f"{text} - set python_runtime_index_url, python_runtime_find_links or python_runtime_wheelhouse to a location "
+        "that has it, or set python_runtime_proxy"
     )
 
 

@@ -31,7 +31,7 @@ def exported_by(script: Path, arguments: list[str], seconds: float) -> dict[str,
     Raises ScriptError with the script's output where it fails or takes longer.
     """
     if not script.is_file():
-        raise ScriptError(f"{script} is not there: are the packages that bring it installed?")
+        raise ScriptError(f"{script} is missing: install the packages that provide it")
     command = ["bash", "--noprofile", "--norc", "-c", 'script="$1"; shift; . "$script" "$@" >&2 && exec env -0']
     result = result_of(
         [*command, "bash", str(script), *arguments], CLEAN, clean=True, seconds=seconds, errors="surrogateescape"

@@ -73,9 +73,7 @@ def read(runner: Runner, name: str, *, now: float, monotonic: float, proc: Path 
     """Read the state of a unit. Raises ServiceError where systemd does not answer."""
     status, output = runner(["systemctl", "show", f"--property={_PROPERTIES}", name])
     if status != 0:
-        raise ServiceError(
-            f"systemctl show {name} failed ({output.strip()}): the service needs a node that systemd runs"
-        )
+        raise ServiceError(f"systemctl show {name} failed ({output.strip()}): the service needs a node with systemd")
     values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
     began = int(values.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
     active = values.get("ActiveState", "inactive")

@@ -52,7 +52,7 @@ def build_archive(source: Path, package: str = "") -> bytes:
     files = tree_files(source)
     if package:
         if f"{package}/__main__.py" not in files:
-            raise TreeError(f"{source} has no {package}/__main__.py to run")
+            raise TreeError(f"{source} has no {package}/__main__.py")
         files["__main__.py"] = (
             f'import runpy\n\nrunpy.run_module("{package}", run_name="__main__", alter_sys=True)\n'.encode()
         )

@@ -42,7 +42,7 @@ def kernel_of(name: str, stack: dict[str, Any], node: NodeFacts, dkms: bool) -> 
         newest = f" and older than {kernel['before']}" if kernel["before"] else ""
         raise StackError(
             f"Stack {name} needs kernel {kernel['at_least']} or newer{newest} for {node.describe_gpus()} and this node "
-            f"runs {node.kernel}, which can't be changed from here: boot such a kernel first."
+            f"runs {node.kernel}, and this run cannot change it: boot such a kernel first."
         )
     return {**kernel, "change": True}
 
@@ -52,17 +52,18 @@ def check_node(
 ) -> list[str]:
     """Return warnings; raises StackError where the node can't work with a stack."""
     if node.architecture != "x86_64":
-        raise StackError(f"This node is {node.architecture}; Intel's GPU stack is for x86_64 only.")
+        raise StackError(f"This node is {node.architecture}; Intel's GPU stack supports only x86_64.")
     if not stack["families"]:
         return []
     if len(node.families) > 1:
         raise StackError(
-            f"This node mixes GPU families ({node.describe_gpus()}), whose settings differ; keep one family in a node."
+            f"This node mixes GPU families ({node.describe_gpus()}), which need different settings; use one family per "
+            "node."
         )
     for entry in stack.get("unsupported", ()):
         cards = [gpu for gpu in node.gpus if _is_of(entry, gpu)]
         if cards:
-            raise StackError(f"{described(cards[0])} can't be served: {entry['reason']} ({entry['source']}).")
+            raise StackError(f"{described(cards[0])} cannot serve: {entry['reason']} ({entry['source']}).")
     if node.secure_boot and resolved["dkms"] and not node.container:
         raise StackError(
             "Secure Boot is on, and it refuses the kernel modules that DKMS builds for stack "
@@ -79,11 +80,11 @@ def _unbound(resolved: dict[str, Any], node: NodeFacts) -> list[str]:
         reasons = "; ".join(gpu.get("blocked") or ())
         if reasons and not gpu.get("driver"):
             raise StackError(
-                f"No driver can bind to {described(gpu)}: {reasons}. Take that away (then update-grub and "
-                "update-initramfs -u -k all) and reboot."
+                f"No driver can bind to {described(gpu)}: {reasons}. Remove that, run update-grub and update-initramfs "
+                "-u -k all, and reboot."
             )
         if reasons:
-            warnings.append(f"At the next boot no driver may bind to {described(gpu)}: {reasons}.")
+            warnings.append(f"At the next boot no driver can bind to {described(gpu)}: {reasons}.")
         # Nothing that is installed would change that where the kernel's own driver is to bind.
         if (
             "driver" in gpu
@@ -93,7 +94,7 @@ def _unbound(resolved: dict[str, Any], node: NodeFacts) -> list[str]:
         ):
             raise StackError(
                 f"No driver is bound to {described(gpu)}, though kernel {node.kernel} should drive it. See journalctl "
-                f"-k -g 'i915|xe'; where somebody unbound it, write {gpu['address']} to /sys/bus/pci/drivers_probe."
+                f"-k -g 'i915|xe'; if it was unbound by hand, write {gpu['address']} to /sys/bus/pci/drivers_probe."
             )
     return warnings
 
@@ -124,7 +125,7 @@ def _known_bad(resolved: dict[str, Any], node: NodeFacts, packages: Mapping[str,
     there = found(situation)
     refused = [entry for entry in there if entry.effect == REFUSE and resolved["device"] == "gpu"]
     if refused:
-        raise StackError(f"{node.describe_gpus()} can't work here. {'; '.join(map(str, refused))}.")
+        raise StackError(f"{node.describe_gpus()} is known not to work. {'; '.join(map(str, refused))}.")
     return [f"{entry}." for entry in there]
 
 

@@ -72,7 +72,7 @@ def result_of(
             check=False,
         )
     except FileNotFoundError:
-        return CommandResult(NOT_FOUND, "", f"there is no command {command[0]}")
+        return CommandResult(NOT_FOUND, "", f"command not found: {command[0]}")
     except OSError as error:
         return CommandResult(NOT_FOUND, "", str(error))
     except subprocess.TimeoutExpired:

@@ -56,7 +56,7 @@ def write_back(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
-            raise OSError(f"{directory} cannot be written to the disk: {os.strerror(ctypes.get_errno())}")
+            raise OSError(f"{directory} cannot be flushed to the disk: {os.strerror(ctypes.get_errno())}")
         with suppress(OSError):
             fcntl.ioctl(descriptor, _EXT4_CHECKPOINT, struct.pack("I", 0))
     finally:

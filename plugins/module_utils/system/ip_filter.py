@@ -40,8 +40,8 @@ ExecStartPre=+/usr/sbin/nft -f /{RULES}
 
 
 _NOTHING = (
-    "everybody could connect: systemd's IP filters do nothing on this node, which has no BPF for control groups, as "
-    "many containers"
+    "every address could connect: systemd's IP filters do nothing on this node (no BPF for control groups, as in many "
+    "containers)"
 )
 _ALONE = "serve the node alone (inference_host: 127.0.0.1)"
 
@@ -56,7 +56,7 @@ def systemd_filters(run: Run) -> bool:
     status, output, error = run([*command, sys.executable, "-I", "-c", _PROBE])
     if status not in (_FILTERED, _PASSED):
         said = (error or output).strip()[-300:] or f"status {status}"
-        raise FilterError(f"whether systemd's IP filters work cannot be tried with systemd-run: {said}")
+        raise FilterError(f"cannot check systemd's IP filters with systemd-run: {said}")
     return status == _FILTERED
 
 

@@ -18,7 +18,7 @@ def problem(source: str) -> str:
     """Why SOURCE, a URL or a path of this node, cannot be read; "" when it can."""
     shown = hide_password(source)
     if "://" not in source:
-        return "" if Path(source).exists() else f"{shown}: there is no such path on the node"
+        return "" if Path(source).exists() else f"{shown}: the path does not exist on the node"
     answer = _ask(source, "HEAD")
     if answer.startswith(("HTTP 403", "HTTP 405", "HTTP 501")):
         answer = _ask(source, "GET")  # some mirrors do not answer HEAD

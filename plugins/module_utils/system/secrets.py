@@ -39,9 +39,9 @@ def token(value: str, variable: str) -> str:
         if len(found) > 1 and found[0] == found[-1] and found[0] in "\"'":
             found = found[1:-1]
     if found.startswith("$ANSIBLE_VAULT"):
-        raise SecretError(f"{variable} is still encrypted: it holds the text of a vault, not what is in the vault")
+        raise SecretError(f"{variable} is still encrypted: it holds the encrypted text of a vault")
     if not re.fullmatch(r"[!-~]*", found):
-        raise SecretError(f"{variable} has {_wrong(found)} in it: a token is one word of visible ASCII; write it again")
+        raise SecretError(f"{variable} contains {_wrong(found)}: a token is one word of visible ASCII; set it again")
     return found
 
 
@@ -59,8 +59,8 @@ def proxy_url(value: str) -> str:
     match = _PROXY.fullmatch(found)
     if found and (match is None or not 0 < int(match["port"] or 80) < 65536):
         raise SecretError(
-            "the proxy (xpu_proxy, or the role's own variable) is not like http://user:password@host:port; in user and "
-            "password, write characters such as @ : / # % and blanks as %40 %3A %2F %23 %25 %20"
+            "the proxy (xpu_proxy, or the role's own variable) is malformed: write http://user:password@host:port, "
+            "and in user and password characters such as @ : / # % and blanks as %40 %3A %2F %23 %25 %20"
         )
     return found
 

@@ -14,7 +14,7 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.specs import I
 
 #: The list of names that begin as ours do and are an operator's own.
 OTHERS = "xpu_other_variables"
-_OWN = f"A variable for a purpose of your own goes into the list {OTHERS}."
+_OWN = f"Add a variable of your own to the list {OTHERS}."
 
 
 class Check:
@@ -36,7 +36,7 @@ class Check:
         for name, near in sorted(found.items()):
             place = self._place(name)
             written = f"{name} ({place})" if place else name
-            self.problems.append(f"{written} is no variable of xpu.fleet: did you mean {' or '.join(near)}?")
+            self.problems.append(f"{written} is not a variable of xpu.fleet: did you mean {' or '.join(near)}?")
         if found:
             self.problems.append(_OWN)
 

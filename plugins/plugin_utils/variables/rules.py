@@ -37,7 +37,7 @@ def broken_rules(name: str, option: Mapping[str, Any], value: Any) -> list[str]:
 
 def _broken_part(name: str, key: Any, value: Any) -> list[str]:
     if key not in MAPPINGS[name]:
-        return [f"{name} may have {', '.join(MAPPINGS[name])}, but no {key!r}."]
+        return [f"{name} takes {', '.join(MAPPINGS[name])}, not {key!r}."]
     words, holds = MAPPINGS[name][key]
     return [] if holds(value) else [f"{name}[{key!r}] must be {words}, but is {value!r}."]
 
@@ -86,8 +86,8 @@ _PORT = _number(1, 65535)
 _SHA256 = _matches("64 hexadecimal digits", "[0-9a-f]{64}")
 #: A key that is read from a file may end with a line break; it is taken off.
 _KEY = _matches(
-    "16 or more visible ASCII characters without spaces, the first no '#', after NAME or NAME:WEIGHT and a space if it "
-    "has a name",
+    "16 or more visible ASCII characters without spaces, not starting with '#', after NAME or NAME:WEIGHT and a space "
+    "if it has a name",
     rf"\s*({NAME}({WEIGHT})? +)?{KEY}\s*",
 )
 _PCI = _matches("a PCI address in full, such as 0000:03:00.0", r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")

@@ -17,7 +17,7 @@ DRIFTS = {
     "dpkg-cut-off": Drift(
         "sed -i '/^Package: sed$/,/^$/s/^Status: .*/Status: install ok half-configured/' /var/lib/dpkg/status",
         "platform",
-        "packages that dpkg has in part",
+        "packages installed in part",
     ),
     "group-left": Drift("gpasswd --delete xpu render", "access", "xpu in group render"),
     "shell": Drift("usermod --shell /bin/bash xpuserve", "access", "shell of xpuserve"),

@@ -52,7 +52,7 @@ def test_auto_chooses_by_gpus_and_distribution(found: NodeFacts, expected: tuple
         (
             node(gpu(), system="Debian 12"),
             StackRequest(),
-            ["No stack fits", "Debian 12", "cpu (it serves nodes without GPUs)"],
+            ["No stack fits", "Debian 12", "cpu (it supports nodes without GPUs)"],
         ),
         (node(gpu("56c0", "flex")), StackRequest(stack="arc-647"), ["8086:56c0", "not flex"]),
         (node(), StackRequest(stack="arc-647"), ["none was found"]),

@@ -44,7 +44,7 @@ def test_what_is_out_already_goes_before_the_canary_and_all_at_once() -> None:
     for name in ("n03", "n04"):
         variables[name]["upgrade_drained"] = True
     found = plan(list(variables), variables, [1, 2], {}, {})
-    assert found["lines"] == ["first, drained already: n03, n04", "canary: n00", "batch 2: n01, n02"]
+    assert found["lines"] == ["first, already drained: n03, n04", "canary: n00", "batch 2: n01, n02"]
 
 
 @pytest.mark.parametrize(("most", "expected"), [(1, 1), ("50%", 2), ("1%", 1)])
@@ -68,7 +68,7 @@ def test_nodes_that_need_no_change_count_among_those_of_a_model() -> None:
 
 def test_a_limit_on_no_group_is_named() -> None:
     assert plan(["n00"], nodes(1), [1], {"rack9": 1}, {"all": ["n00"]})["problems"] == [
-        "xpu_upgrade_limits names rack9, which is no group."
+        "xpu_upgrade_limits names rack9, which is not a group."
     ]
 
 
@@ -110,7 +110,7 @@ def test_a_share_of_failed_nodes_is_borne(most: float, stops: bool) -> None:
     reason = stop_reason(["n00", "n01"], list(variables), variables, most)
     assert bool(reason) == stops
     if stops:
-        assert reason.startswith("n01 failed") and reason.endswith("Left as they are: n02, n03.")
+        assert reason.startswith("n01 failed") and reason.endswith("Not changed: n02, n03.")
 
 
 def test_a_node_that_failed_before_does_not_block_the_others() -> None:

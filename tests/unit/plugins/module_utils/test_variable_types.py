@@ -54,8 +54,7 @@ def test_a_value_of_its_type_passes(option: dict[str, Any], value: Any) -> None:
         (
             {"choices": ["on", "off"]},
             True,
-            "name must be one of on, off, but is a boolean: True "
-            "(yes, no, on and off are true and false in YAML unless quoted).",
+            "name must be one of on, off, but is a boolean: True (in YAML, quote yes, no, on and off).",
         ),
         ({"type": "dict"}, [], "name must be a mapping, but is a list: []."),
         ({"type": "str", "no_log": True}, ["secret"], "name must be a string, but is a list."),

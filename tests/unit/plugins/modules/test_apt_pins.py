@@ -90,7 +90,7 @@ def test_dependencies_that_cannot_be_met_are_found(node: Node) -> None:
 
 
 def test_half_an_installation_is_no_reason_to_refuse(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apt_pins, "broken", lambda: ["dpkg was interrupted"])
+    monkeypatch.setattr(apt_pins, "broken", lambda: ["an installation by dpkg was interrupted"])
     assert node.check(Change("xpu-test-broken", "", "3.0")) == []
 
 

@@ -97,7 +97,7 @@ class Node:
     def run(self, command: list[str]) -> tuple[int, str, str]:
         program = self.commands / command[0]
         if not program.exists():
-            return 127, "", f"there is no command {command[0]}"
+            return 127, "", f"command not found: {command[0]}"
         result = subprocess.run([str(program), *command[1:]], capture_output=True, text=True, check=False)
         return result.returncode, result.stdout, result.stderr
 
@@ -561,7 +561,7 @@ def test_the_timer_is_gone_before_the_menu_is_left_to_others(pinned: Node) -> No
             True,
             f"kernel {NEW} was booted once and never reached systemd (a panic, no root file system, or a power cut)",
         ),
-        (f"boot-2\n{NEW}\n", True, "came up, and nothing confirmed it within 600 s"),
+        (f"boot-2\n{NEW}\n", True, "came up, but was not confirmed within 600 s"),
         ("", False, "power was lost, or the node restarted, before GRUB took its entry"),
         (f"boot-2\n{NEW}\n", False, "came up, and nothing confirmed it"),
         (f"boot-2\n{OLD}\n", True, "never reached systemd"),
@@ -587,7 +587,7 @@ def test_a_node_that_came_back_says_why(pinned: Node, seen: str, taken: bool, ex
         (lambda node: node.write("boot/vmlinuz-" + NEW, ""), f"/boot/vmlinuz-{NEW}, which the entry"),
         (lambda node: (node.root / f"boot/initrd.img-{NEW}").unlink(), "is missing or empty"),
         (lambda node: node.write(MENU, node.menu().replace(f"\tinitrd\t/boot/initrd.img-{NEW}\n", "")), "no initramfs"),
-        (lambda node: node.apply("default", release=NEW, panic=30), "to which the node has to return"),
+        (lambda node: node.apply("default", release=NEW, panic=30), "the node must return to"),
         (lambda node: node.apply("default", release=OLD), "has no panic="),
         (lambda node: node.write("etc/default/grub", "GRUB_TIMEOUT=-1\n"), "GRUB_TIMEOUT=-1 in /etc/default/grub"),
         (
@@ -613,7 +613,7 @@ def test_a_trial_that_is_not_safe_is_refused_before_anything_is_written(
     for check in (True, False):
         with pytest.raises(BootError) as error:
             pinned.apply("once", check=check, release=NEW)
-        assert f"kernel {NEW} cannot be tried: " in str(error.value) and reason in str(error.value)
+        assert f"kernel {NEW} cannot be booted on trial: " in str(error.value) and reason in str(error.value)
     assert pinned.files() == files
 
 

@@ -116,7 +116,7 @@ def test_an_audit_is_read_and_what_is_harmless_left_out() -> None:
 @pytest.mark.parametrize(
     ("prepare", "broken"),
     [
-        (lambda node: (node.updates / "0001").touch(), "dpkg was interrupted"),
+        (lambda node: (node.updates / "0001").touch(), "an installation by dpkg was interrupted"),
         (lambda node: node.set("audit", AUDIT), "not installed completely: half, other, lost"),
         (lambda node: node.set("unmet"), "apt-get check failed: E: Unmet dependencies."),
     ],

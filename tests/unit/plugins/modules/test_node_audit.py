@@ -163,11 +163,11 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
     ),
     "newer kernel came": (
         package("linux-image-6.8.0-45-generic", "6.8.0-45.45"),
-        "kernel", "newer kernels and what brings them", "linux-image-6.8.0-45-generic",
+        "kernel", "newer kernels and their metapackages", "linux-image-6.8.0-45-generic",
     ),
     "metapackage came": (
         package("linux-generic-hwe-22.04", "6.8"),
-        "kernel", "newer kernels and what brings them", "linux-generic-hwe-22.04",
+        "kernel", "newer kernels and their metapackages", "linux-generic-hwe-22.04",
     ),
     "initramfs gone": (remove(f"/boot/initrd.img-{KERNEL}"), "kernel", f"/boot/initrd.img-{KERNEL}", "absent"),
     "menu made without the initramfs": (
@@ -343,7 +343,7 @@ def test_a_known_bad_combination_and_a_blocked_driver_are_found(node: Audited) -
     assert any("'blacklist i915' in /etc/modprobe.d/gpu.conf" in note for note in driver["notes"])
     remove("/sys/devices/0000:03:00.0/driver")(node)
     found = {finding["what"]: finding["found"] for finding in node.audit()["driver"]["findings"]}
-    assert "blacklist i915" in found["what keeps a driver from the GPU at 0000:03:00.0"]
+    assert "blacklist i915" in found["obstacle for a driver at GPU 0000:03:00.0"]
 
 
 def test_a_drained_instance_is_noted_and_no_drift(node: Audited) -> None:
@@ -448,7 +448,7 @@ def test_a_service_that_has_enough_to_do_is_not_called_broken(node: Audited) -> 
     found = node.audit()["service"]
     assert len(node.answers.asked) == 2
     assert (found["status"], found["findings"]) == ("not_looked_at", [])
-    assert found["unseen"] == [{"what": "answer of instance 0", "why": "it has more to do than it lets wait"}]
+    assert found["unseen"] == [{"what": "answer of instance 0", "why": "its queue is full"}]
 
 
 def test_a_service_that_has_room_again_is_asked_again(node: Audited) -> None:
@@ -486,7 +486,7 @@ def test_what_nothing_is_expected_of_is_never_ok(node: Audited) -> None:
         "oneapi": "not_applicable",
     }
     assert found["kernel"]["reason"] == "it belongs to the host"
-    assert found["service"]["reason"] == "nothing says what is expected"
+    assert found["service"]["reason"] == "no expected state is set"
     assert summary(found) == "not_looked_at"
 
 
@@ -592,7 +592,7 @@ def test_a_device_is_opened_as_the_service(mode: int, status: str) -> None:
         expected = {"service": {"name": "nobody"}, "devices": [str(device)]}
         found = audit(AuditedNode(Path("/"), {"access": expected}), ["access"])["access"]
     if os.geteuid() != 0:
-        assert (found["status"], found["unseen"][0]["why"]) == ("not_looked_at", "only root can try as another user")
+        assert (found["status"], found["unseen"][0]["why"]) == ("not_looked_at", "only root can check as another user")
         return
     assert found["status"] == status
     assert [finding["found"] for finding in found["findings"]] == (

@@ -58,8 +58,8 @@ def test_the_page_says_every_state_in_words() -> None:
     seen = Seen(page(every_state()))
     for words in (
         "2026-11-24 01:00 UTC",
-        "Something could not be looked at",
-        "1 in order 2 drifted 2 not wholly looked at 1 not reached 1 left out by --limit",
+        "Some checks could not run",
+        "1 in order 2 drifted 2 partly checked 1 not reached 1 left out by --limit",
         "Left out by --limit , and not looked at: flex1",
         "running kernel 5.19.0-41-generic 6.2.0-26-generic",
         "package intel-oneapi-mkl 2023.2.0-49495 absent",
@@ -149,7 +149,7 @@ def test_what_changed_since_the_newest_earlier_audit_is_told(tmp_path: Path) -> 
     changes = found["changes"]["a"]
     assert changes["driver"] == {"change": "same", "was": "drift", "since": "2026-11-21T00:00:00Z"}
     assert {name: changes[name]["change"] for name in ("kernel", "model", "access", "python")} == {
-        **{"kernel": "drifted", "model": "repaired", "access": "no longer looked at", "python": "same"},
+        **{"kernel": "drifted", "model": "repaired", "access": "no longer checked", "python": "same"},
     }
     assert found["changes"]["b"]["kernel"] == {"change": "other", "was": "not_looked_at", "since": ""}
     assert found["changes"]["c"] == {}

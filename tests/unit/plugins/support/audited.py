@@ -151,7 +151,7 @@ class Audited:
             return 0, f"{self.srcversion}\n", ""
         if command[0] == "grub-probe":
             return 0, "ext2\n" if command[1] == "--target=fs" else "\n", ""
-        return (0, "", "") if command[0] == "grub-mkconfig" else (127, "", f"there is no command {command[0]}")
+        return (0, "", "") if command[0] == "grub-mkconfig" else (127, "", f"command not found: {command[0]}")
 
     def add_python(self, wheels: Path) -> None:
         """Give the node the engine's environment, with one distribution."""

@@ -105,7 +105,7 @@ def _directory(path: Path) -> Weights:
         raise WeightsError(f"{path}: config.json is missing or names no architecture")
     method = formats.quantised([file.name for file in path.iterdir()], _config(path)) or formats.quantised_tensor(names)
     if method and not found.low_bit:
-        raise WeightsError(f"{path}: the weights are quantised already ({method}); wanted are those in 16 bits")
+        raise WeightsError(f"{path}: the weights are already quantised ({method}); wanted are those in 16 bits")
     return found
 
 

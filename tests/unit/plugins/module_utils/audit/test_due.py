@@ -96,5 +96,5 @@ def test_every_layer_that_runs_says_why() -> None:
     assert reasons(layers, ["driver", "python", "service"]) == [
         "driver: package a: expected 1, found absent; package b: expected 1, found absent (and 1 more)",
         "python: the environment: not looked at, no right",
-        "service: goes with a layer that is changed",
+        "service: follows a layer that changes",
     ]

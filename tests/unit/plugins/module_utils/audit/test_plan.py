@@ -40,8 +40,8 @@ def test_each_role_is_told_with_its_reason() -> None:
     assert plan["nodes"]["b"]["roles"] == ["gpu_driver", "model", "inference"]
     assert plan["lines"] == [
         "b: gpu_driver: hold of x: expected held, found not held",
-        "b: model: goes with a layer that is changed",
-        "b: inference: goes with a layer that is changed",
+        "b: model: follows a layer that changes",
+        "b: inference: follows a layer that changes",
     ]
 
 

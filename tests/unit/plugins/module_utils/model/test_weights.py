@@ -180,7 +180,7 @@ def test_an_index_of_another_copy_does_not_matter_beside_a_whole_file(left: list
 
 
 def test_an_index_that_names_files_in_another_folder_is_told_as_such() -> None:
-    with pytest.raises(WeightsChoiceError, match=r"names files in other folders \(fp16/a.safetensors\)"):
+    with pytest.raises(WeightsChoiceError, match=r"names files in subfolders \(fp16/a.safetensors\)"):
         judged({**WHOLE, INDEX: index("model.safetensors", "fp16/a.safetensors")})
 
 

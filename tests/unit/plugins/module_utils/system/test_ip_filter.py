@@ -54,7 +54,7 @@ def test_the_probe_holds_where_they_do(effect: str) -> None:
 
 @pytest.mark.parametrize("answer", [(1, "", "Failed to connect to bus"), (127, "", "no systemd-run"), (0, "", "")])
 def test_a_probe_that_cannot_be_made_is_an_error(answer: tuple[int, str, str]) -> None:
-    with pytest.raises(FilterError, match="cannot be tried with systemd-run"):
+    with pytest.raises(FilterError, match="cannot be checked with systemd-run"):
         systemd_filters(lambda _command: answer)
 
 
@@ -124,4 +124,4 @@ def test_without_root_it_is_said_that_they_were_not_tried() -> None:
     node.by_root = False
     report = Report()
     ServiceAudit(node, {"template": "x", "instances": [], "filter": LIMITED})._filter(report, LIMITED)
-    assert report.status == "not_looked_at" and report.unseen[0].what == "who may connect"
+    assert report.status == "not_looked_at" and report.unseen[0].what == "addresses that may connect"
