@@ -176,7 +176,7 @@ def test_a_group_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -
     files = {"hosts.yml": "all: {children: {arc: {hosts: {a: }}}}\n"}
     run = playbook("site", "-i", written(tmp_path, files), "-e", "xpu_hosts=acr", where=tmp_path)
     assert run.status == 2, run.output
-    assert "No host matches xpu_hosts, which is 'acr'. Groups of the inventory: all, arc." in run.text
+    assert "No host matches xpu_hosts ('acr'). Groups of the inventory: all, arc." in run.text
 
 
 def test_there_are_twenty_of_them() -> None:

@@ -75,7 +75,7 @@ def quantised(names: Iterable[str], config: Mapping[str, Any]) -> str:
                 (f"bitsandbytes, {key[8:]}" for key in ("load_in_4bit", "load_in_8bit") if settings.get(key)), ""
             )
             method = settings.get("quant_method") or settings.get("quant_algo") or bits
-            return str(method or "by a tool that is not named")
+            return str(method or "by an unknown tool")
     known = set(names)
     return next((tool for name, tool in _QUANTISED_BY.items() if name in known), "")
 

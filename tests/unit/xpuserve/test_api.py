@@ -517,7 +517,7 @@ def test_an_engine_that_hangs_is_not_healthy(engine: Engine, backend: FakeBacken
     events = occupy(engine, backend)
     for path in ("/health", "/ready"):
         wait_for(lambda path=path: client.get(path).status_code == 503)  # type: ignore[misc]
-        assert client.get(path).json()["status"].startswith("the engine has work, and no step has ended for")
+        assert client.get(path).json()["status"].startswith("the engine has work, but no step ended for")
     backend.may_answer.set()
     while not isinstance(events.get(timeout=5), Finished):
         pass

@@ -164,7 +164,7 @@ def test_a_server_that_does_not_know_ignore_eos(server: Server, capsys: pytest.C
     server.knows_ignore_eos = False
     assert measure(capsys, server.url, "--clients", "1")["ignore_eos"] is False
     assert cli.main(["bench", "--url", server.url, "--clients", "1", "--natural-end"]) == 0
-    assert "answers end where the model ends them" in capsys.readouterr().out
+    assert "the model ends its answers" in capsys.readouterr().out
 
 
 def test_prompts_are_new_ones_unless_an_earlier_call_is_repeated(

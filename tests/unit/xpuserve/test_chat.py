@@ -347,7 +347,7 @@ def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     assert cli.main(["chat", "--url", url, "--once", "x"]) == 1
-    assert f"nothing answers at {url}" in capsys.readouterr().err
+    assert f"no server answers at {url}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://x:port"])

@@ -207,7 +207,7 @@ def test_the_watchdog_hears_of_the_service_and_the_service_ends_an_engine_that_h
             assert manager.hears(b"WATCHDOG=1", 5)
         assert process.poll() is None
     log = capfd.readouterr().err
-    assert "the engine has work, and no step has ended for 1 s" in log
+    assert "the engine has work, but no step ended for 1 s" in log
     assert "in generate" in log  # where it hung
 
 

@@ -203,7 +203,7 @@ def test_of_a_new_pair_that_does_not_fit_nothing_is_taken(tmp_path: Path, files:
         first = served(shown.number)
         (tmp_path / "other").mkdir()
         make(tmp_path / "other").key.replace(files.key)
-        with pytest.raises(TLSError, match="the key is not that of the certificate"):
+        with pytest.raises(TLSError, match="the key does not match the certificate"):
             certificate.reload()
         assert served(shown.number) == first
         assert not certificate.reload()  # it is said once

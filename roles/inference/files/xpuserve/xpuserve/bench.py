@@ -136,7 +136,7 @@ class Bench:
             few *= 2
             some = self._length(few)
         if some <= one:
-            raise ClientError("the server counts no tokens of prompts")
+            raise ClientError("the server does not count prompt tokens")
         self._words = max(1, round(1 + (self.load.prompt_tokens - one) * (few - 1) / (some - one)))
         self._ask(self._prompt(self._words), self.load.max_tokens)
 
@@ -212,7 +212,7 @@ class Bench:
         whole = time.monotonic() - began
         if "completion_tokens" not in usage or "prompt_tokens" not in usage:
             if self.load.counted:
-                raise _UncountedError("the server sends no token counts with stream_options.include_usage")
+                raise _UncountedError("the server does not support stream_options.include_usage")
             usage = {"prompt_tokens": self.load.prompt_tokens, "completion_tokens": len(times)}
         gaps = [after - before for before, after in zip(times, times[1:])]
         first = times[0] - began if times else whole
@@ -278,9 +278,9 @@ def _notes(report: dict[str, Any]) -> list[str]:
     prompts, answers = (_range([run[f"{kind}_tokens_mean"] for run in answered]) for kind in ("prompt", "answer"))
     lines = [f"tokens on average: prompts {prompts}, answers {answers}"]
     if not report["counted"]:
-        lines.append("the server counts no tokens in a stream: each piece of an answer counts as one")
+        lines.append("the server does not count tokens in a stream: each piece of an answer counts as one")
     if not report["ignore_eos"]:
-        lines.append("answers end where the model ends them")
+        lines.append("the model ends its answers")
     pieces = [run["tokens_per_piece"] for run in answered]
     if max(pieces) > 1.05:
         lines.append(f"a piece of an answer has {_range(pieces)} tokens: inter-token is the time between pieces")

@@ -18,8 +18,8 @@ HELP = """\
 /new     begin a new conversation
 /help    this
 exit     leave, as does Ctrl-D
-Ctrl-C   stop an answer; what came of it stays in the conversation
-\\        at the end of a line: the question goes on in the next one"""
+Ctrl-C   stop an answer; its text so far stays in the conversation
+\\        at the end of a line: continue the question in the next line"""
 # What a person can do about a refusal.
 _ADVICE = {
     401: "give an API key with --api-key-file FILE or in XPUSERVE_API_KEY",

@@ -46,15 +46,15 @@ def _parser() -> argparse.ArgumentParser:
         "Ctrl-C stops an answer; /new begins a new conversation; Ctrl-D or 'exit' leaves.",
     )
     _add_server(chat)
-    chat.add_argument("--system", metavar="TEXT", help="a system message: how the model is to behave")
-    chat.add_argument("--once", metavar="PROMPT", help="ask this one question, print the answer and leave")
+    chat.add_argument("--system", metavar="TEXT", help="system message, which tells the model how to behave")
+    chat.add_argument("--once", metavar="PROMPT", help="ask one question, print the answer and exit")
     chat.add_argument(
         "--temperature",
         type=float,
         default=0.0,
-        help="0 gives the likeliest answer, up to 2 a livelier one (default: 0)",
+        help="0 for the most likely answer, up to 2 for more varied ones (default: 0)",
     )
-    chat.add_argument("--max-tokens", type=int, metavar="N", help="longest answer (default: the server's)")
+    chat.add_argument("--max-tokens", type=int, metavar="N", help="maximum length of an answer (default: the server's)")
     chat.set_defaults(run=_chat)
 
     _add_bench(commands)
@@ -68,14 +68,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_instance,
         default=0,
         metavar="N",
-        help="number of this process on its machine, from 0: it is added to the port and picks the GPU (default: 0)",
+        help="number of this instance on its machine, from 0; added to the port, and selects the GPU (default: 0)",
     )
     serve.set_defaults(run=_serve)
 
     check = commands.add_parser(
         "check",
         help="check a configuration and its model's files",
-        description="Check a configuration and that the model's files fit it. Nothing is loaded.",
+        description="Check a configuration and the model's files against it, without loading the model.",
     )
     _add_config(check)
     check.set_defaults(run=_check)
@@ -83,11 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     convert = commands.add_parser(
         "convert",
         help="write a model in its low-bit format",
-        description="Write the configured safetensors model in its low-bit format (engine bigdl), so that every "
-        "start loads it without converting it again.",
+        description="Write the configured safetensors model in its low-bit format (engine bigdl), so that it loads "
+        "without conversion at each start.",
     )
     _add_config(convert)
-    convert.add_argument("--output", type=Path, required=True, metavar="DIR", help="directory to make; must not exist")
+    convert.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="directory to create; must not exist"
+    )
     convert.set_defaults(run=_convert)
 
     engine = commands.add_parser("engine")  # what a service starts by itself: it is not in the list of commands
@@ -96,9 +98,9 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser(
         "inspect",
-        help="say what model files are",
-        description="Print as JSON what model a file or directory holds. Nothing is loaded. "
-        "Exit status 3: the only weights are pickle files, which are not accepted.",
+        help="show what model files hold",
+        description="Print the model of a file or directory as JSON, without loading it. Exit status 3: the only "
+        "weights are pickle files, which are not accepted.",
     )
     inspect.add_argument("path", type=Path, metavar="PATH", help="a GGUF file or a model directory")
     inspect.set_defaults(run=_inspect)
@@ -108,14 +110,15 @@ def _parser() -> argparse.ArgumentParser:
 def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     doctor = commands.add_parser(
         "doctor",
-        help="write a report of this node that can be shown to others",
-        description="Look at everything that the service depends on, ask it a question, and write a report as text "
-        "and as JSON without names, addresses, keys or serial numbers. Nothing is changed. As root it sees more.",
+        help="write a report of this node without private data",
+        description="Check everything that the service depends on, ask it a question, and write a report as text and "
+        "JSON without names, addresses, keys or serial numbers. Nothing is changed. Run as root for a "
+        "complete report.",
     )
-    doctor.add_argument("--url", default="", help="where the server listens (default: as its configuration says)")
-    doctor.add_argument("--audit", type=Path, metavar="FILE", help="JSON of an audit to put into the report")
+    doctor.add_argument("--url", default="", help="address of the server (default: from its configuration)")
+    doctor.add_argument("--audit", type=Path, metavar="FILE", help="JSON of an audit to include in the report")
     doctor.add_argument(
-        "--hide", action="append", default=[], metavar="NAME", help="a name to take out; may be repeated"
+        "--hide", action="append", default=[], metavar="NAME", help="a name to remove from the report; may be repeated"
     )
     doctor.add_argument(
         "--output", default="", metavar="PREFIX", help="write PREFIX.txt and PREFIX.json (default: print the JSON)"
@@ -131,7 +134,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     try:
         audit = json.loads(arguments.audit.read_text(encoding="utf-8")) if arguments.audit else {}
     except (OSError, ValueError) as error:
-        return _error(f"{arguments.audit} is no JSON of an audit: {error}", 2)
+        return _error(f"{arguments.audit} is not the JSON of an audit: {error}", 2)
     found = {**doctor.look(url=arguments.url), "audit": audit}
     bundle = doctor.report(found, doctor.redactor_of(hide=arguments.hide))
     text = json.dumps(bundle, indent=1, ensure_ascii=False)
@@ -140,7 +143,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         return 0
     for suffix, content in ((".json", text), (".txt", doctor.as_text(bundle))):
         Path(f"{arguments.output}{suffix}").write_text(f"{content}\n", encoding="utf-8")
-    print(f"Wrote {arguments.output}.txt and {arguments.output}.json. Read them before you show them to others.")
+    print(f"Wrote {arguments.output}.txt and {arguments.output}.json. Read them before you share them.")
     return 0
 
 
@@ -150,7 +153,7 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     bench = commands.add_parser(
         "bench",
         help="measure how fast a server answers",
-        description="Measure how fast a server with OpenAI's API answers clients that ask at the same time.",
+        description="Measure how fast a server with OpenAI's API answers concurrent clients.",
         epilog=NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -160,14 +163,22 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=_counts,
         default=[1, 4, 8],
         metavar="N,...",
-        help="how many clients ask at the same time; several numbers are a run each (default: 1,4,8)",
+        help="number of concurrent clients; a list makes one run each (default: 1,4,8)",
     )
-    bench.add_argument("--requests", type=_count, metavar="N", help="requests of a run (default: 4 for each client)")
-    for name, what in (("prompt", "length of the prompts, with the chat template"), ("max", "length of the answers")):
+    bench.add_argument("--requests", type=_count, metavar="N", help="requests per run (default: 4 per client)")
+    for name, what in (
+        ("prompt", "length of the prompts, including the chat template"),
+        ("max", "length of the answers"),
+    ):
         text = f"{what}, in tokens (default: %(default)s)"
         bench.add_argument(f"--{name}-tokens", type=_count, default=128, metavar="N", help=text)
-    bench.add_argument("--natural-end", action="store_true", help="let answers be shorter, where the model ends them")
-    bench.add_argument("--seed", type=int, metavar="N", help="the prompts of an earlier call again (default: new ones)")
+    bench.add_argument("--natural-end", action="store_true", help="allow the model to end an answer earlier")
+    bench.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="seed of the prompts, to repeat those of an earlier call (default: new ones)",
+    )
     bench.add_argument("--json", action="store_true", help="print all figures as JSON, in seconds")
     bench.set_defaults(run=_bench)
 
@@ -175,21 +186,21 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
-        help="where the server listens (default: as this machine's configuration says, or http://127.0.0.1:8000)",
+        help="address of the server (default: from this machine's configuration, or http://127.0.0.1:8000)",
     )
     parser.add_argument(
         "--ca-file",
         type=Path,
         metavar="FILE",
-        help="certificates in PEM, one of which the server has or is signed by (default: those that the system trusts)",
+        help="certificates in PEM of the server or its authority (default: those of the system)",
     )
     parser.add_argument(
         "--api-key-file",
         type=Path,
         metavar="FILE",
-        help=f"file whose first key is sent (default: the key in the environment variable {_KEY_VARIABLE}, if any)",
+        help=f"file with the API key to send, its first one (default: environment variable {_KEY_VARIABLE})",
     )
-    parser.add_argument("--model", help="the model's name (default: the first that the server has)")
+    parser.add_argument("--model", help="model name (default: the first model of the server)")
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -226,7 +237,7 @@ def _key(arguments: argparse.Namespace) -> str | None:
         _error(str(error), 2)
         return None
     if not all("!" <= character <= "~" for character in key):
-        _error(f"{_KEY_VARIABLE} is no key: it has other characters than visible ASCII", 2)
+        _error(f"{_KEY_VARIABLE} is not a key: use visible ASCII characters only", 2)
         return None
     return key
 
@@ -306,7 +317,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     if settings is None:
         return 2
     if settings.engine != "bigdl":
-        return _error(f"only engine bigdl converts models; engine {settings.engine} serves them as they are", 2)
+        return _error(f"only engine bigdl converts models, not engine {settings.engine}", 2)
     if settings.model.format != "safetensors":
         return _error(f"only a safetensors model can be converted, not {settings.model.format}", 2)
     if arguments.output.exists():
@@ -397,7 +408,7 @@ def _prepare(settings: Settings) -> None:
         from xpuserve import sycl_cache  # noqa: PLC0415
 
         if sycl_cache.refresh(Path(os.environ["SYCL_CACHE_DIR"])):
-            logging.getLogger("xpuserve").info("the driver has changed: what was compiled for it is thrown away")
+            logging.getLogger("xpuserve").info("the driver changed: removing the code compiled for the former one")
 
 
 def _error(message: str, status: int) -> int:

@@ -80,7 +80,7 @@ class APIClient:
         except ValueError:
             port = 0
         if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-            raise ClientError(f"{url} is not a server's address; an example: http://127.0.0.1:8000")
+            raise ClientError(f"{url} is not a server address; write it like http://127.0.0.1:8000")
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._path = parts.path.rstrip("/").removesuffix("/v1")
@@ -115,7 +115,7 @@ class APIClient:
                 finished = finished or event.finished
                 yield event
             if not finished:  # not every server sends [DONE]
-                raise ClientError("the server ended the answer before it was complete")
+                raise ClientError("the server closed an incomplete answer")
 
     def usage(self, body: dict[str, Any]) -> dict[str, int]:
         """Ask for an answer in one piece, and return the token counts that come with it."""
@@ -149,7 +149,7 @@ class APIClient:
                 response = connection.getresponse()
                 text = "" if response.status == 200 else response.read(_LONGEST).decode("utf-8", "replace")
             except (OSError, http.client.HTTPException) as error:
-                raise ClientError(f"nothing answers at {self.url}: {error}") from None
+                raise ClientError(f"no server answers at {self.url}: {error}") from None
             with response:
                 if response.status != 200:
                     raise self._refusal(response, text)
@@ -184,7 +184,7 @@ def _line(response: http.client.HTTPResponse) -> bytes:
     try:
         line = response.readline(_LONGEST)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ClientError(f"the connection broke: {error}") from None
+        raise ClientError(f"the connection failed: {error}") from None
     if len(line) == _LONGEST:
-        raise ClientError("the server sends a line that has no end")
+        raise ClientError("the server sends an endless line")
     return line

@@ -31,7 +31,7 @@ OTHER_FILES = 128 + 4 * ACCEPTED
 _FULL = json.dumps(
     {
         "error": {
-            "message": "the server has as many connections as it may; try again later",
+            "message": "the server has too many connections; try again later",
             "type": "rate_limit_error",
             "param": None,
             "code": "too_many_connections",

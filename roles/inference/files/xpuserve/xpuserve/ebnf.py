@@ -67,7 +67,7 @@ def grammar(output: StructuredOutput) -> str:
         bound_expression(output.text, "", MOST_WRITTEN_OUT)
         return _written({"root": expression(output.text, "")})
     if output.kind == "grammar":
-        raise StructuredOutputError("", "this server's engine does not offer it")
+        raise StructuredOutputError("", "this server's engine does not support it")
     return _Schema(json.loads(output.schema())).grammar()
 
 
@@ -116,10 +116,10 @@ class _Schema:
         if schema is True or schema == {}:
             return "any"
         if not isinstance(schema, dict):
-            raise StructuredOutputError(where, "no value is as it says")
+            raise StructuredOutputError(where, "no value matches it")
         for name in _REFUSED:
             if schema.get(name) not in (None, False, 0):
-                raise StructuredOutputError(f"{where}.{name}", "this server's engine does not offer it")
+                raise StructuredOutputError(f"{where}.{name}", "this server's engine does not support it")
         kinds = schema.get("type")
         for name in ("$ref", "const", "enum", "anyOf", "oneOf", "allOf"):
             if name in schema:
@@ -142,12 +142,14 @@ class _Schema:
         others = [said for names in _SAYS.values() for said in names if said in schema]
         others += [each for each in ("const", "enum", "anyOf", "oneOf", "allOf") if each in schema and each != name]
         if others:
-            raise StructuredOutputError(f"{where}.{name}", f"this server's engine does not offer it beside {others[0]}")
+            raise StructuredOutputError(
+                f"{where}.{name}", f"this server's engine does not support it beside {others[0]}"
+            )
 
     def _ref(self, schema: Mapping[str, Any], where: str) -> str:
         reference = schema["$ref"]
         if self._within.get(reference) == self._depth:
-            raise StructuredOutputError(where, "it refers to itself with nothing between")
+            raise StructuredOutputError(where, "it refers to itself directly")
         if reference not in self._known:
             self._known[reference] = self._rule("")
             self._within[reference] = self._depth
@@ -164,7 +166,9 @@ class _Schema:
                 key = step.replace("~1", "/").replace("~0", "~")
                 found = found[int(key)] if isinstance(found, list) else found[key]
         except (KeyError, IndexError, ValueError, TypeError):
-            raise StructuredOutputError(where, "this server's engine offers references such as #/$defs/name") from None
+            raise StructuredOutputError(
+                where, "this server's engine supports references such as #/$defs/name"
+            ) from None
         return found
 
     def _const(self, schema: Mapping[str, Any], where: str) -> str:
@@ -175,7 +179,7 @@ class _Schema:
         kinds = kinds if isinstance(kinds, list) else [kinds]
         values = [value for value in schema["enum"] if any(_is_a(value, kind) for kind in kinds)]
         if not values:
-            raise StructuredOutputError(where, "no value is of the type")
+            raise StructuredOutputError(where, "no value has the type")
         return _either([_literal(json.dumps(value, ensure_ascii=False)) for value in values])
 
     def _anyof(self, schema: Mapping[str, Any], where: str) -> str:
@@ -187,7 +191,7 @@ class _Schema:
 
     def _allof(self, schema: Mapping[str, Any], where: str) -> str:
         if len(schema["allOf"]) > 1:
-            raise StructuredOutputError(where, "this server's engine offers it with one schema alone")
+            raise StructuredOutputError(where, "this server's engine supports it with one schema alone")
         return self._value(schema["allOf"][0], f"{where}[0]")
 
     def _object(self, schema: Mapping[str, Any], where: str) -> str:
@@ -196,7 +200,7 @@ class _Schema:
         inner = "any" if more is False else self._value(more, f"{where}.additionalProperties")
         self._properties += len(properties)
         if self._properties > MOST_PROPERTIES:
-            raise StructuredOutputError(where, f"up to here the schema has more than {MOST_PROPERTIES} properties")
+            raise StructuredOutputError(where, f"the schema has more than {MOST_PROPERTIES} properties")
         pairs = [(name, self._value(each, f"{where}.properties.{name}")) for name, each in properties.items()]
         pairs += [(name, inner) for name in required if name not in properties]
         if not pairs:
@@ -228,11 +232,11 @@ class _Schema:
                 return '"\\"\\""'
             self._counted += most or least
             if self._counted > MOST_COUNTED:
-                raise StructuredOutputError(where, f"up to here the schema counts more than {MOST_COUNTED} characters")
+                raise StructuredOutputError(where, f"its lengths add up to more than {MOST_COUNTED} characters")
             counted = "*" if (least, most) == (0, None) else f"{{{least},{'' if most is None else most}}}"
             return f'"\\"" char{counted} "\\""'
         if (least, most) != (0, None):
-            raise StructuredOutputError(f"{where}.pattern", "this server's engine does not offer it beside a length")
+            raise StructuredOutputError(f"{where}.pattern", "this server's engine does not support it beside a length")
         bound_expression(schema["pattern"], f"{where}.pattern", MOST_WRITTEN_OUT)
         return f'"\\"" {expression(schema["pattern"], f"{where}.pattern", quoted=True)} "\\""'
 
@@ -246,7 +250,7 @@ class _Schema:
         low, high = max(lows, default=None), min(highs, default=None)
         ways = list(_between(low, high, fractions=kind == "number"))
         if not ways:
-            raise StructuredOutputError(where, "no whole number is between its limits")
+            raise StructuredOutputError(where, "its limits contain no whole number")
         return _either(ways)
 
 
@@ -257,7 +261,7 @@ def _is_a(value: Any, kind: str) -> bool:
 def _counts(schema: Mapping[str, Any], low: str, high: str, most: int, where: str) -> tuple[int, Optional[int]]:
     for name in (low, high):
         if schema.get(name, 0) > most:
-            raise StructuredOutputError(f"{where}.{name}", f"this server's engine offers {most} at most")
+            raise StructuredOutputError(f"{where}.{name}", f"this server's engine supports {most} at most")
     return int(schema.get(low, 0)), int(schema[high]) if high in schema else None
 
 

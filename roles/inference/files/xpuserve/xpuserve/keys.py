@@ -73,7 +73,7 @@ def read(path: Path) -> list[Key]:
     except UnicodeDecodeError:
         raise KeysError(f"{path}: not UTF-8") from None
     if not stat.S_ISREG(mode) or mode & (stat.S_IRWXO | stat.S_IWGRP):
-        raise KeysError(f"{path}: mode {stat.S_IMODE(mode):04o} is too open: only its owner may write, others not read")
+        raise KeysError(f"{path}: mode {stat.S_IMODE(mode):04o} is too open: run chmod 600")
     keys: list[Key] = []
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         if line and not line.startswith("#"):
@@ -81,12 +81,12 @@ def read(path: Path) -> list[Key]:
             named = _NAME.fullmatch(name.strip() or f"key-{len(keys) + 1}")
             if not _KEY.fullmatch(key) or not named:
                 raise KeysError(
-                    f"{path}: line {number} is no key: 16 or more visible ASCII characters without spaces, after "
-                    "NAME or NAME:WEIGHT if it has a name"
+                    f"{path}: line {number} is not a key: write 16 or more visible ASCII characters without spaces, "
+                    "after NAME or NAME:WEIGHT if it has a name"
                 )
             keys.append(Key(key, named[1], int(named[2] or 1)))
     if not keys:
-        raise KeysError(f"{path}: it has no key")
+        raise KeysError(f"{path}: the file has no key")
     return keys
 
 

@@ -91,34 +91,40 @@ class Metrics:
         self._common: Labels = (("model_name", model), ("engine", "0"))
         tokens = _one_two_five(context_length)
         self._running = Gauge("vllm:num_requests_running", "Requests on the device.")
-        self._waiting = Gauge("vllm:num_requests_waiting", "Requests that wait.")
-        self._cache = Gauge("vllm:kv_cache_usage_perc", "Of the key-value cache, what is taken; 1 is all.")
-        self._looked_up = Counter("vllm:prefix_cache_queries_total", "Tokens of prompts that were looked for.")
-        self._found = Counter("vllm:prefix_cache_hits_total", "Tokens of prompts that were cached.")
-        self._prompt_tokens = Counter("vllm:prompt_tokens_total", "Tokens of prompts that were read.")
-        self._generation_tokens = Counter("vllm:generation_tokens_total", "Tokens that were generated.")
-        self._success = Counter("vllm:request_success_total", "Requests that are over, by how they ended.")
-        self._first = Histogram("vllm:time_to_first_token_seconds", "Until an answer's first token.", _FIRST_TOKEN)
-        self._next = Histogram("vllm:inter_token_latency_seconds", "Between two tokens of an answer.", _NEXT_TOKEN)
+        self._waiting = Gauge("vllm:num_requests_waiting", "Requests in the queue.")
+        self._cache = Gauge("vllm:kv_cache_usage_perc", "Used share of the key-value cache; 1 is all of it.")
+        self._looked_up = Counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.")
+        self._found = Counter("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.")
+        self._prompt_tokens = Counter("vllm:prompt_tokens_total", "Prompt tokens processed.")
+        self._generation_tokens = Counter("vllm:generation_tokens_total", "Tokens generated.")
+        self._success = Counter("vllm:request_success_total", "Finished requests by finish reason.")
+        self._first = Histogram(
+            "vllm:time_to_first_token_seconds", "Time to the first token of an answer.", _FIRST_TOKEN
+        )
+        self._next = Histogram("vllm:inter_token_latency_seconds", "Time between two tokens of an answer.", _NEXT_TOKEN)
         self._per_token = Histogram(
-            "vllm:request_time_per_output_token_seconds", "Mean of an answer's times between tokens.", _NEXT_TOKEN
+            "vllm:request_time_per_output_token_seconds", "Mean time between the tokens of an answer.", _NEXT_TOKEN
         )
-        self._whole = Histogram("vllm:e2e_request_latency_seconds", "Until an answer's end.", _REQUEST)
-        self._queue = Histogram("vllm:request_queue_time_seconds", "That a request waited.", _REQUEST)
-        self._inference = Histogram("vllm:request_inference_time_seconds", "On the device.", _REQUEST)
-        self._prefill = Histogram("vllm:request_prefill_time_seconds", "On the device, to the first token.", _REQUEST)
-        self._decode = Histogram("vllm:request_decode_time_seconds", "From the first token to the last.", _REQUEST)
-        self._prompts = Histogram("vllm:request_prompt_tokens", "Tokens of a prompt.", tokens)
-        self._answers = Histogram("vllm:request_generation_tokens", "Tokens of an answer.", tokens)
+        self._whole = Histogram("vllm:e2e_request_latency_seconds", "Time to the end of an answer.", _REQUEST)
+        self._queue = Histogram("vllm:request_queue_time_seconds", "Time of a request in the queue.", _REQUEST)
+        self._inference = Histogram("vllm:request_inference_time_seconds", "Time of a request on the device.", _REQUEST)
+        self._prefill = Histogram(
+            "vllm:request_prefill_time_seconds", "Time on the device to the first token.", _REQUEST
+        )
+        self._decode = Histogram("vllm:request_decode_time_seconds", "Time from the first token to the last.", _REQUEST)
+        self._prompts = Histogram("vllm:request_prompt_tokens", "Prompt tokens of a request.", tokens)
+        self._answers = Histogram("vllm:request_generation_tokens", "Tokens of one answer.", tokens)
         self._longest = Histogram(
-            "vllm:request_max_num_generation_tokens", "Tokens of the longest of a prompt's answers.", tokens
+            "vllm:request_max_num_generation_tokens", "Tokens of the longest answer to a prompt.", tokens
         )
-        self._wanted = Histogram("vllm:request_params_max_tokens", "Tokens that an answer may have.", tokens)
-        self._http = Counter("http_requests_total", "HTTP requests that were answered.")
-        self._key_requests = Counter("xpuserve_key_requests_total", "HTTP requests of an API key, refused ones too.")
-        self._key_tokens = Counter("xpuserve_key_tokens_total", "Tokens of an API key's requests that are over.")
-        self._memory = Gauge("process_resident_memory_bytes", "Memory that the service and its engine's process have.")
-        self._memory_of = Gauge("xpuserve_resident_memory_bytes", "The same of each process.")
+        self._wanted = Histogram("vllm:request_params_max_tokens", "Maximum tokens of an answer, as requested.", tokens)
+        self._http = Counter("http_requests_total", "HTTP requests answered.")
+        self._key_requests = Counter(
+            "xpuserve_key_requests_total", "HTTP requests of an API key, including refused ones."
+        )
+        self._key_tokens = Counter("xpuserve_key_tokens_total", "Tokens of finished requests of an API key.")
+        self._memory = Gauge("process_resident_memory_bytes", "Resident memory of the service and its engine process.")
+        self._memory_of = Gauge("xpuserve_resident_memory_bytes", "Resident memory of each process.")
         self._all: tuple[Counter | Histogram, ...] = (
             *(self._running, self._waiting, self._cache, self._looked_up, self._found),
             *(self._prompt_tokens, self._generation_tokens, self._success, self._first, self._next, self._per_token),

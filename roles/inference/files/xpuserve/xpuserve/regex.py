@@ -146,7 +146,7 @@ class _Reader:
                 return class_of([*ranges, *_QUOTED], negated=True)
             ranges = _without(ranges, _QUOTED)
             if not ranges:
-                raise self.refused("what JSON texts write otherwise")
+                raise self.refused("characters that JSON strings escape")
         return class_of(ranges, negated=negated)
 
     def _escape(self) -> tuple[Ranges, bool]:

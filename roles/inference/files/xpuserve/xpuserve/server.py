@@ -73,9 +73,7 @@ class Server(uvicorn.Server):
             try:
                 self._agent_server = await self._agent.start(*self._agent_address)
             except OSError as error:
-                log.error(
-                    "cannot tell gateways on port %d how busy this is: %s", self._agent_address[1], error.strerror
-                )
+                log.error("cannot report the load to gateways on port %d: %s", self._agent_address[1], error.strerror)
         interval = systemd.watchdog_seconds() / 2
         if interval:
             self._watch = asyncio.create_task(self._keep_watch(interval))
@@ -102,7 +100,7 @@ class Server(uvicorn.Server):
             if not hangs:
                 systemd.notify("WATCHDOG=1", wait=False)
             elif not before:
-                log.error("the engine has work, and no step has ended for %g s", self._stall_timeout)
+                log.error("the engine has work, but no step ended for %g s", self._stall_timeout)
             await asyncio.sleep(interval)
 
 
@@ -201,12 +199,12 @@ def _reload(keys: Optional[Keys], certificate: Optional[Certificate]) -> None:
         if keys:
             log.info("%d API keys are accepted now", keys.reload())
     except KeysError as error:
-        log.error("the former API keys stay: %s", error)
+        log.error("the former API keys stay in use: %s", error)
 
 
 def _renew(certificate: Certificate) -> None:
     try:
         if certificate.reload():
-            log.info("new connections get the certificate that is there now")
+            log.info("new connections get the new certificate")
     except TLSError as error:
-        log.error("the former certificate stays: %s", error)
+        log.error("the former certificate stays in use: %s", error)

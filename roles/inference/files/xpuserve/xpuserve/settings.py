@@ -68,7 +68,7 @@ class ModelSettings(BaseModel):
     @model_validator(mode="after")
     def _remote_code_is_pinned(self) -> ModelSettings:
         if self.trust_remote_code and not self.revision:
-            raise ValueError("trust_remote_code runs code that comes with the model: pin it with revision")
+            raise ValueError("trust_remote_code runs the model's own code: set revision to pin it")
         return self
 
 
@@ -128,11 +128,11 @@ class Settings(BaseModel):
         low_bit = self.model.low_bit
         if self.engine == "openvino":
             if low_bit:
-                raise ValueError("model.low_bit is for engines bigdl and torch; openvino takes the model as it is")
+                raise ValueError("model.low_bit is for engines bigdl and torch; openvino cannot convert a model")
             return self
         known = LOW_BIT_FORMATS[self.engine]
         if low_bit not in known["gpu"]:
-            raise ValueError(f"model.low_bit {low_bit!r} is unknown; known: {_names(known['gpu'])}")
+            raise ValueError(f"model.low_bit {low_bit!r} is unknown; known formats: {_names(known['gpu'])}")
         if low_bit not in known[self.device]:
             raise ValueError(
                 f"device {self.device} cannot run model.low_bit {low_bit}; it runs: {_names(known[self.device])}"
@@ -163,21 +163,21 @@ def check_model(settings: Settings) -> weights.Weights:
     except weights.WeightsError as error:
         raise SettingsError(str(error)) from None
     if found.format != model.format:
-        raise SettingsError(f"{model.path} holds a {found.format} model, but model.format says {model.format}")
+        raise SettingsError(f"{model.path} has a {found.format} model, but model.format says {model.format}")
     if found.low_bit and found.low_bit != model.low_bit:
         raise SettingsError(f"{model.path} was converted to {found.low_bit}, but model.low_bit says {model.low_bit}")
     if found.context_length and model.context_length > found.context_length:
         raise SettingsError(
-            f"model.context_length is {model.context_length}, but the model takes {found.context_length}"
+            f"model.context_length is {model.context_length}, but the model's maximum is {found.context_length}"
         )
     if found.format == "gguf" and found.tokenizer != OPENVINO_GGUF_TOKENIZER:
         raise SettingsError(
-            f"{model.path} has a tokenizer of kind {found.tokenizer or 'none'}, and OpenVINO reads only "
-            f"{OPENVINO_GGUF_TOKENIZER} from a GGUF file: take the model in OpenVINO's own format"
+            f"{model.path} has a tokenizer of kind {found.tokenizer or 'none'}, but OpenVINO reads only "
+            f"{OPENVINO_GGUF_TOKENIZER} from a GGUF file: use a model in OpenVINO's own format"
         )
     fp16_on_cpu = (settings.engine, settings.device, model.low_bit) == ("bigdl", "cpu", "fp16")
     if fp16_on_cpu and found.widths & BIGDL_FP16_GPU_WIDTHS:
-        raise SettingsError("device cpu cannot run model.low_bit fp16 for this model: BigDL has it for GPUs only")
+        raise SettingsError("device cpu cannot run model.low_bit fp16 for this model: BigDL supports it only on GPUs")
     return found
 
 

@@ -110,7 +110,7 @@ def asked(fields: Mapping[str, Any]) -> Optional[Asked]:
             found.append(_asked(kind, fields[name], name))
     if len(found) > 1:
         names = " and ".join(each.where for each in found)
-        raise StructuredOutputError(found[1].where, f"an answer has one form: {names} ask for two")
+        raise StructuredOutputError(found[1].where, f"an answer has one structure: {names} set two")
     return found[0] if found else None
 
 
@@ -149,7 +149,7 @@ def _outputs(value: Any) -> Iterator[Asked]:
         elif name == "json_object" and wanted:
             yield Asked(StructuredOutput("json_object"), "structured_outputs.json_object")
         elif name == "structural_tag" and wanted is not None:
-            raise StructuredOutputError("structured_outputs.structural_tag", "this server does not offer it")
+            raise StructuredOutputError("structured_outputs.structural_tag", "this server does not support it")
 
 
 def _asked(kind: str, value: Any, where: str) -> Asked:
@@ -158,9 +158,9 @@ def _asked(kind: str, value: Any, where: str) -> Asked:
             try:
                 value = json.loads(value)
             except (ValueError, RecursionError):
-                raise StructuredOutputError(where, "it is no JSON") from None
+                raise StructuredOutputError(where, "it is not JSON") from None
         if not isinstance(value, dict):
-            raise StructuredOutputError(where, "a schema is a JSON object")
+            raise StructuredOutputError(where, "a schema must be a JSON object")
         value = {name: each for name, each in value.items() if name != "x-guidance"}  # options of the compiler
         try:
             return Asked(StructuredOutput(kind, json.dumps(value)), where)
@@ -168,10 +168,10 @@ def _asked(kind: str, value: Any, where: str) -> Asked:
             raise StructuredOutputError(where, _deep()) from None
     if kind == "choice":
         if not (isinstance(value, list) and value and all(isinstance(choice, str) and choice for choice in value)):
-            raise StructuredOutputError(where, "it is a list of texts, one at least and none empty")
+            raise StructuredOutputError(where, "it must be a list of one or more non-empty strings")
         return Asked(StructuredOutput(kind, json.dumps(value)), where)
     if not (isinstance(value, str) and value):
-        raise StructuredOutputError(where, "it is a text that is not empty")
+        raise StructuredOutputError(where, "it must be a non-empty string")
     return Asked(StructuredOutput(kind, value), where)
 
 
@@ -188,7 +188,7 @@ def _problem(output: StructuredOutput) -> Optional[tuple[str, str]]:
         elif output.kind != "json_object":
             bound_expression(output.text, "")
             if output.kind == "grammar" and _EMBEDDED.search(output.text):
-                return "", "a grammar may embed no schema or other expression: %json, %regex, %llguidance"
+                return "", "a grammar cannot embed a schema or another expression: %json, %regex, %llguidance"
     except StructuredOutputError as error:
         return error.where, error.problem
     message = _refusal(output)
@@ -230,16 +230,16 @@ def _bound_schema(schema: Any) -> None:
             left += [(value, f"{where}[{n}]", depth + 1) for n, value in reversed(list(enumerate(node)))]
         for what, (most, name) in limits.items():
             if counted[what] > most:
-                raise StructuredOutputError(where, f"up to here the schema has more than {most} {name}")
+                raise StructuredOutputError(where, f"the schema has more than {most} {name}")
 
 
 def _bound_keywords(node: Mapping[str, Any], values: list[Any], where: str) -> None:
     for name in _COUNTS:
         if _is_number(node.get(name)) and not 0 <= node[name] <= MOST_REPEATED:
-            raise StructuredOutputError(f"{where}.{name}", f"it may be 0 to {MOST_REPEATED}")
+            raise StructuredOutputError(f"{where}.{name}", f"it must be 0 to {MOST_REPEATED}")
     multiple = node.get("multipleOf")
     if _is_number(multiple) and not (isinstance(multiple, int) and 0 < multiple <= MOST_MULTIPLE):
-        raise StructuredOutputError(f"{where}.multipleOf", f"it may be a whole number from 1 to {MOST_MULTIPLE}")
+        raise StructuredOutputError(f"{where}.multipleOf", f"it must be a whole number from 1 to {MOST_MULTIPLE}")
     for value in values:
         if len(json.dumps(value)) > MOST_VALUE_CHARACTERS:
             raise StructuredOutputError(where, f"a value is longer than {MOST_VALUE_CHARACTERS} characters")
@@ -315,7 +315,7 @@ def _refusal(output: StructuredOutput) -> str:
         matcher.compute_bitmask()
     if matcher.is_error():
         return _line(matcher.get_error())
-    return "it takes too long to compile: make it simpler" if time.thread_time() - began > COMPILE_SECONDS else ""
+    return "it takes too long to compile: simplify it" if time.thread_time() - began > COMPILE_SECONDS else ""
 
 
 def _line(text: str) -> str:

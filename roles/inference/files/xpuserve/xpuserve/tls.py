@@ -61,15 +61,15 @@ class Certificate:
                 raise TLSError(f"{file}: {error.strerror}") from None
         mode = stat.S_IMODE(self._key.stat().st_mode)
         if mode & (stat.S_IRWXO | stat.S_IWGRP):
-            raise TLSError(f"{self._key}: mode {mode:04o} is too open: only its owner may write, others not read")
+            raise TLSError(f"{self._key}: mode {mode:04o} is too open: run chmod 600")
         try:
             context.load_cert_chain(self._certificate, self._key, password=_no_password)
         except ssl.SSLError as error:
             other = error.reason == "KEY_VALUES_MISMATCH"
-            why = "the key is not that of the certificate" if other else "not a certificate and a key in PEM"
+            why = "the key does not match the certificate" if other else "not a certificate and a key in PEM"
             raise TLSError(f"{self._certificate}, {self._key}: {why}") from None
         except ValueError:
-            raise TLSError(f"{self._key}: it is encrypted, and nobody is there to ask for its password") from None
+            raise TLSError(f"{self._key}: the key is encrypted: remove its password") from None
 
 
 def trusting(file: Optional[Path] = None, *, named: bool = True) -> ssl.SSLContext:

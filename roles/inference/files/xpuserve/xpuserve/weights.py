@@ -56,7 +56,7 @@ def inspect(path: Path) -> Weights:
             return _directory(path)
     except OSError as error:
         raise WeightsError(f"{error.filename or path}: {error.strerror}") from None
-    raise WeightsError(f"{path}: no such model file or directory")
+    raise WeightsError(f"{path}: model file or directory not found")
 
 
 def publish(partial: Path, output: Path) -> None:
@@ -95,17 +95,17 @@ def _directory(path: Path) -> Weights:
     if not shards:
         if pickle:
             raise PickleError(
-                f"{path}: the weights are pickle files ({', '.join(pickle)}), which can run code when they are "
-                "loaded; only safetensors and GGUF are accepted"
+                f"{path}: the weights are pickle files ({', '.join(pickle)}), which can run code when loaded; use "
+                "safetensors or GGUF"
             )
-        raise WeightsError(f"{path}: no weights here; wanted *.safetensors, a GGUF file or an OpenVINO model")
+        raise WeightsError(f"{path}: no weights here; add *.safetensors, a GGUF file or an OpenVINO model")
     names = [name for shard in shards for name in _tensors(shard)]
     found = _with_config(Weights(str(path), "safetensors", _size(shards), pickle=pickle), path)
     if not found.architecture:
         raise WeightsError(f"{path}: config.json is missing or names no architecture")
     method = formats.quantised([file.name for file in path.iterdir()], _config(path)) or formats.quantised_tensor(names)
     if method and not found.low_bit:
-        raise WeightsError(f"{path}: the weights are already quantised ({method}); wanted are those in 16 bits")
+        raise WeightsError(f"{path}: the weights are already quantised ({method}); use weights in 16 bits")
     return found
 
 
@@ -115,15 +115,13 @@ def _shards(path: Path) -> list[Path]:
     if index.is_file():
         mapped = _read_json(index).get("weight_map")
         if not isinstance(mapped, dict) or not all(isinstance(name, str) for name in mapped.values()):
-            raise WeightsError(f"{index}: it names no files of weights")
+            raise WeightsError(f"{index}: it lists no weight files")
         names = sorted(set(mapped.values()))
         missing = [name for name in names if not (path / name).is_file()]
         if missing and single.is_file() and single.name not in names:
             return [single]  # the index is of another copy
         if missing:
-            raise WeightsError(
-                f"{path}: of the files of weights that its index names, {', '.join(missing)} is not there"
-            )
+            raise WeightsError(f"{path}: weight files of the index are missing: {', '.join(missing)}")
         return [path / name for name in names]
     if single.is_file():
         return [single]
@@ -163,7 +161,7 @@ def _size(files: list[Path]) -> int:
 def _tensors(path: Path) -> list[str]:
     names = formats.tensors(path)
     if names is None:
-        raise WeightsError(f"{path}: not a whole safetensors file")
+        raise WeightsError(f"{path}: an incomplete safetensors file")
     return names
 
 
@@ -172,7 +170,7 @@ def _gguf(path: Path) -> Weights:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             if path.suffix in PICKLE_SUFFIXES:
-                raise PickleError(f"{path}: a pickle file; only safetensors and GGUF are accepted")
+                raise PickleError(f"{path}: a pickle file; use safetensors or GGUF")
             raise WeightsError(f"{path}: not a GGUF file")
         try:
             keys = _gguf_keys(file)
@@ -192,7 +190,7 @@ def _gguf_parts(path: Path) -> list[Path]:
     parts = [path.with_name(name) for name in part.siblings]
     missing = [file.name for file in parts if not file.is_file()]
     if missing or path != parts[0]:
-        raise WeightsError(f"{path}: {', '.join(missing)} is not there" if missing else f"{path}: name {parts[0].name}")
+        raise WeightsError(f"{path}: {', '.join(missing)} is missing" if missing else f"{path}: name {parts[0].name}")
     return parts
 
 

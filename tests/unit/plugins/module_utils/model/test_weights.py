@@ -303,9 +303,9 @@ def test_a_link_below_a_closed_directory_is_refused(model: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (safetensors(500)[:-1], "not a whole safetensors file"),
-        (safetensors(500) + b"x", "not a whole safetensors file"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "not a whole safetensors file"),
+        (safetensors(500)[:-1], "an incomplete safetensors file"),
+        (safetensors(500) + b"x", "an incomplete safetensors file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "an incomplete safetensors file"),
         (safetensors(16, "model.layers.0.q_proj.qweight"), "quantised already"),
     ],
 )

@@ -98,7 +98,7 @@ class CountRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    model: Optional[Text] = Field(default=None, description="the one that is served, if none is named")
+    model: Optional[Text] = Field(default=None, description="the served model, if omitted")
     messages: list[AnthropicMessage] = Field(min_length=1)
     system: Optional[Union[Text, list[TextBlock]]] = None
     tools: Optional[list[AnthropicTool]] = Field(default=None, max_length=MAX_TOOLS)

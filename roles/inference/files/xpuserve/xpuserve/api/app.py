@@ -100,7 +100,7 @@ def create_app(
         """Continue a conversation, in the shape of OpenAI's Responses. Nothing is stored."""
         refused = body.not_offered()
         if refused:
-            raise errors.unsupported(refused, "this server does not offer it")
+            raise errors.unsupported(refused, "this server does not support it")
         return await completer.chat(as_chat(body.as_chat()), http, partial(ResponsesReply, body), "input")
 
     @app.post(errors.ANTHROPIC, responses=document.anthropic(document.completion(document.AnthropicAnswer)))
@@ -150,11 +150,11 @@ def _add_probes(app: FastAPI, engine: Engine, stall_timeout: float) -> None:
 
     def trouble() -> str:
         if not engine.alive:
-            return "the engine's thread has ended"
+            return "the engine's thread ended"
         if engine.trouble:
             return f"{engine.trouble}; it is started again"
         stalled = engine.stalled_seconds
-        return f"the engine has work, and no step has ended for {stalled:.0f} s" if stalled > stall_timeout else ""
+        return f"the engine has work, but no step ended for {stalled:.0f} s" if stalled > stall_timeout else ""
 
     @app.get("/health", responses=document.PROBE)
     async def health() -> Response:

@@ -33,7 +33,7 @@ class RequireKey:
             if whose:
                 scope.setdefault("state", {})["key"] = whose
             else:
-                message = "this API key is not known" if key else "an API key is needed: Authorization: Bearer KEY"
+                message = "this API key is unknown" if key else "an API key is required: Authorization: Bearer KEY"
                 body = error_body(message, CLIENT_ERROR, code="invalid_api_key")
                 await answer(scope["path"], 401, body, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
                 return

@@ -124,7 +124,7 @@ class Completer:
     def check_model(self, name: Optional[str]) -> None:
         """Refuse all models but one, which need not be named."""
         if name not in (None, self._model):
-            message = f"there is no model {name!r}; this is {self._model!r}"
+            message = f"unknown model {name!r}; this server has {self._model!r}"
             raise APIError(404, message, param="model", code="model_not_found")
 
     async def _complete(self, order: Order, http: Request, reply_type: Callable[[Asked], Reply]) -> Response:
@@ -133,7 +133,7 @@ class Completer:
         missing = [each for each in sorted(body.wants(order.form).items()) if each[0] not in self._engine.offers]
         if missing:
             name, where = missing[0]
-            raise errors.unsupported(where, _NOT_OFFERED.get(name, "this server's engine does not offer it"))
+            raise errors.unsupported(where, _NOT_OFFERED.get(name, "this server's engine does not support it"))
         self._check_ready()
         answer = Answer(self._engine, http, self._limits.request_timeout)
         try:
@@ -166,7 +166,7 @@ class Completer:
         self.check_model(body.model)
         refused = body.not_offered()
         if refused:
-            raise errors.unsupported(refused, "this server does not offer it")
+            raise errors.unsupported(refused, "this server does not support it")
 
     def _check_ready(self) -> None:
         if not self._engine.serving:

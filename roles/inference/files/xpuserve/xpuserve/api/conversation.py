@@ -18,7 +18,7 @@ def whole_characters(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("half of a surrogate pair is no text") from None
+        raise ValueError("half of a surrogate pair is not text") from None
     return text
 
 
@@ -36,7 +36,7 @@ def only_text(
             if isinstance(kind, str) and kind not in kinds:
                 raise ValueError(f"{piece} {n} is {kind}: this model reads text only")
         if not isinstance(content, (str, list)) and not (may_lack and content is None):
-            raise ValueError(f"it must be a text, or {wanted}")
+            raise ValueError(f"it must be a string, or {wanted}")
         return content
 
     return check
@@ -113,7 +113,7 @@ class ChatMessage(BaseModel):
     def _says_something(cls, value: Any, info: ValidationInfo) -> Any:
         data = info.data
         if value is None and not (data.get("role") == "assistant" and data.get("tool_calls")):
-            raise ValueError("it is missing or null, which only a message with tool_calls may have")
+            raise ValueError("it is missing or null: only a message with tool_calls may omit it")
         return value
 
     @property
@@ -190,7 +190,7 @@ ToolChoice = Union[Literal["none", "auto", "required"], NamedTool]
 
 def _known_choice(choice: Any) -> Any:
     if isinstance(choice, str) and choice not in ("none", "auto", "required"):
-        raise ValueError("it must be none, auto, required, or an object that names a function")
+        raise ValueError("it must be none, auto, required, or an object with the name of a function")
     return choice
 
 

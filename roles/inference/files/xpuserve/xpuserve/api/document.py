@@ -15,7 +15,7 @@ class ErrorDetail(BaseModel):
 
     message: str
     type: str
-    param: Optional[str] = Field(description="the field of the request that is wrong")
+    param: Optional[str] = Field(description="the wrong field of the request")
     code: Optional[str]
 
 
@@ -83,8 +83,8 @@ class ChatAnswer(BaseModel):
     """The model's turn."""
 
     role: Literal["assistant"]
-    content: Optional[str] = Field(description="null where there are only calls")
-    reasoning_content: Optional[str] = Field(default=None, description="what the model thought before it answered")
+    content: Optional[str] = Field(description="null if the answer has only calls")
+    reasoning_content: Optional[str] = Field(default=None, description="the model's reasoning before the answer")
     tool_calls: Optional[list[ToolCall]] = None
 
 
@@ -261,12 +261,18 @@ class AnthropicError(BaseModel):
 Responses = dict[Any, dict[str, Any]]
 _RETRY = {"headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}}
 
-KEY_NEEDED: Responses = {401: {"model": Error, "description": "A known API key is needed, where the service has keys."}}
-UNKNOWN_MODEL: Responses = {404: {"model": Error, "description": "There is no such model."}}
-FAILED: Responses = {500: {"model": Error, "description": "The service has a bug, or its engine failed."}}
-PROBE: Responses = {200: {"model": Status}, 503: {"model": Status, "description": "It is not; the status says why."}}
+KEY_NEEDED: Responses = {401: {"model": Error, "description": "A valid API key is required if the service has keys."}}
+UNKNOWN_MODEL: Responses = {404: {"model": Error, "description": "Unknown model."}}
+FAILED: Responses = {500: {"model": Error, "description": "The service or its engine failed."}}
+PROBE: Responses = {
+    200: {"model": Status},
+    503: {"model": Status, "description": "Not ready; the status gives the reason."},
+}
 
-READY: Responses = {200: {"model": Ready}, 503: {"model": Ready, "description": "It is not; the status says why."}}
+READY: Responses = {
+    200: {"model": Ready},
+    503: {"model": Ready, "description": "Not ready; the status gives the reason."},
+}
 
 
 def anthropic(answers: Responses) -> Responses:
@@ -290,15 +296,15 @@ def completion(reply: type[BaseModel]) -> Responses:
     return {
         200: {
             "model": reply,
-            "description": "The whole reply; or, with `stream`, events with its parts, the last of them `[DONE]`. A "
-            "failure after the first part is an event with `error`.",
+            "description": "The whole reply; or, with `stream`, its parts as events, the last one `[DONE]`. A failure "
+            "after the first part is an event with `error`.",
             "content": {"text/event-stream": stream},
         },
-        400: {"model": Error, "description": "The request is wrong, or asks for what is not offered."},
-        413: {"model": Error, "description": "The body is longer than any prompt."},
-        429: {"model": Error, "description": "Too much waits.", **_RETRY},
+        400: {"model": Error, "description": "The request is malformed, or uses an unsupported feature."},
+        413: {"model": Error, "description": "The body is too large."},
+        429: {"model": Error, "description": "The queue is full.", **_RETRY},
         503: {"model": Error, "description": "The model is not ready yet, or the service stops.", **_RETRY},
-        504: {"model": Error, "description": "Nothing of the answer was ready in time."},
+        504: {"model": Error, "description": "No part of the answer was ready in time."},
         **KEY_NEEDED,
         **UNKNOWN_MODEL,
         **FAILED,

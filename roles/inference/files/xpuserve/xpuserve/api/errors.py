@@ -86,7 +86,7 @@ def failure(event: Failed) -> APIError:
 def busy(seconds: int) -> APIError:
     """What the client is told where too much waits."""
     headers = {"Retry-After": str(seconds)}
-    return APIError(429, "too much waits; try again later", "rate_limit_error", code="queue_full", headers=headers)
+    return APIError(429, "the queue is full; try again later", "rate_limit_error", code="queue_full", headers=headers)
 
 
 def answer(path: str, status: int, body: dict[str, Any], headers: Optional[Mapping[str, str]] = None) -> JSONResponse:

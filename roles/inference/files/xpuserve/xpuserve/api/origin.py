@@ -33,7 +33,7 @@ class KnownHost:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http" and _name(Headers(scope=scope).get("host", "")) not in self._known:
-            message = "this service has another name: ask it at localhost, or name it in inference_hosts"
+            message = "unknown host name: use localhost, or add the name to inference_hosts"
             body = error_body(message, CLIENT_ERROR, code="unknown_host")
             await answer(scope["path"], 421, body)(scope, receive, send)
             return

@@ -112,7 +112,7 @@ def _asked(schema: dict[str, Any]) -> Asked:
     try:
         return Asked(StructuredOutput("json_schema", json.dumps(schema)), "tools")
     except RecursionError:
-        raise structured.StructuredOutputError("tools", "a tool's parameters are nested too deep") from None
+        raise structured.StructuredOutputError("tools", "the parameters of a tool are nested too deeply") from None
 
 
 def _without_parameters(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -88,11 +88,11 @@ _ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 
 def _known_items(items: Any) -> Any:
     if not isinstance(items, (str, list)):
-        raise ValueError("it must be a text or a list of items")
+        raise ValueError("it must be a string or a list of items")
     for n, item in enumerate(items if isinstance(items, list) else ()):
         kind = item.get("type", "message") if isinstance(item, dict) else None
         if isinstance(kind, str) and kind not in _ITEMS:
-            raise ValueError(f"item {n} is {kind}, which this server does not offer")
+            raise ValueError(f"item {n} is {kind}, which this server does not support")
     return items
 
 
@@ -148,7 +148,7 @@ class ResponsesRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow", json_schema_extra=name_not_offered(NOT_OFFERED))
 
-    model: Optional[Text] = Field(default=None, description="the one that is served, if none is named")
+    model: Optional[Text] = Field(default=None, description="the served model, if omitted")
     input: Annotated[
         Union[Text, list[Union[InputMessage, InputCall, InputResult, InputThought]]], BeforeValidator(_known_items)
     ]

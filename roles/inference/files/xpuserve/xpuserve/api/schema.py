@@ -67,7 +67,7 @@ def name_not_offered(fields: dict[str, tuple[Any, ...]]) -> Callable[[dict[str, 
     def write(schema: dict[str, Any]) -> None:
         for name, values in fields.items():
             if name not in schema["properties"]:  # what one kind of request offers, and another does not
-                schema["properties"][name] = {"enum": [None, *values], "description": "Nothing else is offered."}
+                schema["properties"][name] = {"enum": [None, *values], "description": "No other value is supported."}
 
     return write
 
@@ -92,30 +92,30 @@ def _stops(value: Any) -> Any:
     """Say what is wrong with stop sequences, whichever of the two ways they are written."""
     found = value if isinstance(value, list) else [value]
     if len(found) > MAX_STOPS:
-        raise ValueError(f"there are {len(found)} stop sequences, and {MAX_STOPS} are the most")
+        raise ValueError(f"there are {len(found)} stop sequences, and {MAX_STOPS} is the maximum")
     if value is not None and not all(isinstance(stop, str) and stop for stop in found):
-        raise ValueError("it must be a text that is not empty, or a list of such")
+        raise ValueError("it must be a non-empty string, or a list of them")
     return value
 
 
 def _prompts(value: Any) -> Any:
     """The same of prompts."""
     if not isinstance(value, (str, list)):
-        raise ValueError("it must be a text, a list of token ids, or a list of those")
+        raise ValueError("it must be a string, a list of token ids, or a list of those")
     if isinstance(value, list):
         if not value:
             raise ValueError("the list is empty")
         if len({type(each) for each in value}) > 1 or not isinstance(value[0], (str, int, list)):
-            raise ValueError("its items must be all texts, all token ids, or all lists of token ids")
+            raise ValueError("its items must be all strings, all token ids, or all lists of token ids")
         if not isinstance(value[0], int) and len(value) > MAX_PROMPTS:
-            raise ValueError(f"there are {len(value)} prompts, and {MAX_PROMPTS} are the most in one request")
+            raise ValueError(f"there are {len(value)} prompts, and {MAX_PROMPTS} is the maximum in one request")
     return value
 
 
 def _template_values(values: dict[str, Any]) -> dict[str, Any]:
     for name in values:
         if not name.isidentifier() or name.startswith(_RESERVED):
-            raise ValueError(f"{name!r} is not the client's to set")
+            raise ValueError(f"{name!r} cannot be set by the client")
     return values
 
 
@@ -175,12 +175,12 @@ class CompletionBase(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow", json_schema_extra=name_not_offered(NOT_OFFERED))
 
-    model: Optional[Text] = Field(default=None, description="the one that is served, if none is named")
+    model: Optional[Text] = Field(default=None, description="the served model, if omitted")
     stream: Optional[bool] = None
     stream_options: Optional[StreamOptions] = None
     temperature: Optional[float] = Field(default=None, ge=0, le=2)
     top_p: Optional[float] = Field(default=None, gt=0, le=1)
-    top_k: Optional[int] = Field(default=None, ge=-1, le=2**31 - 1, description="0 or -1: of all tokens")
+    top_k: Optional[int] = Field(default=None, ge=-1, le=2**31 - 1, description="0 or -1: all tokens")
     min_p: Optional[float] = Field(default=None, ge=0, lt=1)
     repetition_penalty: Optional[float] = Field(default=None, ge=0.01, le=10)
     presence_penalty: Optional[float] = Field(default=None, ge=-2, le=2)
@@ -191,7 +191,7 @@ class CompletionBase(BaseModel):
     min_tokens: Optional[int] = Field(default=None, ge=0)
     stop_token_ids: Optional[list[Annotated[int, Field(ge=0)]]] = Field(default=None, max_length=MAX_STOP_TOKENS)
     stop: Optional[_Stop] = None
-    seed: Optional[int] = Field(default=None, ge=-(2**63), lt=2**63, description="below 0: another each time")
+    seed: Optional[int] = Field(default=None, ge=-(2**63), lt=2**63, description="below 0: a new one each time")
     n: Optional[int] = Field(default=None, ge=1, le=MAX_ANSWERS)
     cache_salt: Optional[Annotated[Text, Field(min_length=1, max_length=MAX_SALT)]] = Field(
         default=None, description="only requests with the same one share a cached prompt; not every engine has it"
@@ -210,7 +210,7 @@ class CompletionBase(BaseModel):
     @classmethod
     def _streams(cls, value: Optional[StreamOptions], info: ValidationInfo) -> Optional[StreamOptions]:
         if value is not None and not info.data.get("stream"):
-            raise ValueError("it is for streamed answers: set stream to true")
+            raise ValueError("it requires stream: true")
         return value
 
     def not_offered(self) -> Optional[str]:
@@ -256,7 +256,7 @@ class CompletionBase(BaseModel):
         wanted = structured.asked({name: getattr(self, name) for name in structured.FIELDS})
         for name in ("ignore_eos", "min_tokens") if wanted else ():
             if getattr(self, name):
-                raise structured.StructuredOutputError(name, "an answer of a given form ends where the form does")
+                raise structured.StructuredOutputError(name, "a structured answer ends with its structure")
         return wanted
 
     def sampling(
@@ -297,10 +297,10 @@ class ChatRequest(CompletionBase):
     tool_choice: Optional[Choice] = Field(default=None, description="auto, if there are tools")
     parallel_tool_calls: Optional[bool] = None
     chat_template_kwargs: Optional[Annotated[dict[str, Any], AfterValidator(_template_values)]] = Field(
-        default=None, description="what the model's chat template gets beside the messages"
+        default=None, description="extra arguments for the model's chat template"
     )
     reasoning_effort: Optional[Literal["none", "minimal", "low", "medium", "high", "xhigh"]] = Field(
-        default=None, description="of models that can think; those that only can or cannot do either"
+        default=None, description="for models with optional reasoning; others ignore it"
     )
     continue_final_message: Optional[bool] = Field(default=None, description="the assistant's")
     add_generation_prompt: Optional[bool] = Field(default=None, description="false with continue_final_message only")
@@ -311,14 +311,14 @@ class ChatRequest(CompletionBase):
     @classmethod
     def _has_logprobs(cls, value: Optional[int], info: ValidationInfo) -> Optional[int]:
         if value and not info.data.get("logprobs"):
-            raise ValueError("it goes with logprobs: set that to true")
+            raise ValueError("it requires logprobs: true")
         return value
 
     @field_validator("add_generation_prompt")
     @classmethod
     def _has_a_turn(cls, value: Optional[bool], info: ValidationInfo) -> Optional[bool]:
         if value is not None and value is bool(info.data.get("continue_final_message")):
-            raise ValueError("either a new turn begins (add_generation_prompt) or the last goes on")
+            raise ValueError("add_generation_prompt and continue_final_message exclude each other")
         return value
 
     @property

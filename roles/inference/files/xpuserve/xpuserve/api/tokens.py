@@ -23,7 +23,7 @@ class TokenizeRequest(BaseModel):
     @model_validator(mode="after")
     def _is_one_of_the_two(self) -> TokenizeRequest:
         if (self.prompt is None) is (self.messages is None):
-            raise ValueError("there must be a prompt or messages, and not both")
+            raise ValueError("set either prompt or messages")
         return self
 
 

@@ -131,7 +131,7 @@ class OpenVINOBackend(Backend):
         if free:
             token = runner.token_bytes()
             runner.batch_tokens = int(free * CACHE_SHARE / token) if token else 0
-            log.info("the cache may hold %d tokens, of %d bytes each", runner.batch_tokens, token)
+            log.info("the cache holds up to %d tokens of %d bytes", runner.batch_tokens, token)
         if rows > 1 and not selftest.runs_agree(runner, self.tokenizer, rows):
             runner.serve_alone()
         return runner
@@ -143,7 +143,7 @@ class OpenVINOBackend(Backend):
         try:
             total = int(openvino.Core().get_property(self._device(), "GPU_DEVICE_TOTAL_MEM_SIZE"))
         except RuntimeError as error:
-            log.warning("OpenVINO does not say how much memory the GPU has, so the cache has no limit: %s", error)
+            log.warning("OpenVINO reports no GPU memory size, so the cache has no limit: %s", error)
             return 0
         # What is taken, GPU_MEMORY_STATISTICS tells of one Core, and the pipeline's own is out of reach: the weights
         # are taken to be as large as their files.
@@ -162,7 +162,7 @@ class OpenVINOBackend(Backend):
             return str(cards[self._instance])
         if len(cards) == 1:
             return str(cards[0])
-        raise EngineError(f"instance {self._instance} has no GPU: OpenVINO sees {', '.join(gpus) or 'none'}")
+        raise EngineError(f"instance {self._instance} has no GPU; OpenVINO sees {', '.join(gpus) or 'none'}")
 
 
 def load_tokenizer(settings: Settings, instance: int) -> Tokenizer:
@@ -261,7 +261,7 @@ class PipelineRunner(Runner):
         if self._is_too_large(self._tokens(request)):
             raise TooLargeError(
                 f"prompt and answer may have {_size(request)} tokens together, but the server has room for "
-                f"{self.batch_tokens}: ask for less max_tokens"
+                f"{self.batch_tokens}: reduce max_tokens"
             )
         config = self._config(request.sampling)
         ids = openvino.Tensor(numpy.array([request.prompt], dtype=numpy.int64))

@@ -38,8 +38,8 @@ class TorchBackend(HFBackend):
             from ipex_llm.transformers import AutoModelForCausalLM as LowBit  # noqa: PLC0415 - few have it
         except ImportError as error:
             raise EngineError(
-                f"model.low_bit {model.low_bit} needs ipex-llm, which is not here ({error}); without it there are "
-                f"{', '.join(filter(None, TORCH_NUMBERS))}"
+                f"model.low_bit {model.low_bit} needs ipex-llm, which is not installed ({error}); without it, use one "
+                f"of {', '.join(filter(None, TORCH_NUMBERS))}"
             ) from None
         # Its own attention needs no more than its own cache; transformers' attention can be batched.
         return LowBit.from_pretrained(model.path, load_in_low_bit=model.low_bit, optimize_model=False, **options)

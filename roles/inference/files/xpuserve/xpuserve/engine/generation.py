@@ -55,7 +55,7 @@ class Generation:
         """The answer will not be complete; the result is how it ended."""
         if isinstance(error, OutOfMemoryError):
             log.warning("out of memory: %s", error, extra=fields(request_id=self.request.id))
-            message = "the device has not enough memory for this request beside the others; try again later"
+            message = "not enough device memory for this request; try again later"
             self.request.deliver(Failed(message, "out_of_memory"))
         elif isinstance(error, TooLargeError):
             self.request.deliver(Failed(str(error), "request_too_large"))

@@ -76,7 +76,7 @@ class Mask:
             allowed[stops] = allowed[stops[0]]
         masked = numpy.where(allowed, logits, numpy.float32(-numpy.inf))
         if not allowed.any():
-            raise GrammarError("no token may come next")
+            raise GrammarError("no token is allowed next")
         return masked
 
     def take(self, token: int) -> None:

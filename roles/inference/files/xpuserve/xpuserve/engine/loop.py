@@ -228,7 +228,7 @@ class Engine:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, for the web side; raises PromptError."""
         if not all(0 <= number < self.vocabulary for number in ids):
-            raise prompts.PromptError(f"a token id is not below {self.vocabulary}, which is how many the model has")
+            raise prompts.PromptError(f"a token id is not below {self.vocabulary}, the size of the vocabulary")
         with self._encoding:
             return self._encoder.decode(ids)
 
@@ -401,7 +401,7 @@ class Engine:
                 self._runner, self.encode_text("Hello"), SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)
             )
         except Exception as error:
-            raise EngineError(f"{FAILED_STEPS} steps in a row failed, and a known prompt does too") from error
+            raise EngineError(f"{FAILED_STEPS} steps in a row failed, and a test prompt failed too") from error
         self._failed_steps = 0
 
     def _admit(self) -> None:

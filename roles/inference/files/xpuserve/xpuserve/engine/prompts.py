@@ -38,7 +38,7 @@ def encode_chat(
     if options.continues:
         *before, last = messages
         if last.role != "assistant" or last.calls:
-            raise PromptError("to continue the final message, that must be the assistant's, and a text")
+            raise PromptError("continue_final_message requires a final assistant message with text")
         ids = encode_chat(tokenizer, prompt_format, before, replace(options, continues=False))
         return ids + tokenizer.encode(last.content, special=False)
     uses_tools = options.tools or any(message.calls or message.role == "tool" for message in messages)

@@ -148,7 +148,7 @@ class RemoteBackend(Backend):
 
     def hangs(self, reason: str) -> None:
         """End a process that does not get on, which tells where it was; raises EngineLostError."""
-        log.error("%s: the engine's process is ended", reason)
+        log.error("%s: the engine's process is stopped", reason)
         process, self._process = self._process, None
         if process:
             for number in (signal.SIGABRT, signal.SIGCONT):  # a process that is stopped dumps nothing before it goes on
@@ -166,7 +166,7 @@ class RemoteBackend(Backend):
         Raises EngineLostError.
         """
         if self._process is None:
-            raise EngineLostError("the engine's process has ended")
+            raise EngineLostError("the engine's process ended")
         if self._channel.fileno() not in readable([self._channel.fileno(), also], timeout):
             return []
         return [message for message in self._receive(0) if isinstance(message, Step)]
@@ -194,7 +194,7 @@ class RemoteBackend(Backend):
     def _ended(self) -> str:
         process, self._process = self._process, None
         if process is None:
-            return "the engine's process has ended"
+            return "the engine's process ended"
         self._channel.close()
         with suppress(subprocess.TimeoutExpired):
             process.wait(LEAVE_SECONDS)
@@ -289,7 +289,7 @@ class RemoteRunner(Runner):
             return
         left = self._progress + self._stall_timeout - time.monotonic()
         if left <= 0:
-            self._backend.hangs(f"the engine has work, and no step has ended for {self._stall_timeout:g} s")
+            self._backend.hangs(f"the engine has work, but no step ended for {self._stall_timeout:g} s")
         steps = self._backend.exchange(left, self._wakes)
         self._stepped = bool(steps)
         if not steps:

@@ -83,7 +83,7 @@ def runs_agree(runner: Runner, tokenizer: Tokenizer, rows: int) -> bool:
     alone = [answer for prompt in prompts for answer in _answers(runner, [prompt])]
     chances = {_chance(token) for answer in alone for token in answer}
     if not all(map(math.isfinite, chances)):
-        raise EngineError("the model's probabilities are no numbers, so its answers would be garbage")
+        raise EngineError("the model's probabilities are not numbers, so its answers would be garbage")
     if len(chances) == 1:
         raise EngineError("the model finds all tokens equally likely, so its answers would be garbage")
     asked = [n % len(prompts) for n in range(max(rows, len(prompts)))]
@@ -105,7 +105,7 @@ def _told(find: Callable[[], str]) -> bool:
         log.exception("the batching test failed; requests are served one at a time")
         return False
     if wrong:
-        log.error("in a batch the model answers otherwise than alone, so requests are served one at a time: %s", wrong)
+        log.error("the model answers differently in a batch, so requests are served one at a time: %s", wrong)
     return not wrong
 
 
