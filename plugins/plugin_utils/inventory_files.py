@@ -123,8 +123,8 @@ def _of_part(path: Path, group: str, key: yaml.ScalarNode, part: yaml.Node) -> s
     """Find what is wrong with the hosts, variables or children of a group."""
     if key.value not in _PARTS:
         return (
-            f"{_at(path, key)}: {key.value} is a key of group {group}: only hosts, vars and children are allowed. "
-            "Write variables under vars."
+            f"{_at(path, key)}: group {group} takes only hosts, vars and children, not {key.value}. Write variables "
+            "under vars."
         )
     if _is_empty(part) or (key.value == "vars" and isinstance(part, yaml.MappingNode)):
         return ""

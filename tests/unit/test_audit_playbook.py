@@ -368,7 +368,7 @@ def test_an_audit_that_no_host_matches_could_not_look(tmp_path: Path) -> None:
     command = ["ansible-playbook", "-i", str(tmp_path / "hosts.yml"), "-e", "xpu_hosts=a", "--limit", "b"]
     audit = subprocess.run([*command, "playbooks/audit.yml"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert audit.returncode == 2, audit.stdout + audit.stderr
-    assert "Nothing is known from this audit: no host matches" in audit.stdout + audit.stderr
+    assert "The audit has no result: no host matches" in audit.stdout + audit.stderr
     other = subprocess.run([*command, "playbooks/gpus.yml"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert other.returncode == 0, other.stdout + other.stderr
 

@@ -117,7 +117,7 @@ def test_the_audit_of_a_fleet_survives_them_and_the_other_row_is_right(audited: 
     assert [line for line in report["table"] if line.startswith("good")] == [report["table"][1]]
     marks = {name: "?" if name == "kernel" else "ok" for name in NAMES}
     assert report["table"][2].split() == ["status", "cpu", *marks.values()]
-    assert "status: kernel: not looked at, the node's answer makes no sense: its status is evil" in report["table"]
+    assert "status: kernel: not looked at, the node's answer is malformed: its status is evil" in report["table"]
     states = {host: found["status"] for host, found in report["nodes"].items()}
     assert states == {
         **{"good": "ok", "status": "not_looked_at", "texts": "drift", "warnings": "ok"},
@@ -158,6 +158,6 @@ def test_a_node_gets_no_file_of_the_controller_but_the_models(
     monkeypatch.setattr(action, "_module", lambda *_arguments: {"incoming": "/srv/incoming", "files": asked})
     monkeypatch.setattr(model_files, "copy_to_node", copy)
     monkeypatch.setattr(model_files, "_judge", lambda *_arguments: None)
-    with pytest.raises(AnsibleActionFail, match=r"The node asks for .* none of the model's files"):
+    with pytest.raises(AnsibleActionFail, match=r"The node asks for .* not one of the model's files"):
         action.run(None, {})
     assert copied == ([str(model / "config.json")] if asked == ["config.json", ".token"] else [])

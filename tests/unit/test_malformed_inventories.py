@@ -11,18 +11,18 @@ from ansible_collections.xpu.fleet.tests.unit.playbook_run import ROOT, playbook
 A = "all: {hosts: {a: {}}}\n"
 #: Files, of which the first is the inventory, and what is said.
 MALFORMED: dict[str, tuple[dict[str, str], str]] = {
-    "not there": ({}, "There is no inventory hosts.yml: check the path after -i."),
+    "not there": ({}, "No inventory at hosts.yml: check the path after -i."),
     "bracket": (
         {"hosts.yml": "all:\n  hosts:\n    a: {xpu_users: [alice}\n"},
-        "hosts.yml:3 is no YAML: did not find expected ',' or ']'.",
+        "hosts.yml:3 is not YAML: did not find expected ',' or ']'.",
     ),
     "tab": (
         {"hosts.yml": "all:\n\thosts:\n\t\ta:\n"},
-        "hosts.yml:2 is no YAML: found character that cannot start any token.",
+        "hosts.yml:2 is not YAML: found character that cannot start any token.",
     ),
     "indentation": (
         {"hosts.yml": "all:\n  hosts:\n   a:\n    b: c\n  d\n"},
-        "hosts.yml:6 is no YAML: could not find expected ':'.",
+        "hosts.yml:6 is not YAML: could not find expected ':'.",
     ),
     "list": ({"hosts.yml": "- a\n- b\n"}, "hosts.yml:1: write an inventory as a mapping of groups (all: ...)."),
     "text": ({"hosts.yml": "a, b\n"}, "hosts.yml:1: write an inventory as a mapping of groups (all: ...)."),
@@ -53,11 +53,11 @@ MALFORMED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "key misspelt": (
         {"hosts.yml": "all:\n  host: {a: {}}\n"},
-        "hosts.yml:2: host stands in group all, which has only hosts, vars and children. Variables go under vars.",
+        "hosts.yml:2: group all takes only hosts, vars and children, not host. Write variables under vars.",
     ),
     "variable beside hosts": (
         {"hosts.yml": "all:\n  children:\n    arc:\n      hosts: {a: }\n      xpu_users: [alice]\n"},
-        "hosts.yml:5: xpu_users stands in group arc, which has only hosts, vars and children. Variables go under vars.",
+        "hosts.yml:5: group arc takes only hosts, vars and children, not xpu_users. Write variables under vars.",
     ),
     "host twice": (
         {"hosts.yml": "all:\n  hosts:\n    a: {xpu_reboot: never}\n    a: {}\n"},
@@ -69,7 +69,7 @@ MALFORMED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "JSON": (
         {"hosts.json": '{"all": {"hosts": {"a": {}}'},
-        "hosts.json:2 is no YAML: did not find expected ',' or '}'.",
+        "hosts.json:2 is not YAML: did not find expected ',' or '}'.",
     ),
     "INI section": (
         {"hosts.ini": "[arc\na\n"},
@@ -88,7 +88,7 @@ MALFORMED: dict[str, tuple[dict[str, str], str]] = {
         {"hosts": "a xpu_users=alice bob\n"},
         "hosts:1: bob is not a variable: write name=value, in quotes if it has spaces.",
     ),
-    "INI group": ({"hosts": "a\n[arc:vars]\nxpu_users=alice\n"}, "hosts:2: there is no group arc."),
+    "INI group": ({"hosts": "a\n[arc:vars]\nxpu_users=alice\n"}, "hosts:2: unknown group arc."),
     "variables are a list": (
         {"hosts.yml": A, "group_vars/all.yml": "- xpu_users\n"},
         "group_vars/all.yml:1: write variables as a mapping (name: value).",
@@ -99,7 +99,7 @@ MALFORMED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "variables are no YAML": (
         {"hosts.yml": A, "group_vars/all": "xpu_users: [alice\n"},
-        "group_vars/all:2 is no YAML: did not find expected ',' or ']'.",
+        "group_vars/all:2 is not YAML: did not find expected ',' or ']'.",
     ),
 }
 #: Files that are well, of many kinds.

@@ -38,8 +38,8 @@ def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_misspelt_variable_is_refused_wherever_it_is_written(everywhere: Run, host: str) -> None:
     (said,) = everywhere.refusals[host]
     message = re.fullmatch(
-        r"inference_prot( \((.*)\))? is no variable of xpu.fleet: did you mean inference_port\? "
-        r"xpu_rebot( \(.*\))? is no variable of xpu.fleet: did you mean xpu_reboot\? (.*)",
+        r"inference_prot( \((.*)\))? is not a variable of xpu.fleet: did you mean inference_port\? "
+        r"xpu_rebot( \(.*\))? is not a variable of xpu.fleet: did you mean xpu_reboot\? (.*)",
         said,
     )
     assert message and message[4] == OWN, said

@@ -11,7 +11,7 @@ PROXY = "must be the URL of a proxy with its scheme, such as http://proxy.exampl
 URL = "must be a URL that begins with http:// or https://"
 PLACE = "must be a URL or an absolute path"
 PCI = "must be a PCI address in full, such as 0000:03:00.0"
-KEYS = "must be 16 or more visible ASCII characters without spaces, the first no '#'"
+KEYS = "must be 16 or more visible ASCII characters without spaces, not starting with '#'"
 REBOOT = "must be one of allowed, when_idle, never"
 YAML = "(in YAML, quote yes, no, on and off)"
 #: Variable, value, and what is said of it after the variable's name.

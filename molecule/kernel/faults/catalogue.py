@@ -222,7 +222,7 @@ chmod 755 /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}
         f" update-initramfs -u -k {KERNEL}",
         mend=f"file=$(find {MODULES} -name 'virtio_net.ko*.away'); file=${{file%.away}};"
         f" dpkg-divert --quiet --local --rename --remove $file; depmod {KERNEL}; update-initramfs -u -k {KERNEL}",
-        says=r"runs \S+ again: .*came up, and nothing confirmed it",
+        says=r"runs \S+ again: .*came up, but was not confirmed",
         trials=1,
     ),
     Fault(

@@ -55,6 +55,6 @@ def reasons(layers: Mapping[str, Any], due: Iterable[str]) -> list[str]:
 def _reason(layer: Mapping[str, Any]) -> str:
     said = lines(layer)
     if not said:
-        return one_line(layer.get("reason", "")) or "goes with a layer that is changed"
+        return one_line(layer.get("reason", "")) or "follows a layer that changes"
     more = f" (and {len(said) - SHOWN} more)" if len(said) > SHOWN else ""
     return "; ".join(said[:SHOWN]) + more

@@ -156,7 +156,7 @@ def test_an_event_of_another_shape_is_no_answer(event: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "message"), [("refuse", "400: too long"), ("fail", "out of memory"), ("cut", "before it was complete")]
+    ("question", "message"), [("refuse", "400: too long"), ("fail", "out of memory"), ("cut", "an incomplete answer")]
 )
 def test_once_says_what_went_wrong(
     server: Server, capsys: pytest.CaptureFixture[str], question: str, message: str
@@ -353,7 +353,7 @@ def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://x:port"])
 def test_not_an_address(capsys: pytest.CaptureFixture[str], url: str) -> None:
     assert cli.main(["chat", "--url", url, "--once", "x"]) == 2
-    assert "is not a server's address" in capsys.readouterr().err
+    assert "is not a server address" in capsys.readouterr().err
 
 
 @contextmanager

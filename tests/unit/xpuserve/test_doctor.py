@@ -148,7 +148,7 @@ def test_the_command_writes_two_files_that_people_can_read_first(
         str(tmp_path / "report"),
     ]
     assert cli.main(["doctor", *arguments]) == 0
-    assert "Read them before you show them" in capsys.readouterr().out
+    assert "Read them before you share them" in capsys.readouterr().out
     assert json.loads((tmp_path / "report.json").read_text())["audit"] == {"refused": "No stack fits"}
     assert "No stack fits" in (tmp_path / "report.txt").read_text()
     assert cli.main(["doctor", "--audit", str(tmp_path / "none.json")]) == 2

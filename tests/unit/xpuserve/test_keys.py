@@ -94,9 +94,9 @@ def test_every_key_is_compared_whichever_fits(file: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("text", "mode", "complaint"),
     [
-        ("# none\n\n", 0o640, "it has no key"),
-        (f"{ANNA}\nsecret but short\n", 0o640, "line 2 is no key"),
-        ("short\n", 0o600, "line 1 is no key"),
+        ("# none\n\n", 0o640, "the file has no key"),
+        (f"{ANNA}\nsecret but short\n", 0o640, "line 2 is not a key"),
+        ("short\n", 0o600, "line 1 is not a key"),
         (f"{ANNA}\n", 0o644, "mode 0644 is too open"),
         (f"{ANNA}\n", 0o660, "mode 0660 is too open"),
     ],
@@ -164,7 +164,7 @@ def test_the_terminal_sends_a_key(
     with serving(keys=file) as (_, ask):
         command = ["chat", "--url", ask.url, "--once", "Where?"]
         assert cli.main(command) == 1
-        assert "says 401: an API key is needed" in capsys.readouterr().err
+        assert "says 401: an API key is required" in capsys.readouterr().err
         if way == "file":
             command += ["--api-key-file", str(file)]
         else:

@@ -109,14 +109,14 @@ BAD = {
     "unknown engine": ("engine", "vllm", "engine"),
     "unknown device": ("device", "npu", "device"),
     "unknown prompt format": ("model.prompt_format", "alpaca", "model.prompt_format"),
-    "unknown low-bit format": ("model.low_bit", "int3", "'int3' is unknown; known: sym_int4"),
+    "unknown low-bit format": ("model.low_bit", "int3", "'int3' is unknown; known formats: sym_int4"),
     "low-bit format missing": ("model.low_bit", "", "'' is unknown"),
     "a format that the CPU refuses": ("model.low_bit", "nf4", "device cpu cannot run model.low_bit nf4"),
     "weights for another engine": ("model.format", "gguf", "engine bigdl reads safetensors or low_bit"),
-    "remote code without a revision": ("model.trust_remote_code", True, "pin it with revision"),
-    "files of another format": ("model.format", "low_bit", "holds a safetensors model"),
-    "missing model": ("model.path", "/nowhere", "/nowhere: no such model"),
-    "longer context than trained": ("model.context_length", 8192, "the model takes 4096"),
+    "remote code without a revision": ("model.trust_remote_code", True, "set revision to pin it"),
+    "files of another format": ("model.format", "low_bit", "has a safetensors model"),
+    "missing model": ("model.path", "/nowhere", "/nowhere: model file or directory not found"),
+    "longer context than trained": ("model.context_length", 8192, "the model's maximum is 4096"),
 }
 
 
@@ -178,7 +178,7 @@ def test_openvino_takes_no_gguf_file_whose_tokenizer_it_cannot_read(
     config["engine"] = "openvino"
     config["model"].update(path=str(gguf(tmp_path / "m.gguf", "llama")), format="gguf", low_bit="")
     assert check(tmp_path, config) == 2
-    assert "a tokenizer of kind llama, and OpenVINO reads only gpt2" in capsys.readouterr().err
+    assert "a tokenizer of kind llama, but OpenVINO reads only gpt2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_openvino_takes_no_gguf_file_whose_tokenizer_it_cannot_read(
         *(("cpu", name, "") for name in ("", "bf16", "fp16", "fp32", "sym_int8")),
         *(("gpu", name, "") for name in ("", "fp16", "sym_int4", "fp8")),
         ("cpu", "fp8", "device cpu cannot run model.low_bit fp8; it runs: bf16, fp16, fp32, sym_int4"),
-        ("gpu", "mixed_4bit", "'mixed_4bit' is unknown; known: bf16, fp16, fp32, sym_int4"),
+        ("gpu", "mixed_4bit", "'mixed_4bit' is unknown; known formats: bf16, fp16, fp32, sym_int4"),
     ],
 )
 def test_torch_takes_a_model_as_wide_as_is_said_or_in_low_bit(
@@ -343,7 +343,7 @@ def test_a_context_may_be_as_long_as_config_json_allows(config: dict[str, Any], 
     path = Path(config["model"]["path"]) / "config.json"
     path.write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **said}))
     checked(config, limit)
-    with pytest.raises(SettingsError, match=f"the model takes {limit}"):
+    with pytest.raises(SettingsError, match=f"the model's maximum is {limit}"):
         checked(config, limit + 1)
 
 
@@ -360,7 +360,7 @@ def test_weights_that_were_quantised_elsewhere_are_refused(
 ) -> None:
     path = Path(config["model"]["path"]) / "config.json"
     path.write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **said}))
-    with pytest.raises(SettingsError, match=rf"quantised already \({method}\)"):
+    with pytest.raises(SettingsError, match=rf"already quantised \({method}\)"):
         checked(config, 64)
 
 
@@ -370,7 +370,7 @@ def test_a_shard_that_lacks_is_named_and_adapters_beside_weights_do_not_count(tm
     safetensors(path / "adapter_model.safetensors", 400)
     alone = weights.inspect(path).bytes
     (path / "model.safetensors.index.json").write_text('{"weight_map": {"v": "a.safetensors", "w": "b.safetensors"}}')
-    with pytest.raises(weights.WeightsError, match=r"b.safetensors is not there"):
+    with pytest.raises(weights.WeightsError, match=r"missing: b.safetensors"):
         weights.inspect(path)
     safetensors(path / "b.safetensors")
     assert weights.inspect(path).bytes == 2 * alone
@@ -378,7 +378,7 @@ def test_a_shard_that_lacks_is_named_and_adapters_beside_weights_do_not_count(tm
 
 def test_a_split_gguf_is_opened_by_its_first_part_and_whole(tmp_path: Path) -> None:
     first = gguf(tmp_path / "m-00001-of-00002.gguf")
-    with pytest.raises(weights.WeightsError, match=r"m-00002-of-00002.gguf is not there"):
+    with pytest.raises(weights.WeightsError, match=r"m-00002-of-00002.gguf is missing"):
         weights.inspect(first)
     second = gguf(tmp_path / "m-00002-of-00002.gguf")
     assert weights.inspect(first).bytes == first.stat().st_size + second.stat().st_size

@@ -221,7 +221,7 @@ def test_of_a_new_pair_that_does_not_fit_nothing_is_taken(tmp_path: Path, files:
                 check=True,
                 capture_output=True,
             ),
-            "it is encrypted",
+            "the key is encrypted",
         ),
     ],
 )

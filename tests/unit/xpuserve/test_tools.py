@@ -197,11 +197,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "a template of its own": (
         {"chat_template_kwargs": {"chat_template": "x"}},
         "chat_template_kwargs",
-        "not the client",
+        "cannot be set by the client",
     ),
     "a model that does not think": ({"reasoning_effort": "high"}, "reasoning_effort", "does not think"),
     "too many stops": ({"stop": ["a"] * 65}, "stop", "65 stop sequences"),
-    "an empty stop": ({"stop": [""]}, "stop", "not empty"),
+    "an empty stop": ({"stop": [""]}, "stop", "non-empty"),
     "too long": ({"max_tokens": 5000}, "max_tokens", "This model's maximum context length is 4096 tokens"),
 }
 

@@ -41,7 +41,7 @@ DRIFTS = {
         "weights in",
         frozenset({"service"}),
     ),
-    "weights-closed": Drift("chmod -R o-rwx /var/lib/xpu", "model", "what the service cannot read of"),
+    "weights-closed": Drift("chmod -R o-rwx /var/lib/xpu", "model", "that the service cannot read"),
     "manifest-lost": Drift(
         "rm /var/lib/xpu/models/*/.xpu-manifest.json", "model", "weights in", frozenset({"service"})
     ),

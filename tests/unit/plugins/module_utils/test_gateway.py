@@ -72,9 +72,9 @@ def test_what_gateways_would_not_find_again_is_named(changes: dict[str, Any], sa
     ("nodes", "variables", "words"),
     [
         ([], {}, "gateway_nodes is empty"),
-        (["n1"], {}, "n1 has no instance that is known"),
-        (["n1"], {"n1": node(host="127.0.0.1")}, "n1 listens on 127.0.0.1 alone: set its inference_host"),
-        (["n1"], {"n1": node(host="::1")}, "n1 listens on ::1 alone"),
+        (["n1"], {}, "n1 has no known instance"),
+        (["n1"], {"n1": node(host="127.0.0.1")}, "n1 listens only on 127.0.0.1: set its inference_host"),
+        (["n1"], {"n1": node(host="::1")}, "n1 listens only on ::1"),
     ],
 )
 def test_what_cannot_be_served_is_named(nodes: list[str], variables: dict[str, Any], words: str) -> None:

@@ -79,7 +79,7 @@ def test_every_wrong_variable_is_named_and_others_are_not_looked_at() -> None:
 @pytest.mark.parametrize("fact", ["stack_resolved", "model_source", "xpu_users", "audit_files", "kernel_packages"])
 def test_a_node_that_sets_variables_by_facts_is_refused(fact: str) -> None:
     (problem,) = foreign_facts({fact: {}, "kernel_version": "#1", "xpu_gpus": [], 7: 1}, ["stack", "model", "kernel"])
-    assert f"only you set: {fact}." in problem
+    assert f"your variables: {fact}." in problem
 
 
 def test_facts_of_other_names_are_nobodys_variables() -> None:

@@ -102,7 +102,7 @@ def test_of_a_superseded_file_the_sources_of_others_stay_and_that_is_told(
     done = run_module("apt_source", at=tmp_path, **options)
     assert done["changed"] and done["removed"] == [] and mixed.read_text() == after
     assert mixed.stat().st_mode & 0o777 == 0o640
-    assert "those of others stay (https://else.example.org)" in str(done["warnings"])
+    assert "the others stay (https://else.example.org)" in str(done["warnings"])
     assert not run_module("apt_source", at=tmp_path, **options)["changed"]
     assert run_module("file_restore", record="repository", directory=options["directory"])["changed"]
     assert mixed.read_text() == before

@@ -268,4 +268,6 @@ def test_the_advice_is_in_the_error(tmp_path: Path) -> None:
     said = dkms_says("intel-i915-dkms/1.23", "6.8.0-45-generic").replace("\n", "\\n")
     text = command.read_text().replace("echo 'dpkg: error processing package half' >&2", f"printf '{said}'")
     command.write_text(text)
-    assert "keep it to another kernel by BUILD_EXCLUSIVE_KERNEL in /etc/dkms/intel-i915-dkms.conf" in node.run()["msg"]
+    assert (
+        "limit it to another kernel with BUILD_EXCLUSIVE_KERNEL in /etc/dkms/intel-i915-dkms.conf" in node.run()["msg"]
+    )

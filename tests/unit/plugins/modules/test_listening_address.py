@@ -21,7 +21,7 @@ def taken() -> Iterator[int]:
 def test_a_taken_port_is_refused_with_its_owner(taken: int) -> None:
     result = run_module("listening_address", check=True, host="127.0.0.1", ports=[taken], unit="xpuserve@")
     assert result["failed"]
-    assert f"port {taken} is taken by" in result["msg"] and f"(process {os.getpid()})" in result["msg"]
+    assert f"port {taken} is used by" in result["msg"] and f"(process {os.getpid()})" in result["msg"]
 
 
 def test_another_address_is_not_in_the_way(taken: int) -> None:

@@ -120,7 +120,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(hub: Hub, place: Path) 
 def test_what_an_interrupted_run_left_of_something_else_does_no_harm(hub: Hub, place: Path) -> None:
     hub.altered["model.safetensors"] = bytes(len(SAFETENSORS["model.safetensors"]))
     failed = ask(place, **from_hub(hub))
-    assert failed["failed"] and "is not what was pinned: its sha256" in failed["msg"]
+    assert failed["failed"] and "is not the pinned file: its sha256" in failed["msg"]
     assert not place.exists()
     incoming = place.with_name(".tiny.incoming")
     (incoming / "model.safetensors.part").write_bytes(b"junk" * 100)
@@ -277,7 +277,7 @@ def test_a_path_has_to_exist_and_to_be_seen_by_the_service(tmp_path: Path, place
     failed = ask(place, {"kind": "path", "location": "/srv/no-such-model"}, check=True)
     assert failed["failed"] and "there is no /srv/no-such-model" in failed["msg"]
     failed = ask(place, {"kind": "path", "location": "/tmp"}, check=True)
-    assert failed["failed"] and "private place" in failed["msg"]
+    assert failed["failed"] and "directory that the sandboxed service cannot read" in failed["msg"]
 
 
 def test_files_of_the_controller_are_asked_for_and_taken_over(place: Path) -> None:

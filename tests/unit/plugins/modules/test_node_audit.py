@@ -236,11 +236,11 @@ DRIFT: dict[str, tuple[Callable[[Audited], object], str, str, str]] = {
     ),
     "weights closed": (
         lambda node: node.at(f"{MODEL}/tiny.gguf").chmod(0o640),
-        "model", f"what the service cannot read of {MODEL}", f"{MODEL}/tiny.gguf",
+        "model", f"files of {MODEL} that the service cannot read", f"{MODEL}/tiny.gguf",
     ),
     "way to the weights closed": (
         lambda node: node.at("/var/lib/xpu").chmod(0o750),
-        "model", f"what the service cannot read of {MODEL}", "/var/lib/xpu",
+        "model", f"files of {MODEL} that the service cannot read", "/var/lib/xpu",
     ),
     "unit edited": (
         edit("/etc/systemd/system/xpuserve@.service", "/opt/xpu", "/tmp"),
@@ -494,7 +494,7 @@ def test_an_expectation_that_a_layer_does_not_know_is_never_ok(node: Audited) ->
     node.expected["oneapi"]["pakages"] = {}
     found = node.audit()["oneapi"]
     assert found["status"] == "not_looked_at"
-    assert found["unseen"][0]["why"] == "ExpectationError: layer oneapi knows nothing of pakages"
+    assert found["unseen"][0]["why"] == "ExpectationError: layer oneapi does not know pakages"
 
 
 @pytest.mark.parametrize("layer", NAMES)

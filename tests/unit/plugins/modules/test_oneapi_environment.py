@@ -30,4 +30,4 @@ def test_the_module_writes_once(script: Path, tmp_path: Path) -> None:
 
 def test_the_module_says_that_the_script_is_not_there(tmp_path: Path) -> None:
     result = run_module("oneapi_environment", script=str(tmp_path / "setvars.sh"))
-    assert result["failed"] and "setvars.sh is not there" in result["msg"]
+    assert result["failed"] and "setvars.sh is missing" in result["msg"]

@@ -132,8 +132,8 @@ def test_a_version_that_is_gone_is_replaced_and_said(node: Packages) -> None:
     result = restore(node)
     assert result["installed"] == ["mesa=23"]
     assert result["notes"] == [
-        "libdrm was 2.4, which no repository offers any more; it stays as it is (2.5 auto).",
-        "mesa was 22, which no repository offers any more; it comes at 23.",
+        "libdrm was 2.4, which no repository offers now; it stays as it is (2.5 auto).",
+        "mesa was 22, which no repository offers now; it comes at 23.",
     ]
 
 
@@ -144,8 +144,8 @@ def test_a_package_that_would_bring_an_unknown_kernel_is_left_alone(node: Packag
     result = restore(node)
     assert result["installed"] == foreseen["installed"] == ["libdrm=2.4"]
     assert result["notes"] == [
-        "mesa was 22, which no repository offers any more; at 24 it would bring linux-image-6.8.0-50-generic, so it "
-        "stays as it is (intel manual held)."
+        "mesa was 22, which no repository offers now; version 24 would also install linux-image-6.8.0-50-generic, so "
+        "it stays as it is (intel manual held)."
     ]
 
 

@@ -134,7 +134,7 @@ def test_an_environment_of_another_python_is_to_be_built_anew(bench: Bench, tmp_
     other.write_text("#!/bin/sh\necho 3.99\n")
     other.chmod(0o755)
     found = bench.run(check=True, interpreter=str(other))
-    assert found["changed"] and "wanted is 3.99" in str(found), found
+    assert found["changed"] and "instead of 3.99" in str(found), found
 
 
 def test_pins_without_hashes_are_installed_by_version(bench: Bench) -> None:
@@ -146,11 +146,11 @@ def test_pins_without_hashes_are_installed_by_version(bench: Bench) -> None:
 
 def test_a_wheel_that_is_not_the_pinned_one_is_refused(bench: Bench) -> None:
     failed = bench.run(requirements="alpha==1.0 --hash=sha256:" + "0" * 64, directory=str(bench.path.parent / "two"))
-    assert failed["failed"] and "not the one that was pinned" in failed["msg"]
+    assert failed["failed"] and "differs from the pinned one" in failed["msg"]
     assert not (bench.path.parent / "two").exists()
     make_wheel(bench.wheels, "gamma", "1.0")
     failed = bench.run(unhashed=["gamma==1.0"], sha256={"gamma==1.0": "0" * 64})
-    assert failed["failed"] and "not the one that was pinned" in failed["msg"]
+    assert failed["failed"] and "differs from the pinned one" in failed["msg"]
 
 
 def test_a_wheel_that_is_nowhere_says_what_to_set(bench: Bench) -> None:
@@ -183,7 +183,7 @@ def test_every_line_has_to_pin_a_version() -> None:
         "b[c]==2+xpu",
     ]
     for line in ("a>=1", "a", "a==1.*", "git+https://example.com/a"):
-        with pytest.raises(RuntimeSetupError, match="has to pin"):
+        with pytest.raises(RuntimeSetupError, match="name==version on every line"):
             requirement_lines(line)
 
 

@@ -49,6 +49,6 @@ def test_all_that_do_not_answer_are_named_without_their_passwords(mirror: str, t
     gone = [f"{mirror}/gone", str(tmp_path / "gone"), "http://user:pa55word@127.0.0.1:9/"]
     refused = run_module("reachable", sources=[f"{mirror}/there", *gone], **WHAT)
     assert refused["failed"] and "for the wheels" in refused["msg"] and "set python_runtime_index_url" in refused["msg"]
-    for said in (f"{mirror}/gone: HTTP 404", f"{tmp_path}/gone: there is no such path", "http://***@127.0.0.1:9/: "):
+    for said in (f"{mirror}/gone: HTTP 404", f"{tmp_path}/gone: the path does not exist", "http://***@127.0.0.1:9/: "):
         assert said in refused["msg"]
     assert "/there" not in refused["msg"] and "pa55word" not in refused["msg"]

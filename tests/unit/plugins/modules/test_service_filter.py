@@ -83,4 +83,4 @@ def test_a_node_that_has_neither_is_refused(node: Node) -> None:
 def test_filters_that_cannot_be_tried_are_an_error(node: Node) -> None:
     node.set("systemd-run", "exit 1")
     refused = node.run(**OPTIONS)
-    assert refused["failed"] and "cannot be checked with systemd-run" in refused["msg"]
+    assert refused["failed"] and "cannot check systemd's IP filters with systemd-run" in refused["msg"]

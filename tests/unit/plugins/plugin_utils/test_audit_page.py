@@ -175,11 +175,14 @@ def test_a_first_audit_has_no_trend() -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "There is no earlier report"),
+        (None, "No earlier report at"),
         ("{", "is not JSON"),
-        ("[]", "is no earlier report"),
-        ('{"time": "yesterday", "nodes": {}}', "is no earlier report"),
-        ('{"time": "2026-11-22T00:00:00Z", "nodes": {"a": {"layers": {"x": {"status": "fine"}}}}}', "is no earlier"),
+        ("[]", "is not a report of an earlier audit"),
+        ('{"time": "yesterday", "nodes": {}}', "is not a report of an earlier audit"),
+        (
+            '{"time": "2026-11-22T00:00:00Z", "nodes": {"a": {"layers": {"x": {"status": "fine"}}}}}',
+            "is not a report of an earlier audit",
+        ),
     ],
 )
 def test_an_earlier_report_that_is_none_is_named(tmp_path: Path, content: str | None, says: str) -> None:
@@ -207,8 +210,8 @@ def test_a_file_that_cannot_be_written_is_named_and_nothing_is_left_of_the_try(
     found = audit_files(wanted)
     assert found["problems"] == [
         f"json: {tmp_path} is a directory.",
-        f"html: {tmp_path}/no/such.html can't be written: No such file or directory.",
-        f"{tmp_path}/one.xml can't be more than one report.",
+        f"html: {tmp_path}/no/such.html cannot be written: No such file or directory.",
+        f"{tmp_path}/one.xml is the path of two reports: set different paths.",
     ]
     assert found["places"]["none"] == "" and list(tmp_path.iterdir()) == []
 
@@ -263,5 +266,5 @@ def test_files_that_cannot_be_had_end_the_run_before_a_node_is_looked_at(tmp_pat
     assert run.returncode == 2
     # ansible-core before 2.19 breaks lines, and doubles quotes within quotes.
     said = " ".join((run.stdout + run.stderr).split()).replace("''", "'")
-    assert f"{tmp_path}/no/page.html can't be written: No such file or directory. There is no earlier" in said
+    assert f"{tmp_path}/no/page.html cannot be written: No such file or directory. No earlier report at" in said
     assert "Read the node's system" not in run.stdout

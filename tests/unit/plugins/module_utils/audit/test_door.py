@@ -57,11 +57,11 @@ def test_500_malformed_results_of_a_layer_are_not_looked_at(name: str) -> None:
         fleet = report({"evil": node(**{name: malformed(seed)}), **GOOD})
         assert_others_are_right(fleet, {name: "?"}, seed)
         layer = fleet["nodes"]["evil"]["layers"][name]
-        assert layer["reason"].startswith("the node's answer makes no sense: "), seed
+        assert layer["reason"].startswith("the node's answer is malformed: "), seed
         assert fleet["exit"] == 2 and fleet["nodes"]["evil"]["status"] == "not_looked_at", seed
         layers = node(**{name: malformed(seed)})["layers"]
         assert name in due_layers(layers, NAMES), seed
-        assert reasons(layers, [name])[0].startswith(f"{name}: the node's answer makes no sense: "), seed
+        assert reasons(layers, [name])[0].startswith(f"{name}: the node's answer is malformed: "), seed
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,7 +111,7 @@ def test_a_node_with_no_layer_that_there_is_is_never_in_order(layers: Any) -> No
     evil = {**node(), "layers": {**node()["layers"], **layers} if isinstance(layers, dict) else layers}
     fleet = report({"evil": evil})
     assert fleet["exit"] == 2
-    assert any(line.startswith("evil: the node's answer makes no sense: ") for line in fleet["table"])
+    assert any(line.startswith("evil: the node's answer is malformed: ") for line in fleet["table"])
 
 
 def test_a_layer_that_was_asked_for_and_not_answered_was_not_looked_at() -> None:

@@ -271,11 +271,11 @@ def test_a_number_after_an_entry_that_may_be_absent_is_not_guessed() -> None:
     text = HEAD + linux("a", "1") + firmware + linux("b", "2")
     assert Menu(text + "set default=0\n").default_entry().release == "1"
     assert Menu(text + "set default=b\n").default_entry().release == "2"
-    with pytest.raises(MenuError, match="only GRUB can tell"):
+    with pytest.raises(MenuError, match="only GRUB can determine"):
         Menu(text + "set default=2\n").default_entry()
-    with pytest.raises(MenuError, match="only GRUB can tell"):
+    with pytest.raises(MenuError, match="only GRUB can determine"):
         Menu(text + "set default=firmware\n").default_entry()
-    with pytest.raises(MenuError, match="only GRUB can tell"):
+    with pytest.raises(MenuError, match="only GRUB can determine"):
         Menu(text + "set default=2nd\n").default_entry()  # 2 for some versions of GRUB
 
 
@@ -356,10 +356,10 @@ def test_titles_are_read_as_grub_reads_them(written: str, title: str) -> None:
         ("menuentry a {\n linux /vmlinuz-1\n", "ends in the middle"),
         ("submenu a {\nmenuentry b {\n}\n", "ends in the middle"),
         ("if [ a ]; then\n true\n", "ends in the middle"),
-        ("}\n", "line 1: '}' is not understood"),
-        ("true\nfi\n", "line 2: 'fi' is not understood"),
+        ("}\n", "line 1: '}' is not supported"),
+        ("true\nfi\n", "line 2: 'fi' is not supported"),
         ("menuentry a\n", "line 1"),
-        ("a | b\n", r"line 1: '\|' is not understood"),
+        ("a | b\n", r"line 1: '\|' is not supported"),
     ],
 )
 def test_broken_menus_are_told_with_their_line(text: str, problem: str) -> None:
@@ -411,7 +411,7 @@ def test_an_entry_that_loads_another_kernel_than_its_name_says_is_refused() -> N
 def test_a_path_that_leads_to_another_entry_is_refused() -> None:
     shadow = linux("gnulinux-1.2-x-advanced-u", "1.3-x")  # a title like the other one's id
     text = HEAD + shadow + linux("Z $menuentry_id_option gnulinux-1.2-x-advanced-u", "1.2-x")
-    with pytest.raises(MenuError, match="GRUB would take"):
+    with pytest.raises(MenuError, match="GRUB would read"):
         Menu(text).find("1.2-x")
 
 
@@ -485,7 +485,7 @@ def test_assignments_are_read_as_a_shell_reads_them(text: str, value: str) -> No
 )
 def test_what_is_not_understood_is_said_only_of_the_key_that_it_may_set(text: str) -> None:
     settings = GrubSettings({"/etc/default/grub": text})
-    with pytest.raises(GrubSettingsError, match=r"/etc/default/grub.* KEY is not understood"):
+    with pytest.raises(GrubSettingsError, match=r"/etc/default/grub.*cannot determine the effect on KEY"):
         settings.value("KEY")
     if "/etc/other" not in text and "eval" not in text and "closed" not in text:
         assert settings.value("UNRELATED") == ""
@@ -545,8 +545,8 @@ def test_escapes_are_backslashes() -> None:
         (b"# GRUB Environment Block\n".ljust(2048, b"#"), "2048 bytes"),
         (b"\0" * 1024, "header"),
         (b"# Grub\n".ljust(1024, b"#"), "header"),
-        (b"# GRUB Environment Block\nnonsense\n".ljust(1024, b"#"), "no variable"),
-        (b"# GRUB Environment Block\nx=1".ljust(1024, b"#"), "no variable"),
+        (b"# GRUB Environment Block\nnonsense\n".ljust(1024, b"#"), "without a variable"),
+        (b"# GRUB Environment Block\nx=1".ljust(1024, b"#"), "without a variable"),
     ],
 )
 def test_damaged_blocks_are_told(content: bytes, problem: str) -> None:
@@ -610,7 +610,7 @@ def test_of_what_a_copy_of_10_linux_writes_once_more_the_first_is_taken(where: s
 @pytest.mark.parametrize(("title", "default"), [("1.2 old", "1.2 old"), ("1 kernel", "1 kernel"), ("1.2 old", "1.9")])
 def test_a_title_that_begins_with_a_number_is_not_guessed(title: str, default: str) -> None:
     text = HEAD + linux("a", "1") + linux("b", "2") + linux(f"'{title}'", "3") + f"set default='{default}'\n"
-    with pytest.raises(MenuError, match="only GRUB can tell"):
+    with pytest.raises(MenuError, match="only GRUB can determine"):
         Menu(text).default_entry()
 
 

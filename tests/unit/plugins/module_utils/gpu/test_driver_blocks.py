@@ -131,7 +131,7 @@ def test_a_node_whose_card_no_driver_can_bind_to_is_refused(system: str) -> None
     with pytest.raises(StackError, match=r"nomodeset on the kernel's command line\. Take that away"):
         resolve(STACKS, node(gpu(driver="", **BLOCKED), system=system), StackRequest())
     bound = resolve(STACKS, node(gpu(**BLOCKED), system=system), StackRequest())
-    assert any("At the next boot no driver may bind" in warning for warning in bound["warnings"])
+    assert any("At the next boot no driver can bind" in warning for warning in bound["warnings"])
     named = resolve(STACKS, node(gpu(driver="", **BLOCKED), system=system), StackRequest(stack="cpu"))
     assert named["warnings"] == []
 
@@ -156,7 +156,7 @@ def test_a_card_that_is_lent_is_left_alone_and_the_node_served_on_the_other() ->
 
 @pytest.mark.parametrize("stack", ["auto", "arc-647"])
 def test_a_node_whose_cards_are_all_lent_is_refused(stack: str) -> None:
-    with pytest.raises(StackError, match="bound to vfio-pci: the roles leave such a card alone"):
+    with pytest.raises(StackError, match="bound to vfio-pci: the roles do not use such a card"):
         resolve(STACKS, node(LENT), StackRequest(stack=stack))
     assert resolve(STACKS, node(LENT), StackRequest(stack="cpu"))["name"] == "cpu"
 

@@ -86,7 +86,7 @@ def test_the_model_of_a_stack_has_weights_for_each_of_its_engines(stack: str) ->
         (ModelRequest("chatglm2-6b", low_bit="sym_int4"), ARC, ["model_trust_remote_code"]),
         (ModelRequest("chatglm2-6b", low_bit="sym_int4", trust_remote_code=True), ARC, ["full commit", "'main'"]),
         (ModelRequest("chatglm2-6b"), CPU, ["openvino or gguf", "safetensors", "model_source"]),
-        (ModelRequest("smollm2-135m-instruct", trust_remote_code=True), CPU, ["needs no code"]),
+        (ModelRequest("smollm2-135m-instruct", trust_remote_code=True), CPU, ["has no code"]),
         (ModelRequest("smollm2-135m-instruct", context_length=9000), CPU, ["9000", "8192"]),
         (ModelRequest("smollm2-135m-instruct", source={"url": "x", "path": "y"}), CPU, ["exactly one"]),
         (ModelRequest("smollm2-135m-instruct", source={"url": "http://a/b.gguf"}), CPU, ["sha256"]),

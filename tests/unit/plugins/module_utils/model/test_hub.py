@@ -200,7 +200,7 @@ def test_a_renamed_repository_is_followed_and_named(hub: Hub, tmp_path: Path) ->
 )
 def test_a_commit_that_is_not_the_pinned_one_is_refused(hub: Hub, asked: str, answered: str) -> None:
     hub.commit = answered
-    with pytest.raises(FetchError, match="is not the pinned one"):
+    with pytest.raises(FetchError, match="is not the pinned commit"):
         hub_files(Client(), hub.url, "owner/model", asked)
 
 
@@ -211,7 +211,7 @@ def test_what_is_no_hub_is_named_with_the_way_out(hub: Hub) -> None:
     with serve() as page:
         page.files = {"main": b"<html>log in</html>"}
         page.api_refusals = [(302, {"Location": "/main"})]
-        with pytest.raises(FetchError, match=r"does not answer as a model hub does.*model_source.sha256"):
+        with pytest.raises(FetchError, match=r"does not answer as a model hub.*model_source.sha256"):
             hub_files(Client(), page.url, "owner/model", "main")
 
 
@@ -273,7 +273,7 @@ def test_a_mirror_whose_redirects_have_digests_is_used(hub: Hub, tmp_path: Path)
         hub.metadata, hub.linked, hub.elsewhere = False, True, storage.url + "/{name}"
         assert set(fetch(wanted(hub, tmp_path / "m"), NOTHING)["files"]) == set(hub.files)
         storage.altered["tokenizer.json"] = b"[]"
-        with pytest.raises(FetchError, match="is not what was pinned"):
+        with pytest.raises(FetchError, match="is not the pinned file"):
             fetch(wanted(hub, tmp_path / "n"), NOTHING)
 
 
@@ -284,7 +284,7 @@ def test_the_operators_own_digests_need_no_api(hub: Hub, tmp_path: Path) -> None
     assert fetch(wanted(hub, tmp_path / "m", source=source), NOTHING)["revision"] == COMMIT
     assert not [path for _, path, _ in hub.requests if "/api/" in path]
     source["sha256"] = {**digests, "config.json": "0" * 64}
-    with pytest.raises(FetchError, match=r"config.json is not what was pinned"):
+    with pytest.raises(FetchError, match=r"config.json is not the pinned file"):
         fetch(wanted(hub, tmp_path / "n", source=source), NOTHING)
 
 

@@ -59,7 +59,7 @@ def test_other_files_are_refused_with_what_they_are(data: bytes, message: str) -
 
 
 def test_an_armored_file_cut_short_is_told_from_other_files(vendor: SigningKey) -> None:
-    with pytest.raises(KeyFileError, match="the armored block is cut short"):
+    with pytest.raises(KeyFileError, match="the armored block is incomplete"):
         public_keys(vendor.armored[:100])
 
 

@@ -48,7 +48,7 @@ def test_a_unit_that_does_not_run_has_no_start() -> None:
 
 
 def test_a_node_without_systemd_is_refused() -> None:
-    with pytest.raises(ServiceError, match="a node that systemd runs"):
+    with pytest.raises(ServiceError, match="a node with systemd"):
         read(Systemd({"systemctl": (1, "not booted")}), UNIT, now=1.0, monotonic=1.0)
 
 
