@@ -79,7 +79,7 @@ def test_a_canary_that_fails_ends_the_run_and_goes_back_to_what_was_proven(upgra
     with asking() as clients:
         failed = upgrade({"inference_queue_requests": 103, "xpu_audit_contains": "Berlin"})
         assert failed.end() == 2, failed.output
-        assert "Left as they are: n2, n3" in failed.output and values() == {102, 103}
+        assert "Not changed: n2, n3" in failed.output and values() == {102, 103}
         back = upgrade({"xpu_upgrade_back": True})
         assert back.end() == 0, back.output
     assert (clients.failed, clients.cut) == ([], [])
