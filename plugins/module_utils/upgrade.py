@@ -128,7 +128,7 @@ def summary(nodes: Sequence[str], begun: Collection[str], variables: Mapping[str
     lines = []
     for node in nodes:
         if node in failed:
-            out = "it stays drained" if variables[node].get("upgrade_out") else "it still serves"
+            out = "it stays drained" if variables[node].get("upgrade_out") else "it serves as before"
             lines.append(f"{node}: failed, {out}: {failed[node]}")
         else:
             lines.append(f"{node}: {'done' if node in begun else 'left as it is'}")

@@ -145,7 +145,7 @@ def check(release: str, stack: str, gpus: list[dict[str, Any]], accepted: Sequen
     refused = [entry for entry in there if entry.effect == REFUSE and entry.kernels]
     if refused:
         raise CandidateError(
-            f"kernel {release} would be installed, but is known not to work. {'; '.join(map(str, refused))}"
+            f"kernel {release} would be installed, but is known not to work: {'; '.join(map(str, refused))}"
         )
 
 

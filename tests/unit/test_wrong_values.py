@@ -108,7 +108,7 @@ VALUES: list[tuple[str, Any, str]] = [
     ("inference_sampling_defaults", {"temperature": 3}, "['temperature'] must be a number from 0 to 2, but is 3"),
     ("inference_sampling_defaults", {"top_k": 0.5}, "['top_k'] must be a whole number from 0 to "),
     ("inference_sampling_defaults", {"min_p": "0.1"}, "['min_p'] must be a number from 0 to 0.99, but is '0.1'"),
-    ("inference_sampling_defaults", {"temprature": 1}, " may have temperature, top_p, top_k, min_p, "),
+    ("inference_sampling_defaults", {"temprature": 1}, " takes temperature, top_p, top_k, min_p, "),
     ("inference_queue_requests", -1, " must be a number from 1, but is -1"),
     ("inference_warm_up", "hot", " must be true or false, but is a string: 'hot'"),
     ("node_reboot_ports", ["http"], "[0] must be a whole number, but is a string: 'http'"),

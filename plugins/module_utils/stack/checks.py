@@ -125,7 +125,7 @@ def _known_bad(resolved: dict[str, Any], node: NodeFacts, packages: Mapping[str,
     there = found(situation)
     refused = [entry for entry in there if entry.effect == REFUSE and resolved["device"] == "gpu"]
     if refused:
-        raise StackError(f"{node.describe_gpus()} is known not to work. {'; '.join(map(str, refused))}.")
+        raise StackError(f"{node.describe_gpus()} is known not to work: {'; '.join(map(str, refused))}.")
     return [f"{entry}." for entry in there]
 
 

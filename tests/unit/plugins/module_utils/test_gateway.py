@@ -83,7 +83,7 @@ def test_what_cannot_be_served_is_named(nodes: list[str], variables: dict[str, A
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    with pytest.raises(GatewayError, match=r"n1 listens .* n2 has no instance"):
+    with pytest.raises(GatewayError, match=r"n1 listens .* n2 has no known instance"):
         known_instances(["n1", "n2"], {"n1": node(host="127.0.0.1")}, {}, 0)
 
 

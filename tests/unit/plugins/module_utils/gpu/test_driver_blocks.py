@@ -128,7 +128,7 @@ BLOCKED: dict[str, Any] = {"blocked": ["nomodeset on the kernel's command line"]
 
 @pytest.mark.parametrize("system", ["Ubuntu 22.04", "Ubuntu 24.04"])
 def test_a_node_whose_card_no_driver_can_bind_to_is_refused(system: str) -> None:
-    with pytest.raises(StackError, match=r"nomodeset on the kernel's command line\. Take that away"):
+    with pytest.raises(StackError, match=r"nomodeset on the kernel's command line\. Remove that"):
         resolve(STACKS, node(gpu(driver="", **BLOCKED), system=system), StackRequest())
     bound = resolve(STACKS, node(gpu(**BLOCKED), system=system), StackRequest())
     assert any("At the next boot no driver can bind" in warning for warning in bound["warnings"])

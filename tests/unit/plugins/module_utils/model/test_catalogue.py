@@ -150,7 +150,7 @@ def test_weights_are_told_apart() -> None:
         (["model.safetensors"], ["safetensors"], "no config.json"),
         (["pytorch_model.bin"], ["safetensors"], "pickle"),
         (["readme"], ["gguf"], "no weights"),
-        (["sub/model.gguf"], ["gguf"], "no weights"),
+        (["sub/model.gguf"], ["gguf"], "weights only in folders"),
     ],
 )
 def test_weights_that_the_engine_cannot_read_are_refused(names: list[str], formats: list[str], said: str) -> None:

@@ -361,6 +361,6 @@ def test_one_part_behind_a_url_is_refused(hub: Hub, tmp_path: Path) -> None:
 
 def test_quantised_weights_of_a_hub_are_refused_before_anything_comes(hub: Hub, tmp_path: Path) -> None:
     hub.files["config.json"] = json.dumps({"quantization_config": {"quant_method": "gptq"}}).encode()
-    with pytest.raises(Exception, match="quantised already \\(gptq\\)"):
+    with pytest.raises(Exception, match="already quantised \\(gptq\\)"):
         plan(wanted(hub, tmp_path / "m"), NOTHING)
     assert hub.pulled("model.safetensors") == []

@@ -37,7 +37,7 @@ def test_a_file_without_a_pinned_key_names_pinned_and_found(vendor: SigningKey, 
 def test_a_file_cut_short_anywhere_is_refused_or_has_no_other_key(vendor: SigningKey) -> None:
     for length in range(1, len(vendor.binary)):
         assert keyring_fingerprints(vendor.binary[:length]) in ([], [vendor.fingerprint])
-    with pytest.raises(KeyFileError, match="cut short"):
+    with pytest.raises(KeyFileError, match="incomplete"):
         public_keys(vendor.binary[:20])
 
 
@@ -100,7 +100,7 @@ def test_a_key_that_is_too_large_to_be_one_is_refused(header: bytes) -> None:
     data = header + b"\x04" * 70_000
     with pytest.raises(KeyFileError, match="a public key of 70000 bytes, more than 65535: the key file is damaged"):
         public_keys(data)
-    with pytest.raises(KeyFileError, match="damaged key file"):
+    with pytest.raises(KeyFileError, match="the key file is damaged"):
         select_keys(data, ["0" * 40])
     assert keyring_fingerprints(data) == []
 
