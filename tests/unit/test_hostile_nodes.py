@@ -124,7 +124,7 @@ def test_the_audit_of_a_fleet_survives_them_and_the_other_row_is_right(audited: 
         **dict.fromkeys(("partly", "failed", "list", "raw", "facts"), "not_looked_at"),
         "junk": "ok",
     }
-    assert "only you set: xpu_audit" in report["nodes"]["facts"]["reason"]
+    assert "names of your variables: xpu_audit" in report["nodes"]["facts"]["reason"]
     assert report["nodes"]["partly"]["layers"]["model"]["status"] == "not_looked_at"
 
 
