@@ -31,9 +31,9 @@ class ActionModule(ActionBase):
         outcome, source = probe(options["host"], options["port"], options["clients"])
         if outcome == "let in":
             result["warnings"] = [
-                f"{options['host']}:{options['port']} lets {source}, this machine, connect, which is none of "
-                f"{', '.join(options['clients'])}. Unless the node sees this machine under another address (NAT), "
-                "who may connect is not limited there."
+                f"{options['host']}:{options['port']} lets {source}, this machine, connect, which is not one of "
+                f"{', '.join(options['clients'])}. Unless the node sees this machine under another address (NAT), it "
+                "does not limit connections."
             ]
         return {**result, "changed": False, "outcome": outcome, "source": source}
 

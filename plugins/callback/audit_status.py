@@ -10,7 +10,7 @@ version_added: "1.0.0"
 description:
   - Ends C(ansible-playbook) with 1 where a node has drifted, and with 2 where one could not be looked at, or there was
     none to look at. Without it Ansible's own status is 2 for the first two, and 0 for the last.
-  - Ends C(playbooks/plan.yml) likewise - 1 where something is to be done.
+  - Ends C(playbooks/plan.yml) likewise - 1 if nodes need a change.
   - Plays that are no audit end as ever.
 requirements:
   - C(callbacks_enabled = xpu.fleet.audit_status) in C(ansible.cfg)

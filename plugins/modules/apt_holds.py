@@ -17,7 +17,7 @@ options:
     elements: str
     required: true
   state:
-    description: Whether they are to be held.
+    description: Whether to hold them.
     type: str
     choices: [held, unheld]
     default: held

@@ -12,7 +12,7 @@ description:
     a binary keyring that every user can read, for use with C(Signed-By).
   - Keys of the file that are not pinned are left out. A file without any pinned key is an error.
   - A keyring that already holds exactly the pinned keys is not downloaded again, unless one has expired. One that is
-    armored, or damaged, is written anew.
+    armored, or damaged, is written again.
   - A keyring that it writes over is kept, and M(xpu.fleet.file_restore) puts it back.
   - Needs no gpg on the node.
 author: The xpu.fleet developers (@xpu-fleet)

@@ -23,7 +23,7 @@ options:
       - V(once) boots the kernel at the next boot only, by GRUB's C(next_entry), or by kexec where GRUB cannot write
         its environment block. It has no effect where the kernel runs.
       - V(default) makes it the kernel of every boot. A menu that was made while the initramfs of a kernel was missing,
-        whichever that is, is made anew.
+        whichever that is, is created again.
       - V(followed) leaves the default to GRUB's other settings again, which boot each newer kernel that comes. It has
         no effect where they would boot another kernel now, or while a trial is open.
       - V(absent) takes everything away that the others wrote.
@@ -129,7 +129,7 @@ boot:
       type: list
       elements: str
     notes:
-      description: What is wrong with the menu and is mended where a default is set, a sentence each.
+      description: Problems of the menu that setting a default repairs, a sentence each.
       type: list
       elements: str
 method:

@@ -10,7 +10,7 @@ version_added: "1.0.0"
 description:
   - Looks whether dpkg was interrupted, packages are installed in part, or dependencies are not met; then configures
     what is unpacked, and lets apt correct what is left. Of kernels that are installed in part, depmod lists the
-    modules anew before that.
+    modules again before that.
   - Packages that are whole are never removed for that. It is an error where apt would do so, or where something is
     still broken in the end.
 author: The xpu.fleet developers (@xpu-fleet)
@@ -21,7 +21,7 @@ options:
     default: 600
 attributes:
   check_mode:
-    description: Looks and says what is broken, mends nothing.
+    description: Reports what is broken, repairs nothing.
     support: full
   diff_mode:
     description: Shows what is broken.

@@ -115,7 +115,7 @@ gpus:
       type: str
     kernel_modules:
       description:
-        - Modules of the running kernel that claim the device; null where its modules are not to be seen, as in a
+        - Modules of the running kernel that claim the device; null where its modules are not visible, as in a
           container.
       type: list
       elements: str

@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Ansible module: mend what an interrupted installation left of a kernel."""
+"""Ansible module: repair a kernel after an interrupted installation."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kernel_repair
-short_description: Mend a kernel's files before it is booted
+short_description: Repair a kernel's files before its boot
 version_added: "1.0.0"
 description:
   - Compares the files of a kernel's packages with their checksums and installs damaged packages again; makes depmod's
@@ -28,7 +28,7 @@ options:
     default: 600
 attributes:
   check_mode:
-    description: Looks and says what is damaged, mends nothing.
+    description: Reports what is damaged, repairs nothing.
     support: full
   diff_mode:
     description: Shows what is damaged.

@@ -121,7 +121,7 @@ weights:
   type: dict
   returned: success
 incoming:
-  description: Directory where files of the controller are to be put; empty where none are wanted.
+  description: Directory for files of the controller; empty for none.
   type: str
   returned: success
 files:

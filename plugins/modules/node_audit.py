@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Ansible module: compare a node with what it is to be, layer by layer."""
+"""Ansible module: compare a node with its expected state, layer by layer."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: node_audit
-short_description: Compare a node with what it is to be
+short_description: Compare a node with its expected state
 version_added: "1.0.0"
 description:
   - Reads the node's real state in one call (dpkg's own database, checksums of files, the running kernel, GRUB's menu,

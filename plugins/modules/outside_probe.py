@@ -8,7 +8,7 @@ module: outside_probe
 short_description: Try from the controller whether a service lets in whom it should not
 version_added: "1.0.0"
 description:
-  - Connects from the controller, and warns where that works although the controller is none of the clients.
+  - Connects from the controller, and warns if that works although the controller is not a client.
   - Runs wholly on the controller, and changes nothing.
 options:
   host:

@@ -10,7 +10,7 @@ version_added: 0.1.0
 description:
   - Reads what is installed (every file of every distribution, by size) and acts only on the difference. Packages that
     the file does not name are removed, damaged ones are installed again.
-  - An environment whose interpreter does not run or has another version is built anew beside the old, then swapped in.
+  - An environment whose interpreter does not run or has another version is built again beside the old, then swapped in.
   - In check mode nothing is fetched or changed.
 options:
   directory:
@@ -86,7 +86,7 @@ missing:
   elements: str
   returned: always
 reason:
-  description: Why the environment had to be built anew; empty where it had not.
+  description: Why the environment must be built again; empty if not.
   type: str
   returned: always
 """

@@ -7,7 +7,7 @@ module: variable_types
 short_description: Refuse variables that are misspelt, of the wrong type, or of no use
 version_added: "0.1.0"
 description:
-  - Refuses variables that begin with C(xpu_) or as a role's do (C(kernel_), C(inference_), ...) and are none of this
+  - Refuses variables that begin with C(xpu_) or as a role's do (C(kernel_), C(inference_), ...) and are not this
     collection's, and those that are one letter from one of them, with the nearest name that there is. A variable for
     another purpose is named in the list C(xpu_other_variables), by its name or a pattern (C(kernel_mine_*)).
   - Compares variables with the C(meta/argument_specs.yml) of roles of this collection, without converting anything, and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,3 +55,65 @@ def test_examples_begin_with_one_too() -> None:
     said = [name for tasks in examples().values() for name in names(tasks)]
     assert len(said) > 30
     assert [name for name in said if not name.startswith(tuple(f"{verb} " for verb in VERBS))] == []
+
+
+#: Words that read as translated, of which CONTRIBUTING.md has what to write instead.
+BANNED = re.compile(
+    r"\b(?:is|are|was|were) (?:not )?to be\b|\b(?:is|are|was|were) told\b|\banew\b|\bmend(?:s|ed)?\b"
+    r"|\b(?:are|is) none of\b|\bthat (?:is|are) none\b|\btoo much waits\b|\bcan't\b",
+    re.IGNORECASE,
+)
+#: Python whose strings people read: what a node, the controller and the service say.
+SPEAKING = sorted([*ROOT.glob("plugins/**/*.py"), *ROOT.glob("roles/inference/files/xpuserve/xpuserve/**/*.py")])
+#: Documents, and what ansible-doc and the roles' tables are made of.
+DOCUMENTS = sorted(
+    path
+    for pattern in (
+        *("README.md", "CONTRIBUTING.md", "roles/*/README.md", "roles/*/meta/argument_specs.yml"),
+        *("plugins/filter/*.yml", "playbooks/**/*.yml", "roles/*/tasks/*.yml"),
+    )
+    for path in ROOT.glob(pattern)
+)
+
+
+def strings(path: Path) -> Iterator[str]:
+    """The strings of a file that are no docstrings; of f-strings their constant parts, joined."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    places = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    documents = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, places) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
+            yield node.value
+
+
+def test_words_that_read_as_translated_are_found() -> None:
+    said = (
+        "the index is written anew",
+        "API keys that are none",
+        "a client is told 401",
+        "Mend it",
+        "It is to be booted",
+    )
+    assert [text for text in said if not BANNED.search(text)] == []
+    assert not BANNED.search("The menu is made again, and tells the client 401; amend none.")
+
+
+@pytest.mark.parametrize("path", SPEAKING, ids=lambda path: str(path.relative_to(ROOT)))
+def test_messages_are_in_plain_words(path: Path) -> None:
+    # Two strings are what libraries say, by which their errors are known.
+    assert [text for text in strings(path) if BANNED.search(text) and path.name != "memory.py"] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_are_in_plain_words(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if path.name == "CONTRIBUTING.md":  # where a table has such words on purpose
+        lines = [line for line in lines if not line.startswith("| ")]
+    comments = path.suffix == ".yml" and path.name != "argument_specs.yml"
+    assert [line for line in lines if BANNED.search(line.partition("# ")[0] if comments else line)] == []

@@ -79,7 +79,7 @@ for distribution in metadata.distributions(path=[p for p in sys.path if p.starts
     name = about.get("Name")
     try:
         sound = bool(name and about.get("Version")) and whole(distribution, name)
-    except (ValueError, csv.Error):  # a line of RECORD that is none
+    except (ValueError, csv.Error):  # a malformed line of RECORD
         sound = False
     if not sound:
         damaged.append(str(distribution._path))
