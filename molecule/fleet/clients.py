@@ -18,8 +18,9 @@ class Clients:
     ``longest`` is the most seconds that one waited for its first byte.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, pause: float = 0) -> None:
         self._place = (host, port)
+        self._pause = pause
         self.whole = 0
         self.longest = 0.0
         self.failed: list[str] = []
@@ -30,7 +31,7 @@ class Clients:
     def run(self, number: int) -> None:
         """Be one client."""
         turn = 0
-        while not self._over.is_set():
+        while not self._over.wait(self._pause):
             turn += 1
             kind, said = self._ask(f"Client {number}, question {turn}: what is the capital of France?")
             with self._news:
@@ -78,9 +79,12 @@ class Clients:
 
 
 @contextmanager
-def asking(host: str, port: int, number: int = 8) -> Iterator[Clients]:
-    """Have so many clients ask all the while, and wait until each has had an answer before and after."""
-    clients = Clients(host, port)
+def asking(host: str, port: int, number: int = 8, pause: float = 0) -> Iterator[Clients]:
+    """Have so many clients ask all the while, and wait for as many answers before and after.
+
+    ``pause`` is how many seconds each takes before it asks again.
+    """
+    clients = Clients(host, port, pause)
     threads = [threading.Thread(target=clients.run, args=(each,), daemon=True) for each in range(number)]
     for thread in threads:
         thread.start()
