@@ -6,6 +6,7 @@ on what those before it left on the node.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -17,6 +18,13 @@ NODE = "alone-arc"
 VARIABLES: dict[str, dict[str, Any]] = {
     "pinned_packages": {"pinned_packages_versions": {"unzip": ""}, "pinned_packages_record": "mine"},
     "node_reboot": {"node_reboot_reason": "a test", "node_reboot_pending": "nothing", "node_reboot_consent": "allowed"},
+}
+#: Roles whose knowledge of other hosts comes from another play.
+OTHERS = {
+    "gateway": {
+        "gateway_nodes": [NODE],
+        "inference_endpoints": {"host": "192.0.2.9", "port": 8000, "instances": 1, "model": "small"},
+    }
 }
 #: In the order in which they can be run on a bare node. Two need what another has told in the same play.
 ORDER = {
@@ -61,15 +69,21 @@ def test_a_role_says_what_it_needs_before_it_changes_anything(nodes: Nodes, role
         assert "in the same play" in refused.text
 
 
+def test_a_gateway_that_knows_no_instance_says_which_playbook_tells_it(nodes: Nodes) -> None:
+    refused = nodes.play(full(["gateway"]), NODE)
+    assert (refused.status, refused.changed) == (2, {NODE: 0}), refused.output
+    assert "Run playbook xpu.fleet.gateway" in refused.text
+
+
 @pytest.mark.parametrize("role", ORDER)
 def test_a_role_by_itself_does_its_work_once(nodes: Nodes, role: str) -> None:
-    variables = VARIABLES.get(role, {})
-    tried = nodes.play(full(ORDER[role]), NODE, "--check", **variables)
+    variables, others = VARIABLES.get(role, {}), ["-e", json.dumps(OTHERS.get(role, {}))]
+    tried = nodes.play(full(ORDER[role]), NODE, "--check", *others, **variables)
     assert tried.status == 0, tried.output
-    done = nodes.play(full(ORDER[role]), NODE, **variables)
+    done = nodes.play(full(ORDER[role]), NODE, *others, **variables)
     assert done.status == 0, done.output
     if role == "node_reboot":  # each call is a reboot
         assert done.changed[NODE] > 0
         return
-    again = nodes.play(full(ORDER[role]), NODE, **variables)
+    again = nodes.play(full(ORDER[role]), NODE, *others, **variables)
     assert (again.status, again.changed) == (0, {NODE: 0}), again.output
