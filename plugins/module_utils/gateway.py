@@ -44,7 +44,9 @@ def known_instances(
         elif earlier.get(node):
             found[node] = earlier[node]
         else:
-            problems.append(f"{node} has no known instance. Run playbook xpu.fleet.gateway with it, or remove it from gateway_nodes.")
+            problems.append(
+                f"{node} has no known instance. Run playbook xpu.fleet.gateway with it or remove it from gateway_nodes."
+            )
     if not found and not problems:
         problems.append("gateway_nodes is empty: a gateway serves at least one node.")
     if problems:
