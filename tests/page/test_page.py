@@ -27,11 +27,16 @@ def ask(page: Page, text: str) -> None:
 
 
 def answers(page: Page) -> Locator:
-    return page.locator(".answer > div")
+    return page.locator(".answer > .text")
 
 
 def notes(page: Page) -> Locator:
     return page.locator(".answer .note")
+
+
+def wait_for_prompt(service: Service, prompt: str) -> None:
+    """Wait until this is what the model was asked last: an answer is on the page before its request has come."""
+    wait_for(lambda: [asked for asked, _sampling in service.backend.seen[-1:]] == [prompt])
 
 
 def state(page: Page) -> Locator:
@@ -68,7 +73,7 @@ def test_a_question_is_answered_and_model_and_speed_are_shown(visit: Open, servi
     expect(page.get_by_label("Your question")).to_be_empty()
     ask(page, "And then?")
     expect(answers(page)).to_have_count(2)
-    assert service.backend.seen[-1][0] == f"WAIT\n{service.backend.answer}\nAnd then?"
+    wait_for_prompt(service, f"WAIT\n{service.backend.answer}\nAnd then?")
 
 
 def test_an_answer_is_shown_while_it_comes(visit: Open, service: Service) -> None:
@@ -99,7 +104,7 @@ def test_a_stopped_answer_stays_and_the_server_stops_too(visit: Open, service: S
     assert service.backend.tokens < len(service.backend.answer)
     ask(page, "Where?")
     expect(answers(page).last).to_have_text(service.backend.answer)
-    assert service.backend.seen[-1][0] == "WAIT\nPa\nWhere?"
+    wait_for_prompt(service, "WAIT\nPa\nWhere?")
 
 
 def test_two_clicks_on_send_do_not_stop_the_answer(visit: Open, service: Service) -> None:
@@ -119,7 +124,7 @@ def test_chats_outlive_a_reload_and_are_deleted_for_good(visit: Open, service: S
     expect(answers(page)).to_have_count(0)
     ask(page, "Second")
     expect(notes(page)).to_contain_text(WHOLE)
-    assert service.backend.seen[-1][0] == "Second"
+    wait_for_prompt(service, "Second")
 
     page.reload()
     expect(answers(page)).to_have_text(service.backend.answer)
@@ -163,7 +168,7 @@ def test_a_question_without_an_answer_can_be_asked_again_after_a_reload(visit: O
     # What was never answered is not part of what the model sees next.
     ask(page, "Where?")
     expect(answers(page)).to_have_text(service.backend.answer)
-    assert service.backend.seen[-1][0] == "Where?"
+    wait_for_prompt(service, "Where?")
 
 
 def test_chats_of_two_tabs_do_not_overwrite_each_other(visit: Open, service: Service) -> None:
@@ -184,7 +189,7 @@ def test_an_answer_that_fails_on_the_way_can_be_tried_again(visit: Open, service
     button(page, "Try again").click()
     wait_for(lambda: len(service.backend.seen) == 2)
     expect(page.get_by_role("alert")).to_be_visible()
-    assert service.backend.seen[-1][0] == "CRASH"
+    wait_for_prompt(service, "CRASH")
     expect(answers(page)).to_have_count(1)
 
 
@@ -571,7 +576,19 @@ def test_a_browser_that_keeps_nothing_says_so(visit: Open, service: Service, tmp
     expect(state(page)).to_contain_text("This browser keeps no chats")
     ask(page, "And then?")
     expect(answers(page)).to_have_text([service.backend.answer] * 2)
-    assert service.backend.seen[-1][0] == f"Where?\n{service.backend.answer}\nAnd then?"
+    wait_for_prompt(service, f"Where?\n{service.backend.answer}\nAnd then?")
+
+
+def test_what_a_model_thought_is_folded(visit: Open, service: Service) -> None:
+    service.backend.fake_tokenizer.template = "{{ '<think>' }}"
+    service.backend.answer = "<think>\nI look.\n</think>\n\nIn Paris."
+    page = visit()
+    ask(page, "Where?")
+    expect(answers(page)).to_have_text("In Paris.")
+    thought = page.get_by_text("I look.")
+    expect(thought).to_be_hidden()
+    page.get_by_text("Thought", exact=True).click()
+    expect(thought).to_be_visible()
 
 
 def accessible(page: Page) -> None:

@@ -318,7 +318,7 @@ def test_an_environment_is_made_where_nobody_else_writes(tmp_path: Path) -> None
     place.mkdir()
     place.chmod(0o777)
     wanted = Wanted(path=place / "engine", interpreter=Path(sys.executable), requirements="", sources=Sources())
-    with pytest.raises(RuntimeSetupError, match="can be written to by another user"):
+    with pytest.raises(RuntimeSetupError, match="is writable for another user"):
         create(wanted)
     assert list(place.iterdir()) == []
 

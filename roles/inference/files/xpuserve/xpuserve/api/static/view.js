@@ -36,6 +36,7 @@ export class Answer {
     this.article = turn("Model", "answer");
     this.aside = document.createElement("div"); // what the model thought and called, folded
     this.text = document.createElement("div");
+    this.text.className = "text";
     this.note = document.createElement("p");
     this.note.className = "note";
     this.article.append(this.aside, this.text, this.note);
