@@ -1,4 +1,4 @@
-"""Layer access: people and the service may use the GPUs, and the service's running process already may."""
+"""Layer access: people and the service may use the GPUs, and so may the service's running process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class AccessAudit(LayerAudit):
     keys = frozenset({"groups", "people", "service", "devices"})
 
     def look(self, report: Report) -> None:
-        """Look at accounts, at the service's processes and at the devices."""
+        """Check accounts, the service's processes and the devices."""
         groups = self.expected.get("groups", ())
         for group in groups:
             report.compare(f"group {group}", "present", "present" if group in self.node.groups else "absent")
         for person in self.expected.get("people", ()):
             user = self.node.users.get(person)
-            # Accounts that are not in /etc/passwd come from a directory, whose groups are not in /etc/group.
+            # Accounts missing from /etc/passwd come from a directory service, whose groups are not in /etc/group.
             listed = user.groups if user else {name for name, (_gid, who) in self.node.groups.items() if person in who}
             for group in groups:
                 report.compare(f"{person} in group {group}", "member", "member" if group in listed else "not a member")
@@ -58,7 +58,7 @@ class AccessAudit(LayerAudit):
                 self._device(report, device, name, user)
 
     def _process(self, report: Report, unit: str, user: User, groups: Any) -> None:
-        """Compare groups as the running process has them: it keeps those that its user had when it started."""
+        """Compare the groups of the running process: it keeps those that its user had when it started."""
         pid = self.node.units([unit])[unit].get("MainPID", "0")
         status = self.node.text(f"/proc/{pid}/status") if pid != "0" else None
         if status is None:
@@ -83,7 +83,7 @@ class AccessAudit(LayerAudit):
 
 
 def _opens(node: AuditedNode, device: str, user: User) -> str:
-    """Open a device as a user does, in a process of its own, and return what came of it."""
+    """Open a device as a user, in a separate process, and return the outcome."""
     groups = [node.groups[group][0] for group in sorted(user.groups)]
     reading, writing = os.pipe()
     child = os.fork()
@@ -95,7 +95,7 @@ def _opens(node: AuditedNode, device: str, user: User) -> str:
             os.close(os.open(node.path(device), os.O_RDWR))
             os.write(writing, _OPENS.encode())
         except OSError as error:
-            # Who may open a device is asked before its driver is: one without a driver is for layer driver to find.
+            # Access is checked before the driver: layer driver reports a device without one.
             nobody_there = error.errno in (errno.ENXIO, errno.ENODEV)
             os.write(writing, (_OPENS if nobody_there else str(error)).encode())
         finally:

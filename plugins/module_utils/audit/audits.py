@@ -43,7 +43,7 @@ AUDITS: Mapping[str, type[LayerAudit]] = {
 
 
 def audit(node: AuditedNode, layers: Sequence[str] = NAMES) -> dict[str, dict[str, Any]]:
-    """Return what was found in the layers that are asked for, as plain data, with the time that it took."""
+    """Audit these layers and return the findings as plain data, with the time taken."""
     found = {}
     for name in NAMES:
         if name in layers:
@@ -54,7 +54,7 @@ def audit(node: AuditedNode, layers: Sequence[str] = NAMES) -> dict[str, dict[st
 
 
 def summary(layers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the state of a node in one word: drift where something is wrong, ok only where all was looked at."""
+    """Return the state of a node in one word: drift if something is wrong, ok only if everything was checked."""
     states = {layer["status"] for layer in layers.values()}
     if states & {DRIFT, MISSING}:
         return DRIFT

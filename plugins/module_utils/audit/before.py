@@ -1,4 +1,4 @@
-"""Earlier audits: what has changed since, and how many layers were not in order at each time."""
+"""Earlier audits: changes since then, and the number of faulty layers at each time."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 TIME = "%Y-%m-%dT%H:%M:%SZ"
-#: What has become of a layer since the newest earlier audit.
+#: How a layer changed since the newest earlier audit.
 SAME = "same"
 DRIFTED = "drifted"
 REPAIRED = "repaired"
 UNSEEN = "no longer checked"
 OTHER = "other"
 _STATUSES = {OK, DRIFT, MISSING, NOT_APPLICABLE, NOT_LOOKED_AT}
-#: Drift and missing are one state here: neither is in order.
+#: Drift and missing are one state here: both are faults.
 _KINDS = {MISSING: DRIFT}
 
 
@@ -38,7 +38,7 @@ class EarlierError(FleetError):
 
 
 def earlier_paths(wanted: Iterable[str]) -> list[Path]:
-    """Return the files of paths and globs. A glob may have none: there is a first audit. Raises EarlierError."""
+    """Return the files for paths and globs. A glob may match none: there is a first audit. Raises EarlierError."""
     paths: set[Path] = set()
     for name in wanted:
         place = str(Path(name).expanduser().absolute())
@@ -79,11 +79,11 @@ def _status(word: Any) -> str:
 
 
 def trend(report: Mapping[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what changed since the newest earlier audit (``since``, "" without one) and a ``history`` that ends now.
+    """Return the changes since the newest earlier audit (``since``, "" without one) and a ``history`` up to now.
 
-    ``changes`` has, for each layer of each node, ``change``, ``was`` (its status then) and, where it is the same,
-    ``since``: the first of the audits in a row that found it so. Audits that lack a node say nothing about it.
-    ``gone`` are nodes of the newest earlier audit that are neither here nor left out.
+    ``changes`` has, for each layer of each node, ``change``, ``was`` (its earlier status) and, if it is the same,
+    ``since``: the first of the consecutive audits with that status. Audits without a node do not count for it.
+    ``gone`` are nodes of the newest earlier audit that are neither in this one nor excluded by ``--limit``.
     """
     before = sorted(earlier, key=lambda entry: entry["time"])
     now = {
@@ -137,7 +137,7 @@ def _kind(status: str) -> str:
 
 
 def _counts(nodes: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
-    """Count layers; a node that was not reached has none of them looked at."""
+    """Count layers by status; no layer of an unreached node was checked."""
     states = [_kind(layers.get(name, NOT_LOOKED_AT)) for layers in nodes.values() for name in NAMES]
     return {
         "nodes": len(nodes),

@@ -1,6 +1,6 @@
-"""The one door for what nodes return to an audit: what comes out of it has the shape that everything else relies on.
+"""Validate what nodes return to an audit, so that all other code can rely on its shape.
 
-A node may be broken or hostile: nothing that it returns is ever an error here, nor in order where it makes no sense.
+A node may be broken or hostile: its data never raises an error here, and malformed data never counts as in order.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line, p
 from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import kind
 
 STATUSES = (OK, DRIFT, MISSING, NOT_APPLICABLE, NOT_LOOKED_AT)
-#: What is told of a GPU, beside its memory.
+#: Fields of a GPU that the audit shows, beside its memory.
 CARD = ("name", "id", "address", "driver", "driver_version")
 MEMORY = "memory_bytes"
-#: The longest text, and the most findings, versions or GPUs of one layer that make sense.
+#: Limits: the longest text, and the most findings, versions or GPUs of one layer.
 LONGEST, MOST = 4000, 2000
 _REASON = 1000
 #: Numbers of a node are counts, bytes and seconds.
@@ -31,15 +31,15 @@ _LARGEST = 2**63
 
 
 class Malformed(Exception):
-    """Something that a node returned makes no sense; the message says what."""
+    """A node returned malformed data; the message says what is wrong."""
 
 
 def admitted_layers(
     found: Any, names: Sequence[str], asked: Optional[Iterable[str]] = None
 ) -> dict[str, dict[str, Any]]:
-    """Return the layers of a node, by ``names``, whatever it returned for them.
+    """Return the validated layers of a node, by ``names``.
 
-    One that makes no sense was not looked at, and says why. Of ``asked``, none lacks.
+    A malformed layer counts as not checked, with the reason. Every layer of ``asked`` is in the result.
     """
     layers = found if isinstance(found, Mapping) else {}
     wanted = [name for name in names if name in (layers if asked is None else set(asked))]
@@ -47,7 +47,7 @@ def admitted_layers(
 
 
 def admitted_node(found: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Return what was found on a node: ``reached``, ``reason``, ``stack``, ``cards``, ``layers`` and the like."""
+    """Return the validated audit of a node: ``reached``, ``reason``, ``stack``, ``cards``, ``layers`` and the like."""
     strange = [] if isinstance(found, Mapping) else [f"it is {kind(found)}"]
     node: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
     layers = node.get("layers", {})
@@ -77,7 +77,7 @@ def _layer(found: Any) -> dict[str, Any]:
 
 
 def _checked(found: Any) -> dict[str, Any]:
-    """Return the layer. Raises Malformed."""
+    """Validate one layer. Raises Malformed."""
     if not isinstance(found, Mapping):
         raise Malformed(f"it is {kind(found)}")
     status = found.get("status")
@@ -161,5 +161,5 @@ def _malformed(why: str) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether this can stand in a table as a name: nothing in it looks like another column."""
+    """Tell whether this can be a name in a table: nothing in it looks like another column."""
     return bool(re.fullmatch(r"[\w.+-]{1,60}", text, re.ASCII))

@@ -17,7 +17,7 @@ class DriverAudit(LayerAudit):
     keys = frozenset({"module", "dkms", "kernel", "bound", "stack", "known_bad_accepted"})
 
     def look(self, report: Report) -> None:
-        """Look at modules and GPUs."""
+        """Check modules and GPUs."""
         for module in self.expected.get("dkms", ()):
             with report.looking_at(f"DKMS module {module}"):
                 self._built(report, module)
@@ -32,7 +32,7 @@ class DriverAudit(LayerAudit):
                 self._known_bad(report, self.expected["stack"])
 
     def _built(self, report: Report, module: str) -> None:
-        """Read DKMS's own tree: a link names the build that is installed for a kernel."""
+        """Read DKMS's own tree: a link names the build installed for a kernel."""
         kernel = self.expected["kernel"]
         what = f"DKMS module {module} for {kernel}"
         tree = self.node.path(f"/var/lib/dkms/{module}")
@@ -46,7 +46,7 @@ class DriverAudit(LayerAudit):
         report.compare(what, "installed", "installed" if built and not missing else found)
 
     def _installed(self, kernel: str, built: Path) -> bool:
-        """Look for a module where DKMS puts it; either of the two may be compressed."""
+        """Find a module where DKMS puts it; either of the two may be compressed."""
         name = built.name.partition(".ko")[0]
         modules = self.node.path(f"/lib/modules/{kernel}")
         return any(any((modules / place).glob(f"{name}.ko*")) for place in ("updates/dkms", "updates", "extra"))
@@ -76,7 +76,7 @@ class DriverAudit(LayerAudit):
                 )
 
     def _known_bad(self, report: Report, stack: str) -> None:
-        """Compare cards, kernel and packages with what is known not to work: what is refused before a change drifts."""
+        """Compare cards, kernel and packages with known-bad combinations: refused before a change, drift here."""
         situation = Situation(
             [gpu.as_dict() for gpu in self.node.gpus],
             self.node.running_kernel,

@@ -1,4 +1,4 @@
-"""Which roles a run of site.yml needs: the layers that are chosen and not in order, and those that build on them."""
+"""Which roles site.yml has to run: chosen layers that drifted, and layers that build on them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SHOWN = 2
 
 
 def chosen_layers(run_tags: Iterable[str], skip_tags: Iterable[str] = ()) -> list[str]:
-    """Return the layers that ``--tags`` and ``--skip-tags`` leave, with those that they do not run without.
+    """Return the layers chosen by ``--tags`` and ``--skip-tags``, with the layers that they need.
 
-    A layer that does not run without one that is skipped goes with it. What the node itself is has no role and belongs
+    A layer that needs a skipped layer is skipped too. The platform has no role and belongs
     to every choice.
     """
     run, skip = set(run_tags), set(skip_tags)
@@ -30,10 +30,10 @@ def chosen_layers(run_tags: Iterable[str], skip_tags: Iterable[str] = ()) -> lis
 
 
 def due_layers(layers: Mapping[str, Any], chosen: Iterable[str]) -> list[str]:
-    """Return the chosen layers for which something has to be done: their roles have to run.
+    """Return the chosen layers whose roles have to run.
 
-    A chosen layer that was not looked at, or of which nothing is known, is one of them; of others nothing is asked. The
-    platform is one as well: it has no role, but what is wrong there has to be said, and mended where that can be.
+    These include layers that were not checked or are unknown. Layers that were not chosen are ignored. The platform
+    can be one of them: it has no role, but its faults are reported, and repaired where possible.
     """
     chosen, due, layers = list(chosen), set[str](), admitted_layers(layers, NAMES)
     for layer in (layer for layer in LAYERS if layer.name in chosen):
@@ -47,7 +47,7 @@ def due_layers(layers: Mapping[str, Any], chosen: Iterable[str]) -> list[str]:
 
 
 def reasons(layers: Mapping[str, Any], due: Iterable[str]) -> list[str]:
-    """Return a line for each of these layers: what is not in order there, or that it follows another."""
+    """Return a line for each of these layers: its faults, or the layer that it follows."""
     known = admitted_layers(layers, NAMES)
     return [f"{name}: {_reason(known.get(name, {}))}" for name in due]
 

@@ -22,9 +22,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
 
-#: What a layer is in the table; words, as colours do not reach logs.
+#: Status words of a layer in the table; colours do not reach logs.
 _WORDS = {OK: "ok", DRIFT: "DRIFT", MISSING: "MISSING", NOT_APPLICABLE: "-", NOT_LOOKED_AT: "?"}
-#: Exit statuses: all in order, something is not, something could not be looked at (and nothing is known to be wrong).
+#: Exit statuses: all in order; something drifted; something was not checked (and no drift is known).
 EXIT = {OK: 0, DRIFT: 1, NOT_LOOKED_AT: 2}
 #: The longest line about a node.
 _LONGEST = 1200
@@ -33,9 +33,9 @@ _LONGEST = 1200
 def fleet_report(audits: Mapping[str, Any], hosts: Iterable[str], left_out: Iterable[str] = ()) -> dict[str, Any]:
     """Return the state of all hosts: ``status``, ``exit``, ``nodes`` as plain data, and the lines of a ``table``.
 
-    Hosts without an audit were not reached. Those that ``--limit`` left out are named, and count for nothing else.
-    Where one drifts and another was not reached, the status is that nothing is known for sure: 2 is what an operator
-    has to look at first.
+    Hosts without an audit were not reached. Hosts that ``--limit`` excludes are named and do not count.
+    If one node drifts and another was not reached, the exit status is 2 (unknown): an operator has to look at that
+    first.
     """
     nodes = {host: _node(audits.get(host)) for host in hosts}
     states = {node["status"] for node in nodes.values()}
@@ -46,14 +46,14 @@ def fleet_report(audits: Mapping[str, Any], hosts: Iterable[str], left_out: Iter
 
 
 def _node(found: Any) -> dict[str, Any]:
-    """Return what is told of a node. One whose answer makes no sense is never in order."""
+    """Return the table's data of one node. A malformed answer is never in order."""
     node = admitted_node({"reached": False, "reason": "not reached"} if found is None else found, NAMES)
     malformed, status = node.pop("malformed"), summary(node["layers"])
     return {"status": NOT_LOOKED_AT if malformed and status == OK else status, **node}
 
 
 def _table(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return nodes by layers, a column as wide as its longest word."""
+    """Return a table of nodes by layers; each column is as wide as its longest word."""
     rows = [["node", "stack", *NAMES]]
     for host, node in nodes.items():
         words = [_WORDS[node["layers"].get(layer, {"status": NOT_LOOKED_AT})["status"]] for layer in NAMES]
@@ -63,7 +63,7 @@ def _table(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _details(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line for each thing that is not as expected, was not looked at, or may not work."""
+    """Return a line for each difference, unchecked item and warning."""
     details = []
     for host, node in nodes.items():
         if node["reason"]:

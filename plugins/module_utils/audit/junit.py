@@ -19,15 +19,15 @@ from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
     NAMES,
 )
 
-#: What no XML document may have, not even escaped.
+#: Characters that XML forbids even when escaped.
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-#: The element that a case of this status has.
+#: The element for each status of a case.
 _ELEMENTS = {DRIFT: "failure", MISSING: "failure", NOT_LOOKED_AT: "error", NOT_APPLICABLE: "skipped"}
 
 
 def junit(report: Mapping[str, Any]) -> str:
-    """Return the document. Hosts that ``--limit`` left out are suites with nothing but skipped cases."""
-    time = _clean(report["time"].rstrip("Z"))  # consumers' schemas know no zone: it is UTC
+    """Return the document. Hosts that ``--limit`` excludes are suites with only skipped cases."""
+    time = _clean(report["time"].rstrip("Z"))  # consumers' schemas have no time zone: it is UTC
     root = ElementTree.Element("testsuites", name="xpu.fleet.audit")
     for host, node in report["nodes"].items():
         _suite(root, host, time, {name: _outcome(node, name) for name in NAMES})

@@ -1,4 +1,4 @@
-"""Layer kernel: the stack's kernel runs, boots by default, stays, and no newer one waits to take its place."""
+"""Layer kernel: the stack's kernel runs, is the default and stays it; no newer kernel waits to replace it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ansible_collections.xpu.fleet.plugins.module_utils.boot.kernel_names import
 
 
 class KernelAudit(LayerAudit):
-    """What runs, what GRUB boots next and after that, and which packages would change it."""
+    """Checks the running kernel, GRUB's next boots, and packages that would change them."""
 
     name = "kernel"
     keys = frozenset({"release", "metapackages", "purge", "at_least", "before"})
 
     def look(self, report: Report) -> None:
-        """Look at the running kernel, its files, GRUB and the other kernels."""
+        """Check the running kernel, its files, GRUB and the other kernels."""
         if "at_least" in self.expected:
             self._in_range(report, Span(self.expected["at_least"], self.expected.get("before", "")))
             return
@@ -41,7 +41,7 @@ class KernelAudit(LayerAudit):
             self._others(report, release)
 
     def _in_range(self, report: Report, span: Span) -> None:
-        """Look whether what runs, and what GRUB boots next, will do, and whether a trial is open."""
+        """Check the running kernel and GRUB's next one against the range, and whether a trial is open."""
         running, wanted = self.node.running_kernel, str(span)
         report.compare("running kernel", wanted, wanted if span.has(running) else running)
         with report.looking_at("GRUB"):
@@ -73,11 +73,11 @@ class KernelAudit(LayerAudit):
         boot = Boot(self.node.root, self.node.run)
         facts = boot.facts()
         if report.compare("GRUB's default", release, facts["default"] or boot.grub.menu_problem or "unknown"):
-            # The right kernel is not all: its recovery entry starts no service, and the first entry is soon another.
+            # The right release does not suffice: a recovery entry starts no service, and the first entry soon changes.
             found, wanted = _settled(boot.state()), _settled(boot.want_default(release, 0, confirm=False))
             for what, text in wanted.items():
                 report.compare(what, text or "none", found[what] or "none")
-        # An entry that is no kernel's (the firmware's settings, a memory test) keeps the node away as well.
+        # An entry that boots no kernel (firmware settings, a memory test) keeps the node away as well.
         following = facts["next"] or boot.grub.block.variables.get("next_entry") or "none"
         report.compare("kernel for the next boot alone", "none", following)
         report.compare("trial of a kernel", "none", facts["trial"].get("explanation", "none"))
@@ -96,7 +96,7 @@ class KernelAudit(LayerAudit):
 
 
 def _settled(state: BootState) -> dict[str, str]:
-    """Return what holds a kernel as GRUB's default, by the name that the audit gives it."""
+    """Return what keeps a kernel GRUB's default, by its name in the audit."""
     return {
         "GRUB's default entry": state.default or "",
         "panic= of GRUB's default": state.panic,

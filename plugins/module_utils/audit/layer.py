@@ -1,4 +1,4 @@
-"""What all layers of an audit have in common: packages, holds, files, and what shall not be there."""
+"""Common part of all layers of an audit: packages, holds, files, and files that must be absent."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _COMMON = frozenset({"packages", "holds", "files", "absent"})
 
 
 class ExpectationError(FleetError):
-    """What is expected of a layer cannot be understood; the message says why."""
+    """A layer's expectation is malformed; the message says why."""
 
 
 class LayerAudit:
-    """Compares one layer of a node with what is expected. A layer has a class of this kind in a file of its own."""
+    """Compares one layer of a node with its expectation. Each layer has a subclass in its own file."""
 
     name: ClassVar[str]
-    #: What can be expected of it beside the keys that every layer has.
+    #: Keys of the expectation beside those of every layer.
     keys: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, node: AuditedNode, expected: Mapping[str, Any]) -> None:
-        """Take a node, and what is expected of its layer."""
+        """Take a node and the expectation of its layer."""
         self.node = node
         self.expected = expected
         unknown = sorted(set(expected) - self.keys - _COMMON)
@@ -33,10 +33,10 @@ class LayerAudit:
             raise ExpectationError(f"layer {self.name} does not know {', '.join(unknown)}")
 
     def look(self, report: Report) -> None:
-        """Look at what only this layer has."""
+        """Check what only this layer has."""
 
     def look_at_all(self, report: Report) -> None:
-        """Look at everything."""
+        """Check everything."""
         self._packages(report)
         self._holds(report)
         self._files(report)
@@ -60,7 +60,7 @@ class LayerAudit:
         for name in self.expected.get("holds", ()):
             with report.looking_at(f"hold of {name}"):
                 package = self.node.packages.get(name)
-                if package is not None:  # one that lacks is named above
+                if package is not None:  # a missing one is named above
                     report.compare(f"hold of {name}", "held", "held" if package.held else "not held")
 
     def _files(self, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Layer model: the weights are those that were verified, and from the source that is wanted."""
+"""Layer model: the weights are the verified ones, from the expected source."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _WHOLE = "as verified"
 
 
 class ModelAudit(LayerAudit):
-    """The directory against its manifest; files are read only where size or time differ from what was verified."""
+    """Compares the directory with its manifest; reads a file only if its size or time changed since it was verified."""
 
     name = "model"
     keys = frozenset({"name", "directory", "source", "formats", "code", "listing", "low_bit"})
 
     def look(self, report: Report) -> None:
-        """Look at the weights, and at those that were converted from them."""
+        """Check the weights, and those converted from them."""
         with report.looking_at("weights"):
             request = _request(self.node, self.expected)
             try:
@@ -54,7 +54,7 @@ class ModelAudit(LayerAudit):
         if not self.node.exists(directory):
             report.absent(directory, _WHOLE)
             return False
-        self.node.content(f"{directory}/{MANIFEST}")  # one that only others can read is not a damaged one
+        self.node.content(f"{directory}/{MANIFEST}")  # a file that only others can read is not damaged
         stored = read_stored(request)
         if not report.compare(f"weights in {directory}", _WHOLE, stored.reason or _WHOLE):
             return False
@@ -65,14 +65,14 @@ class ModelAudit(LayerAudit):
 
 
 def served_weights(node: AuditedNode, expected: Mapping[str, Any]) -> dict[str, Any]:
-    """Return path, format and revision of the weights that the service is to open, {} where they are not there."""
+    """Return path, format and revision of the weights that the service opens, {} if they are missing."""
     try:
         weights = _weights(_request(node, expected))
     except (StoreError, WeightsChoiceError):
         return {}
     if not weights["digest"]:
         return {}
-    # Weights without a commit are known by their digest, as role model has it.
+    # Weights without a commit are identified by their digest, as in role model.
     weights["revision"] = weights["revision"] or hashlib.sha256(str(weights["digest"]).encode()).hexdigest()
     if expected.get("low_bit"):
         return {**weights, "path": expected["low_bit"]["directory"], "format": "low_bit"}
@@ -90,7 +90,7 @@ def _request(node: AuditedNode, expected: Mapping[str, Any]) -> WeightsRequest:
 
 
 def _weights(request: WeightsRequest) -> dict[str, Any]:
-    """Return what module model_files says of weights that are there. Raises StoreError where they are not."""
+    """Return what module model_files returns for present weights. Raises StoreError if they are missing."""
     if request.kind == "path":
         return in_place(request)
     stored = read_stored(request)
@@ -100,7 +100,7 @@ def _weights(request: WeightsRequest) -> dict[str, Any]:
 
 
 def _converted(node: AuditedNode, expected: Mapping[str, Any], digest: str) -> WeightsRequest:
-    """Return what module model_low_bit asks for."""
+    """Return the result of module model_low_bit."""
     low_bit = expected["low_bit"]
     made_from = {
         "kind": "low_bit",

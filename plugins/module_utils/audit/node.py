@@ -1,4 +1,4 @@
-"""What the layers of an audit read of a node: each thing once, and nothing is ever written."""
+"""What the layers of an audit read of a node: each thing once; nothing is written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class User:
 
 
 class AuditedNode:
-    """A node whose files are below ``root``; ``expected`` has what each layer is compared with."""
+    """A node whose files are below ``root``; ``expected`` has the expectation of each layer."""
 
     def __init__(self, root: Path, expected: Mapping[str, Any], run: Run = run_as_is, api_key: str = "") -> None:
         """Take a node without reading anything yet."""
@@ -49,7 +49,7 @@ class AuditedNode:
         return self.root / absolute.lstrip("/")
 
     def exists(self, absolute: str, follow: bool = True) -> bool:
-        """Tell whether a file is there. Raises PermissionError: Path.exists of 3.14 calls what is hidden absent."""
+        """Tell whether a file exists. Raises PermissionError: Path.exists of 3.14 returns False for hidden files."""
         path = self.path(absolute)
         try:
             (path.stat if follow else path.lstat)()
@@ -58,24 +58,24 @@ class AuditedNode:
         return True
 
     def text(self, absolute: str) -> Optional[str]:
-        """Return the text of a file, None where it is not there. Raises PermissionError."""
+        """Return the text of a file, None if it does not exist. Raises PermissionError."""
         content = self.content(absolute)
         return None if content is None else content.decode("utf-8", "replace")
 
     def content(self, absolute: str) -> Optional[bytes]:
-        """Return what is in a file, None where it is not there. Raises PermissionError."""
+        """Return the content of a file, None if it does not exist. Raises PermissionError."""
         try:
             return self.path(absolute).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def sha256(self, absolute: str) -> str:
-        """Return the checksum of a file, "" where it is not there. Raises PermissionError."""
+        """Return the checksum of a file, "" if it does not exist. Raises PermissionError."""
         content = self.content(absolute)
         return "" if content is None else hashlib.sha256(content).hexdigest()
 
     def first_line(self, absolute: str) -> str:
-        """Return the first line of a file, "" where there is none."""
+        """Return the first line of a file, "" if it does not exist."""
         return (self.text(absolute) or "").partition("\n")[0].strip()
 
     @cached_property
@@ -90,7 +90,7 @@ class AuditedNode:
 
     @cached_property
     def packages(self) -> dict[str, Package]:
-        """Every package that dpkg has wholly or in part, by the name that apt gives it."""
+        """Every package that dpkg has, wholly or in part, by apt's name."""
         status = self.text(f"/{STATUS}")
         if status is None:
             raise FileNotFoundError(f"there is no /{STATUS}")
@@ -114,7 +114,7 @@ class AuditedNode:
         return User(int(row[2]), gid, row[5], row[6], frozenset(groups))
 
     def units(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return what systemd says about units, by name; asked once. Raises OSError where it does not answer."""
+        """Return systemd's data about units, by name; read once. Raises OSError if systemd does not answer."""
         lacking = [name for name in names if name not in self._units]
         if lacking:
             status, output, error = self.run(["systemctl", "show", f"--property={_UNIT_PROPERTIES}", *lacking])
@@ -131,5 +131,5 @@ class AuditedNode:
 
     @property
     def by_root(self) -> bool:
-        """Whether root is looking."""
+        """Whether the audit runs as root."""
         return os.geteuid() == 0

@@ -1,4 +1,4 @@
-"""Layer oneapi: its repository, its packages, and the environment that services get of it."""
+"""Layer oneapi: its repository, its packages, and the environment file of the services."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SECONDS = 60
 
 
 class OneApiAudit(LayerAudit):
-    """The environment file is compared with what the script exports now, as the role writes it."""
+    """Compares the environment file with the script's current exports, as the role writes them."""
 
     name = "oneapi"
     keys = frozenset({"repositories", "script", "environment_file"})
 
     def look(self, report: Report) -> None:
-        """Look at the repository and at the environment."""
+        """Check the repository and the environment."""
         look_at_repositories(self.node, self.expected.get("repositories", ()), report)
         path, script = self.expected.get("environment_file"), self.expected.get("script")
         if not path or not script:
@@ -42,5 +42,5 @@ class OneApiAudit(LayerAudit):
 
 
 def _by_name(text: str) -> dict[str, str]:
-    """Return the lines of an environment file by the names of their variables."""
+    """Return the lines of an environment file by variable name."""
     return {line.partition("=")[0]: line for line in text.splitlines() if line and not line.startswith("#")}

@@ -1,4 +1,4 @@
-"""What site.yml would do on every node of an audited fleet, and one exit status for all of it."""
+"""The plan of site.yml for every node of an audited fleet, and one exit status for all."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def roles_of(layers: Iterable[str]) -> list[str]:
 
 
 def fleet_plan(report: Mapping[str, Any], chosen: Iterable[str], force: bool = False) -> dict[str, Any]:
-    """Return ``exit``, the ``nodes`` with their ``roles`` and the ``reasons``, and ``lines`` that say all of it.
+    """Return ``exit``, the ``nodes`` with their ``roles`` and the ``reasons``, and all of it as ``lines``.
 
-    A node that was not looked at is told as such; where there is one, or a layer of one, nothing is known for sure.
+    Nodes and layers that were not checked are named; with any of them, ``exit`` is that of unknown.
     """
     layers = list(chosen)
     nodes = {host: _node(node, layers, force) for host, node in report["nodes"].items()}

@@ -1,4 +1,4 @@
-"""Layer platform: the machine, its distribution and its GPUs are those that the stack was chosen for."""
+"""Layer platform: machine, distribution and GPUs are those that the stack was chosen for."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.secure_boot impor
 
 
 class PlatformAudit(LayerAudit):
-    """Distribution, GPUs, Secure Boot, and a dpkg that nothing has interrupted."""
+    """Checks distribution, GPUs, Secure Boot, and that nothing interrupted dpkg."""
 
     name = "platform"
     keys = frozenset({"distribution", "release", "container", "secure_boot", "gpus"})
 
     def look(self, report: Report) -> None:
-        """Look at what the choice of the stack depends on."""
+        """Check what the choice of the stack depends on."""
         with report.looking_at("distribution"):
             found = system(self.node.root)
             for key in ("distribution", "release"):

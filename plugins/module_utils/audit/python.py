@@ -1,4 +1,4 @@
-"""Layer python: the engine's environment holds exactly what the stack pins, and its interpreter runs."""
+"""Layer python: the engine's environment has exactly the stack's pins, and its interpreter runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ansible_collections.xpu.fleet.plugins.module_utils.runtime.python_environme
 
 
 class PythonAudit(LayerAudit):
-    """The environment as module python_environment compares it: every file of every distribution."""
+    """Compares the environment as module python_environment does: every file of every distribution."""
 
     name = "python"
     keys = frozenset({"directory", "interpreter", "requirements", "unhashed"})
 
     def look(self, report: Report) -> None:
-        """Look at the environment."""
+        """Check the environment."""
         directory = self.expected["directory"]
         with report.looking_at(directory):
             if not self.node.exists(directory):

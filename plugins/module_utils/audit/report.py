@@ -1,4 +1,4 @@
-"""What an audit says about one layer of a node: what is not as expected, and what could not be looked at."""
+"""The audit's report about one layer of a node: differences, and what could not be checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ABSENT = "absent"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as expected."""
+    """One difference from the expectation."""
 
     what: str
     expected: str
@@ -29,7 +29,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Unseen:
-    """One thing that could not be looked at."""
+    """One thing that could not be checked."""
 
     what: str
     why: str
@@ -37,20 +37,20 @@ class Unseen:
 
 @dataclass
 class Report:
-    """What was found in one layer. What was looked at counts, so that a layer with no check is never in order."""
+    """The result of one layer. It counts its checks, so that a layer without any is never in order."""
 
     findings: list[Finding] = field(default_factory=list)
     unseen: list[Unseen] = field(default_factory=list)
-    #: What is there, by name, also where it is as expected.
+    #: Values found, by name, as expected or not.
     versions: dict[str, str] = field(default_factory=dict)
-    #: What may not work although all is as expected; nothing that a role could change.
+    #: Warnings: what may fail although all is as expected, and no role can change.
     notes: list[str] = field(default_factory=list)
     looked_at: int = 0
     reason: str = ""
     applies: bool = True
 
     def compare(self, what: str, expected: Any, found: Any) -> bool:
-        """Note a difference between two values; return whether there is none."""
+        """Note a difference between two values; return whether they are equal."""
         self.looked_at += 1
         same = bool(expected == found)
         if not same:
@@ -58,28 +58,28 @@ class Report:
         return same
 
     def absent(self, what: str, expected: Any = "present") -> None:
-        """Note that something is not there."""
+        """Note that something is missing."""
         self.compare(what, expected, ABSENT)
 
     def not_seen(self, what: str, why: str) -> None:
-        """Note that something could not be looked at."""
+        """Note that something could not be checked."""
         self.unseen.append(Unseen(what, why))
 
     @contextmanager
     def looking_at(self, what: str) -> Iterator[None]:
-        """Look at something: whatever goes wrong is noted as not looked at, and other things are still looked at."""
+        """Guard one check: an exception counts as not checked, and the other checks still run."""
         try:
             yield
         except PermissionError as error:
             self.not_seen(what, f"{error.filename or 'this'} can only be read by another user")
         except Exception as error:
-            # Whatever it is: an audit that ended here would say nothing, and one that went on as if nothing had
-            # happened would call the layer sound.
+            # Any exception: an audit that stopped here would report nothing, and one that ignored it would call the
+            # layer sound.
             self.not_seen(what, hide_password(f"{type(error).__name__}: {error}"))
 
     @property
     def status(self) -> str:
-        """The layer in one word. Nothing that was not looked at is ever ok."""
+        """The layer's status in one word. An unchecked layer is never ok."""
         if not self.applies:
             return NOT_APPLICABLE
         if self.findings:
@@ -101,7 +101,7 @@ class Report:
 
 
 def lines(layer: Mapping[str, Any]) -> list[str]:
-    """Return a line for each thing in a layer's plain data that is not as expected, or was not looked at."""
+    """Return a line for each difference and each unchecked item in a layer's plain data."""
     said = []
     for finding in layer.get("findings", ()):
         what, expected, found = (one_line(finding[key]) for key in ("what", "expected", "found"))

@@ -1,4 +1,4 @@
-"""Layer repository: apt reads the stack's repositories, each with its pinned keys, and nothing contradicts them."""
+"""Layer repository: apt reads the stack's repositories, each with its pinned keys, without a conflicting source."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.sources import 
 )
 from ansible_collections.xpu.fleet.plugins.module_utils.system.download import hide_password
 
-#: What module apt_source writes above a repository.
+#: The header that module apt_source writes above a repository.
 HEADER = "# Managed by Ansible (xpu.fleet).\n"
 
 
 class RepositoryAudit(LayerAudit):
-    """Sources and keyrings of the repositories that come before all packages."""
+    """Checks sources and keyrings of the repositories that all packages need."""
 
     name = "repository"
     keys = frozenset({"repositories", "foreign_architectures"})
 
     def look(self, report: Report) -> None:
-        """Look at every repository, and at the architectures that apt takes packages of."""
+        """Check every repository, and apt's architectures."""
         look_at_repositories(self.node, self.expected.get("repositories", ()), report)
         with report.looking_at("foreign architectures"):
             known = (self.node.text("/var/lib/dpkg/arch") or "").split()
@@ -45,7 +45,7 @@ class RepositoryAudit(LayerAudit):
 
 
 def look_at_repositories(node: AuditedNode, repositories: Any, report: Report) -> None:
-    """Look at sources, keyrings and contradictions of repositories; layer oneapi has one of its own."""
+    """Check sources, keyrings and conflicts of repositories; layer oneapi has its own."""
     for definition in repositories:
         repository = Repository.from_mapping(definition)
         with report.looking_at(repository.sources):
@@ -91,7 +91,7 @@ def _keyring(node: AuditedNode, repository: Repository, report: Report) -> None:
 
 
 def _contradictions(node: AuditedNode, definition: Mapping[str, Any], repository: Repository, report: Report) -> None:
-    # Below another root its own paths are there too.
+    # Below another root, its own paths exist too.
     moved = {
         **definition,
         "sources": str(node.path(repository.sources)),

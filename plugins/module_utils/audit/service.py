@@ -1,4 +1,4 @@
-"""Layer service: its instances run with what is installed now, and answer."""
+"""Layer service: its instances run with the installed files, and answer."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.ip_filter import 
 
 _WHO = "addresses that may connect"
 _UNITS = "/etc/systemd/system"
-#: Seconds that a service that is well takes at most to say so; it does while its engine works, too.
+#: Seconds within which a healthy service reports its health, also while its engine works.
 READY_TIMEOUT = 10.0
-#: Seconds after which a service that has enough to do is asked again.
+#: Seconds until a busy service is asked again.
 PAUSE = 1.0
-#: Settings that follow from the weights that are on the node.
+#: Settings that follow from the weights on the node.
 _OF_WEIGHTS = ("path", "format", "revision")
 _ASSIGNMENT = re.compile(r'(?P<name>[A-Za-z_]\w*)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>.*))$')
 
 
 class ServiceAudit(LayerAudit):
-    """Units, their settings, the environment of their processes, and an answer with its speed."""
+    """Checks units, their settings, the environment of their processes, and an answer with its speed."""
 
     name = "service"
     keys = frozenset(
@@ -38,7 +38,7 @@ class ServiceAudit(LayerAudit):
     )
 
     def look(self, report: Report) -> None:
-        """Look at settings, units, processes and answers."""
+        """Check settings, units, processes and answers."""
         settings = self.expected.get("settings")
         if settings:
             with report.looking_at(settings["path"]):
@@ -64,15 +64,15 @@ class ServiceAudit(LayerAudit):
                     self._answer(report, instance, {**self.expected["prompt"], "url": url})
 
     def _settings(self, report: Report, wanted: Mapping[str, Any]) -> None:
-        """Compare the settings value by value; where the weights are is known from the weights."""
+        """Compare the settings value by value; the path of the weights comes from the weights."""
         text = self.node.text(wanted["path"])
         if text is None:
-            return  # a file that lacks is named among the files
+            return  # a missing file is named among the files
         found, values = json.loads(text), dict(wanted["values"])
         if self.node.expected.get("model"):
             weights = served_weights(self.node, self.node.expected["model"])
             place = {key: weights[key] for key in _OF_WEIGHTS if weights.get(key)}
-            # Where the weights are not as verified, layer model says so.
+            # Layer model reports unverified weights.
             kept = found.get("model", {}) if isinstance(found.get("model"), dict) else {}
             unknown = {key: kept[key] for key in _OF_WEIGHTS if key in kept and key not in place}
             known = {key: value for key, value in values["model"].items() if key not in _OF_WEIGHTS}
@@ -83,7 +83,7 @@ class ServiceAudit(LayerAudit):
             report.compare(f"{wanted['path']}: {name}", *shown)
 
     def _filter(self, report: Report, limited: Mapping[str, Any]) -> None:
-        """Try whether systemd's IP filters filter; where they do not, nftables has to."""
+        """Test whether systemd's IP filters work; if not, nftables has to filter."""
         allowed = f"{', '.join(limited['clients'])} alone"
         if not self.node.by_root:
             report.not_seen(_WHO, "only root can check systemd's IP filters")
@@ -95,7 +95,7 @@ class ServiceAudit(LayerAudit):
             report.compare(_WHO, allowed, allowed if written and loaded(self.node.run) else everybody)
 
     def _others(self, report: Report) -> None:
-        """Look for instances that start at boot, or run, and should not."""
+        """Find unexpected instances that run or start at boot."""
         template = self.expected["template"]
         slice_of = f"/sys/fs/cgroup/system.slice/system-{template}.slice"
         places = [*self.node.path(_UNITS).glob(f"*.wants/{template}@*.service")]
@@ -123,7 +123,7 @@ class ServiceAudit(LayerAudit):
         return "changed since it was loaded" if state.get("NeedDaemonReload") == "yes" else "as loaded"
 
     def _environment(self, report: Report, unit: str, pid: str) -> None:
-        """Compare the variables of the running process with the files that it got them from, the last one first."""
+        """Compare the variables of the running process with its environment files, the last one first."""
         wanted: dict[str, str] = {}
         for path in self.expected.get("environment_files", ()):
             wanted.update(_variables(self.node.text(path) or ""))
@@ -169,7 +169,7 @@ class ServiceAudit(LayerAudit):
                 report.compare(f"speed of instance {instance}", enough, enough if speed >= least else f"{speed:.1f}")
 
     def _let_in(self, prompt: Mapping[str, Any]) -> tuple[str, float]:
-        """Ask until the service has room for a question, as long as an answer may take. Raises OSError."""
+        """Ask until the service has room for a request, at most as long as an answer may take. Raises OSError."""
         deadline = time.monotonic() + float(prompt.get("seconds", 30))
         while True:
             try:
@@ -205,7 +205,7 @@ class ServiceAudit(LayerAudit):
 
 
 def unit_names(expected: Optional[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the units that are expected of this layer."""
+    """Return the names of this layer's expected units."""
     template, instances = (expected or {}).get("template"), (expected or {}).get("instances", ())
     return [f"{template}@{instance}.service" for instance in instances] if template else []
 
@@ -219,7 +219,7 @@ def _judged(text: str, wanted: str) -> str:
 
 
 def _order(since: float, changed: float) -> str:
-    # systemd writes down the start of a process a moment after files of the same second.
+    # systemd records the start of a process a moment after files of the same second.
     return "started after it" if since + 1 >= changed else f"started {changed - since:.0f} s before it"
 
 

@@ -1,7 +1,7 @@
 """Which kernel a node boots: now, by default, and once on trial.
 
-Nothing is changed before everything was read and found in order. What is changed is changed so that a node can lose its
-power, or the connection, between any two steps and still boots a kernel that has run on it before.
+Nothing changes before everything was read and checked. The order of changes lets a node lose its power, or its
+connection, between any two steps and still boot a kernel that has run on it before.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _KEXEC = 0xD  # among the boot loaders' numbers in the kernel's boot protocol
 
 @dataclass(frozen=True)
 class BootState:
-    """All that a change sets; two of them are compared to tell what there is to do."""
+    """All that a change sets; comparing two states gives the difference."""
 
-    #: Path of the entry that GRUB boots by itself, "" where that cannot be told, None for what other settings say.
+    #: Path of GRUB's default entry, "" if it cannot be known, None if other settings decide.
     default: Optional[str]
-    #: Seconds after which its kernel reboots when it failed, "" for never.
+    #: Seconds until its kernel reboots after a panic, "" for never.
     panic: str
-    #: Path of the entry of the next boot alone, "" without one.
+    #: Path of the entry for the next boot only, "" without one.
     next_entry: str
-    #: Kernels whose entries were made while their initramfs was missing.
+    #: Kernels whose menu entries lack an initramfs that exists now.
     lacking: tuple[str, ...]
-    #: Text of the settings of this collection, "" without them.
+    #: This collection's settings, "" without them.
     drop_in: str
     trial: TrialState
     #: The kernel that ran before the first change, "" before that.
@@ -48,16 +48,16 @@ class BootState:
 
 
 class Boot:
-    """What decides the next boots of a node whose files are below ``root``."""
+    """Decides the next boots of a node whose files are below ``root``."""
 
     def __init__(self, root: Path = Path("/"), run: Run = run_as_is) -> None:
-        """Read everything; nothing that is missing or damaged is an error here."""
+        """Read everything; missing or damaged files are no error here."""
         place = BootFiles(root, run)
         self._place = place
         self.running = place.text("proc/sys/kernel/osrelease").strip()
         self.boot_id = place.text("proc/sys/kernel/random/boot_id").strip()
         self.by_grub = any(word.startswith("BOOT_IMAGE=") for word in place.text("proc/cmdline").split())
-        #: Its command line looks as if GRUB had booted it, but GRUB has not.
+        #: Its command line looks like GRUB's, but GRUB has not booted it.
         self.by_kexec = int(place.text("proc/sys/kernel/bootloader_type").strip() or 0) >> 4 == _KEXEC
         self.grub = Grub(place)
         self._writer = GrubWriter(place, self.grub)
@@ -72,7 +72,7 @@ class Boot:
     # --------------------------------------------------------------------------------------------------------- facts
 
     def facts(self) -> dict[str, Any]:
-        """Return what is known, with all that stands in the way of a change as ``problems``."""
+        """Return all facts; ``problems`` has what prevents a change."""
         grub, default = self.grub, self.grub.default_entry()
         return {
             "running": self.running,
@@ -98,14 +98,14 @@ class Boot:
         }
 
     def method(self) -> str:
-        """Return how a kernel can be booted once: through grubenv, by kexec, or "" for not at all."""
+        """Return how to boot a kernel once: by grubenv, by kexec, or "" for not at all."""
         if not self.grub.unwritable:
             return "grubenv"
         loaded = (self._place.root / "sys/kernel/kexec_loaded").exists()
         return "kexec" if loaded and self._place.run(["kexec", "--version"])[0] == 0 else ""
 
     def _problems(self) -> list[str]:
-        """Return what forbids any change of what is booted, or a boot for one time."""
+        """Return what prevents any change, or a single boot."""
         problems = self.grub.problems(self.by_grub)
         if not self.method():
             problems.append(f"no kernel can be booted once: {self.grub.unwritable}, and there is no kexec")
@@ -128,7 +128,7 @@ class Boot:
     # -------------------------------------------------------------------------------------------------------- states
 
     def state(self) -> BootState:
-        """Return what is there."""
+        """Return the present state."""
         entry = self.grub.default_entry()
         return BootState(
             default=entry.path if entry else "",
@@ -141,7 +141,7 @@ class Boot:
         )
 
     def want_default(self, release: str, panic: int, confirm: bool) -> BootState:
-        """Return the state in which a kernel is the default; raises BootError where that cannot be reached."""
+        """Return the state with a kernel as the default. Raises BootError if it cannot be reached."""
         if not self.by_grub or (self.grub.menu and self.grub.menu.boot_loader_spec):
             raise BootError("; ".join(self.grub.common_problems(self.by_grub)))
         if confirm and release != self.running:
@@ -162,7 +162,7 @@ class Boot:
         )
 
     def want_once(self, release: str, confirm_timeout: int) -> BootState:
-        """Return the state in which a kernel is booted once; raises BootError where that is not safe."""
+        """Return the state with a kernel for one boot. Raises BootError if that is not safe."""
         state = self.state()
         if release == self.running:
             return state
@@ -183,7 +183,7 @@ class Boot:
         return replace(state, next_entry=entry.path if method == "grubenv" else "", trial=self._trial.wanted(trial))
 
     def want_absent(self) -> BootState:
-        """Return the state without anything of this collection."""
+        """Return the state without this collection's settings."""
         wanted = replace(self.state(), trial=TrialState.none(), next_entry="", origin="")
         if (self._place.root / DROP_IN).exists():
             wanted = replace(wanted, default=None, panic=self.grub.other_panic(), drop_in="")
@@ -192,7 +192,7 @@ class Boot:
     def want_followed(self, release: str) -> BootState:
         """Return the state in which GRUB's other settings decide again, and boot a kernel.
 
-        Where they would boot another one, or its trial is not over, all stays as it is.
+        If they would boot another one, or its trial is still open, the state stays the same.
         """
         state = self.state()
         if not state.drop_in or self._trial.record or not self.grub.follows(release):
@@ -205,12 +205,12 @@ class Boot:
     # -------------------------------------------------------------------------------------------------------- acting
 
     def make_default(self, release: str, wanted: BootState, *, confirm: bool) -> None:
-        """Bring about what want_default returned."""
+        """Reach the state of want_default."""
         found = self.state()
         ends_trial = self._ends_trial(release, confirm)
         if replace(found, next_entry="", trial=wanted.trial, origin=wanted.origin) != wanted:
-            # A timer beside the new menu would reboot each boot of its default, without end. Until that menu is in
-            # its place the node can do without: it still boots its former kernel.
+            # A timer beside the new menu would reboot each boot of its default, endlessly. The node does not need it
+            # before that menu is in place: it still boots its former kernel.
             before = self._trial.disarm if ends_trial else lambda: None
             self._writer.set_default(wanted.drop_in, release, wanted.panic, before)
         if found.origin != wanted.origin:
@@ -222,19 +222,19 @@ class Boot:
             self._trial.close()
 
     def arm(self, wanted: BootState) -> None:
-        """Bring about what want_once returned; what makes GRUB boot another kernel comes last."""
+        """Reach the state of want_once; the step that makes GRUB boot another kernel is the last."""
         self._trial.arm(wanted.trial)
         if wanted.trial.kexec:
             self._load(wanted.trial.kexec)
         self._writer.set_next_entry(wanted.next_entry)
 
     def follow(self, release: str) -> None:
-        """Bring about what want_followed returned."""
+        """Reach the state of want_followed."""
         self._writer.unset_default(release)
 
     def remove(self) -> None:
-        """Take away everything of this collection."""
-        self._trial.disarm()  # whichever kernel the menu boots without this collection, no timer may return from it
+        """Remove everything of this collection."""
+        self._trial.disarm()  # no timer may return from the kernel that the menu boots without this collection
         self._writer.unset_default()
         self._writer.set_next_entry("")
         for path in (ORIGIN, CONFIRMED):
@@ -245,9 +245,9 @@ class Boot:
         write_durably(self._place.root / path, f"{text}\n".encode())
 
     def _load(self, release: str) -> None:
-        """Load a kernel for the next boot by kexec, with what its entry says."""
+        """Load a kernel for the next boot by kexec, with the arguments of its entry."""
         entry = self.grub.entry(release)
-        # GRUB adds BOOT_IMAGE=, by which programs know the kernel's file.
+        # GRUB adds BOOT_IMAGE=, from which programs learn the kernel's file.
         line = " ".join([f"BOOT_IMAGE={entry.kernels[0]}", *entry.arguments])
         command = ["kexec", "-a", "-l", str(self._place.boot_file(entry.kernels[0])), f"--command-line={line}"]
         if entry.initrds:

@@ -1,4 +1,4 @@
-"""Where a node's boot files are, and how they are read: the node's root may be a directory of a test."""
+"""Paths of a node's boot files, and how to read them: a test's directory may stand for the node's root."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ DROP_IN = "etc/default/grub.d/60-xpu-fleet.cfg"
 MENU = "boot/grub/grub.cfg"
 BLOCK = "boot/grub/grubenv"
 STATE = "var/lib/xpu-fleet/kernel"
-#: The kernel that ran when something was changed here for the first time: where a rollback goes.
+#: The kernel that ran at the first change: the target of a rollback.
 ORIGIN = f"{STATE}/origin.json"
-#: The boot in which a trial was confirmed: as long as it lasts, GRUB has not booted the kernel as its default.
+#: The boot in which a trial was confirmed: until the next one, GRUB has not booted the kernel as its default.
 CONFIRMED = f"{STATE}/confirmed"
 
 
 class BootError(FleetError):
-    """What was asked cannot be done; the message says why and what helps."""
+    """The request cannot be done; the message says why and what helps."""
 
 
 class BootFiles:
@@ -30,19 +30,19 @@ class BootFiles:
         self.run = run
 
     def text(self, path: str) -> str:
-        """Return a file's text, "" where it is not there."""
+        """Return a file's text, "" if it does not exist."""
         try:
             return (self.root / path).read_text(encoding="utf-8", errors="surrogateescape")
         except OSError:
             return ""
 
     def link(self, path: str) -> str:
-        """Return what a symbolic link points to, "" where there is none."""
+        """Return the target of a symbolic link, "" if it does not exist."""
         link = self.root / path
         return str(link.readlink()) if link.is_symlink() else ""
 
     def followed(self, path: str) -> Path:
-        """Return the file at the end of symbolic links, whose absolute targets are below the root."""
+        """Return the file at the end of symbolic links; absolute targets are below the root."""
         file = self.root / path
         for _turn in range(10):
             if not file.is_symlink():
@@ -52,16 +52,16 @@ class BootFiles:
         return file
 
     def boot_file(self, path: str) -> Path:
-        """Return where a file of the menu is in the running system: GRUB may see /boot as a file system of its own."""
+        """Return a menu's file in the running system: for GRUB, /boot may be a separate file system."""
         inside = self.root / "boot" / path.rsplit("/", 1)[-1]
         return inside if inside.exists() else self.root / path.lstrip("/")
 
     def shown(self, path: object) -> str:
-        """Return the path of a file as it is on the node."""
+        """Return a file's path on the node."""
         return "/" + os.path.relpath(str(path), self.root)
 
     def checked_run(self, command: list[str]) -> str:
-        """Run a command and return its output; raises BootError with the end of what it said."""
+        """Run a command and return its output. Raises BootError with the end of its output."""
         status, output, error = self.run(command)
         if status:
             lines = [line for line in f"{output}\n{error}".splitlines() if line.strip()]
@@ -70,7 +70,7 @@ class BootFiles:
 
 
 def has_content(path: Path) -> bool:
-    """Tell whether a file is there and not empty."""
+    """Tell whether a file exists and is not empty."""
     try:
         return path.is_file() and path.stat().st_size > 0
     except OSError:

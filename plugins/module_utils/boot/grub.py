@@ -1,4 +1,4 @@
-"""GRUB on a node: its menu, settings and environment block, and what of them stands in the way of a change."""
+"""GRUB on a node: its menu, settings and environment block, and their problems that prevent a change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STAYS = "the settings of GRUB say panic=0, with which a node whose kernel fails 
 
 
 class Grub:
-    """GRUB of a node. Everything is read at once; nothing that is missing or damaged is an error here."""
+    """GRUB of a node. Reads everything at once; missing or damaged files are no error here."""
 
     def __init__(self, place: BootFiles) -> None:
         self._place = place
@@ -60,7 +60,7 @@ class Grub:
             return None, f"/{MENU}: {error}"
 
     def parsed(self, text: str, next_entry: str = "") -> Menu:
-        """Return a menu as GRUB sees it, with an entry for the next boot or without. Raises MenuError."""
+        """Return a menu as GRUB sees it, with or without an entry for the next boot. Raises MenuError."""
         block = {key: value for key, value in self.block.variables.items() if key != "next_entry"}
         if next_entry:
             block["next_entry"] = next_entry
@@ -68,7 +68,7 @@ class Grub:
         return Menu(text, block, {name: source for name, source in sources.items() if source})
 
     def _unwritable(self) -> tuple[str, set[str]]:
-        """Return why GRUB cannot write its environment block, "" where it can, and the layers below its directory."""
+        """Return why GRUB cannot write its environment block, "" if it can, and the layers below its directory."""
         directory = str((self._place.root / BLOCK).parent)
         answers = []
         for target in ("fs", "abstraction"):
@@ -89,14 +89,14 @@ class Grub:
     # --------------------------------------------------------------------------------------------------------- answers
 
     def default_entry(self) -> Optional[Entry]:
-        """Return the entry that is booted by itself, None where that cannot be told."""
+        """Return the default entry, None if it cannot be known."""
         try:
             return self.menu.default_entry() if self.menu else None
         except MenuError:
             return None
 
     def next_release(self) -> str:
-        """Return the kernel of the next boot alone, "" without one."""
+        """Return the kernel of the next boot only, "" without one."""
         following = self.block.variables.get("next_entry", "")
         entry = self.menu.resolve(following) if self.menu and following else None
         return entry.release if entry else ""
@@ -125,13 +125,13 @@ class Grub:
         return GrubSettings({path: text for path, text in self._files.items() if path != own})
 
     def follows(self, release: str) -> bool:
-        """Tell whether GRUB's settings that are not ours boot the newest kernel, and a release is that."""
+        """Tell whether GRUB's other settings boot the newest kernel, and a release is that kernel."""
         setting = self._other_settings().get("GRUB_DEFAULT")
         first = next(iter(self.menu.all_entries()), None) if self.menu else None
         return (setting is None or setting.value in ("", "0")) and first is not None and first.release == release
 
     def other_panic(self) -> str:
-        """Return the value of panic= in the settings that are not ours, "" without one."""
+        """Return the value of panic= in the other settings, "" without one."""
         settings = self._other_settings()
         words: list[str] = []
         for key in ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT"):  # in the order of an entry's arguments
@@ -141,7 +141,7 @@ class Grub:
         return values[-1] if values else ""
 
     def without_initramfs(self) -> list[str]:
-        """Return the kernels that have an initramfs which no entry of the menu loads."""
+        """Return the kernels whose existing initramfs no entry of the menu loads."""
         if self.menu is None or self.menu.boot_loader_spec:
             return []
         whole = {entry.release for entry in self.menu.all_entries() if entry.initrds}
@@ -155,7 +155,7 @@ class Grub:
     # -------------------------------------------------------------------------------------------------------- problems
 
     def common_problems(self, by_grub: bool) -> list[str]:
-        """Return what forbids any change of what is booted, but for a damaged menu."""
+        """Return what prevents any change, except a damaged menu."""
         problems = []
         if not by_grub:
             problems.append("GRUB did not boot this node: its kernel has no BOOT_IMAGE= on its command line")
@@ -183,7 +183,7 @@ class Grub:
         return problems
 
     def problems(self, by_grub: bool) -> list[str]:
-        """Return what forbids any change of what is booted, a damaged menu that nothing can make anew too."""
+        """Return what prevents any change, including a damaged menu that cannot be generated again."""
         problems = self.common_problems(by_grub)
         if self.menu is None and not self.can_make_menus():
             problems.append(f"{self.menu_problem}, and there is no grub-mkconfig")
@@ -195,7 +195,7 @@ class Grub:
         return problems
 
     def notes(self) -> list[str]:
-        """Return what is wrong and is repaired where a default, or a trial, is set."""
+        """Return faults that setting a default, or a trial, repairs."""
         menu = self.menu
         if menu is None:
             return [self.menu_problem] if self.can_make_menus() else []
@@ -245,12 +245,12 @@ class Grub:
         return problems
 
     def _takes_next_entry(self, entry: Entry) -> bool:
-        """Tell whether the menu boots the entry that next_entry names, and takes that away before it does."""
+        """Tell whether the menu boots the entry of next_entry, and clears next_entry before that."""
         menu = self.parsed(self._menu_text, entry.path)
         chosen = menu.resolve(menu.default) if menu.default is not None else None
         return chosen is not None and chosen.path == entry.path and menu.saved.get("next_entry") == ""
 
     def origin_of(self, key: str) -> Path | None:
-        """Return the file that sets a setting last, None where no file does; as it is now, not as it was read."""
+        """Return the file that sets a setting last, None without one; reads the present files."""
         setting = GrubSettings(settings_files(self._place.root / "etc")).get(key)
         return Path(setting.path) if setting else None

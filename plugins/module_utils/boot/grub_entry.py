@@ -1,4 +1,4 @@
-"""An entry of GRUB's menu, and what it boots."""
+"""An entry of GRUB's menu, and the kernel that it boots."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
-#: Arguments of a kernel that make its boot something else than the normal one. That systemd is the init is normal: some
-#: have it said on every line.
+#: Arguments of a kernel that make its boot an unusual one. systemd as init is usual: some put that on every
+#: line.
 _SYSTEMD = r"(/usr)?/(lib/systemd/systemd|bin/systemd|bin/init|sbin/init)"
 _SPECIAL_ARGUMENTS = re.compile(
     rf"^(single|recovery|rescue|emergency|s|S|1|init=(?!{_SYSTEMD}$).*|rdinit=(?!/init$).*|(rd\.)?break(=.*)?"
@@ -21,7 +21,7 @@ ENTRY_ID = re.compile(
 
 
 class MenuError(FleetError):
-    """The menu or the settings are not as they must be; the message is for a person."""
+    """The menu or the settings are malformed; the message is for a person."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Entry:
     """An entry or a submenu of the menu."""
 
     title: str
-    identifier: str  # "" where the menu gives none; GRUB takes the title then
+    identifier: str  # "" if the menu gives none; GRUB takes the title then
     parents: tuple[Entry, ...] = ()
     submenu: bool = False
-    conditional: bool = False  # only GRUB knows whether it is there
+    conditional: bool = False  # only GRUB knows whether it exists
     unrestricted: bool = False
     kind: str = "other"  # linux, xen or other (another system, firmware, a tool)
     kernels: tuple[str, ...] = ()  # as the menu names them
@@ -49,7 +49,7 @@ class Entry:
 
     @property
     def release(self) -> str:
-        """Return the kernel release that it boots: of the kernel's file name, else of its id; "" where none is seen."""
+        """Return the kernel release that it boots: from the kernel's file name, else from its id; "" if unknown."""
         for kernel in self.kernels:
             match = KERNEL_FILE.match(kernel.rsplit("/", 1)[-1])
             if match:

@@ -1,7 +1,7 @@
 """Follows GRUB's menu, grub.cfg, as GRUB does: a script in its own language.
 
-Everything outside of its entries is followed, with what only GRUB can know (its platform, fonts, disks) as unknown: of
-a condition on such a thing both ways are taken, and entries on either way are marked.
+It follows everything outside of entries. What only GRUB can know (its platform, fonts, disks) is unknown: of
+a condition on that it takes both branches, and marks the entries in them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _UNKNOWN_VARIABLES = (
     *("grub_platform", "grub_cpu", "prefix", "root", "cmdpath", "config_directory", "config_file", "timeout_style"),
     *("recordfail", "pager", "lang", "locale_dir", "net_default_server", "shim_lock", "?", "#"),
 )
-#: Variables of the environment block that a system takes away once it is up.
+#: Variables of the environment block that a system removes once it is up.
 _CLEARED_VARIABLES = ("initrdfail",)
-#: What GRUB 2 says that it can do; menus ask for these.
+#: Features that GRUB 2 announces; menus ask for these.
 _FEATURES = (
     *("200_final", "all_video_module", "chainloader_bpb", "default_font_path", "menuentry_id", "menuentry_options"),
     *("nativedisk_cmd", "ntldr", "platform_search_hint", "timeout_style"),
@@ -44,7 +44,7 @@ _MODULES = ("module", "module2", "xen_module")
 
 @dataclass
 class _Scope:
-    """Where the interpreter is: the entries of this level, and what it knows."""
+    """The interpreter's place: the entries of this level, and known variables."""
 
     variables: dict[str, Optional[str]]
     entries: list[Entry]
@@ -55,7 +55,7 @@ class _Scope:
 
 
 class Interpreter:
-    """What a menu has set when it has run with the given environment block."""
+    """The result of running a menu with the given environment block."""
 
     def __init__(self, text: str, block: Optional[Mapping[str, str]], sources: Mapping[str, str]) -> None:
         """Follow the menu of TEXT; SOURCES are files that it may read, by name. Raises MenuError."""
@@ -63,7 +63,7 @@ class Interpreter:
         self._sources = dict(sources)
         self.boot_loader_spec = False
         self.timeouts: set[str] = set()
-        self.saved: dict[str, Optional[str]] = {}  # what GRUB writes into the environment block before it boots
+        self.saved: dict[str, Optional[str]] = {}  # variables that GRUB writes into the environment block before boot
         self.default_line = 0
         features: dict[str, Optional[str]] = {f"feature_{name}": "y" for name in _FEATURES}
         scope = _Scope({**dict.fromkeys(_UNKNOWN_VARIABLES), **features}, [])
@@ -98,7 +98,7 @@ class Interpreter:
         self._either(possible, scope)
 
     def _either(self, possible: list[tuple[Statement, ...]], scope: _Scope) -> None:
-        """Follow one of several ways, or all of them where it is not known which one is taken."""
+        """Follow one of several branches, or all of them if it is unknown which one GRUB takes."""
         if len(possible) == 1:
             self._run(possible[0], scope)
             return
@@ -159,7 +159,7 @@ class Interpreter:
                     raise MenuError(f"{_file_name(word)}, {error}") from error
 
     def _assign(self, word: Word, text: Optional[str], scope: _Scope) -> None:
-        # Where the value is not known, the name in front of the first variable still is.
+        # If the value is unknown, the name before the first variable is still known.
         known = text if text is not None else (word.parts[0].text if word.parts[0].kind in ("plain", "quoted") else "")
         name, equals, value = known.partition("=")
         if not equals:
@@ -182,7 +182,7 @@ class Interpreter:
         return self._test(words[1:-1] if name == "[" else words[1:], scope)
 
     def _test(self, words: list[Word], scope: _Scope) -> Optional[bool]:
-        """Return what a test says, None where that is not known."""
+        """Return the result of a test, None if unknown."""
         for index, word in enumerate(words):
             if word.plain in ("-o", "-a"):
                 left, right = self._test(words[:index], scope), self._test(words[index + 1 :], scope)
@@ -233,7 +233,7 @@ class Interpreter:
 
 
 def _comparison(values: list[Optional[str]]) -> Optional[bool]:
-    """Return what a test of strings says, None where that is not known."""
+    """Return the result of a string test, None if unknown."""
     if None in values:
         return None
     if len(values) < 2:
@@ -311,7 +311,7 @@ def _file(word: Word, variables: Mapping[str, Optional[str]]) -> str:
 
 
 def _commands(statements: tuple[Statement, ...]) -> Iterator[Command]:
-    """Yield every command, on whichever way."""
+    """Yield every command, of every branch."""
     for statement in statements:
         if isinstance(statement, Command):
             yield statement

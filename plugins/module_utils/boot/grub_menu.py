@@ -1,4 +1,4 @@
-"""GRUB's menu: what it would boot, and why."""
+"""GRUB's menu: which entry it would boot, and why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Optional
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_entry import Entry, MenuError
 from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_interpreter import Interpreter
 
-#: What GRUB takes a number for an entry from: an int of C.
+#: The range of an entry's number in GRUB: an int of C.
 _TOO_LARGE = 2**31
 _WHO_ASKS = "someone has to answer at the console"
 
@@ -28,12 +28,12 @@ class Menu:
         self.saved = found.saved
         self._timeouts = found.timeouts
         self._default_line = found.default_line
-        #: What decides which entry is booted: an id path, a title or a number; None where only GRUB can know.
+        #: Selects the entry to boot: an id path, a title or a number; None if only GRUB can know.
         self.default: Optional[str] = found.variables.get("default", "")
         self.superusers: Optional[str] = found.variables.get("superusers", "")
 
     def all_entries(self) -> Iterator[Entry]:
-        """Yield every entry that boots something, submenus' too, from top to bottom."""
+        """Yield every bootable entry, submenus' too, from top to bottom."""
 
         def walk(entries: tuple[Entry, ...]) -> Iterator[Entry]:
             for entry in entries:
@@ -50,9 +50,9 @@ class Menu:
         return list(dict.fromkeys(entry.release for entry in own if entry.release and not entry.recovery))
 
     def find(self, release: str) -> Entry:
-        """Return the normal entry of a kernel release, by id, else by title, else by the kernel that it loads.
+        """Return the normal entry of a kernel release, by id, else by title, else by its kernel.
 
-        Raises MenuError where there is none, or where there are several and none is better than the others.
+        Raises MenuError if there is none, or several equally good ones.
         """
         if self.boot_loader_spec:
             raise MenuError(
@@ -62,10 +62,10 @@ class Menu:
         own = [
             entry for entry in self.all_entries() if entry.kind == "linux" and not entry.foreign and not entry.recovery
         ]
-        # A copy of 10_linux under another name writes the same ids once more; of these GRUB takes the first.
+        # A copy of 10_linux under another name repeats the ids; GRUB takes the first of equal ones.
         by_id = list({entry.path: entry for entry in reversed(own) if entry.id_release == release}.values())[::-1]
         named = [entry for entry in own if not entry.id_release and entry.release == release]
-        # The entry on top of the menu stands for whichever kernel is newest: its id stays while its kernel changes.
+        # The menu's top entry stands for the newest kernel: its id stays while its kernel changes.
         named = [entry for entry in named if not entry.identifier.startswith("gnulinux-simple")]
         by_title = [entry for entry in named if re.search(rf"(^|\s){re.escape(release)}(\s|$)", entry.title)]
         for candidates in (by_id, by_title, named):
@@ -94,7 +94,7 @@ class Menu:
         return entry
 
     def resolve(self, default: str) -> Optional[Entry]:
-        """Return the entry that GRUB boots for a value of ``default``; None where that depends on the machine."""
+        """Return the entry that GRUB boots for a value of ``default``; None if that depends on the machine."""
         entries, rest = self.entries, default
         while entries:
             name, rest = _first_name(rest)
@@ -105,7 +105,7 @@ class Menu:
         return None
 
     def default_entry(self) -> Entry:
-        """Return the entry that is booted by itself; raises MenuError where that cannot be told."""
+        """Return the default entry. Raises MenuError if it cannot be known."""
         if self.default is None:
             raise MenuError("the default entry of GRUB's menu depends on values that only GRUB knows")
         entry = self.resolve(self.default)
@@ -114,7 +114,7 @@ class Menu:
         return entry
 
     def has_named(self, default: str) -> bool:
-        """Tell whether the menu has what a value of ``default`` names; where not, GRUB boots the first entry."""
+        """Tell whether the menu has the entry that ``default`` names; if not, GRUB boots the first entry."""
         entries, rest = self.entries, default
         while rest:
             name, rest = _first_name(rest)
@@ -125,7 +125,7 @@ class Menu:
         return True
 
     def waits(self) -> str:
-        """Return why this menu may wait for a person, "" where it does not."""
+        """Return why this menu may wait for a person, "" if it does not."""
         if not self._timeouts:
             return "GRUB's menu sets no timeout, so it waits until " + _WHO_ASKS
         if any(timeout.startswith("-") for timeout in self._timeouts):
@@ -133,7 +133,7 @@ class Menu:
         return ""
 
     def asks_password(self, entry: Entry) -> str:
-        """Return why GRUB would ask for a password before it boots an entry, "" where it does not."""
+        """Return why GRUB would ask for a password before it boots an entry, "" if it does not."""
         if self.superusers == "" or all(level.unrestricted for level in (*entry.parents, entry)):
             return ""
         return f"GRUB's menu has passwords, and the entry {entry} is not --unrestricted, so {_WHO_ASKS}"
@@ -155,9 +155,9 @@ def _first_name(path: str) -> tuple[str, str]:
 
 
 def _number(name: str) -> Optional[int]:
-    """Return the number that GRUB reads in a name as C's strtoul does, of any base; None where it is none.
+    """Return the number that GRUB reads in a name as C's strtoul does, of any base; None without one.
 
-    Blanks around it do not matter: GRUB looks at what is before the first character that is no digit. -1 is one that is
+    GRUB ignores blanks around it, and stops at the first character that is no digit. -1 stands for one that is
     too large.
     """
     match = re.match(r"[ \t\n\v\f\r]*(?:0x(?P<hex>[0-9a-fA-F]+)|(?P<octal>0[0-7]+)|(?P<decimal>[0-9]+))", name)
@@ -181,7 +181,7 @@ def _titled(entries: tuple[Entry, ...], name: str) -> Optional[Entry]:
 
 
 def _chosen(entries: tuple[Entry, ...], name: str) -> Optional[Entry]:
-    """Return the entry that GRUB takes for a name: the first one where none has it; None where it depends."""
+    """Return the entry that GRUB takes for a name: the first if no entry has it; None if it depends on the machine."""
     number, titled = _number(name), _titled(entries, name)
     entry = (_named(entries, name) or entries[0]) if number is not None else titled or entries[0]
     by_number = number is not None or titled is None
@@ -190,7 +190,7 @@ def _chosen(entries: tuple[Entry, ...], name: str) -> Optional[Entry]:
         and not re.fullmatch(r"\s*(0x[0-9a-fA-F]+|[0-9]+)\s*", name)
         and (titled or entries[0]) is not entry
     ):
-        return None  # more than a number: some versions of GRUB take it for the number that it begins with
+        return None  # more than a number: some versions of GRUB take the number at its beginning
     if entry.conditional or (by_number and any(other.conditional for other in entries[: entries.index(entry)])):
         return None
     return entry

@@ -1,4 +1,4 @@
-"""The words and statements of GRUB's script language, and of the shell, which has the same words."""
+"""The words and statements of GRUB's script language, and of the shell, whose words are the same."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 
 
 class GrubScriptError(FleetError):
-    """The text is not as it must be; the message is for a person and names the line."""
+    """The text is malformed; the message is for a person and names the line."""
 
 
 @dataclass(frozen=True)
 class WordPart:
-    """A piece of a word: plain or quoted text, a variable's name, or something that is not understood."""
+    """A piece of a word: plain or quoted text, a variable's name, or unknown syntax."""
 
     kind: str  # plain, quoted, variable, opaque
     text: str
@@ -32,18 +32,18 @@ class Word:
 
     @property
     def plain(self) -> str:
-        """Return the text of a word without quotes and variables, "" for any other: what can be a keyword."""
+        """Return the text of a word without quotes and variables, which can be a keyword; "" for any other."""
         return self.parts[0].text if len(self.parts) == 1 and self.parts[0].kind == "plain" else ""
 
     def expand(self, variables: Mapping[str, Optional[str]]) -> Optional[str]:
-        """Return its text, None where a part of it is not known."""
+        """Return its text, None if a part is unknown."""
         texts = [variables.get(part.text, "") if part.kind == "variable" else part.text for part in self.parts]
         if any(part.kind == "opaque" for part in self.parts) or None in texts:
             return None
         return "".join(text for text in texts if text)
 
     def vanishes(self, variables: Mapping[str, Optional[str]]) -> bool:
-        """Tell whether it is no argument at all: an empty variable without quotes."""
+        """Tell whether it expands to no argument: an empty variable without quotes."""
         return all(part.kind == "variable" and variables.get(part.text, "") == "" for part in self.parts)
 
 
@@ -58,7 +58,7 @@ class Lexer:
         self._separators = ";&|<>()" if posix else ";&|<>{}"
 
     def words(self) -> list[Word]:
-        """Return all words and operators; raises ScriptError where a quote is not closed."""
+        """Return all words and operators. Raises ScriptError for an unclosed quote."""
         words: list[Word] = []
         while self._at < len(self._text):
             character = self._text[self._at]
@@ -149,7 +149,7 @@ class Lexer:
         return WordPart("quoted", self._forward())
 
     def _opaque(self) -> WordPart:
-        """Step over what only a shell can expand: $(...), ${...}, `...`."""
+        """Skip what only a shell can expand: $(...), ${...}, `...`."""
         start, line = self._at, self._line
         if self._forward() == "`":
             closing = [self._text.find("`", self._at)]
@@ -167,7 +167,7 @@ class Lexer:
 
 
 def _joined(parts: list[WordPart]) -> tuple[WordPart, ...]:
-    """Join neighbours of one kind."""
+    """Join neighbours of the same kind."""
     joined: list[WordPart] = []
     for part in parts:
         if joined and part.kind in ("plain", "quoted") and joined[-1].kind == part.kind:
@@ -211,7 +211,7 @@ _BLOCKS = ("menuentry", "submenu", "hiddenentry", "function")
 
 
 class Parser:
-    """Makes statements of a menu's words."""
+    """Parses a menu's words into statements."""
 
     def __init__(self, text: str) -> None:
         self._words = Lexer(text).words()

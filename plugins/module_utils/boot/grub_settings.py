@@ -16,7 +16,7 @@ _BLOCK_HEADER = b"# GRUB Environment Block\n"
 
 
 class GrubSettingsError(FleetError):
-    """What a settings file does is not understood; the message is for a person."""
+    """A settings file has unknown syntax; the message is for a person."""
 
 
 class BlockError(FleetError):
@@ -25,7 +25,7 @@ class BlockError(FleetError):
 
 @dataclass(frozen=True)
 class Setting:
-    """The last assignment of a setting; ``value`` is None where it cannot be understood."""
+    """The last assignment of a setting; ``value`` is None if it is unknown."""
 
     value: Optional[str]
     path: str
@@ -37,7 +37,7 @@ class GrubSettings:
 
     def __init__(self, files: Mapping[str, str]) -> None:
         """Read FILES, texts by path, in their order."""
-        #: What happens, in its order: a name that is set, or "" with the text of a line that is not understood.
+        #: Assignments in order: a setting's name, or "" with the text of an unknown line.
         self._events: list[tuple[str, str, Setting]] = []
         for path, text in files.items():
             try:
@@ -46,9 +46,9 @@ class GrubSettings:
                 self._events.append(("", "eval", Setting(None, path, 0)))
 
     def get(self, key: str) -> Optional[Setting]:
-        """Return what a setting is in the end, None where nothing sets it.
+        """Return the final value of a setting, None if nothing sets it.
 
-        It is of unknown value where the last line that sets it, or may set it, is not understood.
+        The value is unknown if the last line that sets it, or may set it, has unknown syntax.
         """
         for name, text, setting in reversed(self._events):
             if name == key or (not name and _may_set(text, key)):
@@ -56,7 +56,7 @@ class GrubSettings:
         return None
 
     def value(self, key: str) -> str:
-        """Return the value of a setting, "" where it is not set; raises SettingsError where it is not understood."""
+        """Return the value of a setting, "" if nothing sets it. Raises SettingsError if it is unknown."""
         setting = self.get(key)
         if setting is not None and setting.value is None:
             where = f"{setting.path}, line {setting.line}" if setting.line else setting.path
@@ -88,18 +88,18 @@ class GrubSettings:
 
 
 def _may_set(line: str, key: str) -> bool:
-    """Tell whether a line that is not understood can set KEY: it names it, or reads or makes other lines."""
+    """Tell whether a line of unknown syntax can set KEY: it names it, or reads or generates other lines."""
     return re.search(rf"\b{key}\b", line) is not None or re.match(r"(\.|source|eval)( |$)", line) is not None
 
 
 def _assigned(word: Word) -> str:
-    """Return the name that a word assigns, "" for another word."""
+    """Return the name that a word assigns, "" for other words."""
     match = re.match(r"([A-Za-z_]\w*)=", word.parts[0].text) if word.parts and word.parts[0].kind == "plain" else None
     return match[1] if match else ""
 
 
 def _lines(words: list[Word]) -> Iterator[list[Word]]:
-    """Yield the words of each command; other operators than separators stay among them."""
+    """Yield the words of each command; operators other than separators stay among them."""
     line: list[Word] = []
     for word in words:
         if word.operator in ("\n", ";"):
@@ -119,17 +119,17 @@ def settings_files(etc: Path) -> dict[str, str]:
 
 
 def shell_quote(text: str) -> str:
-    """Return TEXT within double quotes as a shell reads it."""
+    """Return TEXT in double quotes for a shell."""
     return '"' + re.sub(r'([\\"$`])', r"\\\1", text) + '"'
 
 
 def menu_quote(text: str) -> str:
-    """Return TEXT as GRUB_DEFAULT has to say it: grub-mkconfig puts it between double quotes of the menu."""
+    """Return TEXT for GRUB_DEFAULT: grub-mkconfig puts it between double quotes of the menu."""
     return re.sub(r'([\\"$])', r"\\\1", text)
 
 
 class EnvironmentBlock:
-    """The variables of a grubenv file. Comments and the order of variables are kept."""
+    """The variables of a grubenv file. It keeps comments and the order of variables."""
 
     def __init__(self, content: Optional[bytes] = None) -> None:
         """Read the content of a file, or begin an empty one; raises BlockError."""
@@ -166,11 +166,11 @@ class EnvironmentBlock:
         self._lines.append((name, encoded))
 
     def unset(self, name: str) -> None:
-        """Take a variable away."""
+        """Remove a variable."""
         self._lines = [line for line in self._lines if line[0] != name]
 
     def content(self) -> bytes:
-        """Return the whole block; raises BlockError where it does not fit."""
+        """Return the whole block. Raises BlockError if it is too long."""
         lines = [
             name.encode("utf-8", "surrogateescape") + b"=" + re.sub(rb"([\\\n])", rb"\\\1", value) + b"\n"
             if name

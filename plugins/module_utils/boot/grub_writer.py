@@ -1,4 +1,4 @@
-"""Changes GRUB's settings, menu and environment block, so that the node boots whatever happens in between."""
+"""Changes GRUB's settings, menu and environment block; an interruption leaves a node that boots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEADING = "# Written by xpu.fleet; changes are overwritten.\n"
 
 
 def drop_in(path: str, panic: int) -> str:
-    """Return the settings that make an entry the default; its kernel reboots ``panic`` seconds after it failed."""
+    """Return the settings that make an entry the default; its kernel reboots ``panic`` seconds after a panic."""
     lines = [f"GRUB_DEFAULT={shell_quote(menu_quote(path))}\n"]
     if panic:
         lines.append(f'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX panic={panic}"\n')
@@ -30,14 +30,14 @@ def drop_in(path: str, panic: int) -> str:
 
 
 class GrubWriter:
-    """Writes what a Grub has read."""
+    """Writes GRUB's files that a Grub has read."""
 
     def __init__(self, place: BootFiles, grub: Grub) -> None:
         self._place = place
         self._grub = grub
 
     def set_default(self, text: str, release: str, panic: str, before: Callable[[], None]) -> None:
-        """Write settings and a menu that boots a kernel by default; BEFORE runs before the menu is in its place."""
+        """Write settings and a menu that boots a kernel by default; BEFORE runs before the new menu is in place."""
 
         def check(menu: Menu) -> None:
             self._check_default(menu, release, panic)
@@ -47,7 +47,7 @@ class GrubWriter:
             self._generate(check)
 
     def unset_default(self, release: str = "") -> None:
-        """Take the settings away, and make the menu that the others ask for; where one is named it has to boot that."""
+        """Remove the settings, and generate the menu from the other ones; it boots RELEASE, unless ""."""
 
         def check(menu: Menu) -> None:
             default = menu.default_entry()
@@ -56,7 +56,7 @@ class GrubWriter:
 
         path = self._place.root / DROP_IN
         if path.exists():
-            # The file stays, empty of settings, until the menu is made: where this is interrupted the next run sees it.
+            # The file stays, without settings, until the menu is generated: after an interruption the next run sees it.
             with self._drop_in_written(HEADING):
                 self._generate(check)
             path.unlink()
@@ -64,7 +64,7 @@ class GrubWriter:
 
     @contextmanager
     def _drop_in_written(self, text: str) -> Iterator[None]:
-        """Write the settings, and bring back what was there where what follows fails."""
+        """Write the settings, and restore the former file if the following step fails."""
         path = self._place.root / DROP_IN
         before = path.read_bytes() if path.exists() else None
         write_durably(path, text.encode())
@@ -79,7 +79,7 @@ class GrubWriter:
             raise
 
     def _generate(self, check: Callable[[Menu], None]) -> None:
-        """Make the menu anew beside the present one, check it, and only then put it in its place."""
+        """Generate the menu beside the present one, check it, and only then replace that."""
         target = self._place.followed(MENU)
         fresh = target.with_name(f"{target.name}.xpu-fleet")
         leftovers = [fresh, fresh.with_name(f"{fresh.name}.new")]
@@ -103,7 +103,7 @@ class GrubWriter:
                 path.unlink(missing_ok=True)
 
     def _check_default(self, menu: Menu, release: str, panic: str) -> None:
-        """Raise MenuError where a menu does not boot a kernel as wanted."""
+        """Raise MenuError if a menu does not boot this kernel."""
         wanted, default = menu.find(release), menu.default_entry()
         if default is not wanted:
             path = self._grub.origin_of("GRUB_DEFAULT")
@@ -121,7 +121,7 @@ class GrubWriter:
             )
 
     def set_next_entry(self, path: str) -> None:
-        """Set or remove the entry of the next boot, in place: GRUB writes to the blocks that the file has."""
+        """Set or remove the entry of the next boot, in place: GRUB writes to the file's existing blocks."""
         block = self._grub.block
         if block.variables.get("next_entry", "") == path:
             return

@@ -1,4 +1,4 @@
-"""Kernels by the names of their packages: which belong to which release, which is newer, and what may go."""
+"""Kernels by their packages' names: which belong to which release, which is newer, which may be removed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.apt import Simulation
 from ansible_collections.xpu.fleet.plugins.module_utils.packages.dpkg import Version
 
-#: What a kernel's packages hold, as their names say it between "linux-" and the release.
+#: Kinds of kernel packages, as their names have them between "linux-" and the release.
 _PARTS = "image|headers|modules|tools|cloud-tools|buildinfo|objects|signatures|kbuild|config|lib-rust"
-#: Before that stands what the headers and tools that several kernels share are built for: "hwe-6.5-", "oem-6.5-",
+#: Before the release, the target of headers and tools that several kernels share: "hwe-6.5-", "oem-6.5-",
 #: "lowlatency-hwe-6.5-", "nvidia-6.5-", "intel-iotg-".
 _PACKAGE = re.compile(
     rf"^linux-(?:(?!(?:firmware|source|doc)-)[a-z][a-z0-9+]*-(?:\d+(?:\.\d+)*-)?)*?"
@@ -28,16 +28,16 @@ _METAPACKAGE = re.compile(
 
 
 def release_of(package: str) -> str:
-    """Return the release that a kernel's package belongs to, "" for any other package.
+    """Return the release of a kernel's package, "" for any other package.
 
-    Headers that several kernels share name no flavour, or "common".
+    Headers shared by several kernels name no flavour, or "common".
     """
     match = _PACKAGE.match(package)
     return match["release"] if match else ""
 
 
 def is_metapackage(package: str) -> bool:
-    """Tell whether a package's name is that of one which follows the newest kernel of a flavour."""
+    """Tell whether a package name is a metapackage that follows the newest kernel of a flavour."""
     return bool(_METAPACKAGE.match(package)) and not release_of(package)
 
 
@@ -48,37 +48,37 @@ def abi_of(release: str) -> str:
 
 @dataclass(frozen=True)
 class Span:
-    """Releases of the kernel from ``at_least`` on, and older than ``before``, "" for any."""
+    """Releases of the kernel from ``at_least`` on and before ``before``; "" leaves an end open."""
 
     at_least: str
     before: str = ""
 
     def has(self, release: str) -> bool:
-        """Tell whether a release is one of them; the number of Ubuntu's ABI is compared too."""
+        """Tell whether a release is in the span; the number of Ubuntu's ABI counts too."""
         version = Version(abi_of(release))
         return version >= Version(self.at_least) and not (self.before and version >= Version(self.before))
 
     def __str__(self) -> str:
-        """Say it to an operator."""
+        """Return the span in words."""
         return f"{self.at_least} or newer" + (f" and older than {self.before}" if self.before else "")
 
 
 def belongs(package: str, release: str) -> bool:
-    """Tell whether a package is one of a kernel release, or shared by it."""
+    """Tell whether a package belongs to a kernel release, or is shared by it."""
     own = release_of(package)
     abi = abi_of(release)
     return own != "" and (own in (release, abi) or own.startswith(f"{abi}-common"))
 
 
 def is_newer(release: str, than: str) -> bool:
-    """Tell whether a kernel release is newer than another one, whatever their flavours are."""
+    """Tell whether a kernel release is newer than another one, regardless of flavour."""
     return Version(abi_of(release)) > Version(abi_of(than))
 
 
 def superfluous(
     packages: Iterable[str], newer_than: str, metapackages: Iterable[str], protected: Iterable[str]
 ) -> list[str]:
-    """Return the packages of kernels newer than a release, and metapackages, but none of a protected release."""
+    """Return the packages of kernels newer than a release, and metapackages, except those of protected releases."""
     kept = list(protected)
     metas = set(metapackages)
     return sorted(
@@ -102,8 +102,8 @@ def objections(
 ) -> list[str]:
     """Return why a simulated removal must not be carried out.
 
-    A metapackage that goes along depends on a kernel that goes, and would bring it back: that it was installed by hand
-    is no reason to keep it.
+    A metapackage of a removed kernel goes along, as it would bring that kernel back: a manual installation is no
+    reason to keep it.
     """
     named, kept, auto = set(wanted), list(protected), set(automatic)
     found = []
