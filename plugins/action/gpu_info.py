@@ -1,4 +1,4 @@
-"""Action side of xpu.fleet.gpu_info: hands on what makes sense of a node's answer."""
+"""Action side of xpu.fleet.gpu_info: validates a node's answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return what the module documents, or fail with what makes no sense."""
+        """Return the documented result, or fail if the answer is malformed."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         found, failure = look(self, "gpu_info", task_vars)
         try:

@@ -1,4 +1,4 @@
-"""Action side of xpu.fleet.model_files: carries weights over that are on the controller."""
+"""Action side of xpu.fleet.model_files: copies weights from the controller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import copy_to_n
 
 
 def _judge(arguments: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    """Look at weights of the controller as module model_files does at others. Raises WeightsError."""
+    """Check weights on the controller as module model_files checks others. Raises WeightsError."""
     root, source = Path(str(arguments["source"]["location"])), arguments["source"]
     where = f"{root} on the controller"
     wanted = [str(source["file"])] if source.get("file") else []
@@ -29,7 +29,7 @@ def _judge(arguments: Mapping[str, Any], files: Mapping[str, Path]) -> None:
 
 
 class ActionModule(ActionBase):
-    """Runs the module; where it asks for files of the controller, copies them and runs it again."""
+    """Runs the module; if it asks for files of the controller, copies them and runs it again."""
 
     _supports_check_mode = True
     TRANSFERS_FILES = True

@@ -1,4 +1,4 @@
-"""Action side of xpu.fleet.node_audit: says what is expected, and hands on what makes sense of the node's answer."""
+"""Action side of xpu.fleet.node_audit: passes the expectations, and validates the node's answer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils.expectations import expe
 from ansible_collections.xpu.fleet.plugins.plugin_utils.role_variables import with_roles
 from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.specs import COLLECTION
 
-#: Whether a model fits into the node's memory is for the preflight to say; here it has enough.
+#: The preflight checks whether a model fits into the node's memory; here any model fits.
 ENOUGH_MB = 16 * 1024**2
 
 
 class _Shared(dict[str, Any]):
-    """Variables that are not copied in depth: the lookup does so for each template, and that takes the longest."""
+    """Variables exempt from deep copies: the lookup copies for each template, which takes the longest."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
         return dict(self)
@@ -49,7 +49,7 @@ class ActionModule(ActionBase):
         return {**result, "changed": False, "status": summary(layers), "layers": layers}
 
     def expected(self, layers: Sequence[str], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the roles of these layers expect of the node."""
+        """Return the roles' expectations of the node for these layers."""
         variables = with_roles(task_vars)
         templar = self._templar.copy_with_new_env(available_variables=variables)
         if "model" in layers:

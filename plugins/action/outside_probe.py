@@ -1,4 +1,4 @@
-"""Action plugin: try from the controller whether a service lets in whom it should not."""
+"""Action plugin: test from the controller whether a service accepts an address that it should refuse."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SECONDS = 3.0
 
 
 class ActionModule(ActionBase):
-    """Runs wholly on the controller."""
+    """Runs only on the controller."""
 
     _requires_connection = False
     _supports_check_mode = True
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return ``outcome``, with a warning where somebody is let in who should not be."""
+        """Return ``outcome``, with a warning if the service accepts an address that it should refuse."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _ignored, options = self.validate_argument_spec(argument_spec=OPTIONS)
         outcome, source = probe(options["host"], options["port"], options["clients"])
@@ -39,9 +39,9 @@ class ActionModule(ActionBase):
 
 
 def probe(host: str, port: int, clients: Iterable[str]) -> tuple[str, str]:
-    """Return what came of connecting, and the address that it was tried from.
+    """Return the outcome of a connection, and the address that it came from.
 
-    That is C(a client) where this machine may connect, C(kept out) and C(let in) where it may not.
+    That is C(a client) if this machine may connect, C(kept out) or C(let in) if it may not.
     """
     try:
         family, kind, protocol, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

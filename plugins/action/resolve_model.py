@@ -1,4 +1,4 @@
-"""Action plugin: decide which weights a node serves, on the controller."""
+"""Action plugin: choose a node's weights, on the controller."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class ActionModule(ActionBase):
-    """Runs wholly on the controller."""
+    """Runs only on the controller."""
 
     _requires_connection = False
     _supports_check_mode = True
     TRANSFERS_FILES = False
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
-        """Return the plan as ``model``, or fail with the one message of a ModelError."""
+        """Return the plan as ``model``, or fail with the message of a ModelError."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _ignored, options = self.validate_argument_spec(argument_spec=OPTIONS)
         request = options["request"]
@@ -74,7 +74,7 @@ class ActionModule(ActionBase):
 
 
 def _target(options: dict[str, Any]) -> Target:
-    """The memory the model has to fit: of each GPU, the smallest named first, or of the machine."""
+    """The available memory: of each GPU, the smallest first, or of the machine."""
     request = options["request"]
     if request["device"] != "gpu":
         return Target(request["engine"], request["device"], options["memory_mb"] * 1024**2, "the node")

@@ -41,7 +41,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class ActionModule(ActionBase):
-    """Asks the node for its GPUs, and chooses."""
+    """Reads the node's GPUs, and chooses."""
 
     _supports_check_mode = True
     TRANSFERS_FILES = False
@@ -70,7 +70,7 @@ class ActionModule(ActionBase):
         return {**result, "changed": False, "ansible_facts": facts, "stack": stack, "packages": pinned_packages(stack)}
 
     def _check(self, variables: dict[str, Any]) -> None:
-        """Refuse variables whose templates need the stack, where they are of no use with it."""
+        """Refuse variables whose templates need the stack if they are of no use with it."""
         check = Check(variables, self._templar.copy_with_new_env(available_variables=variables).template)
         check.values(options_of(roles()))
         if check.problems:
@@ -78,7 +78,7 @@ class ActionModule(ActionBase):
 
 
 def _node_facts(found: dict[str, Any], known: list[dict[str, Any]]) -> NodeFacts:
-    """What the choice needs of what module gpu_info found now, and of what it found earlier."""
+    """The node's facts from module gpu_info's present and earlier results."""
     system = found["system"]
     return NodeFacts(
         distribution=system["distribution"],

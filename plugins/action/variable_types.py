@@ -1,4 +1,4 @@
-"""Action plugin: refuse variables that are misspelt, of the wrong type, or of no use, and those that a node sets."""
+"""Action plugin: refuse misspelt, wrongly typed or useless variables, and variables that a node sets."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class ActionModule(ActionBase):
-    """Runs wholly on the controller."""
+    """Runs only on the controller."""
 
     _requires_connection = False
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Fail with one message that names every such variable; return those that are to be looked at later."""
+        """Fail with one message that names every such variable; return those to check later."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         require_core()
         _ignored, arguments = self.validate_argument_spec(argument_spec=OPTIONS)
         variables = task_vars or {}
         check = Check(variables, self._templar.template)
         found = foreign_facts(variables.get("ansible_facts") or {}, roles())
-        # What a node says by facts is no one's mistake in an inventory.
+        # Facts of a node are not a mistake in the inventory.
         if not found:
             check.names()
             check.values(options_of(arguments["roles"] or roles()))

@@ -1,4 +1,4 @@
-"""Action side of xpu.fleet.zipapp: build the archive on the controller, let ansible.builtin.copy carry it over."""
+"""Action side of xpu.fleet.zipapp: build the archive on the controller, copy it with ansible.builtin.copy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = True
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
-        """Return what the copy of the archive returned, with the files that differ as its diff."""
+        """Return the result of copying the archive, with the changed files as its diff."""
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
         unknown = sorted(set(self._task.args) - {"src", "package", *_PASSED_ON})
@@ -60,7 +60,7 @@ class ActionModule(ActionBase):
         return result
 
     def _installed(self, task_vars: dict[str, Any]) -> bytes:
-        """The archive that is on the node now, empty when there is none."""
+        """The present archive on the node, empty if there is none."""
         found = self._execute_module(
             module_name="ansible.legacy.slurp", module_args={"src": self._task.args["dest"]}, task_vars=task_vars
         )

@@ -1,4 +1,4 @@
-"""What playbooks/audit.yml and the roles' expectations work out on the controller."""
+"""Filters of playbooks/audit.yml and the roles' expectations."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils.copying import file_list
 
 
 def pins(requirements: str) -> str:
-    """Return the lines of a requirements file without their hashes, which say nothing about what is installed."""
+    """Return the lines of a requirements file without their hashes, which an installation does not keep."""
     return "".join(f"{line}\n" for line in requirement_lines(requirements))
 
 
 def file_expectations(source: str, destination: str) -> dict[str, dict[str, Any]]:
-    """Return what an audit expects of the files of a directory that are copied to another on the node: their sizes."""
+    """Return an audit's expectation of files that are copied from one directory to another on the node: their sizes."""
     root = Path(source)
     return {
         f"{destination}/{path.relative_to(root)}": {"size": path.stat().st_size}

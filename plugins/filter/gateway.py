@@ -1,4 +1,4 @@
-"""What role gateway works out of its variables on the controller."""
+"""Filters of role gateway."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def gateway_keys(given: Sequence[Any]) -> list[dict[str, str]]:
 
 
 def gateway_moved(node: str, variables: Mapping[str, Any], known: Mapping[str, Any]) -> str:
-    """Return what a node would serve elsewhere than the gateways know, "" for nothing."""
+    """Return how a node's addresses differ from those that the gateways know, "" if they do not."""
     try:
         return gateway.moved(node, variables, known)
     except gateway.GatewayError as error:

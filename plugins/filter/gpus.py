@@ -1,4 +1,4 @@
-"""Which GPUs of a node serve."""
+"""Filters for a node's GPUs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def serving_gpus(gpus: Sequence[dict[str, Any]], instances: Any = "auto") -> list[dict[str, Any]]:
-    """Return the GPUs that instances of the service get: all, or those with the most memory, in their own order."""
+    """Return the GPUs for instances of the service: all, or those with the most memory, in their own order."""
     if str(instances) == "auto":
         return list(gpus)
     largest = sorted(gpus, key=lambda gpu: -int(gpu.get("memory_bytes", 0)))[: int(instances)]

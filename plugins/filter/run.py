@@ -1,4 +1,4 @@
-"""Whether a playbook of the collection can be run as the command line asks."""
+"""Whether the command line of a playbook run makes sense."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.utils.display import Display
 
-# Ansible works out a play's hosts in its own process and each task of each node in another, which inherits what is
-# loaded. What is not loaded by then is loaded by every one of those: a tenth of a second each time.
+# Ansible evaluates a play's hosts in its own process and each task of each node in another one, which inherits loaded
+# modules. A module that is not loaded by then is loaded by each of them: a tenth of a second each time.
 from ansible_collections.xpu.fleet.plugins.filter import audit, variables
 from ansible_collections.xpu.fleet.plugins.module_utils.layers import NAMES
 from ansible_collections.xpu.fleet.plugins.plugin_utils.command_line import problem
@@ -28,14 +28,14 @@ LOADED = (
 
 
 def checked_run(hosts: str, groups: Mapping[str, Sequence[str]], tags: Sequence[str] = NAMES) -> str:
-    """Return the pattern of hosts that it is given.
+    """Return the given pattern of hosts.
 
-    Ends Ansible with status 2 and one message where the run would do nothing, or fail in its middle: ``--tags`` that
-    the playbook does not know (``tags`` are those it knows) or that choose nothing, ``--start-at-task`` and ``--step``,
-    mistakes in the inventory's files, and no host in the inventory (``groups``). Of a playbook of one's own that
-    imports this one only the last is looked at: its tags may be for other plays.
+    Ends Ansible with status 2 and one message if the run would do nothing, or fail in its middle: ``--tags`` that
+    the playbook does not know (``tags`` are the known ones) or that choose nothing, ``--start-at-task`` and ``--step``,
+    mistakes in the inventory's files, and no host in the inventory (``groups``). If another playbook
+    imports this one, only the last is checked: its tags may be for other plays.
     """
-    # The first that a playbook does: ansible-core that is too old for the collection ends the run here.
+    # A playbook runs this first: an ansible-core that is too old for the collection ends the run here.
     require_core()
     listing = any(context.CLIARGS.get(option) for option in ("syntax", "listtags", "listtasks", "listhosts"))
     why = problem(context.CLIARGS, tags) or ("" if listing else _no_host(hosts, groups))
@@ -62,7 +62,7 @@ def _no_host(hosts: str, groups: Mapping[str, Sequence[str]]) -> str:
 
 def _end(message: str) -> NoReturn:
     Display().error(message, wrap_text=False)
-    # A play that is not to begin has no other way to end with a status: callbacks are not there yet.
+    # No callback is loaded yet, so there is no other way to end a play with a status.
     raise SystemExit(2)
 
 

@@ -1,4 +1,4 @@
-"""What playbooks/upgrade.yml works out on the controller."""
+"""Filters of playbooks/upgrade.yml."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils import controller
 
 
 def upgrade_owner(purpose: str) -> dict[str, str]:
-    """Return what the lock of this run says."""
+    """Return the content of this run's lock."""
     return controller.owner(purpose)
 
 

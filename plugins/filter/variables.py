@@ -1,4 +1,4 @@
-"""Reads variables as the roles' argument specifications mean them."""
+"""Filters that read variables as the roles' argument specifications define them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ansible_collections.xpu.fleet.plugins.module_utils import variable_types
 
 
 def as_list(value: Any) -> list[Any]:
-    """Return the list that a variable says: its own, or the parts of a string (``a,b``, ``['a', 'b']``)."""
-    # What is neither was refused by then.
+    """Return the list in a variable: itself, or the parts of a string (``a,b``, ``['a', 'b']``)."""
+    # Other values were refused before.
     return variable_types.as_list(value) or []
 
 

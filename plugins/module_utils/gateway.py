@@ -1,4 +1,4 @@
-"""What a gateway serves: every instance of every node, in a pool for each model, and who may ask."""
+"""What a gateway serves: every instance of every node, in a pool for each model, and the clients' keys."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
-#: Requests at a time of an instance whose node leaves that to its engine.
+#: Concurrent requests of an instance whose node leaves that to its engine.
 REQUESTS = 16
-#: Addresses that stand for all of a node's.
+#: Addresses that stand for all addresses of a node.
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 #: Patterns of a key, the name before it, and the weight of that: keys of the gateway and of the service have one shape.
 KEY = r"[!\"$-~][!-~]{15,}"
@@ -20,7 +20,7 @@ WEIGHT = r":[1-9][0-9]{0,2}"
 
 
 class GatewayError(FleetError):
-    """Something that a gateway cannot serve; the message has every problem that was found."""
+    """A gateway cannot serve something; the message lists every problem."""
 
 
 def known_instances(
@@ -28,8 +28,8 @@ def known_instances(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the instances of each node, by the node's name.
 
-    A node that this run does not know keeps what ``earlier`` has of it. ``requests`` is what each instance gets at a
-    time, 0 for what its node says. Raises GatewayError.
+    An unknown node keeps its entry in ``earlier``. ``requests`` is the number of concurrent requests for each
+    instance, 0 for the node's own number. Raises GatewayError.
     """
     found, problems = {}, []
     for node in nodes:
@@ -70,7 +70,7 @@ def _instances(node: str, address: str, endpoints: Mapping[str, Any], requests: 
 
 
 def moved(node: str, variables: Mapping[str, Any], known: Mapping[str, Any]) -> str:
-    """Return what a node would serve elsewhere than ``known`` to the gateways, "" where they find it or know it not."""
+    """Return how a node's addresses differ from the ``known`` ones, "" if they do not or the node is unknown."""
     if node not in known:
         return ""
     there = [_place(instance) for instance in known[node]]
@@ -83,12 +83,12 @@ def _place(instance: Mapping[str, Any]) -> str:
 
 
 def server_name(node: str, index: int) -> str:
-    """Return what HAProxy calls an instance."""
+    """Return HAProxy's name for an instance."""
     return f"{re.sub('[^A-Za-z0-9_.-]', '_', node)}-{index}"
 
 
 def pools(instances: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Return a pool for each model: its name among HAProxy's, the model's, and its instances."""
+    """Return a pool for each model: HAProxy's name, the model's name, and the instances."""
     by_model: dict[str, list[Mapping[str, Any]]] = {}
     for node in sorted(instances):
         for instance in instances[node]:
@@ -102,7 +102,7 @@ def pools(instances: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str
 def keys(given: Sequence[Any]) -> list[dict[str, str]]:
     """Return name and digest of each key, written as inference_api_keys has them: KEY, NAME KEY or NAME:WEIGHT KEY.
 
-    A key without a name is called by its place. Raises GatewayError, with no key in it.
+    A key without a name is called by its position. Raises GatewayError, with no key in it.
     """
     result: list[dict[str, str]] = []
     for number, entry in enumerate(given):

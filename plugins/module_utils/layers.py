@@ -1,4 +1,4 @@
-"""The layers of a node, from the ground up: data only. Whatever has to know the layers reads it here."""
+"""The layers of a node, from the ground up: data only. All code that needs the layers reads them here."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer; its name is its tag in the playbooks too."""
+    """One layer; its name is also its tag in the playbooks."""
 
     name: str
-    #: The role that says what is expected of it, and brings it about.
+    #: The role that states its expectation and reaches it.
     role: str
-    #: Layers whose change this one has to follow: its role runs again where theirs does.
+    #: Layers that it depends on: its role runs again if theirs does.
     builds_on: tuple[str, ...] = ()
-    #: Layers without whose roles its own does not run: they work out what it needs.
+    #: Layers whose roles have to run before its own: they work out its inputs.
     runs_with: tuple[str, ...] = ()
-    #: Rollback records of the packages that its role installs, the one that was begun last first.
+    #: Rollback records of the packages that its role installs, the newest first.
     records: tuple[str, ...] = ()
 
 
-#: What the node itself is. Role stack looks at it and changes nothing, so site.yml runs no role for it.
+#: The node itself. Role stack checks it and changes nothing, so site.yml runs no role for it.
 PLATFORM = "platform"
 
 LAYERS = (

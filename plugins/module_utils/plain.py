@@ -1,4 +1,4 @@
-"""Text that is safe on a terminal: what a node said, without anything that a terminal obeys or a reader cannot see."""
+"""Text for a terminal: a node's words without control sequences and invisible characters."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-#: Unicode's categories of what is no text: control characters (C0, DEL, C1), formats (bidirectional, zero width, tags),
-#: surrogates, and separators of lines and paragraphs.
+#: Unicode categories of characters to replace: control characters (C0, DEL, C1), formats (bidirectional, zero width,
+#: tags), surrogates, and separators of lines and paragraphs.
 _NO_TEXT = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-#: Letters and marks that nothing is seen of, by their number.
+#: Invisible letters and marks, by code point.
 _UNSEEN = frozenset(map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0)))
-#: What stands in the place of each such character.
+#: Replaces each such character.
 REPLACEMENT = "\ufffd"
-#: The longest text, the longest list, the deepest nesting and the largest number that plain data keeps.
+#: Limits of plain data: longest text, longest list, deepest nesting and largest number.
 LONGEST, MOST, DEEPEST, LARGEST = 100_000, 10_000, 50, 2**64
 
 
 def plain(text: Any, keep: str = "\n\t", longest: int = LONGEST) -> str:
-    """Return a value as text, with a replacement character for each character that is none, but for those of ``keep``.
+    """Return a value as text, with a replacement character for each unprintable one, except those of ``keep``.
 
-    What is longer than ``longest`` characters is cut.
+    Text beyond ``longest`` characters is cut off.
     """
     whole = _said(text)
     some = (whole if len(whole) <= longest else f"{whole[:longest]}...").replace("\r\n", "\n")
@@ -30,18 +30,18 @@ def plain(text: Any, keep: str = "\n\t", longest: int = LONGEST) -> str:
 
 
 def is_text(char: str) -> bool:
-    """Tell whether a character is one that a reader sees, or a space."""
+    """Tell whether a character is visible, or a space."""
     return unicodedata.category(char) not in _NO_TEXT and char not in _UNSEEN
 
 
 def one_line(text: Any, longest: int = 200) -> str:
-    """Return a value as one line of text of this length at most, with single spaces."""
+    """Return a value as one line of text of at most this length, with single spaces."""
     joined = plain(" ".join(_said(text)[: 10 * longest].split()), keep="")
     return joined if len(joined) <= longest else f"{joined[: longest - 3]}..."
 
 
 def plain_data(value: Any, depth: int = 0) -> Any:
-    """Return plain data, all text of which is plain: what JSON knows, and nothing too long or nested too deep."""
+    """Return plain data with plain text only: types of JSON, and nothing too long or too deeply nested."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, (int, float)):
@@ -57,7 +57,7 @@ def plain_data(value: Any, depth: int = 0) -> Any:
 
 
 def _said(value: Any) -> str:
-    """Return a value as text, also one that Python refuses to write: a number too long, a list nested too deep."""
+    """Return a value as text, even if Python refuses to print it: a number too long, a list nested too deep."""
     try:
         return str(value)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What every node of a run is doing, as lines for people: the thinking behind callback fleet_progress."""
+"""The state of every node of a run, as lines for people: the model behind callback fleet_progress."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ansible_collections.xpu.fleet.plugins.module_utils.layers import LAYERS as 
 #: The layer that a role of the collection builds.
 ROLE_LAYERS = {layer.role: layer.name for layer in _LAYERS}
 LAYERS = tuple(ROLE_LAYERS.values())
-#: What comes before the layers: comparing nodes with their stack, checks before the first change, keeping requests away
-#: from a node, and tasks of no role.
+#: Phases before the layers: comparing nodes with their stack, checks before the first change, draining
+#: a node, and tasks of no role.
 AUDIT, CHECKS, DRAIN, OTHER = "audit", "checks", "drain", "other"
 ORDER = (OTHER, AUDIT, CHECKS, DRAIN, *LAYERS)
-#: What drains a node and brings it back.
+#: Roles that drain a node and bring it back.
 _DRAINING = ("service_drain", "gateway_servers")
 COLLECTION = "xpu.fleet."
 
 WAITING, RUNNING, REBOOTING, OK, CHANGED = "waiting", "running", "rebooting", "ok", "changed"
 FAILED, UNREACHABLE, DONE = "failed", "unreachable", "done"
 BAD = (FAILED, UNREACHABLE)
-#: How a state is counted and marked: between two tasks a node waits, whatever the last one came to.
+#: The group and the mark of each state: between two tasks a node waits, whatever the result of the last one.
 SEEN_AS = {OK: WAITING, CHANGED: WAITING}
 MARKS: Mapping[str, str] = MappingProxyType(
     {WAITING: "·", RUNNING: "▸", REBOOTING: "↻", FAILED: "✗", UNREACHABLE: "✗", DONE: "✓"}
 )
 PLAIN_MARKS = {WAITING: ".", RUNNING: ">", REBOOTING: "@", FAILED: "x", UNREACHABLE: "x", DONE: "="}
 
-#: A piece of a line and the state whose colour it has ("" for none).
+#: A piece of a line and the state that gives its colour ("" for none).
 Span = tuple[str, str]
 #: Widest column of names; longer ones are cut.
 NAME_WIDTH = 30
@@ -40,10 +40,10 @@ LAYER_WIDTH = max(len(name) for name in ORDER)
 
 
 def layer_of(roles: Sequence[tuple[str, str]], tags: Collection[str] = (), action: str = "") -> str:
-    """Return the layer that a task works on.
+    """Return the layer of a task.
 
-    ``roles`` are the roles that the task is in with the file of tasks that each was asked for, the outermost first:
-    what a role has other roles do is done for its own layer.
+    ``roles`` are the roles around the task, each with its file of tasks, the outermost first: a task that
+    a role includes from another one counts for its own layer.
     """
     if action == f"{COLLECTION}node_audit":
         return AUDIT
@@ -60,25 +60,25 @@ def layer_of(roles: Sequence[tuple[str, str]], tags: Collection[str] = (), actio
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as people read it on a clock: 0:07, 12:34, 1:02:03."""
+    """Return a duration as a clock shows it: 0:07, 12:34, 1:02:03."""
     minutes, rest = divmod(max(0, int(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def one_line(text: str) -> str:
-    """Return a text without line breaks and control characters, which would break the lines of other nodes."""
+    """Return a text without line breaks and control characters, which would garble other nodes' lines."""
     return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 
 def cut(text: str, width: int) -> str:
-    """Return a text that is no longer than a width."""
+    """Return a text cut to a width."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
 @dataclass
 class NodeProgress:
-    """One node: what it does, since when, and how long each layer has taken."""
+    """One node: its task, since when, and the time of each layer."""
 
     name: str
     state: str = WAITING
@@ -86,22 +86,22 @@ class NodeProgress:
     step: str = ""
     since: float = 0.0
     attempt: str = ""
-    #: When a reboot has to be over.
+    #: Deadline of a reboot.
     back_by: Optional[float] = None
     announced: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def seen_as(self) -> str:
-        """What people call its state."""
+        """Its state as shown."""
         if self.state == RUNNING and self.back_by is not None:
             return REBOOTING
         return SEEN_AS.get(self.state, self.state)
 
     def doing(self, now: float) -> str:
-        """What it does, in words."""
+        """Its current work, in words."""
         if self.state == RUNNING and self.back_by is not None:
-            # Sums of floating-point numbers may be off by a hair, which is not a second more.
+            # Floating-point sums may be slightly off, which must not add a second.
             left = ceil(round(self.back_by - now, 3))
             return f"rebooting, back within {left}s" if left >= 0 else f"rebooting, {-left}s over its time"
         if self.state == RUNNING:
@@ -112,7 +112,7 @@ class NodeProgress:
 
 
 class Fleet:
-    """Every node of a run. What is told of a node returns what is news of it, for those who read line by line."""
+    """Every node of a run. Methods that take events return the news of the node, for line-by-line output."""
 
     def __init__(self, now: float) -> None:
         self.began = now
@@ -120,7 +120,7 @@ class Fleet:
         self.nodes: dict[str, NodeProgress] = {}
 
     def begin_play(self, name: str, hosts: Iterable[str], later: Iterable[str], now: float) -> None:
-        """Begin a play, or the next batch of one: hosts of it, and those whose batch comes later."""
+        """Begin a play, or its next batch: the hosts of the batch, and those of later ones."""
         self.play = one_line(name)
         for node in self.nodes.values():
             if node.state not in BAD:
@@ -135,11 +135,11 @@ class Fleet:
         return [host for host in hosts if self.node(host).state not in BAD]
 
     def node(self, host: str) -> NodeProgress:
-        """Return a node, new where nothing was told of it yet."""
+        """Return a node, a new one at its first event."""
         return self.nodes.setdefault(host, NodeProgress(host))
 
     def start(self, host: str, layer: str, step: str, now: float, reboot: Optional[float] = None) -> list[str]:
-        """Note that a node begins a task; ``reboot`` is the time that it may take where the task is a reboot."""
+        """A node begins a task; ``reboot`` is the time limit if the task is a reboot."""
         node = self.node(host)
         node.state, node.layer, node.step, node.since = RUNNING, layer, one_line(step), now
         node.back_by = None if reboot is None else now + reboot
@@ -152,11 +152,11 @@ class Fleet:
         return news
 
     def attempt(self, host: str, number: int, of: int) -> None:
-        """Note that a node tries its task once more."""
+        """A node retries its task."""
         self.node(host).attempt = f"try {number} of {of}" if of >= number > 0 else "tries again"
 
     def finish(self, host: str, state: str, now: float) -> list[str]:
-        """Note what a node's task came to."""
+        """A node's task ended."""
         node = self.node(host)
         took, rebooted = now - node.since, node.back_by is not None
         if node.state == RUNNING:
@@ -167,26 +167,26 @@ class Fleet:
         return [f"back after {int(took)}s"] if rebooted else [f"changed: {node.step} ({clock(took)})"]
 
     def counts(self) -> Counter[str]:
-        """Return how many nodes are in which state."""
+        """Return the number of nodes in each state."""
         return Counter(node.seen_as for node in self.nodes.values())
 
 
 def spoken(counts: Mapping[str, int]) -> str:
-    """Return counts in words, the most urgent first."""
+    """Return the counts in words, the most urgent first."""
     order = (FAILED, UNREACHABLE, REBOOTING, RUNNING, WAITING, DONE)
     return ", ".join(f"{counts[state]} {state}" for state in order if counts.get(state))
 
 
 def chosen(nodes: Sequence[NodeProgress], room: int) -> list[NodeProgress]:
-    """Return the nodes that are shown where there is no room for all: busy, failed, then those last heard of.
+    """Return the nodes to show if there is no room for all: busy, failed, then the most recent ones.
 
-    Failures keep a third of the room when everything is busy, and leave two thirds to the busy when everything fails.
+    Failed nodes keep a third of the room if everything is busy, and leave two thirds to busy ones if everything fails.
     """
     if len(nodes) <= room:
         return list(nodes)
     recent = sorted(nodes, key=lambda node: -node.since)
     bad = [node for node in recent if node.state in BAD]
-    # Reboots first, then what runs longest: those lines stay where they are.
+    # Reboots first, then the longest tasks: their lines keep their place.
     busy = [node for node in nodes if node.state == RUNNING]
     busy.sort(key=lambda node: (node.back_by is None, node.since))
     rest = [node for node in recent if node.state not in (*BAD, RUNNING)]
@@ -200,7 +200,7 @@ def chosen(nodes: Sequence[NodeProgress], room: int) -> list[NodeProgress]:
 def frame(
     fleet: Fleet, now: float, size: tuple[int, int], marks: Mapping[str, str] = MARKS, note: str = ""
 ) -> list[list[Span]]:
-    """Return the lines of a terminal of this width and height: the play, a node each, and how many have no line."""
+    """Return the lines for a terminal of this width and height: the play, a node each, and the number of others."""
     width, height = size
     counts = fleet.counts()
     head = [(f"{fleet.play}{note}", "title"), (f"  {clock(now - fleet.began)}  {spoken(counts)}", "quiet")]
@@ -218,7 +218,7 @@ def frame(
 
 
 def _fitted(line: Sequence[Span], width: int) -> list[Span]:
-    """Return a line that is no longer than a width."""
+    """Return a line cut to a width."""
     fitted = []
     for text, style in line:
         if width > 0:
@@ -240,9 +240,9 @@ def _line(node: NodeProgress, now: float, names: int, marks: Mapping[str, str]) 
 
 
 def times(fleet: Fleet, now: float, per_host: int, width: int) -> list[str]:
-    """Return a table of the time per layer: by node where they are few and fit, else the longest, its node and the sum.
+    """Return a table of times per layer: by node if it fits, else the longest, its node and the sum.
 
-    Layers that took less than half a second everywhere are left out.
+    Layers below half a second on every node are omitted.
     """
     nodes = [node for node in fleet.nodes.values() if node.seconds]
     known = dict.fromkeys((*ORDER, *(layer for node in nodes for layer in node.seconds)))
@@ -262,7 +262,7 @@ def times(fleet: Fleet, now: float, per_host: int, width: int) -> list[str]:
 
 
 def _spent(node: NodeProgress, layer: str) -> str:
-    """Return the time of a node in a layer, "-" where it had none."""
+    """Return a node's time in a layer, "-" without one."""
     return clock(node.seconds[layer]) if layer in node.seconds else "-"
 
 
@@ -273,7 +273,7 @@ def _row(layer: str, took: Mapping[str, float]) -> list[str]:
 
 
 def _columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
-    """Return rows as lines whose columns are aligned: to the left where it is said, else to the right."""
+    """Return rows as lines with aligned columns: left ones as given, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
         "  ".join(

@@ -1,7 +1,7 @@
-"""Choose the stack of a node and work out everything that the roles read of it.
+"""Choose the stack of a node and compute everything that the roles read of it.
 
 A stack is one tested combination of kernel, drivers, oneAPI, Python and engine, written as data in
-``roles/stack/vars/<name>.yml``. This module and those that it uses are the only readers of that data.
+``roles/stack/vars/<name>.yml``. Only this module and its imports read that data.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ __all__ = ["AUTO", "NodeFacts", "StackError", "StackRequest", "check_shape", "me
 
 DEVICES = ("gpu", "cpu")
 DKMS = ("auto", "always", "never")
-#: What part of the published speed an engine reaches that is well: drivers and formats differ. A GPU that throttles, or
-#: a model that runs on the CPU unseen, is further off.
+#: Share of the published speed that counts as healthy: drivers and formats differ. A throttling GPU, or
+#: a model that silently runs on the CPU, is below it.
 SUSPICIOUS = 0.25
-#: Python environments are named after engine and device where the device changes what is installed; OpenVINO's
+#: Python environments have the engine's and device's name if the device changes their packages; OpenVINO's
 #: wheels carry every device.
 ENVIRONMENT_OF_ENGINE = {"openvino": "openvino"}
 
 
 def resolve(definitions: dict[str, dict[str, Any]], node: NodeFacts, request: StackRequest) -> dict[str, Any]:
-    """Return the resolved stack of ``node``; raises StackError with one message that says what to change."""
+    """Return the resolved stack of ``node``. Raises StackError with one message that says what to change."""
     for name, definition in definitions.items():
         check_shape(definition, name)
     lent = [gpu for gpu in node.gpus if gpu.get("lent")]
@@ -117,7 +117,7 @@ def _choose(definitions: dict[str, dict[str, Any]], node: NodeFacts, wanted: str
     tried = []
     for name in sorted(definitions):
         definition = definitions[name]
-        # A node with GPUs is never quietly served on its CPU: that stack must be named.
+        # A node with GPUs never silently serves on its CPU: an operator has to name that stack.
         if bool(node.gpus) != bool(definition["families"]):
             reason = "it supports nodes without GPUs" if node.gpus else "it supports nodes with GPUs"
         else:
@@ -160,7 +160,7 @@ def _given_away(lent: list[dict[str, Any]]) -> str:
 
 
 def _misfit(definition: dict[str, Any], node: NodeFacts) -> str:
-    """Why a stack cannot serve a node; "" where it can."""
+    """Why a stack cannot serve a node; "" if it can."""
     served = [f"{entry['name']} {entry['release']}" for entry in definition["distributions"]]
     if node.system not in served:
         return f"it serves {', '.join(served)}"
@@ -193,7 +193,7 @@ def _choose_device(family: str, wanted: str, node: NodeFacts) -> str:
 
 
 def _builds_modules(stack: dict[str, Any], node: NodeFacts, wanted: str) -> bool:
-    """Whether DKMS modules are built: by default where the kernel is the node's own."""
+    """Whether DKMS builds modules: by default if the kernel is the node's own."""
     if wanted not in DKMS:
         raise StackError(f"xpu_dkms is {wanted!r}; it must be {', '.join(DKMS)}.")
     if not stack["driver"].get("dkms"):

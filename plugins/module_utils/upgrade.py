@@ -1,4 +1,4 @@
-"""A rolling change of a fleet: in which batches, by whose lock, when it stops, and what came of it."""
+"""A rolling change of a fleet: its batches, its lock, when it stops, and its result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
 
-#: The share of a model's nodes that are out at a time.
+#: The share of a model's nodes that may be out at the same time.
 MODEL_SHARE = "50%"
 
 
@@ -18,11 +18,11 @@ def plan(
     limits: Mapping[str, Any],
     groups: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """Return the ``order`` of nodes, the sizes of their batches as ``serial``, and ``lines`` that say it.
+    """Return the ``order`` of nodes, the sizes of their batches as ``serial``, and ``lines`` that describe it.
 
-    Nodes that are drained already come first, in a batch of their own: nobody misses them. The first of the others is
-    the canary. ``limits`` are groups with the number or share of their hosts that may be out at a time; of the nodes of
-    a model it is half, whatever the sizes say. ``problems`` are groups that there are not.
+    Drained nodes come first, in a separate batch: nobody misses them. The first of the others is
+    the canary. ``limits`` are groups with the number or share of their hosts that may be out at the same time; for the
+    nodes of a model it is half, whatever the sizes are. ``problems`` are unknown groups.
     """
     out = [node for node in nodes if variables[node].get("upgrade_drained")]
     waiting = [node for node in nodes if node not in out]
@@ -58,7 +58,7 @@ def _name(index: int, drained: bool) -> str:
 
 
 def _count(entry: Any, of: int) -> int:
-    """Return a number, or a share of ``of``; one at the least."""
+    """Return a number, or a share of ``of``; at least one."""
     text = str(entry)
     return max(1, of * int(text[:-1]) // 100 if text.endswith("%") else int(text))
 
@@ -99,7 +99,7 @@ def lock_verdict(
 
 
 def failures(nodes: Sequence[str], variables: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the nodes of batches that are over which are not done, each with its reason."""
+    """Return the unfinished nodes of finished batches, each with its reason."""
     return {
         node: one_line(variables[node].get("upgrade_failed") or "no longer reached", 600)
         for node in nodes
@@ -110,9 +110,9 @@ def failures(nodes: Sequence[str], variables: Mapping[str, Mapping[str, Any]]) -
 def stop_reason(
     earlier: Sequence[str], all_nodes: Sequence[str], variables: Mapping[str, Mapping[str, Any]], most: float
 ) -> str:
-    """Return why no further batch begins, "" where one does: more than that percentage of all nodes failed.
+    """Return why no further batch begins, "" if one does: more than that percentage of all nodes failed.
 
-    A node that was out before because it failed then says nothing of this change.
+    Nodes that were out after an earlier failure do not count.
     """
     failed = [node for node in failures(earlier, variables) if not variables[node].get("upgrade_failed_before")]
     if not failed or 100 * len(failed) / len(all_nodes) <= most:
@@ -123,7 +123,7 @@ def stop_reason(
 
 
 def summary(nodes: Sequence[str], begun: Collection[str], variables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what came of a run: the nodes that are ``done``, those that ``failed`` with reasons, and ``lines``."""
+    """Return the result of a run: the nodes that are ``done``, those that ``failed`` with reasons, and ``lines``."""
     failed = failures([node for node in nodes if node in begun], variables)
     lines = []
     for node in nodes:

@@ -1,8 +1,8 @@
-"""Whether variables have the types that a role's argument specification declares.
+"""Check variables against the types in a role's argument specification.
 
-Ansible's own validation converts while it checks (a number becomes a string, a string a list of one), but the role goes
-on with the variable as it was given. Here a variable has to be of its type, or a string that says a value of it, as
-inventories in INI format and ``-e name=value`` have nothing else; where roles read such a one, they convert it.
+Ansible's own validation converts while it checks (a number becomes a string, a string a list of one), but the role
+then uses the original value. Here a variable needs the declared type, or is a string that expresses a value of it, as
+INI inventories and ``-e name=value`` have only strings; roles convert such strings when they read them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
-#: Facts of such names that are known: what playbooks/gpus.yml keeps of a node, and one of Ansible's.
+#: Known facts with such names: the ones that playbooks/gpus.yml stores on a node, and one of Ansible's.
 _OWN_FACTS = ("xpu_gpus", "xpu_gpu_families", "kernel_version")
 _ARTICLES = {
     "str": "a string",
@@ -24,12 +24,12 @@ _ARTICLES = {
     "float": "a number",
 }
 _NUMBERS: dict[str, tuple[Any, str]] = {"int": (int, r"-?\d+"), "float": ((int, float), r"-?\d+(\.\d+)?")}
-#: Strings that Ansible's filter ``bool`` takes for true, and those that people write for false.
+#: Strings that Ansible's filter ``bool`` accepts as true, and the usual ones for false.
 _BOOLEANS = ("true", "yes", "on", "1", "false", "no", "off", "0")
 
 
 def problems(options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> list[str]:
-    """One sentence for every variable of ``values`` that is not what ``options`` declares, without secret values."""
+    """One sentence for every variable of ``values`` that differs from its declaration, without secret values."""
     found = []
     for name, option in options.items():
         if name in values:
@@ -40,7 +40,7 @@ def problems(options: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]
 def foreign_facts(facts: Iterable[Any], roles: Iterable[str]) -> list[str]:
     """One sentence for facts by which a node would set variables of these roles, or of the fleet.
 
-    Where Ansible makes variables of facts (``inject_facts_as_vars``, its default), they come before roles' defaults.
+    If Ansible turns facts into variables (``inject_facts_as_vars``, its default), they override roles' defaults.
     """
     prefixes = ("xpu_", "audit_", *(f"{role}_" for role in roles))
     names = sorted(
@@ -50,7 +50,7 @@ def foreign_facts(facts: Iterable[Any], roles: Iterable[str]) -> list[str]:
 
 
 def as_list(value: Any) -> Optional[list[Any]]:
-    """Return a list for what stands for one: a list, ``"a,b"`` or ``"['a', 'b']"``; None for anything else."""
+    """Return a list for its notations: a list, ``"a,b"`` or ``"['a', 'b']"``; None for anything else."""
     if not isinstance(value, str):
         return list(value) if isinstance(value, (list, tuple)) else None
     if not value.lstrip().startswith("["):
@@ -103,6 +103,6 @@ def _fits(wanted: str, value: Any) -> bool:
 
 
 def kind(value: Any) -> str:
-    """What a person calls the type of ``value``; Ansible hands in subclasses of its own, so by isinstance."""
+    """The type of ``value`` in words; by isinstance, as Ansible passes its own subclasses."""
     names = {bool: "a boolean", dict: "a mapping", list: "a list", str: "a string", int: "a number", float: "a number"}
     return next((name for type_, name in names.items() if isinstance(value, type_)), "empty")

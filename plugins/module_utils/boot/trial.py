@@ -1,4 +1,4 @@
-"""A kernel on trial: the record of it, the timer that returns from it, and how it went."""
+"""A kernel on trial: its record, the timer that reboots out of it, and its outcome."""
 
 from __future__ import annotations
 
@@ -57,24 +57,24 @@ _UNITS = {
     "xpu-fleet-kernel-return.service": _RETURN_SERVICE,
     _SEEN_UNIT: _SEEN_SERVICE,
 }
-#: The links that start units at boot, with what they point to.
+#: The links that start units at boot, with their targets.
 _LINKS = {f"{UNITS}/sysinit.target.wants/{name}": f"../{name}" for name in (TIMER, _SEEN_UNIT)}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The record of a kernel that is to be booted once."""
+    """The record of a kernel that boots once."""
 
     release: str
-    origin: str  # the kernel that ran when the trial was set up, to which the node returns
-    boot_id: str  # the boot in which that was
+    origin: str  # the kernel that ran when the trial was set up: the node returns to it
+    boot_id: str  # the boot in which the trial was set up
     attempt: int = 1
     confirm_timeout: int = 0  # seconds
     method: str = ""  # grubenv or kexec
 
     @classmethod
     def of(cls, record: Any) -> Optional[Trial]:
-        """Read one as JSON has it, None where it is empty. Raises ValueError."""
+        """Read a trial from JSON, None for an empty text. Raises ValueError."""
         if record == {}:
             return None
         if not isinstance(record, dict) or not {"release", "origin", "boot_id"} <= record.keys():
@@ -82,20 +82,20 @@ class Trial:
         return cls(**{name: record[name] for name in cls.__dataclass_fields__ if name in record})
 
     def text(self) -> str:
-        """Return it as the file has it, without the end of the line."""
+        """Return the content of the file, without the line end."""
         return json.dumps(asdict(self), indent=2, sort_keys=True)
 
 
 @dataclass(frozen=True)
 class TrialState:
-    """What a trial is on the node: units and links by path, "" for those that are not there."""
+    """Files of a trial on the node: units and links by path, "" for missing ones."""
 
     units: Mapping[str, str]
     links: Mapping[str, str]
     record: Optional[Trial] = None
-    #: What stands in a record that is damaged.
+    #: The content of a damaged record.
     damaged: str = ""
-    #: The kernel that kexec holds.
+    #: The kernel that kexec has loaded.
     kexec: str = ""
 
     @classmethod
@@ -117,7 +117,7 @@ class TrialFiles:
             self.damage.append(f"/{_RECORD} is damaged: {error}")
 
     def state(self) -> TrialState:
-        """Return what is on the node."""
+        """Return the present state."""
         return TrialState(
             units={path: self._place.text(path) for path in _units("", 0)},
             links={path: self._place.link(path) for path in _LINKS},
@@ -136,16 +136,16 @@ class TrialFiles:
         )
 
     def _loaded(self) -> bool:
-        """Tell whether kexec holds the kernel of a trial."""
+        """Tell whether kexec has loaded the kernel of a trial."""
         loaded = self._place.text("sys/kernel/kexec_loaded").strip() == "1"
         return loaded and self.record is not None and self.record.method == "kexec"
 
     def returns_from(self, release: str) -> bool:
-        """Tell whether the timer would reboot the node while it runs a kernel."""
+        """Tell whether the timer would reboot the node while this kernel runs."""
         return f"ConditionKernelVersion={release}" in self._place.text(f"{UNITS}/{TIMER}").splitlines()
 
     def outcome(self, running: str, boot_id: str, *, entry_left: bool) -> tuple[str, str]:
-        """Return how the trial went, armed, running or fell_back, and that in words; ENTRY_LEFT as GRUB left it."""
+        """Return the outcome, armed, running or fell_back, and a sentence. ENTRY_LEFT: GRUB has not booted it."""
         trial = self.record
         if trial is None:
             return "", ""
@@ -169,7 +169,7 @@ class TrialFiles:
         )
 
     def arm(self, wanted: TrialState) -> None:
-        """Write everything of a trial but for what makes the node boot its kernel."""
+        """Write every file of a trial, but do not yet make the node boot its kernel."""
         root = self._place.root
         if wanted.record != self.record:
             (root / _SEEN).unlink(missing_ok=True)
@@ -188,7 +188,7 @@ class TrialFiles:
         write_back(root / STATE)
 
     def disarm(self) -> None:
-        """Take away the timer that would reboot the node."""
+        """Remove the timer that would reboot the node."""
         root = self._place.root
         present = [root / path for path in (*_LINKS, *_units("", 0)) if os.path.lexists(root / path)]
         if present:
@@ -199,7 +199,7 @@ class TrialFiles:
             self._place.checked_run(["systemctl", "daemon-reload"])
 
     def close(self) -> None:
-        """End a trial: first the timer, last the record of it."""
+        """End a trial: remove the timer first, the record last."""
         self.disarm()
         if self._loaded():
             self._place.checked_run(["kexec", "-u"])

@@ -1,4 +1,4 @@
-"""What a node answers to module gpu_info, of the shape that is documented, in plain text."""
+"""A node's answer to module gpu_info, validated, in plain text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line, p
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import kind
 
-#: A GPU of which nothing is known: it has every key, and a value of its type.
+#: An unknown GPU: every key, with a value of its type.
 _SHAPE = Gpu("", "", "", "", "", "", 0).as_dict()
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _ID = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
@@ -20,11 +20,11 @@ _SYSTEM = ("distribution", "release", "codename", "kernel", "architecture")
 
 
 class AnswerError(FleetError):
-    """A node's answer makes no sense; the message says where."""
+    """A node's answer is malformed; the message says where."""
 
 
 def admitted_gpus(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what module gpu_info documents. Raises AnswerError."""
+    """Return the validated data that module gpu_info documents. Raises AnswerError."""
     chosen = (*USED, UNKNOWN)
     gpus, lent = ([_gpu(gpu, chosen) for gpu in _list(found, key)] for key in ("gpus", "lent"))
     others = [_gpu(gpu, (*chosen, INTEGRATED, OTHER)) for gpu in _list(found, "others")]
@@ -53,7 +53,7 @@ def _gpu(gpu: Any, families: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _value(key: str, value: Any, empty: Any) -> Any:
-    """Return a GPU's value of the type of ``empty``; links and modules can be there or not."""
+    """Return a GPU's value of the type of ``empty``; links and modules may be missing."""
     if empty is None:
         return plain_data(value) if isinstance(value, (Mapping, list)) else None
     of_type = _of_type(value, type(empty), f"{key} of a GPU")

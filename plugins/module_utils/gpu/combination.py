@@ -1,4 +1,4 @@
-"""A combination of cards, kernel and packages that is known to be bad, and whether a node has it."""
+"""A known-bad combination of cards, kernel and packages, and whether a node has it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WARN = "warn"
 #: Confidence of a row: read in source code, a package's version or a table of Intel's; or one credible report.
 HIGH = "H"
 MEDIUM = "M"
-#: What compute runtimes are packaged as; their versions are equal but for that of the oldest.
+#: Package names of compute runtimes; their versions are equal except for those of the oldest.
 RUNTIMES = ("intel-opencl-icd", "libze-intel-gpu1")
 
 
@@ -31,7 +31,7 @@ class Range:
     before: str = ""
 
     def has(self, version: str) -> bool:
-        """Tell whether a version is one of them; dpkg's order."""
+        """Tell whether a version is in the range, in dpkg's order."""
         found = Version(version)
         return (
             (not self.first or found >= Version(self.first))
@@ -42,11 +42,11 @@ class Range:
 
 @dataclass(frozen=True)
 class KnownBad:
-    """One combination. All that is set has to be true of a node; what is not set does not matter.
+    """One combination. Every field that is set has to match the node; unset fields match all.
 
-    ``devices`` are families or device ids, ``kernels`` ranges of releases without their flavour (Ubuntu's number of the
-    ABI is part of them), ``packages`` ranges by name of which each has to be met, ``runtime`` ranges of which either of
-    the RUNTIMES has to be in one, ``lacking`` packages of which one is not there.
+    ``devices`` are families or device ids, ``kernels`` ranges of releases without their flavour (Ubuntu's ABI number
+    counts), ``packages`` ranges by name, all of which have to match, ``runtime`` ranges of which one of the
+    RUNTIMES has to match one, ``lacking`` packages of which at least one is missing.
     """
 
     name: str
@@ -67,27 +67,27 @@ class KnownBad:
     lacking: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Say it to an operator."""
+        """Return the combination in words."""
         accept = f"xpu_known_bad_accepted: [{self.name}] overrides this refusal" if self.effect == REFUSE else self.name
         return f"{self.symptom}: {self.remedy} ({self.source}; {accept})"
 
     @property
     def of_packages(self) -> bool:
-        """Whether it depends on what apt installs."""
+        """Whether it depends on packages that apt installs."""
         return bool(self.packages or self.runtime or self.lacking)
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What a node has, or is to have: GPUs as gpu_info tells them, a kernel's release, versions of packages."""
+    """A node's present or future state: GPUs as gpu_info has them, a kernel release, versions of packages."""
 
     gpus: Sequence[Mapping[str, Any]] = ()
     kernel: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
     stack: str = ""
-    #: Whether the processor's own graphics are there too.
+    #: Whether the processor's own graphics are present.
     integrated: bool = False
-    #: Names of combinations that the operator takes the risk of: they are warnings.
+    #: Names of combinations whose risk the operator accepts: they only warn.
     accepted: Sequence[str] = ()
 
 
@@ -110,7 +110,7 @@ def _is_of(entry: KnownBad, gpu: Mapping[str, Any]) -> bool:
     return (
         (not entry.devices or gpu["family"] in entry.devices or gpu["id"].partition(":")[2] in entry.devices)
         and (not entry.driver or gpu.get("driver") == entry.driver)
-        # A BAR that nobody can see is not a small one.
+        # An unreadable BAR does not count as a small one.
         and (not entry.small_bar or (window > 0 and not gpu.get("resizable_bar")))
     )
 
@@ -120,6 +120,6 @@ def _has_runtime(entry: KnownBad, packages: Mapping[str, str]) -> bool:
 
 
 def _meets(spans: Iterable[Range], version: str) -> bool:
-    """Tell whether a package's version is in a range; rows name those of the authors, without what packagers add."""
+    """Tell whether a package's version is in a range; rows have upstream versions, without the packagers' suffix."""
     upstream = version.rpartition("-")[0] or version
     return bool(version) and any(span.has(upstream) for span in spans)

@@ -1,4 +1,4 @@
-"""What keeps a graphics driver from binding to a card: the kernel's command line, settings of GRUB and modprobe."""
+"""What prevents a graphics driver from binding to a card: the kernel's command line, GRUB's and modprobe's settings."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ansible_collections.xpu.fleet.plugins.module_utils.boot.grub_settings impor
 #: Where modprobe reads settings; of two files of one name the first counts (modprobe.d(5)).
 MODPROBE = ("etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d", "lib/modprobe.d")
 _GRUB_COMMAND_LINES = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT")
-#: Parameters of the kernel, of modprobe and of dracut that name modules which are not loaded.
+#: Parameters of the kernel, of modprobe and of dracut that name modules not to load.
 _BLACKLISTS = ("modprobe.blacklist", "module_blacklist", "rd.driver.blacklist")
-#: Modules that hold a card for something else, by the ids that they are told.
+#: Modules that reserve a card for another use, by its ids.
 _KEEPERS = ("vfio_pci", "pci_stub", "xen_pciback")
-#: Modules that hold a card for other domains of Xen, by the addresses that they are told.
+#: Modules that reserve a card for other domains of Xen, by its address.
 _HIDERS = ("xen_pciback", "pciback")
-#: Where driverctl keeps which driver a card gets at each boot, a file for each address.
+#: Where driverctl keeps the driver of each card, a file for each address.
 _DRIVERCTL = "etc/driverctl.d"
 _UDEV = ("etc/udev/rules.d", "run/udev/rules.d", "usr/local/lib/udev/rules.d")
 _OVERRIDE = re.compile(r'ATTR\{(?:\[[^\]]*\])?driver_override\}\s*=\s*"(?P<driver>[^"]*)"')
 
 
 class DriverBlocks:
-    """The settings of a node whose files are below ``root``, each with where it stands."""
+    """The settings of a node whose files are below ``root``, each with its place."""
 
     def __init__(self, root: Path) -> None:
         """Read them."""
@@ -34,7 +34,7 @@ class DriverBlocks:
         self._overrides = list(_overrides(root))
 
     def of(self, drivers: Sequence[str], device: str, address: str = "") -> list[str]:
-        """Return what keeps all of ``drivers`` from a card with PCI device id ``device``, a sentence each.
+        """Return what prevents all of ``drivers`` from binding to a card with PCI device id ``device``, as sentences.
 
         Some settings name the card by its address.
         """
@@ -57,7 +57,7 @@ class DriverBlocks:
 
 
 def _parameters(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield where a parameter of the kernel stands, and the parameter."""
+    """Yield the place of each kernel parameter, and the parameter."""
     for word in _words(_text(root / "proc/cmdline")):
         yield "on the kernel's command line", word
     try:
@@ -74,7 +74,7 @@ def _parameters(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _words(line: str) -> list[str]:
-    """Return the words of a command line as the kernel reads it: what is between double quotes stays together."""
+    """Return the words of a command line as the kernel splits it: text in double quotes stays together."""
     return [word.replace('"', "") for word in re.findall(r'(?:[^\s"]|"[^"]*")+', line)]
 
 
@@ -103,7 +103,7 @@ def _line_blocks(words: Sequence[str], driver: str, device: str) -> bool:
 
 
 def _option_blocks(module: str, option: str, driver: str, device: str) -> bool:
-    """Tell whether an option of a module keeps a driver from a device; no module's option is one of others'."""
+    """Tell whether an option of a module keeps a driver from a device; option names are unique to a module."""
     name, _equals, value = option.partition("=")
     values = value.strip('"').lower().split(",")
     if module == driver:
@@ -113,7 +113,7 @@ def _option_blocks(module: str, option: str, driver: str, device: str) -> bool:
 
 
 def _hides(module: str, option: str, address: str) -> bool:
-    """Tell whether an option of a module of Xen's hides the card at an address, as in hide=(03:00.0)(0000:05:00.*)."""
+    """Tell whether an option of Xen's modules hides the card at an address, as in hide=(03:00.0)(0000:05:00.*)."""
     name, _equals, value = option.partition("=")
     if _plain(module) not in _HIDERS or name != "hide" or not address:
         return False
@@ -122,7 +122,7 @@ def _hides(module: str, option: str, address: str) -> bool:
 
 
 def _overrides(root: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield where a driver is written down that a card gets at each boot, what is written, and the driver."""
+    """Yield the place, the text and the driver of each setting that binds a card to a driver at boot."""
     for path in _files(root / _DRIVERCTL, ""):
         driver = _text(path).strip()
         if driver:
@@ -157,7 +157,7 @@ def _files(directory: Path, suffix: str) -> Iterable[Path]:
 
 
 def _plain(name: str) -> str:
-    """Return a name as the kernel compares it: it takes - and _ for the same."""
+    """Return a name as the kernel compares it: - and _ are equal."""
     return name.replace("-", "_")
 
 

@@ -7,15 +7,15 @@ to many devices.
 
 from __future__ import annotations
 
-#: Families that stacks are made for. Ids of one name stand in one string.
+#: Families with a stack. Ids of one name are in one string.
 ARC = "arc"
 ARC_B = "arc-b"
 FLEX = "flex"
 MAX = "max"
 USED = (ARC, ARC_B, FLEX, MAX)
-#: A card of Intel's that none of these lists has yet.
+#: A card of Intel's that is not yet in these lists.
 UNKNOWN = "unknown"
-#: Families that are reported and not used.
+#: Families that are reported but not used.
 INTEGRATED = "integrated"
 OTHER = "other"
 
@@ -70,7 +70,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "Intel Data Center GPU Max 1550": "0bd5 0bd6",
         "Intel Data Center GPU Max 1550VG": "0bd4",
     },
-    # Cards of their own that no stack is made for: the first ones, samples of Arc A, and what comes after Max.
+    # Discrete cards without a stack: the first ones, samples of Arc A, and the successors of Max.
     OTHER: {
         "Intel Iris Xe Graphics (DG1)": "4906 4908",
         "Intel Iris Xe MAX Graphics": "4905",

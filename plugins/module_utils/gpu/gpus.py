@@ -1,4 +1,4 @@
-"""Find the GPUs of a machine in sysfs, without lspci and, where the kernel does not ask for it, without root."""
+"""Find the GPUs of a machine in sysfs, without lspci and, unless the kernel requires it, without root."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INTEL_VENDOR = "0x8086"
 #: PCI base class 03 is a display controller: 0300 VGA compatible, 0302 3D, 0380 other (data center cards).
 DISPLAY_CLASS = "0x03"
 BRIDGE_CLASS = "0x0604"
-#: Without resizable BAR the memory BAR is a window of this size, which says nothing about the memory behind it.
+#: Without resizable BAR the memory BAR is a window of this size, whatever the size of the memory.
 WINDOW = 256 * 1024**2
 #: Memory in GiB behind devices whose BAR is larger: its size is a power of two, the memory's is not. Source: Intel's
 #: product pages.
@@ -31,10 +31,10 @@ _ODD_SIZES = {
     **{"5691": 12, "56a5": 6, "56b1": 6, "56b3": 12, "56ba": 6},
     **{"56c1": 6, "0bda": 48, "e20b": 12, "e20c": 10, "e211": 24},
 }
-#: Where role inference gives an instance its GPU, and how it names that there.
+#: Where role inference assigns an instance its GPU, and the name of the variable.
 _INSTANCES = "etc/systemd/system/xpuserve@*.service.d/gpu.conf"
 _SERVED = re.compile(r"^# GPU (\S+) ", re.MULTILINE)
-#: Graphics drivers of Linux. A card that another driver holds was given to something else: vfio-pci and xen-pciback to
+#: Graphics drivers of Linux. A card bound to another driver has another use: vfio-pci and xen-pciback pass it to
 #: virtual machines, uio_pci_generic to a program.
 DRIVERS = ("i915", "xe")
 _VERSION_FOUND = re.compile(r"\bfound\b\D*(\d+(?:\.\d+)+)")
@@ -42,7 +42,7 @@ _VERSION_FOUND = re.compile(r"\bfound\b\D*(\d+(?:\.\d+)+)")
 
 @dataclass(frozen=True)
 class Link:
-    """A PCIe link, as the port at its lower end tells it; lanes and GT/s, 0 where unknown."""
+    """A PCIe link, as the port at its lower end reports it; lanes and GT/s, 0 if unknown."""
 
     address: str
     width: int
@@ -52,7 +52,7 @@ class Link:
 
     @property
     def reduced(self) -> bool:
-        """Whether the link is narrower or slower than the port could have it."""
+        """Whether the link is narrower or slower than the port supports."""
         return 0 < self.width < self.maximum_width or 0 < self.speed < self.maximum_speed
 
 
@@ -61,9 +61,9 @@ class Gpu:
     """One GPU.
 
     ``address`` is the PCI address, ``id`` vendor and device as ``8086:56a0``, ``family`` arc, arc-b, flex or max,
-    unknown for a card that is newer than the lists of ids, or integrated or other for what is reported and not used.
+    ``address`` is the PCI address, ``id`` vendor and device as ``8086:56a0``, ``family`` arc, arc-b, flex or max,
+    unknown for a card newer than the lists of ids, or integrated or other for GPUs that are reported but not used.
     ``driver`` is the bound kernel driver or "",
-    ``driver_version`` its own version or the kernel's that it came with, ``driver_out_of_tree`` whether it came
     otherwise (DKMS). ``render_node`` and ``card_node`` are paths below /dev/dri or "" (by PCI address where udev makes
     that: numbers may change from boot to boot). ``memory_bytes`` is local memory, 0 where the kernel tells none, and
     ``memory_bar_bytes`` how much of it the CPU can address; ``resizable_bar`` is whether that is more than the classic
@@ -99,12 +99,12 @@ class Gpu:
 
     @property
     def used(self) -> bool:
-        """Whether the choice of a stack depends on it; functions lent to virtual machines are not the node's own."""
+        """Whether the choice of a stack depends on it; functions passed to virtual machines do not count."""
         return self.family in (*USED, UNKNOWN) and not self.virtual_function_of
 
     @property
     def uncovered(self) -> bool:
-        """Whether it is a card of Intel's that no stack is made for."""
+        """Whether it is a card of Intel's without a stack."""
         return self.family == OTHER and self.id.startswith("8086:") and not self.virtual_function_of
 
     @property
@@ -122,7 +122,7 @@ class Gpu:
 
 
 def all_gpus(root: Path = Path("/")) -> list[Gpu]:
-    """Return every display controller of the machine whose files are below ``root``, in PCI order."""
+    """Return every display controller of a machine whose files are below ``root``, in PCI order."""
     devices = root / "sys/bus/pci/devices"
     if not devices.is_dir():
         return []
@@ -137,7 +137,7 @@ def find_gpus(root: Path = Path("/")) -> list[Gpu]:
 
 
 def served_gpus(root: Path = Path("/")) -> list[str]:
-    """Return the PCI addresses of the GPUs that the node's instances were given, whether those are there or not."""
+    """Return the PCI addresses of the GPUs assigned to the node's instances, present or not."""
     given = (_SERVED.search(_read(path)) for path in root.glob(_INSTANCES))
     return sorted({found[1] for found in given if found})
 
@@ -190,10 +190,10 @@ def _gpu(device: Path, root: Path, modules: _Modules, blocks: DriverBlocks) -> G
 
 
 def _identity(vendor: str, device_id: str, address: str, aperture: int) -> tuple[str, str]:
-    """Return family and name; the second device of the first bus is part of the processor, whatever its id.
+    """Return family and name; the second device of the first bus is the integrated GPU, whatever its id.
 
-    A virtual machine may have a card in that place: its memory tells it. Elsewhere what has no known id is a card, also
-    where this kernel drives it as little as the list knows it, or gave it no memory.
+    A virtual machine may have a card in that place: its memory shows that. In other places an unknown id is a card,
+    even if this kernel does not drive it either, or gave it no memory.
     """
     if f"0x{vendor}" != INTEL_VENDOR:
         return OTHER, f"display controller {vendor}:{device_id}"
@@ -204,7 +204,7 @@ def _identity(vendor: str, device_id: str, address: str, aperture: int) -> tuple
 
 
 def _drivers(family: str) -> tuple[str, ...]:
-    """Return the drivers that may hold a card: Arc A, Flex and Max belong to i915, which xe drives as a trial only."""
+    """Return the drivers for a card: Arc A, Flex and Max use i915; xe drives them only experimentally."""
     return {ARC_B: ("xe",), UNKNOWN: DRIVERS}.get(family, ("i915",))
 
 
@@ -216,7 +216,7 @@ def _lent(device: Path, driver: str) -> str:
 
 
 def _override(device: Path) -> str:
-    """Return another driver than one for graphics that a card is kept for, also while one of these still holds it."""
+    """Return the non-graphics driver that a card is reserved for, even if a graphics driver is still bound to it."""
     override = _read(device / "driver_override")
     return "" if override in ("(null)", *DRIVERS) else override
 
@@ -228,7 +228,7 @@ def _blocked(device: Path, family: str, device_id: str, blocks: DriverBlocks) ->
 
 
 def _driver_version(driver: Path, root: Path) -> tuple[str, bool]:
-    """Return the version of a bound driver, and whether it is from outside the kernel's own tree."""
+    """Return the version of a bound driver, and whether it is out of tree."""
     if not driver.exists():
         return "", False
     link = driver / "module"
@@ -256,7 +256,7 @@ def _memory_bar(device: Path) -> int:
 
 
 def _memory(device: Path, device_id: str, aperture: int) -> int:
-    """Local memory in bytes: what the driver says, else the size of the memory BAR where it is resized to cover all."""
+    """Local memory in bytes: the driver's value, else the size of the memory BAR if it is resized to cover all."""
     for total in sorted((device / "drm").glob("card*/lmem_total_bytes")):
         return _number(total)
     if aperture <= WINDOW:
@@ -277,7 +277,7 @@ def _link(port: Path) -> Optional[Link]:
 
 
 def _slot_link(device: Path) -> Optional[Link]:
-    """Return the link between card and mainboard: that of the upper of two bridges of Intel's below the root port."""
+    """Return the link between card and mainboard: the upper one of two bridges of Intel's below the root port."""
     bridges = list(_bridges(device))
     inside = bridges[:2]
     if len(bridges) > 2 and all(_read(bridge / "vendor") == INTEL_VENDOR for bridge in inside):
@@ -286,7 +286,7 @@ def _slot_link(device: Path) -> Optional[Link]:
 
 
 def _bridges(device: Path) -> Iterator[Path]:
-    """Yield the bridges above a device, the nearest first: its real directory is in theirs."""
+    """Yield the bridges above a device, the nearest first: its real directory is inside theirs."""
     for parent in device.resolve().parents:
         if not _read(parent / "class").startswith(BRIDGE_CLASS):
             return
@@ -299,7 +299,7 @@ def _gigatransfers(path: Path) -> float:
 
 
 def _firmware(device: Path, root: Path) -> dict[str, dict[str, str]]:
-    """Return file, status and version of the GPU's own firmware; debugfs is for root alone."""
+    """Return file, status and version of the GPU's own firmware; only root can read debugfs."""
     found: dict[str, dict[str, str]] = {}
     cards = sorted(path.name.removeprefix("card") for path in (device / "drm").glob("card[0-9]*"))
     places = [root / "sys/kernel/debug/dri" / name for name in (device.name, *cards)]
@@ -324,7 +324,7 @@ def _firmware_facts(text: str) -> dict[str, str]:
 
 
 class _Modules:
-    """What the modules of the running kernel, and those built into it, say which devices they drive."""
+    """The devices that modules of the running kernel, built-in ones too, claim to drive."""
 
     def __init__(self, root: Path) -> None:
         directory = root / "lib/modules" / (_read(root / "proc/sys/kernel/osrelease") or "unknown")
@@ -340,7 +340,7 @@ class _Modules:
                 self._aliases.append((value.removeprefix("alias="), module))
 
     def claiming(self, modalias: str) -> Optional[list[str]]:
-        """Return the modules that claim a device; None where nothing is known."""
+        """Return the modules that claim a device; None if unknown."""
         if not self._seen or not modalias:
             return None
         return sorted({module for pattern, module in self._aliases if fnmatch.fnmatchcase(modalias, pattern)})

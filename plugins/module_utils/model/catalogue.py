@@ -1,4 +1,4 @@
-"""Which weights a node serves, from where, in which form, and whether they fit: decided on the controller."""
+"""Choose a node's weights, their source and format, and check that they fit: on the controller."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _ENTRY_OPTIONS = frozenset(
     }
 )  # fmt: skip
 _PROMPT_FORMATS = ("tokenizer", "llama-2", "chatglm2")
-# What an engine keeps beside weights and KV cache: its kernels, activations and scratch space.
+# Memory that an engine needs beside weights and KV cache: its kernels, activations and scratch space.
 RUNTIME_BYTES = 512 * 1024**2
 
 
 class ModelError(FleetError):
-    """The model cannot be served as asked; the message says why and what can."""
+    """The model cannot be served as requested; the message says why and what can."""
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What the operator asks for; empty values take the entry's own."""
+    """The operator's request; empty values take the entry's own."""
 
     name: str
     source: Mapping[str, Any] = field(default_factory=dict)
@@ -47,9 +47,9 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class Target:
-    """Where the model has to run. ``memory_bytes`` is 0 where it is unknown.
+    """Where the model has to run. ``memory_bytes`` is 0 if unknown.
 
-    Of several GPUs it is that of the one with the least; ``others`` has those with more, each with its memory.
+    With several GPUs it is the memory of the smallest; ``others`` has the larger ones, each with its memory.
     """
 
     engine: str
@@ -105,7 +105,7 @@ def resolve(catalogue: Catalogue, request: ModelRequest, target: Target) -> dict
 
 
 def weight_bytes(catalogue: Catalogue, entry: Mapping[str, Any], low_bit: str) -> int:
-    """Bytes of the weights in a low-bit format; the embedding table stays at 16 bits. 0 where it is not known."""
+    """Bytes of the weights in a low-bit format; the embedding table stays at 16 bits. 0 if unknown."""
     parameters = int(entry.get("parameters", 0))
     embedding = int(entry.get("embedding_parameters", 0))
     return int((parameters - embedding) * catalogue.bits_per_weight[low_bit] / 8) + embedding * 2 if parameters else 0
@@ -114,7 +114,7 @@ def weight_bytes(catalogue: Catalogue, entry: Mapping[str, Any], low_bit: str) -
 def memory_bytes(
     catalogue: Catalogue, entry: Mapping[str, Any], source: Mapping[str, Any], low_bit: str, context: int
 ) -> int:
-    """Bytes that serving takes: weights, the KV cache of one full context, and the engine's own. 0 where unknown."""
+    """Memory for serving in bytes: weights, the KV cache of one full context, and the engine's own. 0 if unknown."""
     weights = weight_bytes(catalogue, entry, low_bit) if low_bit else int(source.get("download_bytes", 0))
     return weights + int(entry.get("kv_bytes_per_token", 0)) * context + RUNTIME_BYTES if weights else 0
 
@@ -168,7 +168,7 @@ def _check_low_bit(catalogue: Catalogue, low_bit: str, target: Target) -> None:
 
 
 def _source(entry: Mapping[str, Any], request: ModelRequest, formats: Sequence[str], engine: str) -> dict[str, Any]:
-    """The operator's source, or the entry's first in a format that the engine reads, checked and in one shape."""
+    """The operator's source, or the entry's first in a format that the engine reads, validated and normalised."""
     chosen: Optional[Mapping[str, Any]] = request.source or None
     where = "model_source"
     if chosen is None:
@@ -213,7 +213,7 @@ def _source(entry: Mapping[str, Any], request: ModelRequest, formats: Sequence[s
 
 
 def _check_digests(source: Mapping[str, Any], where: str) -> None:
-    """A mirror without digests is used with the operator's own: for every file that is wanted, of one commit."""
+    """A mirror without digests needs the operator's: for every file that is fetched, of one commit."""
     digests = source.get("sha256", {})
     if not isinstance(digests, dict) or not all(
         re.fullmatch(r"[^/]+", str(name)) and re.fullmatch(r"[0-9a-f]{64}", str(digest))

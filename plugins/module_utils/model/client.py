@@ -1,4 +1,4 @@
-"""HTTP for weights: credentials stay with the host they are for, pauses last as long as a server asks for."""
+"""HTTP for weights: credentials stay with their host, pauses last as long as a server asks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import user_info
 
 TIMEOUT_SECONDS = 60
-#: How often something is asked for that may come a little later.
+#: How often a request is repeated that may succeed a little later.
 ATTEMPTS = 5
-#: Seconds of a single pause that a run waits for; hubs count requests in windows of five minutes.
+#: Longest single pause in seconds; hubs count requests in windows of five minutes.
 LONGEST_PAUSE = 310.0
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _SAID = 300
@@ -34,10 +34,10 @@ class FetchError(FleetError):
 
 
 class _KeepTokenAtHome(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and sends the token on only to the host it was meant for, by https or where it began."""
+    """Follows redirects, and sends the token only to its own host, by https or as it began."""
 
     def __init__(self) -> None:
-        #: The URL that was asked last, and what the first answer said of the file behind it.
+        #: The URL requested last, and the headers of the first redirect about the file behind it.
         self.last = ""
         self.linked: dict[str, str] = {}
 
@@ -59,12 +59,12 @@ class _KeepTokenAtHome(urllib.request.HTTPRedirectHandler):
 
 
 class Client:
-    """HTTP with an optional bearer token for one host, or with the user and password that a URL has."""
+    """HTTP with an optional bearer token for one host, or with the user and password of a URL."""
 
     def __init__(self, token: str = "", *, plain_http: bool = False, notes: Optional[list[str]] = None) -> None:
-        """Use TOKEN for every request that this client starts; PLAIN_HTTP lets it go over the network unencrypted.
+        """Use TOKEN for every request that this client starts; PLAIN_HTTP allows it unencrypted.
 
-        NOTES takes what the operator should hear though nothing failed.
+        NOTES collects remarks for the operator that are no failures.
         """
         self._token = token
         self._plain_http = plain_http
@@ -73,7 +73,7 @@ class Client:
         self.notes = [] if notes is None else notes
 
     def open(self, url: str, *, method: str = "GET", headers: Optional[Mapping[str, str]] = None) -> Any:
-        """Open URL; raises HTTPError, OSError or HTTPException, and FetchError for a secret that all could read."""
+        """Open URL. Raises HTTPError, OSError or HTTPException, and FetchError if a secret would go unencrypted."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https", "file"):
             raise OSError(f"{hide_password(url)} is no http, https or file URL")
@@ -98,16 +98,16 @@ class Client:
 
     @property
     def has_token(self) -> bool:
-        """Whether it sends a token."""
+        """Whether it has a token."""
         return bool(self._token)
 
     @property
     def linked(self) -> Mapping[str, str]:
-        """Headers, in lower case, of the redirects that led to the last answer; those of the first count most."""
+        """Headers, in lower case, of the redirects to the last answer; those of the first take precedence."""
         return self._redirects.linked
 
     def unreachable(self, url: str, error: Exception) -> str:
-        """Say which host did not answer: the one of URL, or the one that it leads to."""
+        """Say which host did not answer: that of URL, or the one that it redirects to."""
         first, last = urlsplit(url).netloc.rpartition("@")[2], urlsplit(self._redirects.last).netloc.rpartition("@")[2]
         reason = hide_password(str(getattr(error, "reason", "") or error or type(error).__name__))
         if last and last != first:
@@ -128,12 +128,12 @@ def _on_this_machine(host: str) -> bool:
 
 
 def shown(url: str) -> str:
-    """URL for a message: without user, password and query, any of which may be a secret."""
+    """URL for a message: without user, password and query, which may be secrets."""
     return hide_password(re.sub(r"[?#].*", "", url, flags=re.DOTALL))
 
 
 def said(error: HTTPError) -> str:
-    """What the server said about its refusal, as one short line; "" for nothing."""
+    """The server's message about its refusal, on one short line; "" without one."""
     text = str(error.headers.get("X-Error-Message") or "")
     if not text:
         try:
@@ -146,16 +146,16 @@ def said(error: HTTPError) -> str:
 
 
 def status(error: HTTPError) -> str:
-    """The status of a refusal and what the server said about it."""
+    """The status of a refusal and the server's message."""
     reason = " ".join(part for part in (str(error.code), str(error.reason or "")) if part)
     words = said(error)
     return f"{reason}: {words}" if words else reason
 
 
 def asked_pause(headers: Any, now: float) -> Optional[float]:
-    """Seconds that an answer asks to wait, None where it does not say.
+    """Seconds that an answer asks to wait, None if it does not say.
 
-    Retry-After is seconds or a date (RFC 9110, 10.2.3), which counts from the answer's own Date; RateLimit has
+    Retry-After is seconds or a date (RFC 9110, 10.2.3), relative to the answer's own Date; RateLimit has
     t=seconds (IETF draft ratelimit-headers).
     """
     value = str(headers.get("Retry-After") or "").strip()
@@ -178,9 +178,9 @@ def _timestamp(value: str) -> Optional[float]:
 
 
 def pause(error: Exception, attempt: int, url: str) -> Optional[float]:
-    """Seconds to wait before URL is asked again after ERROR; None where asking again does not help.
+    """Seconds to wait before URL is requested again after ERROR; None if repeating does not help.
 
-    ATTEMPT counts from 0. Raises FetchError where the server asks for more patience than a run has.
+    ATTEMPT counts from 0. Raises FetchError if the server asks for a longer pause than a run allows.
     """
     backoff = float(min(2 ** (attempt + 1), 20))
     if isinstance(error, HTTPError):
@@ -196,5 +196,5 @@ def pause(error: Exception, attempt: int, url: str) -> Optional[float]:
                 "or set model_hub_endpoint to a mirror"
             ) from error
         return backoff if asked is None else max(asked, 1.0)
-    # urllib wraps what goes wrong before the request is sent; that does not pass in seconds.
+    # urllib wraps errors from before the request is sent; they do not pass in seconds.
     return backoff if isinstance(error, (HTTPException, OSError)) and not isinstance(error, URLError) else None

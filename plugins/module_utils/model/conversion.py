@@ -1,4 +1,4 @@
-"""Conversion of weights to a low-bit format: once, as the service's user, with nothing else in reach."""
+"""Conversion of weights to a low-bit format: once, as the service's user, in a sandbox."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.place import NotO
 
 @dataclass(frozen=True)
 class Conversion:
-    """One conversion: the service's configuration with the weights to read, and how to run the service."""
+    """One conversion: the service's configuration with the weights to read, and the service's command."""
 
     request: WeightsRequest
     config: Mapping[str, Any]
@@ -35,7 +35,7 @@ class Conversion:
 
 
 def sandbox(conversion: Conversion, config: Path, output: Path) -> list[str]:
-    """The command that runs the conversion: it can write to the staging directory alone and has no network."""
+    """The command that runs the conversion: it can write only to the staging directory and has no network."""
     properties = [
         f"User={conversion.user}",
         f"Group={conversion.user}",
@@ -59,7 +59,7 @@ def sandbox(conversion: Conversion, config: Path, output: Path) -> list[str]:
 
 
 def convert(conversion: Conversion) -> dict[str, Any]:
-    """Run the conversion beside the place of its result, then swap that in. Returns its manifest. Raises StoreError."""
+    """Run the conversion beside its target, then swap the result in. Returns its manifest. Raises StoreError."""
     request = conversion.request
     place = request.place
     try:
@@ -67,7 +67,7 @@ def convert(conversion: Conversion) -> dict[str, Any]:
         (staging / "config.json").write_text(json.dumps(conversion.config), encoding="utf-8")
         os.chown(staging, user.pw_uid, user.pw_gid)
         _run(conversion)
-        # From here on nobody but root changes what is in there: the user's own processes may still be running.
+        # From here on only root can change files in there: the user's own processes may still be running.
         staging.chmod(0o700)
         os.chown(staging, os.geteuid(), os.getegid())
         manifest = _taken_over(request, staging)
@@ -92,7 +92,7 @@ def _run(conversion: Conversion) -> None:
 
 
 def _taken_over(request: WeightsRequest, staging: Path) -> dict[str, Any]:
-    """Put what the conversion left in place; return its manifest. Raises NotOwnError and StoreError."""
+    """Take ownership of the conversion's output; return its manifest. Raises NotOwnError and StoreError."""
     files: dict[str, dict[str, Any]] = {}
 
     def note(name: str, path: Path) -> None:

@@ -1,7 +1,7 @@
-"""What model files say of themselves: names of parts, config.json, the header of safetensors.
+"""Metadata in model files: names of parts, config.json, the header of safetensors.
 
-Of Python's own library only, for two readers: the roles' preflight on a node without an engine, and the service, in
-whose package this file is a link. Nothing in a model is run.
+It needs only Python's own library, for two readers: the roles' preflight on a node without an engine, and the
+service, whose package has this file as a link. It runs nothing of a model.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from typing import Any, Optional
 
 #: The list of a model's shards.
 INDEX = "model.safetensors.index.json"
-#: The one file of a model that has no shards. Where it is there, engines open it, whatever the index says.
+#: The file of a model without shards. If it exists, engines open it, whatever the index says.
 WHOLE = "model.safetensors"
 _PART = re.compile(r"(?i)(?P<stem>.+)-(?P<number>\d+)-of-(?P<total>\d+)\.(?P<suffix>gguf|safetensors)")
 _MOST_PARTS = 10_000
-#: Files in which tools write that they quantised the weights beside: AutoGPTQ, AutoAWQ, NVIDIA's ModelOpt.
+#: Files of tools that quantised the weights beside them: AutoGPTQ, AutoAWQ, NVIDIA's ModelOpt.
 _QUANTISED_BY = {"quantize_config.json": "GPTQ", "quant_config.json": "AWQ", "hf_quant_config.json": "ModelOpt"}
 #: Tensors that only quantised layers have.
 _QUANTISED_TENSORS = (".qweight", ".qzeros", ".weight_packed", ".weight_scale_inv", ".quant_map", ".absmax")
-#: Keys under which models say how many tokens they take (llama; chatglm, qwen; gpt2; mpt).
+#: Keys of the context length in tokens (llama; chatglm, qwen; gpt2; mpt).
 _LENGTHS = ("max_position_embeddings", "seq_length", "n_positions", "max_seq_len", "max_sequence_length")
-#: Where models that see, hear or speak keep what is about their language model.
+#: Where models for images or speech keep the settings of their language model.
 _NESTED = (
     *("text_config", "llm_config", "language_config", "language_model_config", "language_model", "lm_config"),
     *("thinker_config", "text_model", "decoder_config"),
 )
-#: Ways to stretch a context that leave max_position_embeddings as it was before, so their factor counts.
+#: Ways to stretch a context that do not change max_position_embeddings, so their factor counts.
 _STRETCHING = ("linear", "dynamic", "yarn", "ntk")
-#: max_position_embeddings of these is what the factor led to already.
+#: For these, max_position_embeddings includes the factor.
 _STRETCHED = ("gemma3",)
 
 
 @dataclass(frozen=True)
 class PartName:
-    """The name of one part of a model that is split into several files."""
+    """The file name of one part of a split model."""
 
     stem: str
     number: str
@@ -56,7 +56,7 @@ class PartName:
 
 
 def part_name(name: str) -> Optional[PartName]:
-    """Read the name of a part (model-00001-of-00003.gguf); None for a file that is whole."""
+    """Parse the name of a part (model-00001-of-00003.gguf); None for a whole file."""
     match = _PART.fullmatch(name)
     if not match or not 1 <= int(match["number"]) <= int(match["total"]) <= _MOST_PARTS:
         return None
@@ -64,7 +64,7 @@ def part_name(name: str) -> Optional[PartName]:
 
 
 def quantised(names: Iterable[str], config: Mapping[str, Any]) -> str:
-    """Return the method that safetensors were quantised with elsewhere, "" where they were not.
+    """Return the method with which safetensors were quantised, "" if they were not.
 
     NAMES are the files beside them, CONFIG is config.json.
     """
@@ -81,15 +81,15 @@ def quantised(names: Iterable[str], config: Mapping[str, Any]) -> str:
 
 
 def quantised_tensor(names: Iterable[str]) -> str:
-    """Return the first of the NAMES in safetensors files that only quantised layers have, "" for none."""
+    """Return the first of the NAMES in safetensors files that only quantised layers have, "" without one."""
     return next((name for name in names if name.endswith(_QUANTISED_TENSORS)), "")
 
 
 def context_limit(config: Mapping[str, Any]) -> int:
-    """Return the tokens of prompt and answer that config.json allows, 0 where it does not say.
+    """Return the tokens of prompt and answer that config.json allows, 0 if it does not say.
 
-    A model whose rotary embeddings are scaled takes factor times what it was trained for. Some configurations state
-    that length before scaling, some after: original_max_position_embeddings tells them apart where it is given.
+    A model with scaled rotary embeddings supports factor times its training length. Some configurations state
+    that length before scaling, some after: original_max_position_embeddings, if given, tells which.
     """
     text = _text_config(config)
     length = next((_number(text.get(key)) for key in _LENGTHS if _number(text.get(key)) > 0), 0.0)
@@ -103,7 +103,7 @@ def context_limit(config: Mapping[str, Any]) -> int:
 
 
 def rope_scaling(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Return how rotary embeddings are scaled, "" for not at all, and the settings of that.
+    """Return the kind of rotary scaling, "" for none, and its settings.
 
     transformers 5 calls them rope_parameters, and some models have them for each kind of attention.
     """
@@ -118,7 +118,7 @@ def rope_scaling(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the part of config.json that is about the language model: models that see or speak nest it, some twice."""
+    """Return the part of config.json about the language model: multimodal models nest it, some twice."""
     for key in _NESTED:
         if isinstance(config.get(key), dict):
             return {**config, **_text_config(config[key])}
@@ -134,7 +134,7 @@ def _number(value: Any) -> float:
 
 
 def tensors(path: Path) -> Optional[list[str]]:
-    """Return the names in a safetensors file, None unless the file is exactly as long as its header says."""
+    """Return the names in a safetensors file, None unless its size is exactly what its header says."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)

@@ -27,7 +27,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.refusals import fi
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import put_in_place
 
 _CHUNK = 1024 * 1024
-#: Bytes of an answer that is read whole: the hub's list of files, config.json, an index of shards.
+#: Largest answer that is read whole, in bytes: the hub's list of files, config.json, an index of shards.
 _DOCUMENT = 64 * 1024 * 1024
 _T = TypeVar("_T")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -35,7 +35,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download. At most one of the digests is set; ``size`` is -1 where it is not known before."""
+    """A file to download. At most one of the digests is set; ``size`` is -1 if unknown before."""
 
     name: str
     url: str
@@ -45,18 +45,18 @@ class RemoteFile:
 
     @property
     def pinned(self) -> bool:
-        """Whether there is a digest to verify it with."""
+        """Whether it has a digest to verify."""
         return bool(self.sha256 or self.git_sha1)
 
 
 def hub_files(client: Client, endpoint: str, repository: str, revision: str) -> tuple[str, list[RemoteFile]]:
-    """The commit that REVISION stands for, and the files there. Raises FetchError."""
+    """The commit of REVISION, and its files. Raises FetchError."""
     base = endpoint.rstrip("/")
     url = f"{base}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
     try:
         answer, reached = _api(client, url)
         commit = str(answer["sha"])
-        # The names are checked where they are chosen: no path, nothing hidden.
+        # The names are validated when they are chosen: no path, no hidden file.
         now = _name_now(reached, repository)
         files = [_hub_file(base, now, commit, item) for item in answer["siblings"]]
     except HTTPError as error:
@@ -82,7 +82,7 @@ def hub_files(client: Client, endpoint: str, repository: str, revision: str) -> 
 
 
 def listed_files(endpoint: str, repository: str, revision: str, sha256: Mapping[str, str]) -> list[RemoteFile]:
-    """The files that the operator lists with their digests; nobody is asked."""
+    """The files that the operator lists with their digests; no request is sent."""
     base = endpoint.rstrip("/")
     return [
         RemoteFile(name, f"{base}/{repository}/resolve/{quote(revision, safe='')}/{quote(name)}", -1, sha256=digest)
@@ -91,7 +91,7 @@ def listed_files(endpoint: str, repository: str, revision: str, sha256: Mapping[
 
 
 def _patiently(client: Client, url: str, take: Callable[[Any], _T], headers: Optional[Mapping[str, str]] = None) -> _T:
-    """What TAKE makes of the answer behind URL; asked again where that may help. Raises as Client.open does."""
+    """The result of TAKE for the answer of URL; repeated if that may help. Raises as Client.open does."""
     for attempt in range(ATTEMPTS):
         try:
             with client.open(url, headers=headers) as response:
@@ -105,19 +105,19 @@ def _patiently(client: Client, url: str, take: Callable[[Any], _T], headers: Opt
 
 
 def _api(client: Client, url: str) -> tuple[Any, str]:
-    """The JSON behind URL, and the URL that it came from in the end."""
+    """The JSON of URL, and the URL after redirects."""
 
     def take(response: Any) -> tuple[Any, str]:
         reached = str(response.geturl())
         if url.startswith("https:") and not reached.startswith("https:"):
-            raise ValueError(reached)  # what decides which digests are right
+            raise ValueError(reached)  # it decides which digests are right
         return json.loads(response.read(_DOCUMENT)), reached
 
     return _patiently(client, url, take)
 
 
 def _name_now(reached: str, repository: str) -> str:
-    """The name of a repository as its last redirect has it: hubs keep the former names of renamed ones."""
+    """The present name of a repository, from its last redirect: hubs redirect the former names of renamed ones."""
     match = re.search(r"/api/models/([\w.-]+/[\w.-]+)/revision/", urlsplit(reached).path)
     return match[1] if match else repository
 
@@ -141,7 +141,7 @@ def _digest(value: object, digits: int) -> str:
 
 
 def probe(client: Client, file: RemoteFile, endpoint: str = "", repository: str = "") -> RemoteFile:
-    """Ask for one byte of a file: whether it may be had, from every host on the way. Returns it with what was said.
+    """Request one byte of a file to check access to every host on the way. Returns the file with the answer's metadata.
 
     Signed URLs refuse HEAD, and a redirect says nothing about the host that it leads to. Raises FetchError.
     """
@@ -163,7 +163,7 @@ def probe(client: Client, file: RemoteFile, endpoint: str = "", repository: str 
 def _with_answer(
     file: RemoteFile, headers: Mapping[str, str], linked: Mapping[str, str], *, partial: bool
 ) -> RemoteFile:
-    """FILE with the size and the digest that an answer has and the list of files had not.
+    """FILE, completed by the size and the digest of an answer if the list of files lacks them.
 
     The hub's redirect has X-Linked-Size and X-Linked-ETag; its own ETags are a sha256, or git's digest of a small file.
     """
@@ -177,12 +177,12 @@ def _with_answer(
 
 
 def check_access(client: Client, endpoint: str, repository: str, file: RemoteFile) -> None:
-    """Ask for a byte of a file; raises FetchError where the hub, or the host that it leads to, would refuse it."""
+    """Request a byte of a file. Raises FetchError if the hub, or the host that it redirects to, would refuse it."""
     probe(client, file, endpoint, repository)
 
 
 def complete(client: Client, files: Sequence[RemoteFile]) -> list[RemoteFile]:
-    """FILES with sizes and digests, of which those that the list lacks are asked for one by one. Raises FetchError."""
+    """FILES with sizes and digests; missing ones are requested one by one. Raises FetchError."""
     found = [file if file.pinned else probe(client, file) for file in files]
     missing = [file.name for file in found if not file.pinned]
     if missing:
@@ -196,7 +196,7 @@ def complete(client: Client, files: Sequence[RemoteFile]) -> list[RemoteFile]:
 
 
 def read_small(client: Client, endpoint: str, repository: str, file: RemoteFile) -> bytes:
-    """The content of a small file that a decision needs; it is verified when it is downloaded. Raises FetchError."""
+    """The content of a small file needed for a decision; it is verified when it is downloaded. Raises FetchError."""
     try:
         return _patiently(client, file.url, lambda response: bytes(response.read(_DOCUMENT)))
     except HTTPError as error:
@@ -223,7 +223,7 @@ def _git_sha1(path: Path) -> str:
 
 
 def _mismatch(file: RemoteFile, path: Path) -> str:
-    """Why PATH is not FILE, "" when it is."""
+    """Why PATH is not FILE, "" if it is."""
     size = path.stat().st_size
     if file.size >= 0 and size != file.size:
         return f"it has {size} bytes instead of {file.size}"
@@ -237,7 +237,7 @@ def _mismatch(file: RemoteFile, path: Path) -> str:
 
 
 def download(client: Client, file: RemoteFile, destination: Path) -> None:
-    """Bring FILE to DESTINATION, going on where an earlier attempt stopped, and verify it. Raises FetchError."""
+    """Download FILE to DESTINATION, continuing an earlier attempt, and verify it. Raises FetchError."""
     if destination.is_file() and not _mismatch(file, destination):
         return
     part = destination.with_name(f"{destination.name}.part")
@@ -245,7 +245,7 @@ def download(client: Client, file: RemoteFile, destination: Path) -> None:
     _fetch(client, file, part)
     wrong = _mismatch(file, part)
     if wrong and resumed:
-        # What an earlier run left may have been of another file: once more, from the beginning.
+        # A partial file of an earlier run may be of another file: start again, from the beginning.
         part.unlink()
         _fetch(client, file, part)
         wrong = _mismatch(file, part)
@@ -256,7 +256,7 @@ def download(client: Client, file: RemoteFile, destination: Path) -> None:
 
 
 def _fetch(client: Client, file: RemoteFile, part: Path) -> None:
-    """Append to PART until the server says that it is all there."""
+    """Append to PART until the server says that it is complete."""
     reason = ""
     seconds = 0.0
     for attempt in range(ATTEMPTS):
@@ -274,7 +274,7 @@ def _fetch(client: Client, file: RemoteFile, part: Path) -> None:
                 return
             reason = "the connection ended early"
         except HTTPError as error:
-            if error.code == 416:  # what is there is not a beginning of what the server has
+            if error.code == 416:  # the partial file is not the beginning of the server's file
                 part.unlink()
                 continue
             asked = pause(error, attempt, file.url)
@@ -304,7 +304,7 @@ def _transfer(client: Client, file: RemoteFile, part: Path, before: int) -> bool
         except _BrokenOff as error:
             raise error.reason from error
         except OSError as error:
-            # Waiting makes no room, and a full file system harms whatever else is on the node.
+            # Waiting frees no space, and a full file system harms everything else on the node.
             written = part.stat().st_size if part.exists() else 0
             part.unlink(missing_ok=True)
             raise FetchError(_unstored(file, part.parent, written, error)) from error
@@ -348,5 +348,5 @@ def _unstored(file: RemoteFile, place: Path, written: int, error: OSError) -> st
 
 
 def total(files: Sequence[RemoteFile]) -> int:
-    """Bytes of all files whose size is known."""
+    """Sum of the known sizes in bytes."""
     return sum(max(file.size, 0) for file in files)

@@ -1,7 +1,7 @@
-"""Whether chosen weights can be served, from what they say of themselves, asked before anything on the node is changed.
+"""Check from their metadata whether chosen weights can be served, before any change on the node.
 
-Wherever the files are, ``read`` is a function that gives the content of one. The service looks at the same things when
-it starts, with the same functions.
+``read`` is a function that returns the content of a file, wherever it is. The service makes the same checks at
+its start, with the same functions.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.weights import Wei
 
 _SETTINGS = (
     *("config.json", "generation_config.json", "configuration.json", INDEX),
-    # How a tokenizer is to be used, and no tokenizer.
+    # Settings of a tokenizer, without a tokenizer.
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
     *("chat_template.json", "preprocessor_config.json", "processor_config.json"),
 )
-#: What transformers 4.31, which engine bigdl runs on, knows.
+#: Architectures of transformers 4.31, which engine bigdl uses.
 _BIGDL_STRETCHING = ("", "linear", "dynamic")
 
 Read = Callable[[str], bytes]
@@ -38,7 +38,7 @@ Read = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Use:
-    """How the weights are to be used: ``engine`` and ``context_length`` (in tokens), empty where that is not known."""
+    """The use of the weights: ``engine`` and ``context_length`` (in tokens), empty if unknown."""
 
     engine: str = ""
     context_length: int = 0
@@ -99,7 +99,7 @@ def _object(content: bytes, what: str) -> dict[str, Any]:
 
 
 def _judge_shards(names: Sequence[str], read: Read, where: str) -> None:
-    """Compare the shards with those that the index names."""
+    """Compare the shards with the index."""
     shards = [name for name in names if name.endswith(".safetensors")]
     if INDEX not in names:
         if len(shards) > 1 and any(map(part_name, shards)):
@@ -119,13 +119,13 @@ def _judge_shards(names: Sequence[str], read: Read, where: str) -> None:
             f"{INDEX} of {where} names files in subfolders ({', '.join(deeper[:3])}), which are not read: put all "
             "files beside the index, and write their names there without folders"
         )
-    # Where one file has all, engines open that, and the index is of another copy.
+    # If one file has all, engines open that, and the index is of another copy.
     if missing and not (WHOLE in shards and WHOLE not in named):
         raise WeightsChoiceError(lacks(where, missing, f"{len(named)} files of weights that {INDEX} names"))
 
 
 def judge_header(path: Path) -> None:
-    """Raise WeightsError unless a file of safetensors is as long as its header says, and not quantised."""
+    """Raise WeightsError unless a safetensors file is as long as its header says, and not quantised."""
     names = tensors(path)
     if names is None:
         raise WeightsChoiceError(f"{path} is an incomplete safetensors file: copy it again")

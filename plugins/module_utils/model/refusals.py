@@ -1,4 +1,4 @@
-"""What a hub's refusals mean, and what to do about them."""
+"""The meaning of a hub's refusals, and their remedies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.model.client import Clie
 
 
 def gated_message(endpoint: str, repository: str) -> str:
-    """What to do about a repository that wants a token."""
+    """The message for a repository that requires a token."""
     return (
         f"{repository} is gated: accept its licence at {shown(endpoint.rstrip('/'))}/{repository} and give a token "
         "that may read it in model_token, or point model_source at weights of your own"
@@ -18,7 +18,7 @@ def gated_message(endpoint: str, repository: str) -> str:
 
 
 def circle(error: HTTPError, host: str) -> str:
-    """What to do about redirects that urllib gave up: they lead in a circle, nowhere, or out of HTTP; "" for others."""
+    """The message for redirects that urllib refused: circular, without target, or not HTTP; "" for others."""
     if not 300 <= error.code < 400:
         return ""
     return (
@@ -28,9 +28,9 @@ def circle(error: HTTPError, host: str) -> str:
 
 
 def refusal(client: Client, error: HTTPError, base: str, repository: str, revision: str) -> str:
-    """What the hub's refusal means and what to do: told apart by its status, X-Error-Code and X-Error-Message.
+    """The meaning of a hub's refusal and its remedy, by status, X-Error-Code and X-Error-Message.
 
-    The hub does not tell strangers that a repository exists: one that is mistyped and one that is private get the same
+    The hub does not reveal to strangers that a repository exists: a misspelt and a private one get the same
     401. Mirrors give no X-Error-Code.
     """
     code, words, status_code = str(error.headers.get("X-Error-Code") or ""), said(error), error.code
@@ -91,7 +91,7 @@ def refusal(client: Client, error: HTTPError, base: str, repository: str, revisi
 
 
 def file_refusal(client: Client, error: HTTPError, url: str, endpoint: str, repository: str) -> str:
-    """The refusal of a file: the hub's own, or that of a host it leads to, which knows nothing of tokens."""
+    """The refusal of a file: by the hub, or by a host that it redirects to, which knows no tokens."""
     first, refusing = (urlsplit(str(place)).netloc.rpartition("@")[2] for place in (url, error.url or url))
     if circle(error, refusing):
         return circle(error, f"{refusing}, asked for {shown(url)},")

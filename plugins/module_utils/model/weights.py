@@ -1,4 +1,4 @@
-"""What a directory of model weights holds: the one form it is in, and the files that belong to it."""
+"""The content of a directory of model weights: its one format, and the files that belong to it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import PurePosixPath
 from ansible_collections.xpu.fleet.plugins.module_utils.model.formats import INDEX, WHOLE, part_name
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
-# Formats that run code when they are opened.
+# Formats that run code when opened.
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-# What lies beside weights and is neither tokenizer nor settings. Tokenizers have many names (tokenizer.model,
-# sentencepiece.bpe.model, qwen.tiktoken, tekken.json, vocab.txt, ...): what is left out is listed, not what is taken.
+# Files beside weights that are neither tokenizer nor settings. Tokenizers have many names (tokenizer.model,
+# sentencepiece.bpe.model, qwen.tiktoken, tekken.json, vocab.txt, ...), so the list is of files to ignore.
 _NO_PART = (
     *(f"*{suffix}" for suffix in PICKLE_SUFFIXES),
     *("*.safetensors", "*.gguf*", "*.ggml*", "*.h5", "*.msgpack", "*.ot", "*.onnx*", "*.tflite", "*.npy", "*.npz"),
@@ -39,12 +39,12 @@ _NO_PART = (
 )
 _WEIGHTS = (".gguf", ".safetensors")
 _LEGAL = ("LICENSE*", "USE_POLICY*", "NOTICE*", "MODEL_LICENSE*")
-#: A file that was cut in pieces by split or a script, not by llama.cpp's gguf-split.
+#: A file split by split or a script, not by llama.cpp's gguf-split.
 _CUT = re.compile(r"(?i).+\.gguf([-.](split|part)[-.]?\w+|\.?\d{2,5}|\.?a[a-z]|part\d+of\d+)")
 
 
 class WeightsChoiceError(FleetError):
-    """The weights cannot be used; the message says why and what can be done."""
+    """The weights cannot be used; the message says why and what helps."""
 
 
 def _matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
@@ -52,7 +52,7 @@ def _matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
 
 
 def _companions(names: Iterable[str], *, code: bool) -> list[str]:
-    """What belongs to a model beside its weights: settings, tokenizer, licence, and its code where that is wanted."""
+    """Files that belong to a model beside its weights: settings, tokenizer, licence, and its code on request."""
     allowed = [name for name in names if not _matching([name.lower()], _NO_PART)]
     return allowed + ([name for name in names if name.endswith(".py")] if code else [])
 
@@ -65,7 +65,7 @@ def _openvino_pairs(names: Iterable[str]) -> list[str]:
 
 
 def _sets(names: Iterable[str]) -> list[list[str]]:
-    """Group files by the model that they hold: all names of a model's parts, whether they are there or not."""
+    """Group files by model: all names of a model's parts, present or not."""
     groups: dict[str, list[str]] = {}
     for name in names:
         part = part_name(name)
@@ -81,9 +81,9 @@ def choose(
     wanted_files: Sequence[str] = (),
     code: bool = False,
 ) -> tuple[str, list[str]]:
-    """Return the format and the files to take of the NAMES found in a directory or repository.
+    """Return the format and the files to take from the NAMES in a directory or repository.
 
-    Only files directly in it count. FORMATS are those the engine reads, best first; WANTED_FILES narrows weights down,
+    Only files directly in it count. FORMATS are those the engine reads, best first; WANTED_FILES selects weights,
     and any part of a split model stands for all of it; CODE takes Python files too. Raises WeightsError, naming WHERE.
     """
     seen = sorted(name for name in names if not name.startswith(".") and name.isprintable())
@@ -154,9 +154,9 @@ def lacks(where: str, missing: Sequence[str], of_what: str) -> str:
 
 
 def _usual_set(sets: list[list[str]], top: Sequence[str]) -> list[list[str]]:
-    """Of several sets of safetensors, the one that transformers opens; all where none has its usual name."""
+    """Of several sets of safetensors, the one that transformers opens; all if none has its usual name."""
     usual = [files for files in sets if files == [WHOLE] or re.match(r"model-\d+-of-", files[0])]
-    # What is left of another copy does not matter beside a whole one.
+    # Parts of another copy do not matter beside a whole one.
     usual = [files for files in usual if set(files) <= set(top)] or usual
     # With an index, the shards it names count; without one, the single file does.
     usual.sort(key=lambda files: (len(files) > 1) != (INDEX in top))
@@ -164,7 +164,7 @@ def _usual_set(sets: list[list[str]], top: Sequence[str]) -> list[list[str]]:
 
 
 def _nothing(top: Sequence[str], found: Mapping[str, Sequence[str]], formats: Sequence[str], where: str) -> str:
-    """Why there are no weights to take, and what is there instead."""
+    """Why there are no weights to take, and what the directory has instead."""
     others = [form for form, weights in found.items() if weights]
     pickles = [name for name in top if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES]
     cut = [name for name in top if _CUT.fullmatch(name)]

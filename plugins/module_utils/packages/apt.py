@@ -1,4 +1,4 @@
-"""What apt offers and would do, a transaction of it, and an apt root of its own to ask without changing the node."""
+"""apt's offers and simulated transactions, real ones, and a private apt root for asking without changing the node."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.command import (
 )
 
 APT_LISTS = Path("/var/lib/apt/lists")
-#: Preference files that this collection writes; they would steer a simulation towards an earlier run's pins.
+#: Preference files of this collection; they would bias a simulation towards an earlier run's pins.
 OWN_PREFERENCES = "xpu-fleet*"
-#: The proxy that this collection wrote for apt; a later run may have another, or none.
+#: This collection's proxy setting for apt; a later run may have another one, or none.
 OWN_PROXY = "*xpu-fleet-proxy"
-#: What dpkg does about settings that somebody changed: it keeps them, and asks nobody.
+#: dpkg keeps changed settings, without a question.
 KEEP_SETTINGS = ("-oDpkg::Options::=--force-confdef", "-oDpkg::Options::=--force-confold")
 
 
 def apt_get(arguments: Iterable[str], lock_timeout: int = 600) -> str:
-    """Run apt-get, which waits for others that install packages; raises CommandError."""
+    """Run apt-get, after waiting for other package managers. Raises CommandError."""
     return run(["apt-get", "-q", "-y", "-o", f"DPkg::Lock::Timeout={lock_timeout}", *KEEP_SETTINGS, *arguments])
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """What apt would do."""
+    """The result of a simulated transaction."""
 
     removed: tuple[str, ...] = ()
     installed: tuple[str, ...] = ()
-    #: The versions of those that it installs.
+    #: Versions of the packages that it installs.
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def simulate(arguments: Iterable[str], environment: Optional[Mapping[str, str]] = None) -> Simulation:
-    """Ask apt-get what it would do with the arguments of a transaction; raises CommandError where it would refuse."""
+    """Simulate a transaction with these arguments of apt-get. Raises CommandError if apt-get refuses it."""
     return simulated(run(["apt-get", "-q", "--simulate", *arguments], environment=environment))
 
 
 def simulated(output: str) -> Simulation:
-    """Read what ``apt-get --simulate`` printed."""
+    """Parse the output of ``apt-get --simulate``."""
     removed, installed, versions = [], [], {}
     for line in output.splitlines():
         action, _between, rest = line.partition(" ")
@@ -66,7 +66,7 @@ def simulated(output: str) -> Simulation:
             removed.append(rest.split()[0])
         elif action == "Inst":
             installed.append(rest.split()[0])
-            # In brackets stands the version that is there, in parentheses the one that comes.
+            # Brackets hold the installed version, parentheses the new one.
             coming = re.search(r"\((\S+)", rest)
             if coming:
                 versions[installed[-1]] = coming[1]
@@ -76,12 +76,12 @@ def simulated(output: str) -> Simulation:
 def available_versions(
     names: Iterable[str], options: Iterable[str] = (), environment: Optional[Mapping[str, str]] = None
 ) -> dict[str, list[str]]:
-    """Return, for each name, the versions that apt's lists have, newest first; OPTIONS are apt's own."""
+    """Return each name's versions in apt's lists, newest first; OPTIONS are apt's own."""
     wanted = sorted(set(names))
     versions: dict[str, list[str]] = {name: [] for name in wanted}
     if not wanted:
         return versions
-    # With names it does not know, apt-cache prints a notice for each and still answers for the others.
+    # apt-cache prints a notice for each unknown name and still answers for the others.
     for line in run(["apt-cache", "madison", *options, *wanted], (0, 100), environment).splitlines():
         columns = [column.strip() for column in line.split("|")]
         if len(columns) == 3 and not columns[2].endswith(" Sources"):
@@ -92,7 +92,7 @@ def available_versions(
 
 
 def dependencies(name: str, options: Iterable[str] = (), environment: Optional[Mapping[str, str]] = None) -> list[str]:
-    """Return what a package depends on, and what that does; nothing where apt's lists do not have it."""
+    """Return the dependencies of a package, and theirs; nothing if apt's lists do not have it."""
     kinds = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
     command = ["apt-cache", "depends", "--recurse", *(f"--no-{kind}" for kind in kinds), *options, name]
     lines = run(command, (0, 100), environment).splitlines()
@@ -101,18 +101,18 @@ def dependencies(name: str, options: Iterable[str] = (), environment: Optional[M
 
 @dataclass(frozen=True)
 class Change:
-    """A package that is not as wanted."""
+    """A package that differs from its wanted version."""
 
     name: str
-    installed: str  # "" where it is not installed
-    wanted: str  # "" where any version will do
+    installed: str  # "" if it is not installed
+    wanted: str  # "" for any version
 
     def __str__(self) -> str:
         return f"{self.name}={self.wanted}" if self.wanted else self.name
 
 
 def changes(packages: Mapping[str, str], installed: Mapping[str, str]) -> list[Change]:
-    """Return the packages (name to version, "" for any) that are not installed as wanted."""
+    """Return the packages (name to version, "" for any) that differ from their wanted version."""
     return [
         Change(name, installed.get(name, ""), version)
         for name, version in packages.items()
@@ -121,7 +121,7 @@ def changes(packages: Mapping[str, str], installed: Mapping[str, str]) -> list[C
 
 
 def unknown(plan: Iterable[Change], available: Mapping[str, list[str]]) -> list[Change]:
-    """Return the changes that no list of apt offers."""
+    """Return the changes that apt's lists do not offer."""
     return [
         change
         for change in plan
@@ -147,7 +147,7 @@ def broken(updates: Path = Path("/") / UPDATES) -> list[str]:
         found.append(f"not installed completely: {', '.join(packages)}")
     elif audit.status > 1:
         found.append(f"dpkg --audit failed: {complaints(audit.output + audit.error)}")
-    # Without its locks: whoever holds them is waited for only where something has to be done.
+    # Without its locks: this waits for their holder only if there is something to do.
     check = result_of(["apt-get", "-q", "-o", "Debug::NoLocking=1", "check"])
     if check.status:
         found.append(f"apt-get check failed: {complaints(check.output + check.error)}")
@@ -155,7 +155,7 @@ def broken(updates: Path = Path("/") / UPDATES) -> list[str]:
 
 
 class PrivateApt:
-    """An apt root of its own in a directory: the node's settings and sources, without what this collection wrote."""
+    """A private apt root in a directory: the node's settings and sources, without those of this collection."""
 
     def __init__(self, directory: Path, etc: Path = APT_ETC) -> None:
         self._directory = directory
@@ -164,7 +164,7 @@ class PrivateApt:
         self._environment: dict[str, str] = {}
 
     def _copy(self, part: str, is_own: Callable[[Path], bool]) -> None:
-        """Take over a directory of the node's settings, without the files that are this collection's."""
+        """Copy a directory of the node's settings, without this collection's files."""
         (self._directory / part).mkdir(parents=True)
         for path in (self._etc / part).glob("*"):
             if path.is_file() and not is_own(path):
@@ -174,22 +174,22 @@ class PrivateApt:
         self._copy("preferences.d", lambda path: path.match(OWN_PREFERENCES))
 
     def available(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """Return, for each name, the versions that the repositories have, newest first."""
+        """Return each name's versions in the repositories, newest first."""
         return available_versions(names, self._options, self._environment)
 
     def dependencies(self, name: str) -> list[str]:
-        """Return what a package depends on in the repositories, and what that does."""
+        """Return the dependencies of a package in the repositories, and theirs."""
         return dependencies(name, self._options, self._environment)
 
     def simulate(self, arguments: Iterable[str]) -> Simulation:
-        """Ask what a transaction would do; raises CommandError where it cannot be carried out."""
+        """Simulate a transaction. Raises CommandError if it is impossible."""
         return simulate([*self._options, *arguments], self._environment)
 
 
 class CandidateApt(PrivateApt):
-    """The node's sources and some repositories more.
+    """The node's sources and some additional repositories.
 
-    The node's lists are copied in first, so that what has not changed is not downloaded again. Hooks that packages run
+    The node's lists are copied in first, so that unchanged ones are not downloaded again. Hooks that packages run
     after an update are switched off: they would write to the node.
     """
 
@@ -203,7 +203,7 @@ class CandidateApt(PrivateApt):
         self._options = ["-c", str(directory / "last.conf")]
 
     def prepare(self, repositories: Iterable[tuple[Repository, bytes]]) -> None:
-        """Write sources, keyrings and configuration; each repository comes with the keys to trust for it."""
+        """Write sources, keyrings and configuration; each repository has its own trusted keys."""
         for name in ("sources.list.d", "keyrings", "cache/archives/partial"):
             (self._directory / name).mkdir(parents=True)
         self._copy_lists()
@@ -231,14 +231,14 @@ class CandidateApt(PrivateApt):
         (self._directory / "last.conf").write_text(self._configuration(), encoding="utf-8")
 
     def update(self) -> None:
-        """Read every repository's index; raises CommandError naming those that cannot be read or verified."""
+        """Read every repository's index. Raises CommandError naming those that cannot be read or verified."""
         result = result_of(["apt-get", *self._options, "update", "-qq"], {**PLAIN, **self._environment})
         if result.status:
             lines = [line for line in result.error.splitlines() if line.startswith(("E:", "W:"))]
             raise CommandError("\n".join(dict.fromkeys(lines) or complaint_lines(result.error)))
 
     def install(self, wanted: Iterable[str]) -> Simulation:
-        """Ask what installing these would do; raises CommandError where they cannot be installed."""
+        """Simulate an installation. Raises CommandError if it is impossible."""
         options = ["--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages"]
         return self.simulate([*options, "install", *wanted])
 
@@ -248,7 +248,7 @@ class CandidateApt(PrivateApt):
         if self._lists.is_dir():
             for path in self._lists.iterdir():
                 if path.is_file() and path.name != "lock":
-                    shutil.copy2(path, target)  # with its time, which is what apt asks the mirror about
+                    shutil.copy2(path, target)  # with its time: apt sends that to the mirror
 
     def _configuration(self) -> str:
         lines = [
@@ -257,7 +257,7 @@ class CandidateApt(PrivateApt):
             'Dir::Etc::SourceList "/dev/null";',
             f'Dir::Etc::SourceParts "{self._directory}/sources.list.d/";',
             f'Dir::Etc::PreferencesParts "{self._directory}/preferences.d/";',
-            'APT::Sandbox::User "root";',  # the directory is private to root
+            'APT::Sandbox::User "root";',  # only root can read the directory
             'APT::Update::Error-Mode "any";',
             'Acquire::Languages "none";',
             'Acquire::Retries "1";',
@@ -275,7 +275,7 @@ class CandidateApt(PrivateApt):
 
 
 class FormerApt(PrivateApt):
-    """The node's sources as they were without this collection; its caches are not the node's, its packages are."""
+    """The node's sources without those of this collection; caches are private, the state of packages is the node's."""
 
     def __init__(
         self, directory: Path, is_own_source: Callable[[Path], bool], lock_timeout: int, etc: Path = APT_ETC
@@ -294,5 +294,5 @@ class FormerApt(PrivateApt):
         self._options = [f"-o{name}={value}" for name, value in settings.items()]
 
     def carry_out(self, arguments: Iterable[str]) -> None:
-        """Do a transaction. Raises CommandError."""
+        """Run a transaction. Raises CommandError."""
         run(["apt-get", "-q", *self._options, *KEEP_SETTINGS, *arguments])

@@ -1,4 +1,4 @@
-"""What dpkg knows of packages: versions and their order, states, holds, damage, and its lock."""
+"""dpkg's data about packages: versions and their order, states, holds, damage, and its lock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATUS = "var/lib/dpkg/status"
 UPDATES = "var/lib/dpkg/updates"
 _LOCK = "var/lib/dpkg/lock-frontend"
 _QUERY = "${Package}\t${Architecture}\t${db:Status-Want}\t${db:Status-Status}\t${Version}\n"
-#: What dpkg says of packages that are not installed completely; the last one of those whose list of files is lost.
+#: dpkg's words for incompletely installed packages; the last one is of packages whose list of files is lost.
 _AUDITED = re.compile(
     r"must be reinstalled|not yet configured|half configured|half installed|trigger processing|list control file"
 )
@@ -25,10 +25,10 @@ _AUDITED = re.compile(
 
 @total_ordering
 class Version:
-    """A version in the order of dpkg."""
+    """A version, in dpkg's order."""
 
     def __init__(self, text: str) -> None:
-        """Read one: [epoch:]upstream[-revision]."""
+        """Parse a version: [epoch:]upstream[-revision]."""
         epoch, colon, rest = text.partition(":")
         self._epoch = int(epoch) if colon and epoch.isdecimal() else 0
         upstream, _between, revision = (rest if colon else text).rpartition("-")
@@ -36,7 +36,7 @@ class Version:
         self._key = (self._epoch, *map(_key, self._parts))
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether dpkg takes both for the same."""
+        """Tell whether both are equal for dpkg."""
         return isinstance(other, Version) and self._key == other._key
 
     def __lt__(self, other: Version) -> bool:
@@ -44,14 +44,14 @@ class Version:
         return self._key < other._key
 
     def __hash__(self) -> int:
-        """Return the same for versions that are equal."""
+        """Return the same hash for equal versions."""
         return hash(self._key)
 
 
 def _key(part: str) -> tuple[tuple[tuple[int, ...], int], ...]:
-    """Return what sorts a part of a version: in turns a text and a number.
+    """Return the sort key of a part of a version: text and number in turns.
 
-    In a text '~' comes before its end, its end before letters, and letters before all else.
+    In a text '~' sorts before its end, its end before letters, and letters before all else.
     """
     pairs = []
     for match in re.finditer(r"(\D*)(\d*)", part):
@@ -62,22 +62,22 @@ def _key(part: str) -> tuple[tuple[tuple[int, ...], int], ...]:
 
 @dataclass(frozen=True)
 class Package:
-    """A package as dpkg has it, by the name that apt gives it: of another architecture than the node's with that."""
+    """A package in dpkg, by apt's name: that has the architecture if it is not the node's."""
 
     name: str
     version: str
     held: bool
-    status: str  # the last word of dpkg's: installed, unpacked, half-configured, config-files, ...
+    status: str  # dpkg's last status word: installed, unpacked, half-configured, config-files, ...
 
     @classmethod
     def of(cls, name: str, architecture: str, want: str, status: str, version: str, *, native: str) -> Package:
-        """Make one from dpkg's fields."""
+        """Make a package from dpkg's fields."""
         full = name if architecture in (native, "all", "") else f"{name}:{architecture}"
         return cls(full, version, want == "hold", status)
 
     @property
     def present(self) -> bool:
-        """Tell whether it is installed, wholly or in part."""
+        """Whether it is installed, wholly or in part."""
         return self.status not in ("", "not-installed", "config-files")
 
 
@@ -87,7 +87,7 @@ def native_architecture() -> str:
 
 
 def known_packages() -> dict[str, Package]:
-    """Return every package that dpkg has, or has settings of, by name. Raises CommandError."""
+    """Return every package of which dpkg has files or settings, by name. Raises CommandError."""
     native = native_architecture()
     rows = (line.split("\t") for line in run(["dpkg-query", "-W", "-f", _QUERY]).splitlines())
     packages = (Package.of(*row, native=native) for row in rows)
@@ -106,7 +106,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def packages_in(status: str) -> dict[str, Package]:
-    """Return what installed_packages does, from the text of dpkg's status file: no command runs."""
+    """Return the same as installed_packages, from the text of dpkg's status file: no command runs."""
     stanzas = [_fields(stanza) for stanza in status.split("\n\n")]
     native = next((fields.get("Architecture", "") for fields in stanzas if fields.get("Package") == "dpkg"), "")
     packages = {}
@@ -126,7 +126,7 @@ def packages_in(status: str) -> dict[str, Package]:
 
 
 def _fields(stanza: str) -> dict[str, str]:
-    """Return the fields of a paragraph of dpkg's status that packages are known by."""
+    """Return the needed fields of a paragraph of dpkg's status."""
     fields = {}
     for line in stanza.splitlines():
         name, colon, value = line.partition(": ")
@@ -136,12 +136,12 @@ def _fields(stanza: str) -> dict[str, str]:
 
 
 def is_interrupted(updates: Path) -> bool:
-    """Tell whether dpkg was cut off: its journal, the files of this directory, is not in its status yet."""
+    """Tell whether dpkg was interrupted: its journal, the files of this directory, is not yet in its status."""
     return updates.is_dir() and any(path.name.isdecimal() for path in updates.iterdir())
 
 
 def incomplete(output: str) -> list[str]:
-    """Return the packages of which ``dpkg --audit`` says that they are not installed completely."""
+    """Return the packages that ``dpkg --audit`` reports as incompletely installed."""
     names = []
     for section in _sections(output):
         if _AUDITED.search(" ".join(section.split())):
@@ -150,7 +150,7 @@ def incomplete(output: str) -> list[str]:
 
 
 def without_lists(output: str) -> list[str]:
-    """Return the packages whose list of files is lost, of ``dpkg --audit``'s output."""
+    """Return the packages whose list of files is lost, from ``dpkg --audit``'s output."""
     return [name for section in _sections(output) if "list control file" in section for name in _listed(section)]
 
 
@@ -163,7 +163,7 @@ def _listed(section: str) -> list[str]:
 
 
 def damaged_files(output: str) -> list[str]:
-    """Return the files that ``dpkg --verify`` finds changed or missing, but for settings."""
+    """Return the files that ``dpkg --verify`` finds changed or missing, except settings."""
     damaged = []
     for line in output.splitlines():
         match = re.match(r"(?P<result>missing|[?.\w]{9})\s+(?P<attribute>[a-z] )?\s*(?P<path>/.*)$", line)
@@ -173,7 +173,7 @@ def damaged_files(output: str) -> list[str]:
 
 
 def wait_for_others(root: Path, seconds: float) -> bool:
-    """Wait until nobody else installs packages; return whether somebody did. Raises CommandError after some time."""
+    """Wait for other package managers; return whether one ran. Raises CommandError after a time limit."""
     path = root / _LOCK
     deadline = time.monotonic() + seconds
     waited = False
@@ -192,6 +192,6 @@ def wait_for_others(root: Path, seconds: float) -> bool:
 
 
 def mark(verb: str, packages: Iterable[str], root: Path, lock_timeout: float = 600) -> None:
-    """Let apt-mark "hold", "unhold", "auto" or "manual" packages once nobody else installs any: it does not wait."""
+    """Run apt-mark "hold", "unhold", "auto" or "manual" after other package managers ended: it does not wait itself."""
     wait_for_others(root, lock_timeout)
     run(["apt-mark", verb, *packages])

@@ -1,4 +1,4 @@
-"""When an OpenPGP key ends: vendors extend keys by new signatures, and a copy from before knows nothing of that."""
+"""When an OpenPGP key expires: vendors extend keys by new signatures, which an older copy lacks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ansible_collections.xpu.fleet.plugins.module_utils.packages.openpgp import 
 _TAG_SIGNATURE = 2
 _TAG_PUBLIC_KEY = 6
 _TAG_PUBLIC_SUBKEY = 14
-#: Kinds of signatures by which a key says something of itself, or binds a subkey (RFC 9580, 5.2.1).
+#: Types of signatures by which a key describes itself, or binds a subkey (RFC 9580, 5.2.1).
 _OF_KEYS = (0x10, 0x11, 0x12, 0x13, 0x18, 0x1F)
-#: Subpackets (5.2.3.7): when it was made, how long the key lives, who made it, what the key is for.
+#: Subpackets (5.2.3.7): creation time, the key's lifetime, issuer, the key's usage.
 _MADE, _LIFETIME, _ISSUER, _FLAGS, _ISSUER_FINGERPRINT = 2, 9, 16, 27, 33
 _MAY_SIGN = 0x02
 
 
 @dataclass
 class _Part:
-    """A primary key or a subkey; what its newest signature says counts."""
+    """A primary key or a subkey; its newest signature counts."""
 
     made: int
     said: int = -1
@@ -32,9 +32,9 @@ class _Part:
 
 
 def has_expired(key: bytes, now: float) -> bool:
-    """Tell whether nothing can be verified with a public key any more: it, or all of it that may sign, has ended.
+    """Tell whether a public key can verify nothing any more: it, or every part of it that may sign, has expired.
 
-    Only versions 4 and later are looked at, and signatures are read, not checked: that is apt's work.
+    Only versions 4 and later are read. Signatures are not verified: that is apt's task.
     """
     parts = _parts(key)
     if not parts:
@@ -64,7 +64,7 @@ def _read_signature(packet: Packet, part: _Part, own_id: bytes) -> None:
     unhashed = dict(_subpackets(body[end + 2 : end + 2 + int.from_bytes(body[end : end + 2], "big")]))
     issuer = said.get(_ISSUER_FINGERPRINT, b"")[-8:] or said.get(_ISSUER) or unhashed.get(_ISSUER, b"")
     made = int.from_bytes(said.get(_MADE, b""), "big")
-    # Of what strangers say of a key, nothing counts.
+    # Third parties' signatures do not count.
     if issuer not in (own_id, b"") or made < part.said:
         return
     part.said = made

@@ -1,7 +1,7 @@
-"""Reads the public keys of an OpenPGP key file, without gpg.
+"""Parses OpenPGP public key files, without gpg.
 
-A bare node may have neither gpg nor a home directory for it, and what a node needs of OpenPGP is small: split a key
-file into its keys and compute their fingerprints (RFC 4880, RFC 9580). Signatures are apt's work, not done here.
+A bare node may lack gpg, or a home directory for it, and little of OpenPGP is needed: split a key
+file into its keys and compute their fingerprints (RFC 4880, RFC 9580). Verifying signatures is apt's task.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TAG_SECRET_KEY = 5
 _TAG_PUBLIC_KEY = 6
 _TAG_SECRET_SUBKEY = 7
 
-#: What the two bytes of a length can say that a version 4 fingerprint is computed with (RFC 9580, 5.5.4.2).
+#: The largest length in the two bytes before a version 4 fingerprint's data (RFC 9580, 5.5.4.2).
 _LARGEST_KEY = 0xFFFF
 
 _VERSION_4 = 4
@@ -30,18 +30,18 @@ _ARMOR = re.compile(
 
 
 class KeyFileError(FleetError):
-    """The data is not a file of OpenPGP public keys; the message says what was found instead."""
+    """The data is no file of OpenPGP public keys; the message says what it is instead."""
 
 
 class PublicKey(NamedTuple):
-    """A primary key with everything that belongs to it."""
+    """A primary key with all its packets."""
 
     fingerprint: str  # of the primary key, upper-case hexadecimal
-    data: bytes  # its packets: the key, user ids, subkeys and signatures, as they were in the file
+    data: bytes  # its packets: the key, user ids, subkeys and signatures, unchanged
 
 
 class Packet(NamedTuple):
-    """A packet of OpenPGP."""
+    """An OpenPGP packet."""
 
     tag: int
     body: bytes
@@ -49,7 +49,7 @@ class Packet(NamedTuple):
 
     @property
     def key_id(self) -> bytes:
-        """The key id of a packet with a key."""
+        """The key id of a key packet."""
         fingerprint = bytes.fromhex(_fingerprint(self.body))
         return fingerprint[-8:] if self.body[0] == _VERSION_4 else fingerprint[:8]
 
@@ -68,9 +68,9 @@ def normalize_fingerprint(text: str) -> str:
 
 
 def public_keys(data: bytes) -> list[PublicKey]:
-    """Return the keys of a binary or armored key file, in the file's order.
+    """Return the keys of a binary or armored key file, in order.
 
-    Raises KeyFileError where the file is something else, is cut short, or holds a secret key.
+    Raises KeyFileError if the file is something else, is truncated, or holds a secret key.
     """
     return _keys(_dearmor(data))
 
@@ -92,9 +92,9 @@ def _keys(data: bytes) -> list[PublicKey]:
 
 
 def select_keys(data: bytes, fingerprints: list[str]) -> bytes:
-    """Return a binary keyring of those keys of a key file whose primary fingerprint is pinned.
+    """Return a binary keyring with the keys of a key file whose primary fingerprint is pinned.
 
-    Raises KeyFileError, naming pinned and found fingerprints, where the file holds none of them.
+    Raises KeyFileError, naming pinned and found fingerprints, if the file holds none of them.
     """
     pinned = [normalize_fingerprint(fingerprint) for fingerprint in fingerprints]
     found = public_keys(data)
@@ -135,7 +135,7 @@ def _decode_block(block: re.Match[bytes]) -> bytes:
 
 
 def packets(data: bytes) -> Iterator[Packet]:
-    """Yield the packets of a binary file. Raises KeyFileError where there are none, or it is cut short."""
+    """Yield the packets of a binary file. Raises KeyFileError if it has none, or is truncated."""
     position = 0
     while position < len(data):
         start = position
@@ -184,7 +184,7 @@ def _fingerprint(body: bytes) -> str:
     if version == _VERSION_4:
         if len(body) > _LARGEST_KEY:
             raise KeyFileError(f"a public key of {len(body)} bytes, more than {_LARGEST_KEY}: the key file is damaged")
-        # SHA-1 is how a version 4 fingerprint is defined; it is not used as a signature here.
+        # A version 4 fingerprint is defined as SHA-1; it is not a signature here.
         return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False).hexdigest().upper()
     if version in (5, 6):
         prefix = b"\x9a" if version == 5 else b"\x9b"
@@ -193,9 +193,9 @@ def _fingerprint(body: bytes) -> str:
 
 
 def keyring_keys(data: bytes) -> list[PublicKey]:
-    """Return the keys of an installed keyring as apt reads it: none of one that is empty, damaged or armored.
+    """Return the keys of an installed keyring as apt reads it: none if it is empty, damaged or wrongly named.
 
-    What a name ends in tells apt what is in a file: armor under another name than .asc is not read.
+    apt takes the format from the name: it reads armor only from a name with .asc.
     """
     try:
         return _keys(data)

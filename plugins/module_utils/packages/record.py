@@ -1,6 +1,6 @@
-"""Rollback records: the packages and files of a node before this collection changed them.
+"""Rollback records: a node's packages and files before this collection changed them.
 
-They are in one directory: a file for each record of packages, and one file for the records of files.
+One directory holds them: a file for each record of packages, and one file for the records of files.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import fl
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 DIRECTORY = "/var/lib/xpu-fleet/found"
-#: First words of the files that this collection writes; what an earlier run wrote was not found.
+#: First words of this collection's files: a file that begins so is no original.
 OWN_HEADER = b"# Managed by Ansible (xpu.fleet)"
 _FILES = "files.json"
 
 
 class RecordError(FleetError):
-    """The state of the node, or a rollback record, cannot be read; the message says why."""
+    """The node's state, or a rollback record, cannot be read; the message says why."""
 
 
 @dataclass(frozen=True)
 class PackageState:
-    """One package: its version, "" where it is not installed, and its marks."""
+    """One package: its version, "" if not installed, and its marks."""
 
     version: str = ""
     held: bool = False
     manual: bool = False
-    #: Removed, but its settings are still there.
+    #: Removed, but its settings remain.
     settings: bool = False
-    #: It came, went or moved because another one was installed.
+    #: Installed, removed or changed because of another package.
     along: bool = False
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> PackageState:
-        """Read one of a record."""
+        """Read a package from a record."""
         return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
 
     def data(self) -> dict[str, Any]:
-        """Return it as a record has it: the last two only where they hold."""
+        """Return the record's data; the last two fields only if set."""
         always = {"version": self.version, "held": self.held, "manual": self.manual}
         return {**always, **{name: True for name in ("settings", "along") if getattr(self, name)}}
 
@@ -62,13 +62,13 @@ class Record:
     """One rollback record of packages: their states before the first change."""
 
     packages: dict[str, PackageState] = field(default_factory=dict)
-    #: Everything that was installed when a transaction began; None where none is under way.
+    #: All installed packages when a transaction began; None outside of one.
     before: dict[str, PackageState] | None = None
 
     def settle(self, now: Mapping[str, PackageState], *, cut_off: bool = False) -> list[str]:
-        """Add what came, went or moved along in the transaction, and close it; return the names.
+        """Add packages that the transaction changed beside its own, and close it; return their names.
 
-        Of one that was ``cut_off`` nobody knows what a person did since: only what was installed for others is added.
+        A person may have changed packages since one was ``cut_off``: it only adds automatically installed ones.
         """
         before, self.before = self.before or {}, None
         moved = [
@@ -79,14 +79,14 @@ class Record:
         ]
         for name in moved:
             was = before.get(name, PackageState())
-            # How a package that came along is marked tells later whether a person has taken it over since.
+            # The mark of such a package tells later whether a person has taken it over.
             manual = was.manual if was.version else now[name].manual
             self.packages[name] = PackageState(was.version, was.held, manual, was.settings, along=True)
         return moved
 
 
 def read_record(directory: Path, name: str) -> Record | None:
-    """Return the record of this name, None without one. Raises RecordError."""
+    """Return the record of this name, None if it does not exist. Raises RecordError."""
     path = record_path(directory, name)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -119,7 +119,7 @@ def record_path(directory: Path, name: str) -> Path:
 
 
 def installed() -> dict[str, PackageState]:
-    """Return every package that dpkg has, or has settings of, by the name that apt gives it. Raises CommandError."""
+    """Return every package of which dpkg has files or settings, by apt's name. Raises CommandError."""
     manual = set(run(["apt-mark", "showmanual"]).split())
     return {
         name: PackageState(package.version, package.held, name in manual)
@@ -130,14 +130,14 @@ def installed() -> dict[str, PackageState]:
 
 
 def remember_file(path: Path, record: str, directory: Path = Path(DIRECTORY)) -> None:
-    """Keep a file in a record before a change; only the first time counts."""
+    """Save a file in a record before a change; only the first time counts."""
     files = read_files(directory)
     if str(path) in files.get(record, {}):
         return
     kept = ""
     if path.is_file() and not path.read_bytes().startswith(OWN_HEADER):
         copies = directory / "files"
-        copies.mkdir(mode=0o700, parents=True, exist_ok=True)  # a sources file may name a user and password
+        copies.mkdir(mode=0o700, parents=True, exist_ok=True)  # a sources file may hold a user and password
         directory.chmod(0o755)
         copy = copies / path.relative_to("/")
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def remember_file(path: Path, record: str, directory: Path = Path(DIRECTORY)) ->
 
 
 def read_files(directory: Path = Path(DIRECTORY)) -> dict[str, dict[str, str]]:
-    """Return, by record, the changed files with the path of the copy of their former content, "" for no file."""
+    """Return, by record, the changed files with the path of the copy of their former content, "" for new files."""
     path = directory / _FILES
     try:
         files: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
@@ -163,7 +163,7 @@ def read_files(directory: Path = Path(DIRECTORY)) -> dict[str, dict[str, str]]:
 
 
 def write_files(files: Mapping[str, Mapping[str, str]], directory: Path = Path(DIRECTORY)) -> None:
-    """Write the record of files, or remove it where nothing is left in it."""
+    """Write the record of files, or remove it if it is empty."""
     rest = {record: paths for record, paths in files.items() if paths}
     if rest:
         _write(directory / _FILES, rest)
@@ -172,7 +172,7 @@ def write_files(files: Mapping[str, Mapping[str, str]], directory: Path = Path(D
 
 
 def remove_empty(paths: Iterable[Path], top: Path) -> None:
-    """Remove the directories above paths that are empty now, up to and without ``top``."""
+    """Remove empty directories above paths, up to ``top``, which stays."""
     for path in paths:
         for parent in path.parents:
             if top not in parent.parents:

@@ -1,4 +1,4 @@
-"""Sources of packages: a stack's repositories, the node's sources files, and what contradicts what."""
+"""Sources of packages: a stack's repositories, the node's sources files, and conflicts between them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 APT_ETC = Path("/etc/apt")
 
 _ONE_LINE = re.compile(r"^\s*(?P<type>deb|deb-src)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)")
-#: An entry that somebody disabled by a comment; text that only begins as one has no URI.
+#: An entry disabled by a comment; a text that only begins like one has no URI.
 _DISABLED = re.compile(r"^\s*#[\s#]*(?=deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?[a-z][\w+.-]*:)")
-#: An empty line ends a stanza; apt takes the line ends of Windows too.
+#: An empty line ends a stanza; apt accepts Windows line ends too.
 _BETWEEN = r"\n[ \t\r]*\n"
 _URIS = re.compile(r"^URIs[ \t]*:.*\n(?:[ \t]+.*\n|#.*\n)*", re.MULTILINE | re.IGNORECASE)
 _OPTION = re.compile(r"(?P<name>[\w-]+)\+?=(?P<value>\S+)")
 
 
 class SourceError(FleetError):
-    """A repository or a sources file is not as it has to be; the message says which and why."""
+    """A repository or a sources file is malformed or conflicts; the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository as the data of a stack describes it."""
+    """A repository from the data of a stack."""
 
     uris: list[str]
     suites: list[str]
@@ -50,12 +50,12 @@ class Repository:
     key_url: str = ""
     fingerprints: list[str] = field(default_factory=list)
     superseded: list[str] = field(default_factory=list)
-    #: Where it was earlier, as beginnings of URIs: what stands of that in superseded files goes, too.
+    #: Beginnings of its former URIs: entries with them in superseded files are removed, too.
     former: list[str] = field(default_factory=list)
 
     @classmethod
     def from_mapping(cls, data: Mapping[str, Any]) -> Repository:
-        """Make one from a stack's data; raises SourceError naming keys that are unknown or absent."""
+        """Make a repository from a stack's data. Raises SourceError naming unknown or missing keys."""
         known = set(cls.__dataclass_fields__)
         problems = [f"unknown key '{key}'" for key in sorted(set(data) - known)]
         problems += [f"no '{key}'" for key in ("uris", "suites", "keyring", "sources") if not data.get(key)]
@@ -76,11 +76,11 @@ class Repository:
         return "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
 
     def places(self) -> set[tuple[str, str]]:
-        """Return every URI and suite that it names."""
+        """Return all its URIs and suites."""
         return {(uri.rstrip("/"), suite) for uri in self.uris for suite in self.suites}
 
     def is_own(self, uri: str) -> bool:
-        """Tell whether a URI is one of its own, or was once (any of its host, where nothing tells)."""
+        """Tell whether a URI is a present or former one of its own (without former ones, any of its host)."""
         place = _without_scheme(uri)
         if place.rstrip("/") in [_without_scheme(own).rstrip("/") for own in self.uris] or place.startswith(
             tuple(map(_without_scheme, self.former))
@@ -89,22 +89,22 @@ class Repository:
         return not self.former and urlsplit(uri).hostname in [urlsplit(own).hostname for own in self.uris]
 
     def contradicted_by(self, source: Source) -> bool:
-        """Tell whether apt would refuse to read this repository beside a source: same place, other keyring."""
+        """Tell whether a source prevents apt from reading this repository: same place, other keyring."""
         return source.enabled and (source.uri, source.suite) in self.places() and source.signed_by != self.keyring
 
 
 def _without_scheme(uri: str) -> str:
-    """Return a URI without http:// or https://: a place is the same by either, and old guides have the former."""
+    """Return a URI without http:// or https://: both are the same place, and old guides use http."""
     return re.sub(r"^https?://", "", uri)
 
 
 def parse_sources(name: str, text: str) -> list[Source]:
-    """Return the entries of a sources file, disabled ones too; its name tells the format, as it does for apt."""
+    """Return the entries of a sources file, disabled ones too; its name gives the format, as for apt."""
     return list(_deb822_sources(text) if name.endswith(".sources") else _one_line_sources(text))
 
 
 def read_sources(path: Path) -> str:
-    """Return the text of a sources file with its line ends as they are, "" where it is not there."""
+    """Return the text of a sources file with its original line ends, "" if it does not exist."""
     return path.read_bytes().decode("utf-8", "surrogateescape") if path.is_file() else ""
 
 
@@ -119,10 +119,10 @@ def source_files(etc: Path = APT_ETC) -> dict[Path, list[Source]]:
 
 
 def files_to_remove(repository: Repository, files: Mapping[Path, list[Source]]) -> list[Path]:
-    """Return the sources files that have to go before a repository can be read.
+    """Return the sources files to remove before a repository can be read.
 
-    These are its superseded files, and others that name it with another keyring and nothing else. A superseded file
-    with sources of others is not among them (``files_to_edit``). Raises SourceError for another file that holds further
+    These are its superseded files, and files that contain only its entries, with another keyring. A superseded file
+    with sources of others is not one of them (``files_to_edit``). Raises SourceError for another file with further
     sources, which a person has to edit.
     """
     own = Path(repository.sources)
@@ -145,9 +145,9 @@ def files_to_remove(repository: Repository, files: Mapping[Path, list[Source]]) 
 
 
 def files_to_edit(repository: Repository, files: Mapping[Path, list[Source]]) -> dict[Path, list[str]]:
-    """Return the superseded files that hold a repository's sources and others', with the others' URIs.
+    """Return the superseded files with sources of a repository and of others, and the others' URIs.
 
-    Those that somebody disabled are somebody's as well.
+    Disabled entries of others count too.
     """
     edited = {}
     for name in repository.superseded:
@@ -160,7 +160,7 @@ def files_to_edit(repository: Repository, files: Mapping[Path, list[Source]]) ->
 
 
 def without_own(repository: Repository, name: str, text: str) -> str:
-    """Return the text of a sources file without a repository's sources; everything else is as it was."""
+    """Return the text of a sources file without a repository's sources; the rest is unchanged."""
     if name.endswith(".sources"):
         stanzas = re.split(f"({_BETWEEN})", text)
         kept = [_foreign_stanza(repository, part) if number % 2 == 0 else part for number, part in enumerate(stanzas)]
@@ -197,7 +197,7 @@ def _deb822_sources(text: str) -> Iterator[Source]:
 
 
 def _deb822_fields(stanza: str) -> dict[str, str]:
-    """Return the fields of a stanza by lower-case name, continuation lines joined."""
+    """Return the fields of a stanza by lower-case name; continuation lines are joined."""
     fields: dict[str, str] = {}
     name = ""
     for line in stanza.splitlines():

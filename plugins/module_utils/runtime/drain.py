@@ -1,4 +1,4 @@
-"""Instances of the service that a gateway shall send nothing to, and what they still do for clients."""
+"""Draining instances of the service, and the requests that they still have."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any, Optional
 from ansible_collections.xpu.fleet.plugins.module_utils.runtime.own_address import opener
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably
 
-#: Where the service looks for its file: DRAIN_FILE of xpuserve/server.py. Only root writes there.
+#: The service looks for its file here: DRAIN_FILE of xpuserve/server.py. Only root can write there.
 DIRECTORY = "/etc/xpuserve"
-#: Seconds that a service that is well takes at most to answer.
+#: Seconds within which a healthy service answers.
 TIMEOUT = 10.0
 _GAUGE = re.compile(r"^vllm:num_requests_(running|waiting)(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Drain:
-    """Why an instance is drained. ``failed`` is set where a change did not come to its end."""
+    """Why an instance is drained. ``failed`` is set if a change did not complete."""
 
     reason: str
     owner: str = ""
@@ -36,7 +36,7 @@ def path_of(directory: Path, instance: str) -> Path:
 
 
 def read(directory: Path, instance: str) -> Optional[Drain]:
-    """Return why an instance is drained, None where it is not. A file of somebody's own drains too."""
+    """Return why an instance is drained, None if it is not. A file of unknown origin drains too."""
     try:
         text = path_of(directory, instance).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def read(directory: Path, instance: str) -> Optional[Drain]:
 
 
 def write(directory: Path, instance: str, drain: Optional[Drain]) -> None:
-    """Drain an instance, or bring it back where ``drain`` is None."""
+    """Drain an instance, or bring it back if ``drain`` is None."""
     path = path_of(directory, instance)
     if drain is None:
         path.unlink(missing_ok=True)
@@ -58,12 +58,12 @@ def write(directory: Path, instance: str, drain: Optional[Drain]) -> None:
 
 
 def drained(directory: Path) -> list[str]:
-    """Return the instances that are drained."""
+    """Return the drained instances."""
     return sorted(path.name.partition("-")[2] for path in directory.glob("drain-*"))
 
 
 def load(url: str, key: str = "", certificate: str = "") -> Optional[Mapping[str, int]]:
-    """Return how many requests of an instance are ``running`` and ``waiting``, None where it does not answer."""
+    """Return the number of ``running`` and ``waiting`` requests of an instance, None if it does not answer."""
     try:
         text = _fetch(f"{url}/metrics", key, certificate).decode("utf-8", "replace")
     except OSError:
@@ -82,7 +82,7 @@ def is_ready(url: str, certificate: str = "") -> bool:
 
 
 def busy(urls: Mapping[str, str], key: str = "", certificate: str = "") -> list[str]:
-    """Return a sentence for each instance that has requests. One that does not answer serves nobody."""
+    """Return a sentence for each instance with requests. One that does not answer serves nobody."""
     found = {instance: load(url, key, certificate) for instance, url in urls.items()}
     return [
         f"instance {instance}: {counts['running']} requests run, {counts['waiting']} wait"
@@ -92,7 +92,7 @@ def busy(urls: Mapping[str, str], key: str = "", certificate: str = "") -> list[
 
 
 def state(directory: Path, instances: Sequence[str]) -> dict[str, Any]:
-    """Return plain data of the instances that are drained, by name."""
+    """Return plain data of the drained instances, by name."""
     found = {instance: read(directory, instance) for instance in instances}
     return {instance: asdict(drain) for instance, drain in found.items() if drain}
 

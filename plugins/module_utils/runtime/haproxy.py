@@ -1,4 +1,4 @@
-"""What HAProxy knows of its servers, asked at its admin socket."""
+"""HAProxy's servers and their state, read from its admin socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
-#: Seconds that it has for an answer.
+#: Time limit of an answer in seconds.
 TIMEOUT = 10.0
 
 
@@ -20,7 +20,7 @@ class HAProxyError(FleetError):
 
 @dataclass(frozen=True)
 class Server:
-    """One server: what HAProxy does with it, and how many requests it has and waits for."""
+    """One server: its state in HAProxy, and its running and waiting requests."""
 
     status: str
     sessions: int
@@ -28,12 +28,12 @@ class Server:
 
     @property
     def gets_nothing(self) -> bool:
-        """Whether it has no request, and no new one comes."""
+        """Whether it has no request and gets no new one."""
         return not self.status.startswith("UP") and not self.sessions and not self.queued
 
 
 def ask(path: str, command: str) -> str:
-    """Return the answer to a command; raises HAProxyError."""
+    """Return the answer to a command. Raises HAProxyError."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(TIMEOUT)
@@ -45,7 +45,7 @@ def ask(path: str, command: str) -> str:
 
 
 def servers(statistics: str, names: Collection[str]) -> dict[str, Server]:
-    """Return those servers in the answer to ``show stat``; one that is in more than one backend is as its busiest."""
+    """Return these servers from the answer to ``show stat``; of one in several backends, the busiest counts."""
     found: dict[str, Server] = {}
     rows: Iterable[dict[str, Any]] = csv.DictReader(statistics.lstrip("# ").splitlines())
     for row in rows:

@@ -1,18 +1,18 @@
-"""Asking what runs on the node itself."""
+"""HTTP to services on the node itself."""
 
 from __future__ import annotations
 
 import ssl
 import urllib.request
 
-#: OpenSSL's X509_V_FLAG_PARTIAL_CHAIN: the service's certificate is trusted by itself. Python names it from 3.10 on.
+#: OpenSSL's X509_V_FLAG_PARTIAL_CHAIN: it trusts the service's certificate itself. Python names it from 3.10 on.
 _PARTIAL_CHAIN = 0x80000
 
 
 def opener(certificate: str = "") -> urllib.request.OpenerDirector:
-    """Return what opens an address of the node itself, whatever proxy its environment names.
+    """Return an opener for the node's own addresses, which ignores proxies of the environment.
 
-    There the service has this certificate, and no other, whatever name that is for. Raises OSError.
+    It accepts only this certificate, whatever its name. Raises OSError.
     """
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if certificate:

@@ -1,6 +1,6 @@
-"""A virtual environment that holds what a requirements file names: compare, then build, repair or leave alone.
+"""A virtual environment that matches a requirements file: compare, then build, repair or leave alone.
 
-The comparison is with the files that are there (every RECORD of every distribution), never with a marker of an
+The comparison uses the files themselves (every RECORD of every distribution), never a marker of an
 earlier run, so an environment that a killed run left half done is found and finished.
 """
 
@@ -22,14 +22,14 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.command import Co
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 from ansible_collections.xpu.fleet.plugins.module_utils.system.place import is_own
 
-# What an environment has before anything is installed; never counted as superfluous.
+# Contents of a new environment; never counted as superfluous.
 BASE_DISTRIBUTIONS = frozenset({"pip", "setuptools", "wheel"})
-#: Settings of whoever runs this that would lead Python or pip elsewhere.
+#: Environment variables that would redirect Python or pip.
 _FOREIGN = ("PYTHONHOME", "PYTHONPATH", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV")
 _PIP_SECONDS = 3 * 60 * 60
 _PROBE_SECONDS = 300
 
-# Runs in the environment's own interpreter: which requirements it lacks, which distributions are damaged.
+# Runs in the environment's own interpreter: prints missing requirements and damaged distributions.
 _PROBE = r"""
 import base64, csv, hashlib, json, re, sys
 from email import message_from_string
@@ -103,21 +103,21 @@ print(json.dumps({
 
 
 class RuntimeSetupError(FleetError):
-    """The environment cannot be made; the message names the step, what it said and the way out."""
+    """The environment cannot be made; the message names the step, its output and the way out."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where pip may take distributions from."""
+    """Sources of distributions for pip."""
 
     find_links: Sequence[str] = ()
     index_url: str = ""
     no_index: bool = False
 
     def lines(self, *, hashed: bool) -> list[str]:
-        """Lines of a requirements file that tell pip so: URLs may have passwords, which a command line shows to all.
+        """Lines of a requirements file with the sources: URLs may have passwords, and command lines are public.
 
-        Plain http will do where every wheel is checked by its hash.
+        Plain http suffices if every wheel is checked by its hash.
         """
         options = ["--no-index"] if self.no_index else []
         if self.index_url and not self.no_index:
@@ -133,7 +133,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The environment that shall be: its interpreter, the hashed requirements and those known by version only."""
+    """The wanted environment: its interpreter, the hashed requirements, and those pinned by version only."""
 
     path: Path
     interpreter: Path
@@ -149,19 +149,19 @@ class Wanted:
 
 @dataclass(frozen=True)
 class EnvironmentState:
-    """What is there. ``usable`` is false where the interpreter does not run, or is not the wanted one."""
+    """The present state. ``usable`` is false if the interpreter does not run, or is another one."""
 
     usable: bool
     reason: str = ""
     installed: Mapping[str, str] = field(default_factory=dict)
     missing: Sequence[str] = ()
-    # Metadata directories of distributions whose files are not all there.
+    # Metadata directories of distributions with missing files.
     damaged: Sequence[str] = ()
     extra: Sequence[str] = ()
 
     @property
     def satisfied(self) -> bool:
-        """Whether nothing has to be done."""
+        """Whether there is nothing to do."""
         return self.usable and not (self.missing or self.damaged or self.extra)
 
 
@@ -189,13 +189,13 @@ def run(
     seconds: int = _PIP_SECONDS,
     environment: Optional[Mapping[str, str]] = None,
 ) -> CommandResult:
-    """Run COMMAND for at most SECONDS, without what would lead pip elsewhere: see result_of."""
+    """Run COMMAND for at most SECONDS, without variables that redirect pip: see result_of."""
     own = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", **dict.fromkeys(_FOREIGN), **(environment or {})}
     return result_of(command, own, stdin=stdin, seconds=seconds)
 
 
 def interpreter_version(interpreter: Path) -> str:
-    """The ``major.minor`` of an interpreter that can make virtual environments, or "" when it cannot run."""
+    """The ``major.minor`` of an interpreter that can make virtual environments, or "" if it cannot run."""
     script = "import ensurepip, ssl, sys, venv; print('%d.%d' % sys.version_info[:2])"
     status, output, _ignored = run([str(interpreter), "-IB", "-c", script], seconds=_PROBE_SECONDS)
     return output.strip() if status == 0 else ""
@@ -216,7 +216,7 @@ def read_state(wanted: Wanted) -> EnvironmentState:
         return EnvironmentState(False, "its interpreter gives no answer")
     if "error" in found:
         return EnvironmentState(False, str(found["error"]))
-    # An environment's interpreter is a link to the one that made it: nothing is to be asked of the same file.
+    # An environment's interpreter is a link to the one that made it: do not run the same file twice.
     if os.path.realpath(python) != os.path.realpath(wanted.interpreter):
         version = interpreter_version(wanted.interpreter)
         if version and version != found["version"]:
@@ -225,13 +225,13 @@ def read_state(wanted: Wanted) -> EnvironmentState:
 
 
 def last_line(text: str) -> str:
-    """The last line of TEXT that says something."""
+    """The last line of TEXT that is not empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
 
 def create(wanted: Wanted) -> None:
-    """Make the environment beside its place, fill it, and swap it in; what was there goes only then.
+    """Make the environment beside its place, fill it, and swap it in; the former one is removed last.
 
     Raises RuntimeSetupError.
     """
@@ -264,7 +264,7 @@ def create(wanted: Wanted) -> None:
 
 
 def _move_scripts(building: Path, final: Path) -> None:
-    """Scripts carry the path they were made at; write the final one into them."""
+    """Scripts contain the path of their environment; write the final one into them."""
     for script in (building / "bin").iterdir():
         if script.is_symlink() or not script.is_file():
             continue
@@ -275,7 +275,7 @@ def _move_scripts(building: Path, final: Path) -> None:
 
 
 def install(wanted: Wanted, place: Path) -> None:
-    """Bring the requirements into the environment at PLACE; hashed ones first, then those known by version only.
+    """Install the requirements into the environment at PLACE: hashed ones first, then those pinned by version only.
 
     Raises RuntimeSetupError.
     """
@@ -294,7 +294,7 @@ def install(wanted: Wanted, place: Path) -> None:
 
 
 def _pip(place: Path, arguments: Sequence[str]) -> str:
-    """Run pip in the environment at PLACE and return what it printed. Raises RuntimeSetupError with its own words."""
+    """Run pip in the environment at PLACE and return its output. Raises RuntimeSetupError with pip's words."""
     command = [str(place / "bin" / "python"), "-I", "-m", "pip", "--no-input", *arguments]
     status, output, errors = run(command)
     if status != 0:
@@ -303,7 +303,7 @@ def _pip(place: Path, arguments: Sequence[str]) -> str:
 
 
 def explain(output: str) -> str:
-    """Boil pip's output down to its errors and say what to set about them."""
+    """Reduce pip's output to its errors and their remedies."""
     errors = [
         line.strip() for line in output.splitlines() if line.lstrip().upper().startswith(("ERROR", "EXPECTED", "GOT"))
     ]
@@ -318,13 +318,13 @@ def explain(output: str) -> str:
 
 
 def apply(wanted: Wanted, state: EnvironmentState) -> None:
-    """Make the environment what it shall be, from the state that was read. Raises RuntimeSetupError."""
+    """Bring the environment from the state that was read to the wanted one. Raises RuntimeSetupError."""
     if not state.usable:
         create(wanted)
         return
     for metadata in state.damaged:
-        # pip cannot replace what has no RECORD; without its metadata the distribution counts as absent and is
-        # written again, every file of it.
+        # pip cannot replace a distribution without RECORD; without its metadata it counts as absent, and all its
+        # files are installed again.
         shutil.rmtree(metadata, ignore_errors=True)
     if state.extra:
         _pip(wanted.path, ["uninstall", "--yes", *state.extra])
@@ -333,7 +333,7 @@ def apply(wanted: Wanted, state: EnvironmentState) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes free for PATH, at its nearest parent that exists."""
+    """Free bytes for PATH, at its nearest existing parent."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

@@ -1,6 +1,6 @@
 """What a shell script exports, as an environment file that systemd reads.
 
-A service sources nothing, so what C(setvars.sh) would set for a shell has to be written down for it.
+Services source no scripts, so C(setvars.sh)'s exports are written to a file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from ansible_collections.xpu.fleet.plugins.module_utils.system.command import TIMED_OUT, result_of
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
-#: What systemd gives a system service; PATH is in a script's result whole, as nothing expands it later.
+#: What systemd sets for a service; a script's PATH is complete, as nothing expands it later.
 CLEAN = {"HOME": "/root", "LANG": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 #: What a shell sets for itself.
 _SHELL_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}
@@ -22,13 +22,13 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]*")
 
 
 class ScriptError(FleetError):
-    """The script could not be run, or exports what an environment file cannot hold."""
+    """The script failed, or exports what an environment file cannot hold."""
 
 
 def exported_by(script: Path, arguments: list[str], seconds: float) -> dict[str, str]:
     """Return the variables that sourcing a script in a clean environment sets or changes.
 
-    Raises ScriptError with the script's output where it fails or takes longer.
+    Raises ScriptError with the script's output if it fails or exceeds the time limit.
     """
     if not script.is_file():
         raise ScriptError(f"{script} is missing: install the packages that provide it")
@@ -51,12 +51,12 @@ def exported_by(script: Path, arguments: list[str], seconds: float) -> dict[str,
 
 
 def environment_file(variables: Mapping[str, str]) -> str:
-    """Return the lines of a systemd EnvironmentFile, sorted by name, values quoted where they need it."""
+    """Return the lines of a systemd EnvironmentFile, sorted by name, values quoted if necessary."""
     return "".join(f"{name}={_quoted(variables[name])}\n" for name in sorted(variables))
 
 
 def _quoted(value: str) -> str:
     if _PLAIN.fullmatch(value):
         return value
-    # Inside double quotes systemd, like a shell, gives a backslash a meaning before these only.
+    # Inside double quotes systemd, like a shell, lets a backslash escape only these.
     return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'

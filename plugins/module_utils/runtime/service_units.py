@@ -1,4 +1,4 @@
-"""Instances of a systemd template unit: which there are, which shall be, and what has to be done about it."""
+"""Instances of a systemd template unit: existing and wanted ones, and the steps between."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _PROPERTIES = "ActiveState,SubState,UnitFileState,NeedDaemonReload,ExecMainStart
 
 
 class ServiceError(FleetError):
-    """The service does not do what it shall; the message has its last words."""
+    """The service did not start or stop as requested; the message has the end of its journal."""
 
 
 @dataclass(frozen=True)
 class Instance:
     """State of one unit. ``started`` is the wall clock time of its start in seconds, 0 where it does not run.
 
-    ``outdated`` is whether systemd has read other files of it than there are now, ``regrouped`` whether its process has
-    other groups than its user has now: those of its start stay.
+    ``outdated`` is whether its files changed since systemd read them, ``regrouped`` whether its process has
+    other groups than its user has now: a process keeps those of its start.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Steps:
-    """What has to be done, by instance."""
+    """The steps to do, by instance."""
 
     unmask: list[str] = field(default_factory=list)
     reload: list[str] = field(default_factory=list)
@@ -58,26 +58,26 @@ class Steps:
 
 
 def run(command: Sequence[str]) -> tuple[int, str]:
-    """Run COMMAND; exit status and everything that it said."""
+    """Run COMMAND; exit status and all output."""
     result = result_of(command)
     return result.status, result.output + result.error
 
 
 def newest(paths: Iterable[str]) -> float:
-    """When the latest of PATHS (or patterns) changed, by the wall clock in seconds; absent ones do not count."""
+    """The latest change of PATHS (or patterns), by the wall clock in seconds; missing ones do not count."""
     times = [Path(found).stat().st_mtime for path in paths for found in glob.glob(path)]  # noqa: PTH207 - absolute patterns
     return max(times, default=0.0)
 
 
 def read(runner: Runner, name: str, *, now: float, monotonic: float, proc: Path = Path("/proc")) -> Instance:
-    """Read the state of a unit. Raises ServiceError where systemd does not answer."""
+    """Read the state of a unit. Raises ServiceError if systemd does not answer."""
     status, output = runner(["systemctl", "show", f"--property={_PROPERTIES}", name])
     if status != 0:
         raise ServiceError(f"systemctl show {name} failed ({output.strip()}): the service needs a node with systemd")
     values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
     began = int(values.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
     active = values.get("ActiveState", "inactive")
-    waiting = values.get("SubState") == "auto-restart"  # it ended and will be tried again
+    waiting = values.get("SubState") == "auto-restart"  # it ended and restarts soon
     running = active in ("active", "activating", "reloading") and began > 0 and not waiting
     state = values.get("UnitFileState", "")
     started = now - monotonic + began if running else 0.0
@@ -98,7 +98,7 @@ def _regrouped(status: Path, user: str) -> bool:
         has = re.search(r"^Groups:(.*)$", status.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
         wanted = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
     except (OSError, KeyError):
-        return False  # it has ended meanwhile, or its user is gone: starting it says so
+        return False  # it has ended meanwhile, or its user is gone: the start reports that
     return has is not None and {int(number) for number in has[1].split()} != set(wanted)
 
 
@@ -113,14 +113,14 @@ def present(runner: Runner, template: str, directory: str = _WANTS) -> set[str]:
 
 
 def decide(wanted: Sequence[Instance], others: Iterable[str], changed_at: float) -> Steps:
-    """What to do so that WANTED run with everything as it has been since CHANGED_AT, and no OTHERS do."""
-    # A file that is gone has no time. What runs was started with what systemd had read before.
+    """The steps so that WANTED run with everything as it is since CHANGED_AT, and no OTHERS run."""
+    # A removed file has no time. What runs was started with the files that systemd had read before.
     old = [u.name for u in wanted if u.started and (u.outdated or u.regrouped or u.started < changed_at)]
     return Steps(
         unmask=[unit.name for unit in wanted if unit.masked],
         reload=[unit.name for unit in wanted if unit.outdated],
         enable=[unit.name for unit in wanted if not unit.enabled],
-        # Starting one that is still loading waits for it.
+        # Starting a loading instance waits for it.
         start=[u.name for u in wanted if not u.started or (u.active == "activating" and u.name not in old)],
         restart=old,
         stop=sorted(others),
@@ -128,7 +128,7 @@ def decide(wanted: Sequence[Instance], others: Iterable[str], changed_at: float)
 
 
 def plan(runner: Runner, template: str, instances: Sequence[str], inputs: Sequence[str]) -> Steps:
-    """Read everything and decide. Raises ServiceError."""
+    """Read the states and decide. Raises ServiceError."""
     now, monotonic = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
     names = [f"{template}@{instance}.service" for instance in instances]
     wanted = [read(runner, name, now=now, monotonic=monotonic) for name in names]
@@ -136,9 +136,9 @@ def plan(runner: Runner, template: str, instances: Sequence[str], inputs: Sequen
 
 
 def carry_out(runner: Runner, steps: Steps) -> None:
-    """Do it; starting waits until the service says that it is ready. Raises ServiceError with the journal's end."""
+    """Run the steps; a start waits until the service is ready. Raises ServiceError with the journal's end."""
     if steps.unmask:
-        # Hidden at runtime only, or for good: both go.
+        # Masked at runtime only, or permanently: both masks go.
         for options in ([], ["--runtime"]):
             _must(runner, ["systemctl", *options, "unmask", *steps.unmask])
     _must(runner, ["systemctl", "daemon-reload"])

@@ -1,4 +1,4 @@
-"""Turn a directory with Python code into a zip that Python can run, byte for byte the same from the same files."""
+"""Turn a directory with Python code into a zip that Python can run; equal files give equal bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
-# The oldest time a zip entry can carry: a fixed one keeps archives of equal trees equal.
+# The oldest time of a zip entry: a fixed one keeps archives of equal trees equal.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _SKIPPED_DIRECTORIES = frozenset({"__pycache__", "tests", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
 _SKIPPED_SUFFIXES = (".pyc", ".pyo", ".egg-info")
@@ -20,7 +20,7 @@ class TreeError(FleetError):
 
 
 def tree_files(source: Path) -> dict[str, bytes]:
-    """Read the files of the packages below SOURCE that belong in the archive, by their name in it.
+    """Read the files of the packages below SOURCE for the archive, by their name in it.
 
     Only Python packages (directories with an ``__init__.py``) and modules directly below SOURCE are taken:
     build settings and tests beside them stay where they are. Raises TreeError when there is no package.
@@ -67,7 +67,7 @@ def build_archive(source: Path, package: str = "") -> bytes:
 
 
 def list_archive(archive: bytes) -> str:
-    """One line "sha256 size name" for each file of a zip, for showing a difference; "" for what is no zip."""
+    """One line "sha256 size name" for each file of a zip, for a diff; "" if it is no zip."""
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:
             entries = {name: opened.read(name) for name in opened.namelist()}

@@ -1,4 +1,4 @@
-"""What a node needs before a stack may change it: kernel, Secure Boot, drivers, nothing that is known to be bad."""
+"""A stack's requirements of a node before any change: kernel, Secure Boot, drivers, no known-bad combination."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.stack.node import NodeFa
 
 
 def kernel_of(name: str, stack: dict[str, Any], node: NodeFacts, dkms: bool) -> dict[str, Any]:
-    """Return what role kernel reads: one release, or a range of them and the metapackage that brings one.
+    """Return role kernel's input: one release, or a range of releases and the metapackage that installs one.
 
-    ``change`` is whether the running kernel is out of that range. Raises StackError where nothing brings another one.
+    ``change`` is whether the running kernel is out of that range. Raises StackError without a kernel to install.
     """
     kernel = {
         **{"release": "", "packages": {}, "metapackages": [], "metapackage": "", "before": ""},
@@ -31,7 +31,7 @@ def kernel_of(name: str, stack: dict[str, Any], node: NodeFacts, dkms: bool) -> 
     }
     if kernel["release"] or not kernel["at_least"]:
         return kernel
-    # A container's kernel belongs to its host; where that drives the cards it is new enough.
+    # A container's kernel belongs to its host; if it drives the cards, it is new enough.
     if node.container and (not dkms or all(gpu.get("driver") for gpu in node.gpus)):
         return {**kernel, "at_least": ""}
     if not _older(node.kernel, kernel["at_least"]) and not (
@@ -50,7 +50,7 @@ def kernel_of(name: str, stack: dict[str, Any], node: NodeFacts, dkms: bool) -> 
 def check_node(
     stack: dict[str, Any], resolved: dict[str, Any], node: NodeFacts, packages: Mapping[str, str]
 ) -> list[str]:
-    """Return warnings; raises StackError where the node can't work with a stack."""
+    """Return warnings. Raises StackError if the node cannot work with a stack."""
     if node.architecture != "x86_64":
         raise StackError(f"This node is {node.architecture}; Intel's GPU stack supports only x86_64.")
     if not stack["families"]:
@@ -74,7 +74,7 @@ def check_node(
 
 
 def _unbound(resolved: dict[str, Any], node: NodeFacts) -> list[str]:
-    """Refuse a card that no driver can bind to; return what will keep a driver from a card that it is bound to now."""
+    """Refuse a card that no driver can bind to; return what will unbind a driver at the next boot."""
     warnings = []
     for gpu in node.gpus if not node.container else ():
         reasons = "; ".join(gpu.get("blocked") or ())
@@ -85,7 +85,7 @@ def _unbound(resolved: dict[str, Any], node: NodeFacts) -> list[str]:
             )
         if reasons:
             warnings.append(f"At the next boot no driver can bind to {described(gpu)}: {reasons}.")
-        # Nothing that is installed would change that where the kernel's own driver is to bind.
+        # If the kernel's own driver is used, no package would change that.
         if (
             "driver" in gpu
             and not gpu["driver"]
@@ -100,7 +100,7 @@ def _unbound(resolved: dict[str, Any], node: NodeFacts) -> list[str]:
 
 
 def _old_kernel(stack: dict[str, Any], node: NodeFacts) -> list[str]:
-    """Return warnings of kernels that one report says are too old."""
+    """Return warnings about kernels that one report calls too old."""
     least = least_kernel(stack, node, "")
     if not least or not _older(node.kernel, least) or stack["kernel"].get("release"):
         return []
@@ -108,11 +108,11 @@ def _old_kernel(stack: dict[str, Any], node: NodeFacts) -> list[str]:
 
 
 def _known_bad(resolved: dict[str, Any], node: NodeFacts, packages: Mapping[str, str]) -> list[str]:
-    # In a container the host's kernel counts, unless an image is made there for another.
+    # In a container the host's kernel counts, unless an image is built there for another.
     release = resolved["kernel"]["release"]
     kernel = release if release and (resolved["dkms"] or not node.container) else node.kernel
     if resolved["kernel"]["change"]:
-        kernel = ""  # which one comes is known once apt has been asked
+        kernel = ""  # apt's answer decides later which one it is
     exact = {name: version for name, version in packages.items() if version}
     situation = Situation(
         node.gpus,
@@ -130,7 +130,7 @@ def _known_bad(resolved: dict[str, Any], node: NodeFacts, packages: Mapping[str,
 
 
 def least_kernel(stack: dict[str, Any], node: NodeFacts, confidence: str) -> str:
-    """Return the newest of the oldest kernels that a stack and the node's cards need, "" for any kernel."""
+    """Return the newest of the minimum kernels of a stack and the node's cards, "" for any kernel."""
     wanted = [
         entry["kernel"]
         for entry in stack.get("minimum_kernels", ())

@@ -1,4 +1,4 @@
-"""The data of stacks: its shape, what an operator lays over it, and what differs by system."""
+"""The data of stacks: its shape, an operator's overrides, and variants by system."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCHEMA: dict[str, Any] = {
     "title": _TEXT,
     "families": _STRINGS,
     "distributions": [{"name": str, "release": str}],
-    #: The oldest kernels, each with its source: with confidence H a node needs it, with M it is warned.
+    #: The oldest kernels, each with its source: confidence H is required, M only warns.
     "minimum_kernels": [
         {"devices": _STRINGS, "releases": _STRINGS, "kernel": _TEXT, "confidence": _TEXT, "source": _TEXT}
     ],
@@ -40,12 +40,12 @@ SCHEMA: dict[str, Any] = {
     "engines": _STRINGS,
     "model": _TEXT,
     "low_bit": _TEXT,
-    #: Tokens per second that are published for that model, by family of GPUs.
+    #: Published tokens per second of that model, by family of GPUs.
     "published_speed": {"*": int},
     "repositories": _REPOSITORIES,
     "optional_repositories": _REPOSITORIES,
-    #: Either one release, with the packages that bring it and the metapackages that would bring others; or, from
-    #: ``at_least`` on and ``before`` another, any: ``metapackage`` brings one where the running kernel is none.
+    #: Either one release, with its packages and the metapackages that would install others; or any release from
+    #: ``at_least`` on and before ``before``: ``metapackage`` installs one if the running kernel is not in the range.
     "kernel": {
         "release": _TEXT,
         "packages": _VERSIONS,
@@ -73,26 +73,26 @@ SCHEMA: dict[str, Any] = {
                 "version": _TEXT,
                 "find_links": _STRINGS,
                 "unhashed": _STRINGS,
-                #: The one build of the channel that is this Python, and its SHA-256 as the channel's index has it.
+                #: The channel's build for this Python, and its SHA-256 in the channel's index.
                 "conda": {"version": _TEXT, "build": _TEXT, "sha256": _TEXT},
             }
         },
     },
-    #: How it is known that the stack works, for the table of the README.
+    #: The evidence that the stack works, for the table of the README.
     "evidence": [{"families": _STRINGS, "releases": _STRINGS, "how": _TEXT, "source": _TEXT}],
 }
-#: What differs by family and release of the distribution, laid over the rest; no "families" or "releases" are all.
+#: Variants by family and release of the distribution; without "families" or "releases" they apply to all.
 SCHEMA["variants"] = [{"families": _STRINGS, "releases": _STRINGS, "set": dict(SCHEMA)}]
 
 
 class StackError(FleetError):
-    """A node, a stack or an override that does not work, in words for the operator."""
+    """A node, a stack or an override that does not work; the message is for the operator."""
 
 
 def merge(base: dict[str, Any], overrides: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return ``base`` with ``overrides`` laid over it, key by key; lists are replaced whole.
+    """Return ``base`` merged with ``overrides``, key by key; lists are replaced whole.
 
-    Raises StackError for a key that no stack has or a value of another type, naming its place.
+    Raises StackError for an unknown key or a value of another type, naming its place.
     """
     check_shape(overrides, where)
     merged = copy.deepcopy(base)
@@ -101,7 +101,7 @@ def merge(base: dict[str, Any], overrides: dict[str, Any], where: str) -> dict[s
 
 
 def check_shape(value: Any, where: str, schema: Any = None) -> None:
-    """Raise StackError where ``value`` is not of the shape of a stack."""
+    """Raise StackError if ``value`` does not have the shape of a stack."""
     schema = SCHEMA if schema is None else schema
     if isinstance(schema, dict):
         if not isinstance(value, dict):
@@ -131,7 +131,7 @@ def _lay_over(base: dict[str, Any], overrides: dict[str, Any]) -> None:
 
 
 def varied(definition: dict[str, Any], families: Collection[str], release: str) -> dict[str, Any]:
-    """Return a stack's data with its variants for these families of GPUs and this release laid over it."""
+    """Return a stack's data merged with its variants for these families of GPUs and this release."""
     stack = copy.deepcopy({key: value for key, value in definition.items() if key != "variants"})
     for variant in definition.get("variants", ()):
         if applies(variant, families, release):
@@ -140,6 +140,6 @@ def varied(definition: dict[str, Any], families: Collection[str], release: str) 
 
 
 def applies(entry: dict[str, Any], families: Collection[str], release: str) -> bool:
-    """Tell whether an entry is for these families and this release; one that names none is for all."""
+    """Tell whether an entry is for these families and this release; one without them is for all."""
     wanted = entry.get("families")
     return (wanted is None or bool(set(wanted).intersection(families))) and release in entry.get("releases", [release])

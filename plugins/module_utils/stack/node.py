@@ -1,4 +1,4 @@
-"""What the choice of a stack depends on: the node, and what the operator asks for."""
+"""Inputs of the choice of a stack: facts of the node, and the operator's request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What the choice of a stack depends on."""
+    """The node's facts that the choice of a stack depends on."""
 
     distribution: str
     release: str
@@ -20,18 +20,18 @@ class NodeFacts:
     gpus: list[dict[str, Any]] = field(default_factory=list)
     container: bool = False
     secure_boot: bool = False
-    #: GPUs that were there when somebody looked last, in the form of ``gpus``.
+    #: GPUs at the last check, in the form of ``gpus``.
     known: list[dict[str, Any]] = field(default_factory=list)
-    #: Addresses of GPUs that instances of the service were given.
+    #: Addresses of GPUs assigned to instances of the service.
     served: list[str] = field(default_factory=list)
-    #: Whether the processor's own graphics are there too.
+    #: Whether the processor's own graphics are present.
     integrated: bool = False
-    #: Intel's cards that no stack is made for.
+    #: Intel's cards without a stack.
     uncovered: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def lost(self) -> list[dict[str, Any]]:
-        """GPUs that the node had and has no longer; of those that only the service knew, the address."""
+        """GPUs that the node had and lost; the address, if only the service knew one."""
         had = {
             **{address: {"address": address} for address in self.served},
             **{gpu["address"]: gpu for gpu in self.known},
@@ -56,7 +56,7 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class StackRequest:
-    """What the operator asks for; "" and empty leave the choice to the stack."""
+    """The operator's request; "" and empty leave the choice to the stack."""
 
     stack: str = AUTO
     engine: str = ""
@@ -65,12 +65,12 @@ class StackRequest:
     overrides: dict[str, Any] = field(default_factory=dict)
     ppa: bool = False
     dkms: str = AUTO
-    #: Addresses of GPUs that are gone for good, by the operator's word.
+    #: Addresses of GPUs that the operator removed for good.
     lost_gpus: list[str] = field(default_factory=list)
-    #: Names of known-bad combinations that the operator takes the risk of.
+    #: Names of known-bad combinations whose risk the operator accepts.
     known_bad_accepted: list[str] = field(default_factory=list)
 
 
 def described(gpu: dict[str, Any]) -> str:
-    """Return a GPU in words, by its address alone where nothing else is known of it."""
+    """Return a GPU in words, or its address if nothing else is known."""
     return f"{gpu['name']} ({gpu['id']}) at {gpu['address']}" if "id" in gpu else f"a GPU at {gpu['address']}"

@@ -1,4 +1,4 @@
-"""The packages that a resolved stack installs: those of its driver, by side, and all of them."""
+"""The packages of a resolved stack: those of its driver, by side, and all of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Versions = dict[str, str]
 def driver_packages(resolved: Mapping[str, Any], dkms: bool, kernel: str = "") -> dict[str, Versions]:
     """Return the driver's packages: ``kernel`` to build modules with DKMS, ``user`` for the rest.
 
-    KERNEL is the release that modules are built for where the stack names none; what has it in its name is left out
-    where that is not known yet. The firmware goes with the modules: a kernel that is booted with the one has to find
+    KERNEL is the release to build modules for if the stack names none; if it is unknown, packages with it in
+    their name are omitted. The firmware goes with the modules: a kernel that boots with one of them needs
     the other.
     """
     driver = resolved.get("driver") or {}
@@ -43,7 +43,7 @@ def driver_packages(resolved: Mapping[str, Any], dkms: bool, kernel: str = "") -
 
 
 def pinned_packages(resolved: Mapping[str, Any]) -> Versions:
-    """Return every package that the roles will install for a resolved stack, with its exact version or ""."""
+    """Return every package that the roles install for a resolved stack, with its exact version or ""."""
     stacks = resolved["kernel"]
     own: Versions = stacks.get("packages", {})
     packages: Versions = {}
@@ -53,6 +53,6 @@ def pinned_packages(resolved: Mapping[str, Any]) -> Versions:
             packages[stacks["metapackage"]] = ""
     elif resolved["dkms"]:
         packages.update({name: version for name, version in own.items() if name.startswith("linux-headers-")})
-    # Which kernel comes instead of the running one is known once apt has been asked; it brings what is named after it.
+    # apt's answer decides later which kernel comes; packages with its release in their name come with it.
     sides = driver_packages(resolved, resolved["dkms"], "" if stacks["change"] else stacks["running"])
     return {**packages, **sides["kernel"], **sides["user"], **resolved["oneapi"].get("packages", {})}

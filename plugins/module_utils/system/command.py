@@ -1,4 +1,4 @@
-"""Runs commands: everything that node-side code starts goes through here."""
+"""Runs commands: all node-side code starts processes here."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import NamedTuple, Optional
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
-#: Exit statuses as a shell and timeout(1) give them.
+#: Exit statuses of a shell and of timeout(1).
 NOT_FOUND = 127
 TIMED_OUT = 124
 
-#: Output is read by programs, in English, and nobody is there to answer a question.
+#: Programs parse the output, so it is in English; nobody is there to answer a question.
 PLAIN: Mapping[str, str] = MappingProxyType({"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"})
 _ADMINISTRATION = "/usr/sbin:/usr/bin:/sbin:/bin"
 _UNMET = "The following packages have unmet dependencies:"
 
 
 class CommandError(FleetError):
-    """dpkg, apt or another command failed; the message has what it said."""
+    """dpkg, apt or another command failed; the message has its output."""
 
 
 class CommandResult(NamedTuple):
-    """What came of a command."""
+    """The result of a command."""
 
     status: int
     output: str
     error: str
 
 
-#: Runs a command and returns status, output and errors; tests give another one.
+#: Runs a command and returns status, output and errors; tests pass a fake.
 Run = Callable[[list[str]], tuple[int, str, str]]
 
 
@@ -45,11 +45,11 @@ def result_of(
     seconds: Optional[float] = None,
     errors: str = "replace",
 ) -> CommandResult:
-    """Run a command without asking anybody.
+    """Run a command without prompts.
 
-    ENVIRONMENT is set beside the process's own, or with CLEAN instead of it; None takes a variable away. Commands that
-    only root uses are found too. The status is 127 where the command cannot be started, and 124 where it took longer
-    than SECONDS. ERRORS is what becomes of output that is no UTF-8.
+    ENVIRONMENT is added to the process's own, or replaces it with CLEAN; None removes a variable. Commands in
+    root's directories are found too. The status is 127 if the command cannot be started, and 124 if it exceeds
+    SECONDS. ERRORS says how to decode output that is no UTF-8.
     """
     path = ":".join(filter(None, [os.environ.get("PATH"), _ADMINISTRATION]))
     variables = {} if clean else {**os.environ, "PATH": path}
@@ -59,7 +59,7 @@ def result_of(
         else:
             variables[name] = value
     try:
-        # run_command needs an AnsibleModule; this is called without one, too.
+        # run_command needs an AnsibleModule; this runs without one, too.
         done = subprocess.run(  # pylint: disable=ansible-bad-function
             list(command),
             env=variables,
@@ -81,14 +81,14 @@ def result_of(
 
 
 def run_as_is(command: Sequence[str]) -> CommandResult:
-    """Run a command in the language of this process: what it writes may be for people."""
+    """Run a command in this process's language: its output may be for people."""
     return result_of(command, {})
 
 
 def run(
     command: Sequence[str], statuses: tuple[int, ...] = (0,), environment: Optional[Mapping[str, str]] = None
 ) -> str:
-    """Run a command without asking anybody and return its output; raises CommandError with what it said."""
+    """Run a command without prompts and return its output. Raises CommandError with its output."""
     result = result_of(command, {**PLAIN, **(environment or {})})
     if result.status not in statuses:
         said = complaints(f"{result.output}\n{result.error}")
@@ -97,12 +97,12 @@ def run(
 
 
 def complaints(output: str) -> str:
-    """Return the errors in what apt, dpkg or another command printed, or the end of it, on one line."""
+    """Return the errors in the output of apt, dpkg or another command, or its end, on one line."""
     return " / ".join(complaint_lines(output))
 
 
 def complaint_lines(output: str) -> list[str]:
-    """Return the errors in what a command printed, or the end of it."""
+    """Return the errors in a command's output, or its end."""
     unmet = []
     for line in output.partition(f"{_UNMET}\n")[2].splitlines():
         if not line.startswith(" "):
@@ -110,9 +110,9 @@ def complaint_lines(output: str) -> list[str]:
         unmet.append(line.strip())
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [index for index, line in enumerate(lines) if line.startswith(("E:", "dpkg: error"))]
-    # After a package that it could not process, dpkg says why, and before it, the package's scripts what they met.
+    # dpkg gives its reason after the package that failed; the package's scripts print theirs before it.
     why = {index + step for index in errors if lines[index].endswith(":") for step in (-2, -1, 1)}
-    # What DKMS says stands further up, in the output of a package's script.
+    # DKMS's messages are further up, in the output of a package's script.
     built = [
         index for index, line in enumerate(lines) if line.startswith(("Error!", "Consult /")) or "make.log" in line
     ]

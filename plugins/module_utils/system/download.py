@@ -1,4 +1,4 @@
-"""Reads a small file from a URL, with an error that a person can act on."""
+"""Reads a small file from a URL; errors say what to do."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class DownloadError(FleetError):
 
 
 def use_proxy(proxy: str) -> None:
-    """Send this process's and its children's downloads through a proxy; an empty one leaves the environment alone.
+    """Send downloads of this process and its children through a proxy; an empty one leaves the environment alone.
 
-    Raises SecretError where it is no proxy's URL: libraries would print parts of it, its password among them.
+    Raises SecretError if it is no proxy URL: libraries would print parts of it, even its password.
     """
     found = proxy_url(proxy)
     if found:
@@ -31,14 +31,14 @@ def use_proxy(proxy: str) -> None:
 
 
 def hide_password(text: str) -> str:
-    """Replace the user and password of every URL in a text."""
+    """Hide the user and password of every URL in a text."""
     return re.sub(r"(?<=://)[^/\s]+@", "***@", text)
 
 
 def read_url(url: str) -> bytes:
     """Return the content behind an http, https or file URL, of at most 8 MiB.
 
-    Raises DownloadError where it cannot be reached or is larger.
+    Raises DownloadError if it cannot be reached or is larger.
     """
     try:
         with open_url(url, timeout=TIMEOUT_SECONDS, http_agent="xpu.fleet") as response:

@@ -1,4 +1,4 @@
-"""Writes files so that they are whole, and stay so when the power goes: the one place for it."""
+"""Writes files atomically and durably: only here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _EXT4_CHECKPOINT = 0x4004662B  # EXT4_IOC_CHECKPOINT, _IOW('f', 43, __u32)
 
 
 def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Put CONTENT at PATH, whole or not at all, and onto the disk before this returns.
+    """Write CONTENT to PATH, whole or not at all, and to the disk before this returns.
 
-    Its directory is made where it lacks; the owner of a file that was there stays.
+    It makes a missing directory, and keeps the owner of an existing file.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    # A hidden name, and no suffix that somebody reads: apt and GRUB read whole directories of settings.
+    # A hidden name without a known suffix: apt and GRUB read whole directories of settings.
     fresh = path.with_name(f".{path.name}.xpu-fleet")
     try:
         fresh.write_bytes(content)
@@ -32,14 +32,14 @@ def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def put_in_place(fresh: Path, path: Path) -> None:
-    """Give a finished file the name of another one in the same directory, both on the disk before this returns."""
+    """Rename a finished file over another one in the same directory, and sync both before this returns."""
     flush(fresh)
     fresh.replace(path)
     flush(path.parent)
 
 
 def flush(path: Path) -> None:
-    """Have the contents of a file, or the names in a directory, on the disk."""
+    """Sync the content of a file, or the names in a directory, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -48,10 +48,10 @@ def flush(path: Path) -> None:
 
 
 def write_back(directory: Path) -> None:
-    """Write a file system out to where GRUB reads it.
+    """Write a file system's journal back for GRUB.
 
-    GRUB does not know journals: a renamed file is at its place for it only after the journal was written back. That is
-    asked of ext4, whose kernel may be too old to offer it.
+    GRUB does not read journals: it sees a renamed file only after the journal was written back. ext4 can do
+    that on request, if the kernel is new enough.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -1,10 +1,10 @@
-"""The errors of this collection's own."""
+"""The base of this collection's errors."""
 
 from __future__ import annotations
 
 
 class FleetError(Exception):
-    """What was asked cannot be done. The message is for a person: what is wrong, where, and what to do.
+    """The request cannot be done. The message is for a person: what is wrong, where, and what to do.
 
-    Every other error of the collection is one of these, so that a module reports them all in one way.
+    All other errors of the collection derive from it, so that every module reports them in one way.
     """

@@ -1,8 +1,8 @@
-"""Who may connect to the service: systemd's IP filters where they filter, and nftables where they do not.
+"""Limits the clients of the service: by systemd's IP filters if they work, else by nftables.
 
-systemd does not fail where it cannot filter (no BPF for control groups, as in many containers): a unit with
-IPAddressDeny runs there, and everybody may connect. So it is tried: a unit that may talk to nobody sends itself a
-packet.
+systemd ignores filters that it cannot set (no BPF for control groups, as in many containers): a unit with
+IPAddressDeny runs there, and everybody can connect. So this tests it: a unit that denies all addresses sends itself
+a packet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 TABLE = "xpu_fleet"
 RULES = "etc/xpuserve/clients.nft"
 DROP_IN = "etc/systemd/system/xpuserve@.service.d/clients.conf"
-#: Exit statuses of the probe; others say nothing.
+#: Exit statuses of the probe; others mean nothing.
 _FILTERED, _PASSED = 10, 11
 _SECONDS = 2
 _PROBE = f"""
@@ -32,7 +32,7 @@ except (PermissionError, TimeoutError, socket.timeout):
     sys.exit({_FILTERED})
 sys.exit({_PASSED})
 """
-#: What the unit loads before it starts; "+" is by root, outside of the sandbox. Without its rules it does not start.
+#: The unit loads this before it starts; "+" runs as root, outside of the sandbox. It does not start without its rules.
 UNIT = f"""# Written by xpu.fleet: systemd's IP filters do nothing on this node.
 [Service]
 ExecStartPre=+/usr/sbin/nft -f /{RULES}
@@ -47,11 +47,11 @@ _ALONE = "serve the node alone (inference_host: 127.0.0.1)"
 
 
 class FilterError(FleetError):
-    """Who may connect cannot be limited; the message says why and what helps."""
+    """Clients cannot be limited; the message says why and what helps."""
 
 
 def systemd_filters(run: Run) -> bool:
-    """Tell whether a unit that may talk to nobody is kept from it. Raises FilterError where that cannot be tried."""
+    """Tell whether systemd's filters work. Raises FilterError if that cannot be tested."""
     command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--property=IPAddressDeny=any"]
     status, output, error = run([*command, sys.executable, "-I", "-c", _PROBE])
     if status not in (_FILTERED, _PASSED):
@@ -61,7 +61,7 @@ def systemd_filters(run: Run) -> bool:
 
 
 def rules(ports: Sequence[int], clients: Iterable[str]) -> str:
-    """Return what nft reads: of the network, these clients alone reach the ports. The table is replaced as a whole."""
+    """Return the rules for nft: only these clients reach the ports from the network. It replaces the whole table."""
     networks = [ipaddress.ip_network(client, strict=False) for client in clients]
     lines = [
         "# Written by xpu.fleet; changes are overwritten.",
@@ -92,7 +92,7 @@ def loaded(run: Run) -> bool:
 
 
 def expect_nft(run: Run) -> None:
-    """Raise FilterError where nftables cannot be used either."""
+    """Raise FilterError if nftables does not work either."""
     status, output, error = run(["nft", "list", "tables"])
     if status == NOT_FOUND:
         raise FilterError(f"{_NOTHING}, and there is no nft. Install the package nftables, or {_ALONE}")
@@ -102,7 +102,7 @@ def expect_nft(run: Run) -> None:
 
 
 def load(run: Run, path: str) -> None:
-    """Let the rules of a file count. Raises FilterError."""
+    """Load the rules of a file. Raises FilterError."""
     status, output, error = run(["nft", "-f", path])
     if status:
         raise FilterError(f"nft cannot load /{RULES}: {(error or output).strip()[-300:]}")

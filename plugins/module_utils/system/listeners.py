@@ -1,4 +1,4 @@
-"""Who listens on a TCP port of this node, and whether an address can be listened on."""
+"""Which process listens on a TCP port of this node, and whether the node can listen on an address."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LISTEN = "0A"
 
 @dataclass(frozen=True)
 class Listener:
-    """A listening socket. ``process`` and ``cgroup`` are empty where its owner cannot be seen."""
+    """A listening socket. ``process`` and ``cgroup`` are empty if its owner is unknown."""
 
     address: str
     port: int
@@ -33,7 +33,7 @@ def _address(field: str) -> str:
 
 
 def listeners(port: int, proc: Path = Path("/proc")) -> list[Listener]:
-    """Every socket that listens on PORT, with its owner where that can be read."""
+    """Every socket that listens on PORT, with its owner if that is readable."""
     found = []
     for table in ("tcp", "tcp6"):
         try:
@@ -63,13 +63,13 @@ def _with_owner(listener: Listener, proc: Path) -> Listener:
             continue
     if not owners:
         return listener
-    # A socket that systemd opened for a service is held by both; the service is the one to name.
+    # systemd and its service both hold a socket that systemd opened; name the service.
     pid, name, cgroup = max(owners)
     return Listener(listener.address, listener.port, listener.inode, name, pid, cgroup)
 
 
 def overlaps(listening: str, wanted: str) -> bool:
-    """Whether a socket on address LISTENING stands in the way of one on WANTED."""
+    """Whether a socket on address LISTENING prevents one on WANTED."""
     first, second = ipaddress.ip_address(listening), ipaddress.ip_address(wanted)
     mapped = getattr(first, "ipv4_mapped", None)
     first = mapped or first
@@ -77,7 +77,7 @@ def overlaps(listening: str, wanted: str) -> bool:
 
 
 def is_network(text: str) -> bool:
-    """Whether TEXT is an IP address or a network with a prefix length, as systemd takes them."""
+    """Whether TEXT is an IP address or a network with a prefix length, as systemd accepts them."""
     try:
         ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -86,7 +86,7 @@ def is_network(text: str) -> bool:
 
 
 def address_problem(host: str) -> str:
-    """Why the node cannot listen on HOST, an IP address; "" when it can."""
+    """Why the node cannot listen on HOST, an IP address; "" if it can."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Who may change a fleet now: a file on each host that keeps the lock."""
+"""The lock of a fleet: a file on each host that keeps it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from ansible_collections.xpu.fleet.plugins.module_utils.system.durable import write_durably
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
-#: What a lock says, all of it text: which run has it, whose it is, on which machine, why, since when, and when that run
-#: was heard from last.
+#: Fields of a lock, all text: the run, its user, the machine, the reason, the start, and when the run was last
+#: alive.
 KEYS = ("run", "owner", "host", "machine", "boot", "process", "started", "purpose", "since", "seen")
 Lock = dict[str, str]
 
@@ -23,7 +23,7 @@ class LockError(FleetError):
 
 
 def read(path: Path) -> Lock:
-    """Return the lock, {} where nobody has it. What cannot be read is nobody's: power was lost as it was written."""
+    """Return the lock, {} if it is free. An unreadable one is free: the power was lost during its writing."""
     try:
         said = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (FileNotFoundError, ValueError):
@@ -32,9 +32,9 @@ def read(path: Path) -> Lock:
 
 
 def take(path: Path, mine: Mapping[str, str], replaces: str = "") -> Lock:
-    """Take the lock, or say once more that the run is alive; return the lock that was there.
+    """Take the lock, or renew it; return the previous one.
 
-    ``replaces`` is the run whose lock may be taken over. Raises LockError where another one has it.
+    ``replaces`` is the run whose lock may be taken over. Raises LockError if another run holds it.
     """
     with _alone(path):
         before = read(path)
@@ -46,7 +46,7 @@ def take(path: Path, mine: Mapping[str, str], replaces: str = "") -> Lock:
 
 
 def release(path: Path, run: str) -> bool:
-    """Remove the lock where that run has it; return whether it had."""
+    """Remove the lock if that run holds it; return whether it did."""
     with _alone(path):
         if read(path).get("run") != run:
             return False

@@ -1,4 +1,4 @@
-"""What system a machine runs, which the choice of its stack depends on beside its GPUs."""
+"""The system of a machine, on which the choice of its stack depends beside its GPUs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 OS_RELEASE = "etc/os-release"
-#: Names of the distributions that stacks are made for, as Ansible's facts have them, by the ID of os-release(5).
+#: Ansible's names of the supported distributions, by the ID of os-release(5).
 _NAMES = {"debian": "Debian", "ubuntu": "Ubuntu"}
 
 
 class SystemReadError(FleetError):
-    """What the system says of itself cannot be understood; the message says where."""
+    """The system's description of itself is malformed; the message says where."""
 
 
 def system(root: Path = Path("/")) -> dict[str, str]:
     """Return ``distribution``, ``release``, ``codename``, ``kernel`` (the running one) and ``architecture``.
 
-    Each is "" where the system does not tell it. Raises SystemReadError where os-release(5) is damaged.
+    Each is "" if unknown. Raises SystemReadError if os-release(5) is damaged.
     """
     told = _os_release(root)
     return {

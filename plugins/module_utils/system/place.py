@@ -1,8 +1,8 @@
-"""Directories that root fills below one that other users may be able to write to.
+"""Directories that root fills inside directories that other users may be able to write to.
 
-Whoever can write to a directory can put a link in the place of anything in it, at any moment. So nothing here goes by a
-path twice: a directory is opened once, without following a link, and is used as what was opened. What is in a directory
-that is root's and that nobody else can write to is root's alone, and needs no more care.
+Whoever can write to a directory can replace anything in it by a link, at any moment. So this code uses no path
+twice: it opens a directory once, without following a link, and then works with that descriptor. Content of a directory
+that root owns and nobody else can write to is safe without more care.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class NotOwnError(FleetError):
-    """Something is another user's, or leads elsewhere; the message says what."""
+    """Something belongs to another user, or is a link; the message says what."""
 
 
 def held(handle: int) -> Path:
-    """Return a path of an open directory, for this process and those that it starts."""
+    """Return a path of an open directory, for this process and its children."""
     return Path(f"/proc/{os.getpid()}/fd/{handle}")
 
 
 def is_own(found: os.stat_result) -> bool:
-    """Tell whether nobody but this user can write to something, and root, who can anywhere."""
+    """Tell whether only this user (and root) can write to something."""
     return found.st_uid in (0, os.geteuid()) and not found.st_mode & _OTHERS_WRITE
 
 
 def discard(path: Path) -> None:
-    """Remove whatever is at a path below a held directory; of a link, the link."""
+    """Remove whatever is at a path below a held directory; a link itself, not its target."""
     try:
         if stat.S_ISDIR(path.lstat().st_mode):
-            shutil.rmtree(path)  # walks along descriptors, and follows nothing
+            shutil.rmtree(path)  # it uses descriptors, and follows no link
         else:
             path.unlink()
     except FileNotFoundError:
@@ -49,29 +49,29 @@ def discard(path: Path) -> None:
 
 
 class Place:
-    """Where a directory is to be, with what is gathered for it beside it."""
+    """The place of a directory, and the staging directory beside it."""
 
     def __init__(self, directory: Path) -> None:
-        """Take the place; nothing is opened or made yet."""
+        """Nothing is opened or made yet."""
         self.directory = directory
         self.gathering = f".{directory.name}.incoming"
 
     @cached_property
     def _base(self) -> Path:
-        """The directory around it, made where it lacks. The way there is the operator's."""
+        """The directory around it, made if missing. The operator vouches for the way there."""
         self.directory.parent.mkdir(parents=True, exist_ok=True)
         return held(os.open(self.directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     @cached_property
     def stored(self) -> Optional[Path]:
-        """What is there, None where nothing is. Raises NotOwnError where it is not this user's alone."""
+        """The present content, None if there is none. Raises NotOwnError if others can write to it."""
         if not self.directory.parent.is_dir():
             return None
         return self._opened(self.directory.name)
 
     @cached_property
     def incoming(self) -> Path:
-        """Where new content is gathered: what is this user's alone stays, anything else goes for an empty one."""
+        """The staging directory: this user's own is kept, anything else is replaced by an empty one."""
         with suppress(NotOwnError):
             kept = self._opened(self.gathering)
             if kept is not None:
@@ -84,19 +84,19 @@ class Place:
         return made
 
     def begin_anew(self) -> Path:
-        """Return an empty directory to gather in."""
+        """Return an empty staging directory."""
         self.forget()
         return self.incoming
 
     def forget(self) -> None:
-        """Remove what was gathered."""
+        """Remove the staging directory."""
         self.__dict__.pop("incoming", None)
         discard(self._base / self.gathering)
 
     def swap_in(self, content: Path, name: str) -> None:
-        """Put ``content``, held, which is at ``name`` beside the place, in the place of what is there.
+        """Put ``content``, held, which is at ``name`` beside the place, in place of the present content.
 
-        What was there goes only afterwards. Raises NotOwnError where something else got there.
+        The former content is removed last. Raises NotOwnError if something else was put there.
         """
         content.chmod(0o755)
         place, replaced = self._base / self.directory.name, self._base / f".{self.directory.name}.replaced"
@@ -126,10 +126,10 @@ class Place:
 
 
 def take_over(directory: Path, name: str, each: Callable[[str, Path], None]) -> Path:
-    """Make a tree that another user left in ``directory`` root's, and hand each file on, by its name in the tree.
+    """Make root the owner of a tree that another user left in ``directory``, and report each file by its name in it.
 
-    Nobody else may be able to write to ``directory`` itself. Links, and what else is neither file nor directory, are
-    refused, as is a file that has another name too: it may be anybody's. Returns the held tree. Raises NotOwnError.
+    Nobody else may be able to write to ``directory`` itself. Refuses links, everything that is neither file nor
+    directory, and files with several names: they may be anybody's. Returns the held tree. Raises NotOwnError.
     """
     tree = _taken(directory / name, name)
     for path, inside in _walk(tree, ""):
@@ -148,7 +148,7 @@ def _walk(directory: Path, prefix: str) -> Iterator[tuple[Path, str]]:
 
 
 def _taken(path: Path, name: str) -> Path:
-    """Make a file or directory root's, and nobody else's to write; return it, held where it is a directory."""
+    """Make root the owner of a file or directory, and its only writer; return it, held if it is a directory."""
     if stat.S_ISLNK(path.lstat().st_mode):
         raise NotOwnError(f"a link, {name}, which is not taken over")
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -170,7 +170,7 @@ def _taken(path: Path, name: str) -> Path:
 
 
 def _is_written_to(handle: int) -> bool:
-    """Tell whether a file is open for writing anywhere: a read lease is given only where it is not (fcntl(2))."""
+    """Tell whether any process has a file open for writing: the kernel grants a read lease only if not (fcntl(2))."""
     try:
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)

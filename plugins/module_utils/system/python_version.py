@@ -1,4 +1,4 @@
-"""Which Pythons of nodes the collection is for. Runs on older ones as well, to say so."""
+"""The Python versions of nodes that the collection supports. Runs on older ones as well, to refuse them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 
-#: What README says too.
+#: README has the same.
 OLDEST = (3, 9)
 
 
 def refusal(version: Sequence[int] = sys.version_info[:2], interpreter: str = sys.executable) -> str:
-    """Return one sentence where a Python is older than what the collection is for, "" elsewhere."""
+    """Return one sentence if a Python is too old, "" otherwise."""
     if tuple(version[:2]) >= OLDEST:
         return ""
     found, needed = ".".join(map(str, version[:2])), ".".join(map(str, OLDEST))
@@ -20,7 +20,7 @@ def refusal(version: Sequence[int] = sys.version_info[:2], interpreter: str = sy
 
 
 def require_python() -> None:
-    """End the module with that sentence where the node's Python is too old.
+    """End the module with that sentence if the node's Python is too old.
 
     The first module of every playbook calls this before it imports the rest, which an older Python may not even read.
     """

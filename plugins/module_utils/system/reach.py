@@ -1,4 +1,4 @@
-"""Whether the places that downloads come from answer, asked before anything is changed."""
+"""Whether sources of downloads answer, checked before any change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMEOUT_SECONDS = 20
 
 
 def problem(source: str) -> str:
-    """Why SOURCE, a URL or a path of this node, cannot be read; "" when it can."""
+    """Why SOURCE, a URL or a path of this node, cannot be read; "" if it can."""
     shown = hide_password(source)
     if "://" not in source:
         return "" if Path(source).exists() else f"{shown}: the path does not exist on the node"
@@ -36,5 +36,5 @@ def _ask(url: str, method: str) -> str:
 
 
 def problems(sources: Iterable[str]) -> list[str]:
-    """The problem of every source that has one, in order."""
+    """Problems of all sources that have one, in order."""
     return [found for found in map(problem, sources) if found]

@@ -1,4 +1,4 @@
-"""Secrets among a module's options: brought into one form, and kept out of everything that the module says."""
+"""Secrets in a module's options: normalised, and kept out of the module's output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import quote, quote_plus, unquote
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
-#: Shorter pieces are no secrets, and hiding them would make messages unreadable.
+#: Shorter pieces are not hidden: that would make messages unreadable.
 _SHORTEST = 3
 _HIDDEN = "********"
 _PROXY = re.compile(
@@ -24,13 +24,13 @@ _PROXY = re.compile(
 
 
 class SecretError(FleetError):
-    """A secret cannot be used as it was given; the message names its variable, never the secret."""
+    """A secret is malformed; the message names its variable, never the secret."""
 
 
 def token(value: str, variable: str) -> str:
-    """Return the token in VALUE as a header takes it, without what copying adds: line ends, quotes, ``Bearer``.
+    """Return the token in VALUE for a header, without copied extras: line ends, quotes, ``Bearer``.
 
-    Raises SecretError, naming VARIABLE, where what is left is not one word of visible ASCII.
+    Raises SecretError, naming VARIABLE, if the rest is not one word of visible ASCII.
     """
     found, before = value, ""
     while found != before:
@@ -54,7 +54,7 @@ def _wrong(text: str) -> str:
 
 
 def proxy_url(value: str) -> str:
-    """Return the proxy in VALUE without what copying adds. Raises SecretError where it is no proxy's URL."""
+    """Return the proxy in VALUE without copied extras. Raises SecretError if it is no proxy URL."""
     found = value.strip().strip("\ufeff\"'").strip()
     match = _PROXY.fullmatch(found)
     if found and (match is None or not 0 < int(match["port"] or 80) < 65536):
@@ -66,7 +66,7 @@ def proxy_url(value: str) -> str:
 
 
 def forms(secret: str) -> set[str]:
-    """Return SECRET as it may stand in a message: whole, without its ends, escaped and encoded."""
+    """Return the forms of SECRET in a message: whole, without its ends, escaped and encoded."""
     found = set()
     for text in (secret, secret.strip(), unquote(secret)):
         raw = text.encode("utf-8", "surrogateescape")
@@ -76,12 +76,12 @@ def forms(secret: str) -> set[str]:
 
 
 def user_info(url: str) -> str:
-    """Return what stands before the host of a URL, "" for none; also where its characters should have been encoded."""
+    """Return the text before the host of a URL, "" for none; also if its characters should have been encoded."""
     rest = url.partition("://")[2] or url
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:
         return authority.rpartition("@")[0]
-    # A password with one of / ? # in it: what looks like a port is no number.
+    # A password with one of / ? # in it: the apparent port is no number.
     broken = "@" in rest and re.search(r":(?!\d*$)", authority)
     return rest.rpartition("@")[0] if broken else ""
 
@@ -105,10 +105,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def hide_secrets(module: AnsibleModule) -> None:
-    """Keep a module's secrets out of its result, and out of the exception that nobody foresaw.
+    """Keep a module's secrets out of its result, and out of unexpected exceptions.
 
-    Secrets are the values of its options with no_log, and user and password of every URL in any of its options.
-    ansible-core hides the former as they were given; in a message they may stand escaped, or be part of a header.
+    Secrets are the values of options with no_log, and user and password of every URL in any option.
+    ansible-core hides the former only verbatim; a message may have them escaped, or inside a header.
     """
     hidden: set[str] = set()
     for name, value in module.params.items():

@@ -1,4 +1,4 @@
-"""Whether Secure Boot keeps the kernel from loading modules that DKMS builds."""
+"""Whether Secure Boot keeps the kernel from loading modules built by DKMS."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 _EFIVARS = "sys/firmware/efi/efivars"
 _GLOBAL = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 _SHIM = "605dab50-e046-4300-abb6-3dd810dd8b23"
-#: The certificates with which DKMS signs, as DER: Ubuntu's, and that of DKMS itself.
+#: DKMS's signing certificates, as DER: Ubuntu's, and DKMS's own.
 SIGNING_CERTIFICATES = ("var/lib/shim-signed/mok/MOK.der", "var/lib/dkms/mok.pub")
 
 
 def secure_boot(root: Path = Path("/")) -> bool:
-    """Tell whether Secure Boot refuses modules of DKMS.
+    """Tell whether Secure Boot refuses DKMS's modules.
 
-    It does where UEFI has it on, unless shim's validation is off (``mokutil --disable-validation``), which the kernel
-    then takes for all of Secure Boot, or the node's own key is enrolled with which DKMS signs (``mokutil --import``).
+    It does if UEFI enables it, unless shim's validation is off (``mokutil --disable-validation``), which the kernel
+    treats as no Secure Boot, or DKMS's signing key is enrolled (``mokutil --import``).
     """
     if _value(root, f"SecureBoot-{_GLOBAL}") != b"\x01" or _value(root, f"MokSBStateRT-{_SHIM}") == b"\x01":
         return False
@@ -24,7 +24,7 @@ def secure_boot(root: Path = Path("/")) -> bool:
 
 
 def _value(root: Path, name: str) -> bytes:
-    """Return an EFI variable without the four bytes of attributes before it, b"" where it is not there."""
+    """Return an EFI variable without the four bytes of attributes before it, b"" if it does not exist."""
     try:
         return (root / _EFIVARS / name).read_bytes()[4:]
     except OSError:
@@ -42,7 +42,7 @@ def _certificates(root: Path) -> Iterator[bytes]:
 
 
 def _enrolled(root: Path) -> Iterator[bytes]:
-    """Yield shim's lists of keys: a long one goes on in variables with a number, and the kernel shows it whole."""
+    """Yield shim's lists of keys: a long one continues in numbered variables, and the kernel shows it whole."""
     for path in sorted((root / _EFIVARS).glob(f"MokListRT*-{_SHIM}")):
         yield _value(root, path.name)
     try:
