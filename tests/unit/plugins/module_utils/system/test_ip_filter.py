@@ -54,7 +54,7 @@ def test_the_probe_holds_where_they_do(effect: str) -> None:
 
 @pytest.mark.parametrize("answer", [(1, "", "Failed to connect to bus"), (127, "", "no systemd-run"), (0, "", "")])
 def test_a_probe_that_cannot_be_made_is_an_error(answer: tuple[int, str, str]) -> None:
-    with pytest.raises(FilterError, match="cannot check systemd.s IP filters with systemd-run"):
+    with pytest.raises(FilterError, match="cannot check systemd's IP filters with systemd-run"):
         systemd_filters(lambda _command: answer)
 
 
