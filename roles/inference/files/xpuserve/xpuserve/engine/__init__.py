@@ -1,1 +1,1 @@
-"""The engine side: one thread owns the device and works through the queue."""
+"""The engine side: one thread owns the device and processes the queue."""

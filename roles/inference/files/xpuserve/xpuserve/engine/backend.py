@@ -1,4 +1,4 @@
-"""What an engine library has to offer the service."""
+"""The interface of an engine library for the service."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from xpuserve.engine.runner import OneAtATime, Runner, Tokens
 
 
 class EngineError(Exception):
-    """The engine cannot do what was asked; the message is for the operator."""
+    """The engine cannot do the request; the message is for the operator."""
 
 
 class EngineLostError(EngineError):
-    """The engine's process ended or hung, and what was on its device is gone."""
+    """The engine's process ended or hung, and its state on the device is lost."""
 
 
 class Tokenizer(ABC):
@@ -28,21 +28,21 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str, *, special: bool) -> list[int]:
-        """Token ids of `text`; with `special`, what the model wants around a text (such as BOS) is added."""
+        """Token ids of `text`; `special` adds the model's own tokens around a text (such as BOS)."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, without special tokens; bytes that are no whole UTF-8 become U+FFFD."""
+        """Text of token ids, without special tokens; bytes that are no complete UTF-8 become U+FFFD."""
 
     def pieces(self) -> Sequence[Union[str, bytes]]:
-        """The tokens by their ids, as the library's vocabulary has them; empty where it does not tell."""
+        """The tokens by their ids, in the library's vocabulary; empty if it does not tell."""
         return ()
 
     @abstractmethod
     def render(self, messages: Sequence[Message], options: ChatOptions = PLAIN) -> Optional[str]:
-        """The conversation in the tokenizer's chat template, or None where it has no template.
+        """The conversation in the tokenizer's chat template, or None without a template.
 
-        Raises PromptError when the template refuses the conversation.
+        Raises PromptError if the template refuses the conversation.
         """
 
 
@@ -57,21 +57,21 @@ class Part:
 
 
 class Model(ABC):
-    """A causal language model that reads and writes its key-value cache in rows, which is what batching needs.
+    """A causal language model whose key-value cache has rows, as batching needs.
 
-    A cache has as many columns as tokens were read into it, those that pad a row included. Arrays are numpy's.
-    These methods raise OutOfMemoryError, after which the caches they were given are as they were.
+    A cache has a column for each token read into it, padding included. Arrays are numpy's.
+    These methods raise OutOfMemoryError, and leave the caches that they were given unchanged.
     """
 
     stop_ids: frozenset[int]
-    room: int = 0  # columns that memory is taken for behind the last of a cache that grows
+    room: int = 0  # columns allocated behind the last one of a growing cache
 
     @abstractmethod
     def forward(self, ids: Any, positions: Any, mask: Any, cache: Any) -> tuple[Any, Any]:
-        """Read some tokens of every row: the logits after each row's last, as 32-bit floats, and the longer cache.
+        """Read tokens of every row: returns the logits after each row's last, as 32-bit floats, and the longer cache.
 
-        `ids` and `positions` are [rows, tokens]; `mask` is [rows, columns + tokens], false where a row is padded. The
-        cache that is given, None for a new row, may share memory with the one that is returned, but holds what it held.
+        `ids` and `positions` are [rows, tokens]; `mask` is [rows, columns + tokens], false for padding. The
+        given cache (None for a new row) may share memory with the returned one, but keeps its content.
         """
 
     @abstractmethod
@@ -82,26 +82,26 @@ class Model(ABC):
     def gather(self, parts: Sequence[Part], *, grows: bool) -> Any:
         """A cache with each part as a row, padded with zeros on the left to the longest.
 
-        It is a copy: it shares no memory with what it was made from. `grows` says that it will be decoded further.
+        It is a copy and shares no memory with its sources. `grows` announces further decoding.
         """
 
     @abstractmethod
     def cache_tokens(self) -> int:
-        """How many tokens' cache the device's free memory holds, as it is now."""
+        """The number of tokens whose cache fits into the device's free memory now."""
 
     @abstractmethod
     def free(self) -> None:
-        """Give memory that is not in use back to the device."""
+        """Return unused memory to the device."""
 
 
 class Backend(ABC):
     """One loaded model on one device. Only the engine's thread calls its methods, and its tokenizer's."""
 
     tokenizer: Tokenizer
-    # What requests may ask for and not every engine has: logit_bias, logprobs, top_logprobs, prompt_logprobs,
+    # Request features that not every engine has: logit_bias, logprobs, top_logprobs, prompt_logprobs,
     # structured_outputs, grammar.
     offers: frozenset[str] = frozenset()
-    # Whether the service outlives the engine's end, and may load it again.
+    # Whether the service survives the engine's end, and may load it again.
     restartable = False
 
     @abstractmethod
@@ -109,40 +109,40 @@ class Backend(ABC):
         """Read the weights into the device's memory and set `tokenizer`."""
 
     def await_tokenizer(self) -> None:  # noqa: B027 - most load it with all else
-        """Return when the tokenizer is loaded beside the model, or will not be; on any thread."""
+        """Return when the tokenizer is loaded beside the model, or has failed; on any thread."""
 
     def second_tokenizer(self) -> Tokenizer:
-        """A tokenizer for another thread, at the same time; the same one where two threads may use it."""
+        """A tokenizer for another thread at the same time; the same one if two threads may share it."""
         return self.tokenizer
 
     def runner(self) -> Runner:
-        """What steps requests through the loaded model; unless a backend has better, one request at a time."""
+        """Steps requests through the loaded model; by default one request at a time."""
         return OneAtATime(self.generate)
 
     @property
     def lost(self) -> bool:
-        """Whether what was loaded is gone."""
+        """Whether the loaded model is lost."""
         return False
 
     @property
     def process(self) -> int:
-        """The process that the model is loaded in, if it is another; 0 is this one, or none."""
+        """The process of the model, if it is another one; 0 for this one, or none."""
         return 0
 
     def when_lost(self, call: Callable[[], None]) -> None:  # noqa: B027 - what is in this process is never lost
-        """Call this, on any thread, when what is loaded now is gone."""
+        """Register a callback, on any thread, for the loss of the loaded model."""
 
     def check(self) -> None:  # noqa: B027 - as above
-        """Raise EngineLostError if what was loaded is gone."""
+        """Raise EngineLostError if the loaded model is lost."""
 
     def close(self) -> None:  # noqa: B027 - it goes with this process
-        """Give back what was loaded."""
+        """Release what was loaded."""
 
     def generate(self, prompt: Sequence[int], sampling: SamplingParams) -> Tokens:
-        """Yield tokens, at most `sampling.max_tokens`, and end where the model ends its answer.
+        """Yield tokens, at most `sampling.max_tokens`, up to the end of the model's answer.
 
-        A step that gives no token, such as a part of a long prompt, yields None, or tokens of the prompt where they are
-        asked for: after every step the engine looks whether anybody still waits. The end-of-answer token is not
-        yielded. Closing the generator cancels the request and frees what it held.
+        A step without a token, such as a part of a long prompt, yields None, or tokens of the prompt if the request
+        wants them: after every step the engine checks whether the client still waits. The end-of-answer token is not
+        yielded. Closing the generator cancels the request and frees its memory.
         """
         raise NotImplementedError

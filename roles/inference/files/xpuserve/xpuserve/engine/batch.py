@@ -1,7 +1,7 @@
 """Rows of different length that are decoded together.
 
-The rows of a cache end in the same column; shorter ones are padded on the left. Padding is masked, and each row's
-tokens have the positions that they would have alone, so that a row's tokens are those of a run by itself.
+All rows of a cache end in the same column; shorter ones are padded on the left. Padding is masked, and tokens keep
+the positions of their own row, so that a row gives the same tokens as a run by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from xpuserve.engine.sampler import told
 
 
 class Batch:
-    """The cache of the rows that are decoded together. After an OutOfMemoryError, nothing has changed."""
+    """The cache of the rows that are decoded together. An OutOfMemoryError leaves it unchanged."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -26,7 +26,7 @@ class Batch:
 
     @property
     def width(self) -> int:
-        """Columns of the cache: no more than its longest row needs."""
+        """Columns of the cache: as many as its longest row needs."""
         return max(self.lengths, default=0)
 
     def part(self, row: int) -> Part:
@@ -34,16 +34,16 @@ class Batch:
         return Part(self._cache, row, self.width - self.lengths[row], self.width)
 
     def change(self, keep: Sequence[int], new: Sequence[Part]) -> None:
-        """Leave the rows `keep`, in that order, and put `new` behind them.
+        """Keep the rows `keep`, in that order, and append `new`.
 
-        One copy does both, and trims what padding the rows have in common then.
+        One copy does both, and trims padding that all rows have in common.
         """
         parts = [*map(self.part, keep), *new]
         self._cache = self._model.gather(parts, grows=True) if parts else None
         self.lengths = [part.end - part.start for part in parts]
 
     def decode(self, tokens: Sequence[int]) -> Any:
-        """Read one more token of each row; the result is the logits of the next, a row each."""
+        """Read one more token of each row; returns the logits for the next one, a row each."""
         lengths = numpy.array(self.lengths)[:, None]
         mask = numpy.arange(self.width + 1) >= self.width - lengths
         logits, self._cache = self._model.forward(numpy.array(tokens)[:, None], lengths, mask, self._cache)
@@ -52,7 +52,7 @@ class Batch:
 
 
 class Prefill:
-    """A prompt that is read by itself, in chunks; `part` may hold its beginning already."""
+    """A prompt that is read alone, in chunks; `part` may hold its beginning already."""
 
     def __init__(self, model: Model, prompt: Sequence[int], part: Optional[Part] = None) -> None:
         self._model = model
@@ -62,11 +62,11 @@ class Prefill:
 
     @property
     def left(self) -> int:
-        """Tokens that are still to be read."""
+        """Number of unread tokens."""
         return len(self._prompt) - self.done
 
     def read(self, tokens: int) -> Any:
-        """Read some more of them; the result is the logits after the last, [vocabulary]."""
+        """Read some more of them; returns the logits after the last, [vocabulary]."""
         end = min(self.done + tokens, len(self._prompt))
         ids = numpy.array([self._prompt[self.done : end]])
         positions = numpy.arange(self.done, end)[None]
@@ -75,9 +75,9 @@ class Prefill:
         return logits[0]
 
     def read_told(self, tokens: int, count: int) -> tuple[Any, list[Token]]:
-        """The same, and how likely the tokens that follow each of them are, with so many others each.
+        """The same with log probabilities: those of the following tokens, and of so many alternatives each.
 
-        The prompt's first token is told with the first part: in the end, each of its tokens was told once.
+        The first call includes the prompt's first token, so that in the end each token has been covered once.
         """
         start, end = self.done, min(self.done + tokens, len(self._prompt))
         ids, positions = numpy.array([self._prompt[start:end]]), numpy.arange(start, end)[None]
@@ -89,5 +89,5 @@ class Prefill:
         )
 
     def part(self) -> Part:
-        """What was read, as a row for a batch."""
+        """The tokens read so far, as a row for a batch."""
         return Part(self._cache, 0, 0, self.done)

@@ -1,8 +1,8 @@
 """Messages between the service and the process of its engine, over a pair of Unix sockets.
 
-A message is a JSON array behind its length in four bytes. JSON because both ends have it in Python's own library, on
-every version; because nothing that is read can run code, as a pickle's content can; and because a step's batch takes 10
-to 20 microseconds in it, of a step's 5,000 or more. A step is one message, however many requests share it.
+A message is a JSON array after its length in four bytes. JSON because Python's own library has it on both ends, in
+every version; because reading it cannot run code, as reading a pickle can; and because a step's batch takes only
+10 to 20 microseconds, of a step's 5,000 or more. A step is one message, however many requests share it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Optional
 
-# Bytes of the longest message: what a prompt of a million tokens takes, twice over. A longer one is no message.
+# Longest message in bytes: twice that of a prompt of a million tokens. Anything longer is not a message.
 MOST_BYTES = 16 * 2**20
 _LENGTH = struct.Struct("!I")
 _READ = 65536
 
 
 def readable(files: Sequence[int], timeout: Optional[float]) -> list[int]:
-    """Those of the file descriptors that can be read, waiting `timeout` seconds for the first; None is for ever.
+    """Those of the file descriptors that are readable, after at most `timeout` seconds; None waits forever.
 
-    select() knows no descriptor from 1024 on, and a service has more of them.
+    select() supports no descriptor above 1023, and a service has more of them.
     """
     waiting = select.poll()
     for file in files:
@@ -33,14 +33,14 @@ def readable(files: Sequence[int], timeout: Optional[float]) -> list[int]:
 
 
 class ChannelError(Exception):
-    """The other end is gone, does not read, or sent what is no message."""
+    """The other end is gone, does not read, or sent something malformed."""
 
 
 class Channel:
     """One end. Only one thread sends and receives; `fileno` is for waiting."""
 
     def __init__(self, end: socket.socket, timeout: Optional[float] = None) -> None:
-        """`timeout` is how many seconds the other end may take to read what does not fit the socket's buffer."""
+        """`timeout` is the number of seconds for the other end to read what exceeds the socket's buffer."""
         self._socket = end
         self._socket.settimeout(timeout)
         self._buffer = bytearray()
@@ -60,9 +60,9 @@ class Channel:
             raise ChannelError(str(error)) from None
 
     def receive(self, timeout: Optional[float] = None) -> Optional[list[list[Any]]]:
-        """All messages that are there, at least one within `timeout` seconds (None: however long it takes).
+        """All messages present, at least one within `timeout` seconds (None: no limit).
 
-        The result is empty where none came in time, and None where the other end closed. Raises ChannelError.
+        Returns an empty list if none came in time, and None if the other end closed. Raises ChannelError.
         """
         messages = self._messages()
         while not messages:
@@ -74,7 +74,7 @@ class Channel:
         return messages
 
     def close(self) -> None:
-        """Close this end, as the other will see."""
+        """Close this end; the other one sees that."""
         self._socket.close()
 
     def _read(self) -> bool:
@@ -88,7 +88,7 @@ class Channel:
         return bool(data)
 
     def _messages(self) -> list[list[Any]]:
-        """Take the whole messages out of the buffer."""
+        """Take the complete messages out of the buffer."""
         found, at = [], 0
         while len(self._buffer) >= at + _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer, at)

@@ -1,14 +1,14 @@
-"""Token ids to text as they come: whole characters only, and nothing that may turn out to be a stop sequence."""
+"""Turn token ids into text as they come: only whole characters, and nothing that may become a stop sequence."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 _INCOMPLETE = "\ufffd"
-# Tokens that are decoded together at most, and those of a character: each call of a tokenizer costs far more than a few
-# tokens more in it.
+# Limits for tokens decoded together, and for tokens of one character: calls of a tokenizer are expensive, a few more
+# tokens in one call are not.
 _TOGETHER = 8
-# Bytes of the longest character, and so tokens at most.
+# Longest character in bytes, and so in tokens.
 _LONGEST = 4
 
 
@@ -18,16 +18,16 @@ class Detokenizer:
     def __init__(
         self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = (), before: Sequence[int] = ()
     ) -> None:
-        """`before` are the tokens of the text that the answer goes on with, if it does."""
+        """`before` are the tokens of the text that the answer continues, if any."""
         self._decode = decode
         self._stop = stop
         self._ids = list(before[1 - _TOGETHER :])
-        # Tokens are decoded together with a few before them, because tokenizers treat a text's first token
+        # Tokens are decoded with a few tokens before them, because tokenizers treat a text's first token
         # differently. [_start:_read] is that context, already given out, and _before its text; [_read:] is not given
         # out yet.
         self._start = 0
         self._before = decode(self._ids) if self._ids else ""
-        # That began within a character; tokenizers may take what follows for part of it, and for no text either.
+        # It began within a character; tokenizers may take the following tokens for part of it, or for no text.
         while self._before.startswith(_INCOMPLETE):
             del self._ids[0]
             self._before = decode(self._ids) if self._ids else ""
@@ -36,14 +36,14 @@ class Detokenizer:
         self.stopped = False
 
     def push(self, token: int) -> str:
-        """The text that may be given out now that `token` has come (often none)."""
+        """The text to give out after `token` (often none)."""
         self._ids.append(token)
         whole = self._decode(self._ids[self._start :])
         text, read = whole[len(self._before) :], len(self._ids)
         if text.endswith(_INCOMPLETE):
             if read - self._read < _LONGEST:
                 return ""
-            # These bytes are no character, nor the beginning of one: the first of them will not be part of any.
+            # These bytes are neither a character nor the beginning of one: the first one is part of none.
             read = self._read + 1
             whole = self._decode(self._ids[self._start : read])
             text = whole[len(self._before) :]
@@ -54,7 +54,7 @@ class Detokenizer:
         return self._until_stop(text)
 
     def each(self, ids: Sequence[int]) -> list[str]:
-        """The text of each of these tokens, if it came next; U+FFFD where that ends within a character."""
+        """The text of each of these tokens as the next one; U+FFFD if it ends within a character."""
         context = self._ids[self._start :]
         before = len(self._before)
         whole = self._before + self._decode(context)[before:].rstrip(_INCOMPLETE)
@@ -62,7 +62,7 @@ class Detokenizer:
         return [_INCOMPLETE if text.endswith(_INCOMPLETE) else text[len(whole) :] for text in texts]
 
     def finish(self) -> str:
-        """What was held back, when no token follows."""
+        """The text held back, when no token follows."""
         if self.stopped:
             return ""
         text = self._decode(self._ids[self._start :])[len(self._before) :]

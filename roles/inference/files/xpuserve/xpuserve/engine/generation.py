@@ -1,4 +1,4 @@
-"""One answer as it comes: tokens in, events for the client out."""
+"""One answer in progress: tokens in, events for the client out."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Generation:
     def __init__(
         self, request: Request, text: Detokenizer, metrics: Metrics, prompt: Optional[Detokenizer] = None
     ) -> None:
-        """`prompt` is for the text of the prompt's tokens, where it is asked how likely they are."""
+        """`prompt` makes the text of the prompt's tokens, if the request wants their log probabilities."""
         self.request = request
         self._prompt = prompt
         self._prompt_offset = 0
         self._text = text
         self._metrics = metrics
-        # Tokens whose text is not given out yet, and how long the text is with theirs and without.
+        # Tokens whose text is not given out yet, and the length of the text with theirs and without.
         self._held: list[TokenText] = []
         self._offset = 0
         self._given = 0
 
     def take(self, output: Output) -> Optional[str]:
-        """Give out what a step gave; the result is how the answer ended, None if it goes on."""
+        """Give out a step's result; returns the reason why the answer ended, None if it continues."""
         if output.error:
             return self.fail(output.error)
         if output.prompt and self._prompt:
@@ -52,7 +52,7 @@ class Generation:
         return self._finish("stop") if output.ended else None
 
     def fail(self, error: Exception) -> str:
-        """The answer will not be complete; the result is how it ended."""
+        """End the answer incomplete; returns the reason."""
         if isinstance(error, OutOfMemoryError):
             log.warning("out of memory: %s", error, extra=fields(request_id=self.request.id))
             message = "not enough device memory for this request; try again later"
@@ -60,7 +60,7 @@ class Generation:
         elif isinstance(error, TooLargeError):
             self.request.deliver(Failed(str(error), "request_too_large"))
         else:
-            remote = isinstance(error, RemoteError)  # whose process has told where it was
+            remote = isinstance(error, RemoteError)  # its process has logged its stack
             log.error("request failed", exc_info=None if remote else error, extra=fields(request_id=self.request.id))
             kind = error.kind if isinstance(error, RemoteError) else type(error).__name__
             self.request.deliver(Failed(f"the engine failed: {kind}"))
@@ -84,7 +84,7 @@ class Generation:
         return told
 
     def _hold(self, token: Token) -> None:
-        self._offset = max(self._offset, self._given)  # what was given out may have bytes that are no character
+        self._offset = max(self._offset, self._given)  # the text may end with bytes that are no character
         self._held.append(_told(token, self._text, self._offset))
         self._offset += len(self._held[-1].text.rstrip("\ufffd"))
 
@@ -96,7 +96,7 @@ class Generation:
 
 
 def _told(token: Token, text: Detokenizer, offset: int) -> TokenText:
-    """A token for the client, that comes next in a text and begins there."""
+    """The next token of a text, for the client, at that offset."""
     own, *others = text.each([token.id, *(each for each, _ignored in token.top)])
     top = tuple((other, chance) for other, (_ignored, chance) in zip(others, token.top))
     return TokenText(own, token.logprob, top, offset)

@@ -1,4 +1,4 @@
-"""Which tokens may come next where an answer must have a form."""
+"""Which tokens may come next in an answer with a required form."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from xpuserve import structured
 from xpuserve.engine.backend import Tokenizer
 from xpuserve.engine.vocabulary import token_bytes
 
-# Forms that are kept compiled: an application asks for few, again and again.
+# Number of compiled forms to keep: applications reuse a few of them.
 KEPT = 32
 
 
 class GrammarError(Exception):
-    """The library can no longer say what may come next."""
+    """The library cannot compute the next allowed tokens any more."""
 
 
 class Grammars:
     """Compiles forms for one vocabulary. Only the engine's thread calls it."""
 
     def __init__(self, tokens: Sequence[bytes], stop_ids: Collection[int]) -> None:
-        """`tokens` are the bytes of each, none of those that are special; `stop_ids` are those that end an answer."""
+        """`tokens` are the bytes of each, empty for special ones; `stop_ids` are those that end an answer."""
         from llguidance import LLParserLimits  # noqa: PLC0415 - the service's process needs none of this
 
         self._stop_ids = sorted(stop_ids) or [len(tokens)]
@@ -34,12 +34,12 @@ class Grammars:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, stop_ids: Collection[int]) -> Optional[Grammars]:
-        """Those of a tokenizer; None where nobody knows what bytes its tokens stand for."""
+        """The grammars for a tokenizer; None if the bytes of its tokens are unknown."""
         tokens = token_bytes(tokenizer)
         return cls(tokens, stop_ids) if tokens else None
 
     def begin(self, output: structured.StructuredOutput) -> Mask:
-        """What keeps one answer to its form, which was checked; raises GrammarError."""
+        """Return the mask of one answer with this validated form. Raises GrammarError."""
         from llguidance import LLMatcher  # noqa: PLC0415 - as above
 
         if output not in self._compiled:
@@ -60,17 +60,17 @@ class Mask:
 
     @property
     def complete(self) -> bool:
-        """Whether the answer has its form and nothing more may come."""
+        """Whether the answer has its form and has to end."""
         return bool(self._matcher.is_stopped())
 
     def masked(self, logits: Any) -> Any:
-        """The logits, those of tokens that may not come next being minus infinity; raises GrammarError."""
+        """The logits, with minus infinity for tokens that may not come next. Raises GrammarError."""
         bits = numpy.frombuffer(self._matcher.compute_bitmask(), numpy.uint8)
         self._check()
         allowed = numpy.zeros(len(logits), bool)
         known = numpy.unpackbits(bits, bitorder="little", count=min(8 * len(bits), len(logits))).view(bool)
         allowed[: len(known)] = known
-        # The library knows one token that ends an answer; where that may come, so may the others.
+        # The library knows one end-of-answer token; if it may come, so may the others.
         if self._stop_ids[0] < len(allowed):
             stops = [token for token in self._stop_ids if token < len(allowed)]
             allowed[stops] = allowed[stops[0]]
@@ -80,7 +80,7 @@ class Mask:
         return masked
 
     def take(self, token: int) -> None:
-        """A token was chosen; raises GrammarError."""
+        """Advance by the chosen token. Raises GrammarError."""
         self._matcher.consume_token(self._stop_ids[0] if token in self._stop_ids else token)
         self._check()
 

@@ -1,4 +1,4 @@
-"""The engine's thread: it alone owns the device, and steps what runs there."""
+"""The engine's thread: it alone owns the device, and steps the requests there."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from xpuserve.metrics import Metrics
 from xpuserve.settings import QUEUE_REQUESTS, QUEUE_TOKENS
 
 MAX_RETRY_SECONDS = 60
-# Of the queue, what each client has for itself, whoever fills it.
+# Each client's own share of the queue, whoever fills the rest.
 OWN_SHARE = 1 / 8
-# Between two starts of an engine that ends; after so many in a row, nobody is let wait for the next.
+# Seconds between restarts of an engine that ends; after so many in a row, requests do not wait for the next.
 MAX_RESTART_SECONDS, HOPEFUL_RESTARTS = 60, 3
 WARM_UP_TOKENS = 8
-# Steps in a row that fail and give nobody a token, after which it is found out whether the model answers at all.
+# Number of failed steps in a row, without any token, after which a probe checks whether the model still answers.
 FAILED_STEPS = 3
 
 log = logging.getLogger(__name__)
 
 
 class QueueFullError(Exception):
-    """As much waits as may."""
+    """The queue is full."""
 
 
 class Engine:
@@ -61,7 +61,7 @@ class Engine:
         on_ready: Callable[[], None] = lambda: None,
         on_failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """A client may have `client_batch_requests` on the device; 0 is all, or three in four with `several_clients`.
+        """`client_batch_requests` limits a client's requests on the device; 0 is all, or 3/4 with `several_clients`.
 
         `on_status`, `on_ready` and `on_failed` are called on the engine's thread."""
         self._backend = backend
@@ -76,25 +76,25 @@ class Engine:
         self._several_clients = several_clients
         self.metrics = metrics or Metrics()
         self._mean_seconds = 0.0  # that a request takes
-        # What follows changes under this lock only, and its waiter is this thread.
+        # The following fields change only under this lock, and only this thread waits on it.
         self._changed = threading.Condition()
         self._waiting = FairQueue()
-        self._promised_to: Counter[str] = Counter()  # places in the queue, to requests whose prompts are encoded
+        self._promised_to: Counter[str] = Counter()  # queue slots, reserved while prompts are encoded
         self._answers: dict[Request, Generation] = {}  # to the requests on the device
-        self._progress = 0.0  # when work began or a step ended last
-        self._closed: Optional[Failed] = None  # what those are told who come now
+        self._progress = 0.0  # when work began or the last step ended
+        self._closed: Optional[Failed] = None  # the refusal for new requests
         self._stopping = False
-        self._encoding = threading.Lock()  # one prompt at a time, however many the web side has
+        self._encoding = threading.Lock()  # the web side encodes one prompt at a time
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._cache_usage = 0.0
-        self._failed_steps = 0  # since one gave a token
-        self._restarts = 0  # since an engine gave a token
-        self._runner: Runner = OneAtATime(backend.generate)  # until there is the backend's
+        self._failed_steps = 0  # since the last token
+        self._restarts = 0  # since an engine's last token
+        self._runner: Runner = OneAtATime(backend.generate)  # until the backend's is set
         self.ready = False
         self.trouble = ""  # why the engine is loaded again
-        self.batching = ""  # as a Runner says it, once the model is loaded
+        self.batching = ""  # the Runner's batching, once the model is loaded
         self.dialect: Dialect = Generic("")  # of the model, once it is loaded
-        self.vocabulary = 0  # tokens that its tokenizer has
+        self.vocabulary = 0  # tokens of its tokenizer
 
     def start(self) -> None:
         """Begin to load, in the engine's thread."""
@@ -107,34 +107,34 @@ class Engine:
 
     @property
     def stalled_seconds(self) -> float:
-        """How long there has been work without a step that ended, since the model is loaded."""
+        """Seconds with work but without a completed step, since the model is loaded."""
         with self._changed:
             works = self.ready and (self._answers or self._waiting or self._runner.busy)
             return time.monotonic() - self._progress if works else 0.0
 
     @property
     def serving(self) -> bool:
-        """Whether requests are taken: the model is loaded, or likely to be again soon."""
+        """Whether it accepts requests: the model is loaded, or probably will be again soon."""
         return self.alive and (self.ready or bool(self.trouble and self._restarts <= HOPEFUL_RESTARTS))
 
     @property
     def waiting(self) -> int:
-        """How many requests wait, for the device or to be encoded."""
+        """Number of requests that wait for the device or for encoding."""
         return len(self._waiting) + sum(self._promised_to.values())
 
     @property
     def running(self) -> int:
-        """How many requests are on the device."""
+        """Number of requests on the device."""
         return len(self._answers)
 
     @property
     def retry_after(self) -> int:
-        """Seconds in which a request is likely to leave the queue."""
+        """Seconds until a request probably leaves the queue."""
         return min(MAX_RETRY_SECONDS, max(1, math.ceil(self._mean_seconds / max(1, self.running))))
 
     @property
     def offers(self) -> frozenset[str]:
-        """Fields of a request that not every engine has, and this one has."""
+        """Optional fields of a request that this engine supports."""
         return self._backend.offers
 
     def counted(self) -> str:
@@ -149,16 +149,16 @@ class Engine:
         self._thread.join(timeout)
 
     def drain(self, event: Failed) -> None:
-        """End what waits and whose reply has not begun, and every later request, with `event`.
+        """End waiting requests whose reply has not begun, and all later ones, with `event`.
 
-        What is begun late would be cut off soon; now its client can still ask elsewhere.
+        A reply that begins late would soon be cut off; now its client can still try elsewhere.
         """
         with self._changed:
             self._closed = event
         self._refuse(event, lambda request: not request.begun)
 
     def abort(self, event: Failed) -> None:
-        """End every request that is not over, and every later one, with `event`."""
+        """End every unfinished request, and every later one, with `event`."""
         with self._changed:
             self._closed = event
             running, waiting = list(self._answers), list(self._waiting)
@@ -171,7 +171,7 @@ class Engine:
 
     @contextmanager
     def places(self, requests: int, client: str = "") -> Iterator[None]:
-        """Let so many requests of a client wait while their prompts are encoded, or raise QueueFullError."""
+        """Reserve queue slots for a client's requests while their prompts are encoded, or raise QueueFullError."""
         with self._changed:
             if not self._room_for(client, requests, 0):
                 raise QueueFullError
@@ -181,7 +181,7 @@ class Engine:
         finally:
             with self._changed:
                 self._promised_to[client] -= requests
-                self._promised_to += Counter()  # those that have none are forgotten
+                self._promised_to += Counter()  # clients without any are removed
 
     def submit(self, *requests: Request) -> None:
         """Queue all of these requests, or raise QueueFullError and queue none."""
@@ -201,7 +201,7 @@ class Engine:
                 request.deliver(closed)
 
     def cancel(self, request: Request) -> None:
-        """Nobody wants this request's answer: it leaves the queue now, or the device after its next step."""
+        """Cancel a request: it leaves the queue now, or the device after its next step."""
         request.cancelled.set()
         with self._changed:
             waits = request in self._waiting.of(request.client)
@@ -219,21 +219,21 @@ class Engine:
             return prompts.encode_chat(self._plain, self._prompt_format, self._plain.hidden(messages), options)
 
     def encode_text(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a plain text, with `special` as the model wants a text to begin; raises PromptError."""
+        """Token ids of a plain text; `special` adds the model's tokens at its beginning. Raises PromptError."""
         with self._encoding:
             if special:
                 return prompts.encode_text(self._encoder, text)
             return self._encoder.encode(text, special=False)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, for the web side; raises PromptError."""
+        """The text of token ids, for the web side. Raises PromptError."""
         if not all(0 <= number < self.vocabulary for number in ids):
             raise prompts.PromptError(f"a token id is not below {self.vocabulary}, the size of the vocabulary")
         with self._encoding:
             return self._encoder.decode(ids)
 
     def tokenizer_info(self) -> tuple[Optional[str], Optional[str], str]:
-        """The tokens that begin and end a text, where the model has such, and its chat template."""
+        """The model's tokens at the beginning and the end of a text, if any, and its chat template."""
         with self._encoding:
             begin, end = (_written(self._encoder, number) for number in (self._encoder.bos_id, self._encoder.eos_id))
             return begin, end, self._encoder.template
@@ -247,7 +247,7 @@ class Engine:
         try:
             while self._serve():
                 pass
-        except BaseException:  # a library may raise anything, and nobody else would notice that this thread is gone
+        except BaseException:  # a library may raise anything, and the end of this thread would go unnoticed
             log.exception("the engine ended" if self.ready else "the model could not be loaded")
             self.abort(Failed("the engine ended"))
             self._on_failed()
@@ -255,7 +255,7 @@ class Engine:
             self._backend.close()
 
     def _serve(self) -> bool:
-        """Load and serve; True where the engine is to be loaded again, False where it stops and nothing is left."""
+        """Load and serve; True if the engine has to be loaded again, False if it stops and nothing is left."""
         try:
             self._load()
             self.ready, self.trouble = True, ""
@@ -264,14 +264,14 @@ class Engine:
             while self._wait():
                 self._step()
         except Exception as error:
-            # What never served may never do, which the service's manager is to know.
+            # An engine that never served may never do: the service manager has to see that.
             if not self._backend.restartable or not (self.ready or self.trouble):
                 raise
             return self._interrupted(error)
         return False
 
     def _interrupted(self, error: Exception) -> bool:
-        """The engine is gone: tell those whose answers it had, and wait a while before it is loaded again."""
+        """The engine is lost: fail the requests that it had, and wait before loading it again."""
         log.error("%s; it is started again", error, exc_info=None if isinstance(error, EngineLostError) else error)
         self.ready, self.trouble = False, str(error)
         self._restarts += 1
@@ -294,7 +294,7 @@ class Engine:
             return not self._changed.wait_for(lambda: self._stopping, seconds)
 
     def _refuse(self, event: Failed, which: Callable[[Request], bool]) -> None:
-        """End those that wait, and of which this is so, with `event`."""
+        """Fail the waiting requests that match, with `event`."""
         with self._changed:
             refused = [request for request in self._waiting if which(request)]
             for request in refused:
@@ -304,19 +304,19 @@ class Engine:
             self.metrics.over(request, "abort")
 
     def _notify(self) -> None:
-        """There is something new for the engine's thread, wherever it waits."""
+        """Wake the engine's thread, wherever it waits."""
         with self._changed:
             self._changed.notify()
             self._runner.wake()
 
     def _room_for(self, client: str, requests: int, tokens: int) -> bool:
-        # What is larger than the whole queue is let in when nothing waits, or it would never be served.
+        # A request larger than the whole queue is accepted if nothing waits; otherwise it would never be served.
         waiting = sum(len(request.prompt) for request in self._waiting)
         if not self.waiting:
             return True
         if self.waiting + requests <= self._queue_requests and waiting + tokens <= self._queue_tokens:
             return True
-        # A full queue keeps nobody out who has little in it; only very many of those do.
+        # A full queue still accepts clients with little in it; only very many of those fill their reserve.
         own = list(self._waiting.of(client))
         few = len(own) + self._promised_to[client] + requests <= self._queue_requests * OWN_SHARE
         short = sum(len(request.prompt) for request in own) + tokens <= self._queue_tokens * OWN_SHARE
@@ -341,7 +341,7 @@ class Engine:
         started = time.monotonic()
         self._on_status("loading the model")
         self._backend.load()
-        # The web side's: a long prompt that it encodes must not hold up the tokens that this thread decodes.
+        # The web side's tokenizer: encoding a long prompt must not delay the tokens that this thread decodes.
         self._encoder = self._backend.second_tokenizer()
         self._plain = PlainText(self._encoder)
         self._decode = fast_decode(self._backend.tokenizer)
@@ -383,7 +383,7 @@ class Engine:
         self._failed_steps = 0 if answered else self._failed_steps + failed
         if answered:
             self._restarts = 0
-        if not self._answers:  # what the last of them held is freed now, and not when the next comes
+        if not self._answers:  # free the memory of ended requests now, not at the next one
             deque(self._runner.step(), maxlen=0)
             if self._failed_steps >= FAILED_STEPS:
                 self._probe()
@@ -392,9 +392,9 @@ class Engine:
             self._progress = time.monotonic()
 
     def _probe(self) -> None:
-        """Raise EngineError unless the model answers a prompt that it can: a lost device fails every request.
+        """Raise EngineError unless the model answers a short prompt: on a lost device every request fails.
 
-        Requests that fail by what is in them would end the engine otherwise.
+        Without this, requests that fail by their own content would end the engine.
         """
         try:
             run_single(
@@ -425,7 +425,7 @@ class Engine:
                 self._over(each, each.fail(error))
 
     def _over(self, each: Generation, outcome: str) -> None:
-        """An answer is complete, or wanted no more, or failed."""
+        """An answer is complete, cancelled, or failed."""
         request, times, now = each.request, each.request.times, time.monotonic()
         self._runner.drop(request)
         with self._changed:
@@ -447,7 +447,7 @@ class Engine:
 
 
 def _written(tokenizer: Tokenizer, number: Optional[int]) -> Optional[str]:
-    """A special token as it is written where a text is to have it."""
+    """A special token as it is spelled in a text."""
     pieces = tokenizer.pieces()
     if number is None or number >= len(pieces):
         return None

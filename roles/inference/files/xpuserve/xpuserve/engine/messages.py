@@ -1,7 +1,7 @@
-"""What the service and the process of its engine say to each other: each message a type, and as JSON an array.
+"""Messages between the service and the engine's process: each message is a type, encoded as a JSON array.
 
-The service says Load once, and then Add and Drop. The process says Status while it loads, Ready once, and then a Step
-after each.
+The service sends Load once, and then Add and Drop. The process sends Status while it loads, Ready once, and then a
+Step after each step.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class RemoteError(Exception):
         self.kind = kind
 
 
-# Errors that the service tells from others.
+# Errors that the service handles separately.
 _ERRORS: dict[str, type[Exception]] = {error.__name__: error for error in (OutOfMemoryError, TooLargeError)}
 
 
 @dataclass(frozen=True)
 class Load:
-    """Load a model: the settings as their file has them, and the number of the instance."""
+    """Load a model: the settings in their file's form, and the number of the instance."""
 
     settings: dict[str, Any]
     instance: int
@@ -37,7 +37,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Add:
-    """Answer a prompt when there is room for it."""
+    """Answer a prompt as soon as there is room for it."""
 
     id: int
     prompt: Sequence[int]
@@ -47,21 +47,21 @@ class Add:
 
 @dataclass(frozen=True)
 class Drop:
-    """Nobody wants the answer any more."""
+    """The answer is no longer wanted."""
 
     id: int
 
 
 @dataclass(frozen=True)
 class Status:
-    """What the process does before it is ready, for people."""
+    """The process's work before it is ready, in words."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The model is loaded; `batching` and `rows` are as a Runner says it, and `offers` as a Backend does."""
+    """The model is loaded; `batching` and `rows` are the Runner's, `offers` the Backend's."""
 
     batching: str
     rows: int
@@ -70,7 +70,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Result:
-    """What a step gave one request. `cached`, with its first tokens, is how many of its prompt's were in the cache."""
+    """A step's result for one request. `cached`, with its first tokens, is the number of cached prompt tokens."""
 
     id: int
     tokens: Sequence[Token] = ()
@@ -82,8 +82,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step gave. `began` are the requests that have their place on the device since the last, and `usage` how
-    full the cache is, from 0 to 1. `heard` is how many Adds and Drops the process has read.
+    """A step's results. `began` are the requests that got their place on the device since the last, and `usage` is the
+    cache's fill level, from 0 to 1. `heard` is the number of Adds and Drops that the process has read.
     """
 
     results: Sequence[Result] = ()
@@ -98,7 +98,7 @@ _KINDS = {kind.__name__: kind for kind in (Load, Add, Drop, Status, Ready)}
 
 
 def encode(message: Union[ToEngine, ToService]) -> list[Any]:
-    """A message as JSON knows it."""
+    """A message as JSON data."""
     if isinstance(message, Step):
         results = [_result(each) for each in message.results]
         return ["Step", results, list(message.began), message.usage, message.heard]
@@ -108,7 +108,7 @@ def encode(message: Union[ToEngine, ToService]) -> list[Any]:
 
 
 def decode(array: list[Any]) -> Union[ToEngine, ToService]:
-    """The message in what `encode` gave, after a way through JSON."""
+    """Decode the JSON data of `encode`."""
     kind, *values = array
     if kind == "Step":
         results, began, usage, heard = values
@@ -149,5 +149,5 @@ def _error(kind: str, message: str) -> Exception:
 
 
 def _frozen(value: Any) -> Any:
-    """The value with tuples where JSON has arrays."""
+    """The value with tuples in place of JSON's arrays."""
     return tuple(map(_frozen, value)) if isinstance(value, list) else value

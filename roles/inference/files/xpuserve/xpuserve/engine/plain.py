@@ -1,4 +1,4 @@
-"""Text that people write stays text: what looks like one of a model's own marks in it has none of their power."""
+"""Keep people's text plain: a model's special tokens in it have no effect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import PLAIN, ChatOptions, Message
 from xpuserve.engine.vocabulary import special_texts
 
-# What stands for a mark while a conversation is written in the model's format: characters for private use.
+# Placeholders for special tokens while a conversation is rendered: private-use characters.
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _STAND_IN = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
@@ -30,7 +30,7 @@ class PlainText(Tokenizer):
         self._any = re.compile("|".join(map(re.escape, self._marks))) if self._marks else None
 
     def hidden(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages, with something else for each mark in what people wrote; `encode` knows what."""
+        """The messages, with a placeholder for each mark in people's text; `encode` reverses that."""
         return [
             replace(
                 message,
@@ -42,7 +42,7 @@ class PlainText(Tokenizer):
         ]
 
     def hidden_tools(self, tools: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-        """The same for tools, whose descriptions and parameters are people's text too; raises PromptError."""
+        """The same for tools: their descriptions and parameters are people's text too. Raises PromptError."""
         try:
             return tuple([self._hide_within(tool) for tool in tools])
         except RecursionError:
@@ -62,7 +62,7 @@ class PlainText(Tokenizer):
         return self._any.sub(lambda found: f"{_OPEN}{self._marks.index(found[0])}{_CLOSE}", text)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
-        """See Tokenizer. Marks that were hidden are the letters that they are made of."""
+        """See Tokenizer. Hidden marks are encoded as their letters."""
         first, *rest = _STAND_IN.split(text)
         ids = self._tokenizer.encode(first, special=special)
         for number, after in zip(rest[::2], rest[1::2]):

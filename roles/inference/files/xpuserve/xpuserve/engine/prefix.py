@@ -1,4 +1,4 @@
-"""What finished requests leave in the key-value cache, for a conversation's next turn."""
+"""Key-value caches of finished requests, for a conversation's next turn."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any, Optional
 
 from xpuserve.engine.backend import Part
 
-# Conversations that are kept, however short: each is compared with every new prompt.
+# Number of conversations to keep, however short: each is compared with every new prompt.
 CONVERSATIONS = 16
-# A copy of less is no cheaper than reading the tokens again.
+# Copying fewer tokens is no cheaper than reading them again.
 LEAST_TOKENS = 16
 
 
 class PrefixCache:
-    """The caches of the last conversations, up to so many tokens together. Those of another salt are not found."""
+    """The caches of recent conversations, up to a number of tokens together. Each salt sees only its own."""
 
     def __init__(self, tokens: int) -> None:
         self._room = tokens
-        self._kept: OrderedDict[tuple[str, tuple[int, ...]], Any] = OrderedDict()  # the one used last comes last
+        self._kept: OrderedDict[tuple[str, tuple[int, ...]], Any] = OrderedDict()  # least recently used first
 
     @property
     def tokens(self) -> int:
-        """Tokens that are kept."""
+        """Number of tokens kept."""
         return sum(len(tokens) for _salt, tokens in self._kept)
 
     def find(self, prompt: Sequence[int], salt: str = "") -> Optional[Part]:
-        """The longest beginning of `prompt` that is kept, but for its last token: its logits are wanted."""
+        """The longest cached beginning of `prompt`, without its last token, whose logits are needed."""
         best, length = None, LEAST_TOKENS - 1
         for known in self._kept:
             common = common_tokens(known[1], prompt) if known[0] == salt else 0
@@ -39,13 +39,13 @@ class PrefixCache:
         return Part(self._kept[best], 0, 0, length)
 
     def wants(self, tokens: Sequence[int], salt: str = "") -> bool:
-        """Whether these would be kept: they are no beginning of what is, and fit."""
+        """Whether these would be kept: they are no beginning of a kept one, and fit."""
         if not LEAST_TOKENS <= len(tokens) <= self._room:
             return False
         return not any(tuple(tokens) == kept[: len(tokens)] and own == salt for own, kept in self._kept)
 
     def keep(self, tokens: Sequence[int], cache: Any, salt: str = "") -> None:
-        """Keep a cache of one row that holds `tokens`; what they continue, or what is oldest, goes."""
+        """Keep a one-row cache of `tokens`; it replaces the one that they continue, or the oldest."""
         new = tuple(tokens)
         for own, kept in list(self._kept):
             if own == salt and kept == new[: len(kept)]:
@@ -60,6 +60,6 @@ class PrefixCache:
 
 
 def common_tokens(known: Sequence[int], prompt: Sequence[int]) -> int:
-    """How many tokens both begin with, but for the prompt's last."""
+    """Number of tokens that both begin with, at most up to the prompt's last but one."""
     most = min(len(known), len(prompt) - 1)
     return next((n for n in range(most) if known[n] != prompt[n]), most)

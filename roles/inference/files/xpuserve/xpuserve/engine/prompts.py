@@ -1,4 +1,4 @@
-"""Conversations to token ids, in the format that a model was trained on."""
+"""Conversations to token ids, in the format of the model's training."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from xpuserve.engine.backend import Tokenizer
 
 
-# Tokens that the tag of a thought may take, and a line break behind it.
+# Most tokens of a thought's tag and a line break after it.
 _TAG_TOKENS = 8
 
 
 class PromptError(ValueError):
-    """The conversation cannot be written in the model's format; the message is for the client."""
+    """The model's format cannot express the conversation; the message is for the client."""
 
 
 def encode_chat(
     tokenizer: Tokenizer, prompt_format: str, messages: Sequence[Message], options: ChatOptions = PLAIN
 ) -> list[int]:
-    """Token ids of a conversation that the model is to continue.
+    """Token ids of a conversation, for the model to continue.
 
-    `prompt_format` is tokenizer (its chat template, or the Llama-2 format where it has none), llama-2 or chatglm2.
+    `prompt_format` is tokenizer (its chat template, or the Llama-2 format without one), llama-2 or chatglm2.
     Raises PromptError.
     """
     if options.continues:
@@ -59,17 +59,17 @@ def encode_chat(
 
 
 def begins_thought(tokenizer: Tokenizer, prompt: Sequence[int]) -> bool:
-    """Whether a prompt ends within a thought, which the answer is to go on with."""
+    """Whether a prompt ends within a thought, which the answer continues."""
     return tokenizer.decode(prompt[-_TAG_TOKENS:]).rstrip().endswith(OPEN_THOUGHT)
 
 
 def dialect(tokenizer: Tokenizer, prompt_format: str) -> Dialect:
-    """How the model writes tool calls and thoughts."""
+    """The model's syntax of tool calls and thoughts."""
     return dialects.of(tokenizer.template if prompt_format == "tokenizer" else "")
 
 
 def for_template(message: Message, template: str) -> dict[str, Any]:
-    """A message as chat templates know it."""
+    """A message in the form of chat templates."""
     result: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.calls:
         result["tool_calls"] = [
@@ -87,7 +87,7 @@ def for_template(message: Message, template: str) -> dict[str, Any]:
 
 
 def _arguments(text: str) -> Any:
-    """Templates write arguments as JSON themselves; what is none was the model's mistake, which it shall see."""
+    """Templates write arguments as JSON themselves; the model sees malformed ones as they were."""
     try:
         return json.loads(text or "{}")
     except (ValueError, RecursionError):
@@ -95,19 +95,19 @@ def _arguments(text: str) -> Any:
 
 
 def _call_id(given: str, template: str) -> str:
-    """An id that the template takes: Mistral's refuses those of other servers."""
+    """An id that the template accepts: Mistral's refuses those of other servers."""
     if not Mistral.writes(template) or re.fullmatch("[A-Za-z0-9]{9}", given):
         return given
     return hashlib.sha256(given.encode()).hexdigest()[:9]
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of a plain text, as the model wants a text to begin, but never with two BOS."""
+    """Token ids of a plain text, begun as the model requires, but never with two BOS."""
     return _one_bos(tokenizer.encode(text, special=True), tokenizer.bos_id)
 
 
 def llama2(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """The turns of a Llama-2 conversation as (question, answer); the answer that is asked for is empty."""
+    """The turns of a Llama-2 conversation as (question, answer); the requested answer is empty."""
     system, turns = _turns(messages)
     if system:
         question, answer = turns[0]
@@ -116,7 +116,7 @@ def llama2(messages: Sequence[Message]) -> list[tuple[str, str]]:
 
 
 def chatglm2(messages: Sequence[Message]) -> str:
-    """A ChatGLM2 prompt; the format has no place for a system message, so that opens the first question."""
+    """A ChatGLM2 prompt; the format has no system message, so it goes before the first question."""
     system, turns = _turns(messages)
     if system:
         turns[0] = (f"{system}\n\n{turns[0][0]}", turns[0][1])
@@ -126,8 +126,7 @@ def chatglm2(messages: Sequence[Message]) -> str:
 
 
 def _encode_llama2(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    # Each turn is BOS question answer EOS. BOS and EOS are added as ids; where a tokenizer adds a BOS of its own, that
-    # one counts.
+    # Each turn is BOS question answer EOS. BOS and EOS are added as ids, unless the tokenizer adds a BOS itself.
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     eos = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     *past, (question, _ignored) = llama2(messages)

@@ -1,4 +1,4 @@
-"""The requests that wait, served in turn over clients, however many each of them has."""
+"""The waiting requests, served fairly over clients, however many each of them has."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from xpuserve.engine.request import Request
 
 
 class FairQueue:
-    """Of the clients that wait, the one that was given least comes next (start-time fair queueing).
+    """The client that has received least is next (start-time fair queueing).
 
-    What a request is given are the tokens of its prompt and of its longest answer, over the weight of its client. A
-    client that comes, or comes back, begins where those are that wait: it cannot save up. Its own requests go in the
-    order in which they came. Requests of low priority wait until no other is there.
+    A request counts with the tokens of its prompt and of its longest answer, over its client's weight. A
+    client that comes, or comes back, starts level with the waiting ones: it cannot save up. Its own requests keep
+    their order. Requests of low priority wait until there are no others.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[bool, str], deque[Request]] = {}  # by priority and client
         self._given: dict[str, float] = {}
-        self._now = 0.0  # what the client had been given whose turn was last
+        self._now = 0.0  # what the client of the last turn had received
         self._count = 0
 
     def __len__(self) -> int:
@@ -34,17 +34,17 @@ class FairQueue:
         return (request for low in (False, True) for request in self._waiting.get((low, client), ()))
 
     def extend(self, requests: Iterable[Request]) -> None:
-        """Put requests behind those of the same client."""
+        """Append requests to those of the same client."""
         for request in requests:
             self._of(request).append(request)
 
     def put_back(self, requests: Iterable[Request]) -> None:
-        """Put requests, which were taken in this order, before those of the same client."""
+        """Put requests, which were taken in this order, back before those of the same client."""
         for request in reversed(list(requests)):
             self._of(request).appendleft(request)
 
     def head(self, may: Callable[[str], bool] = lambda client: True) -> Optional[Request]:
-        """The request whose turn it is, among the clients of which `may` is so."""
+        """The next request, among clients for which `may` is true."""
         turns = [(low, self._given[client], n) for n, (low, client) in enumerate(self._waiting) if may(client)]
         return list(self._waiting.values())[min(turns)[2]][0] if turns else None
 
@@ -56,14 +56,14 @@ class FairQueue:
         self.remove(request)
 
     def remove(self, request: Request) -> None:
-        """Take a request out, whatever its turn; raises ValueError where it does not wait."""
+        """Remove a request, whatever its turn. Raises ValueError if it does not wait."""
         key = request.low_priority, request.client
         waiting = self._waiting.get(key, deque())
         waiting.remove(request)
         self._count -= 1
         if not waiting:
             del self._waiting[key]
-        # A client that has nothing here and was given no more than others begins anew.
+        # A client without requests here that has received no more than others starts from zero.
         self._given = {
             client: given
             for client, given in self._given.items()

@@ -1,7 +1,7 @@
-"""An engine in a process of its own, as the service sees it: a backend like the others, whose runner is over there.
+"""An engine in a separate process, as the service sees it: a backend like the others, whose runner is there.
 
-The service keeps what is its own, the queue, the tokenizer and the text; the process owns the device, and its library's
-threads, memory and failures. Its steps hold no lock of the service's, and its end is an error here.
+The service keeps the queue, the tokenizer and the text; the process owns the device, and its library's
+threads, memory and failures. Its steps hold no lock of the service, and its end is an error here.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from xpuserve.engine.request import Request
 from xpuserve.engine.runner import Output, Runner
 from xpuserve.settings import Settings
 
-# Requests that are over there and wait for room: enough that none is missing where one ends, and so few that what was
-# handed over is soon begun, whoever comes meanwhile.
+# Requests that wait in the process: enough that one follows at once when another ends, and so few that the queue's
+# order still counts.
 AHEAD = 4
-# Seconds that a process has to say where it hangs, and to leave its library.
+# Seconds for a process to log its stack, and to unload its library.
 DUMP_SECONDS, LEAVE_SECONDS = 5.0, 3.0
 
 log = logging.getLogger(__name__)
 
 
 class RemoteBackend(Backend):
-    """Starts the process, and ends it."""
+    """Starts and ends the process."""
 
     restartable = True
 
@@ -50,7 +50,7 @@ class RemoteBackend(Backend):
     ) -> None:
         """`command` gets the descriptor of its channel as last argument.
 
-        `tokenizer` loads the model's here; without `second_tokenizer`, two threads may use it.
+        `tokenizer` loads the model's here; without `second_tokenizer`, two threads may share it.
         """
         self._command = command
         self._settings = settings
@@ -61,13 +61,13 @@ class RemoteBackend(Backend):
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._loaded = False
         self.on_status: Callable[[str], None] = lambda text: None
-        self._tokenizes = threading.Event()  # or never will
+        self._tokenizes = threading.Event()  # or has failed
 
     def load(self) -> None:
         """See Backend. Raises EngineLostError."""
         try:
             self._start()
-            if not self._loaded:  # beside the process, which loads the model
+            if not self._loaded:  # in parallel with the process, which loads the model
                 self.tokenizer = self._load_tokenizer()
                 self._second = self._load_second() if self._load_second else self.tokenizer
                 self._loaded = True
@@ -80,7 +80,7 @@ class RemoteBackend(Backend):
         here, there = socket.socketpair()
         with there:
             command = [*self._command, str(there.fileno())]
-            # The process says nothing to systemd, which hears the service alone.
+            # The process sends systemd nothing: systemd listens only to the service.
             environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
             self._process = subprocess.Popen(
                 command, pass_fds=[there.fileno()], env=environment, stdin=subprocess.DEVNULL
@@ -102,7 +102,7 @@ class RemoteBackend(Backend):
                     return message
 
     def await_tokenizer(self) -> None:
-        """See Backend. Some libraries let no other thread run until it is loaded."""
+        """See Backend. Some libraries block all other threads while it loads."""
         self._tokenizes.wait()
 
     def second_tokenizer(self) -> Tokenizer:
@@ -115,7 +115,7 @@ class RemoteBackend(Backend):
         return RemoteRunner(self, self._ready)
 
     def when_lost(self, call: Callable[[], None]) -> None:
-        """Call this, in a thread of its own, when the process that runs now ends."""
+        """Register a callback, in its own thread, for the end of the present process."""
         process = self._process
         if process:
             threading.Thread(target=_call_at_end, args=(process, call), name="watch", daemon=True).start()
@@ -137,7 +137,7 @@ class RemoteBackend(Backend):
             raise EngineLostError(self._ended())
 
     def close(self) -> None:
-        """End the process, which leaves its library by itself where it can."""
+        """End the process; it unloads its library by itself if it can."""
         process, self._process = self._process, None
         if process:
             self._channel.close()
@@ -147,11 +147,11 @@ class RemoteBackend(Backend):
             process.wait()
 
     def hangs(self, reason: str) -> None:
-        """End a process that does not get on, which tells where it was; raises EngineLostError."""
+        """End a process that makes no progress, which logs its stack first. Raises EngineLostError."""
         log.error("%s: the engine's process is stopped", reason)
         process, self._process = self._process, None
         if process:
-            for number in (signal.SIGABRT, signal.SIGCONT):  # a process that is stopped dumps nothing before it goes on
+            for number in (signal.SIGABRT, signal.SIGCONT):  # a stopped process dumps nothing before it continues
                 process.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(DUMP_SECONDS)
@@ -161,7 +161,7 @@ class RemoteBackend(Backend):
         raise EngineLostError(reason)
 
     def exchange(self, timeout: float, also: int) -> list[Step]:
-        """What steps gave, waiting at most `timeout` seconds, or until the descriptor `also` can be read.
+        """The results of steps, after at most `timeout` seconds, or when the descriptor `also` is readable.
 
         Raises EngineLostError.
         """
@@ -172,7 +172,7 @@ class RemoteBackend(Backend):
         return [message for message in self._receive(0) if isinstance(message, Step)]
 
     def tell(self, message: ToEngine) -> None:
-        """Send a message; that the process is gone, the next step tells."""
+        """Send a message; the next step reports if the process is gone."""
         with suppress(EngineLostError):
             self._send(message)
 
@@ -210,7 +210,7 @@ def _call_at_end(process: subprocess.Popen[bytes], call: Callable[[], None]) -> 
 
 
 class RemoteRunner(Runner):
-    """The requests over there. A step waits for what comes of theirs."""
+    """The requests in the process. A step waits for their results."""
 
     def __init__(self, backend: RemoteBackend, ready: Ready) -> None:
         self._backend = backend
@@ -222,7 +222,7 @@ class RemoteRunner(Runner):
         self._counts: dict[Request, int] = {}
         self._waiting: set[int] = set()  # those that wait for room
         self._usage = 0.0
-        self._told = self._heard = 0  # messages to the process, and how many of them it has read
+        self._told = self._heard = 0  # messages sent to the process, and those that it has read
         self._stepped = True
         self._progress = time.monotonic()
         self._wakes, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -245,7 +245,7 @@ class RemoteRunner(Runner):
 
     @property
     def busy(self) -> bool:
-        """See Runner. It has a request, or has not yet read that nobody wants one any more: it may hang over that."""
+        """See Runner. It has a request, or has not yet read a Drop: it may hang over that."""
         return bool(self._ids) or self._heard < self._told
 
     def fits(self, request: Request) -> bool:

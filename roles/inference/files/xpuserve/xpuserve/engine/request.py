@@ -1,4 +1,4 @@
-"""What travels between the web side and the engine's thread."""
+"""Data between the web side and the engine's thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xpuserve.structured import StructuredOutput
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A tool that the model called; `arguments` is JSON, as text."""
+    """A tool call of the model; `arguments` is JSON, as text."""
 
     id: str
     name: str
@@ -24,7 +24,7 @@ class ToolCall:
 class Message:
     """One turn of a conversation; `role` is system, user, assistant or tool.
 
-    `calls` and `thought` are an assistant's, `call` is the id of the call that a tool's content answers.
+    `calls` and `thought` are an assistant's, `call` is the id of the call whose result is a tool's content.
     """
 
     role: str
@@ -37,11 +37,11 @@ class Message:
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """What makes a prompt beside its messages: tools, as OpenAI's API has them, and what the chat template gets more.
+    """Inputs of a prompt beside its messages: tools, as in OpenAI's API, and extra arguments of the chat template.
 
-    `continues` says that the last message is the assistant's, and the answer goes on where that ends. `answer` is how
-    tools may be used: instead of text, or always, or instead of an answer whose form the client has chosen; with
-    `thinks`, the model may think aloud first.
+    `continues`: the last message is the assistant's, and the answer continues it. `answer` says how tools may be
+    used: calls may replace text (text), always (call), or calls may replace the client's form (form). With
+    `thinks`, the model may think first.
     """
 
     tools: tuple[Mapping[str, Any], ...] = ()
@@ -56,7 +56,7 @@ PLAIN = ChatOptions()
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How tokens are chosen; every default but the temperature changes nothing. Temperature 0 takes the likeliest
+    """How tokens are chosen; every default except the temperature changes nothing. Temperature 0 takes the likeliest
     token every time.
     """
 
@@ -69,20 +69,20 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     ignore_eos: bool = False
-    min_tokens: int = 0  # that come before the answer may end
+    min_tokens: int = 0  # minimum number of tokens before the answer may end
     seed: Optional[int] = None
     stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()  # that end the answer beside the model's own
-    logit_bias: tuple[tuple[int, float], ...] = ()  # token ids, and what is added to their logits
-    structured: Optional[StructuredOutput] = None  # the form that the answer must have, which was checked
-    logprobs: Optional[int] = None  # how many likely tokens are told beside the chosen one; None: not even that one
-    prompt_logprobs: bool = False  # whether the same is told of the prompt's tokens
+    stop_token_ids: tuple[int, ...] = ()  # that end the answer, beside the model's own
+    logit_bias: tuple[tuple[int, float], ...] = ()  # token ids, and the value added to their logits
+    structured: Optional[StructuredOutput] = None  # the required form of the answer, validated
+    logprobs: Optional[int] = None  # number of alternatives with log probabilities; None: not even the chosen token's
+    prompt_logprobs: bool = False  # whether to report the same for the prompt's tokens
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token of an answer. Its log probability, and the likeliest tokens with theirs, where the request asks for them:
-    as the model has them, before penalties, bias and temperature.
+    """A token of an answer. With its log probability, and the likeliest tokens with theirs, if the request wants them:
+    the model's own, before penalties, bias and temperature.
     """
 
     id: int
@@ -92,14 +92,14 @@ class Token:
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """The next tokens of a prompt, in the same way; of its first nobody knows how likely it is."""
+    """The next tokens of a prompt, in the same form; the first one has no probability."""
 
     tokens: Sequence[Token]
 
 
 @dataclass(frozen=True)
 class TokenText:
-    """The same for the client. Bytes that are no whole character are U+FFFD; `offset` is where the token's text begins
+    """The same for the client. Bytes that are no whole character are U+FFFD; `offset` is the start of the token's text
     in the answer, or in the prompt.
     """
 
@@ -111,7 +111,7 @@ class TokenText:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some more text of the answer, and the tokens that it is of, where the request asks for log probabilities; or,
+    """Some more text of the answer, and its tokens, if the request wants log probabilities; or,
     before it, tokens of the prompt.
     """
 
@@ -130,7 +130,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The request is not answered to its end: the engine failed, or the server stops (`code` shutting_down)."""
+    """The request has no complete answer: the engine failed, or the server stops (`code` shutting_down)."""
 
     message: str
     code: str = "engine_error"
@@ -141,7 +141,7 @@ Event = Union[Piece, Finished, Failed]
 
 @dataclass
 class Times:
-    """A request's way through the engine, by the monotonic clock; 0 is not yet."""
+    """Times of a request's way through the engine, by the monotonic clock; 0 is not yet."""
 
     submitted: float = field(default_factory=time.monotonic)
     started: float = 0.0
@@ -149,7 +149,7 @@ class Times:
     last: float = 0.0
     tokens: int = 0
     complete: bool = False
-    cached: Optional[int] = None  # tokens of the prompt that an earlier request had left in the cache, if that is known
+    cached: Optional[int] = None  # prompt tokens found in the cache, if known
 
 
 @dataclass(eq=False)
@@ -160,16 +160,16 @@ class Request:
     prompt: list[int]
     sampling: SamplingParams
     deliver: Callable[[Event], None]
-    continues: bool = False  # the answer's text goes on where the prompt's ends
+    continues: bool = False  # the answer continues the prompt's text
     cancelled: threading.Event = field(default_factory=threading.Event)
     times: Times = field(default_factory=Times)
-    client: str = ""  # whose it is: the name of a key, or else an address
-    weight: float = 1.0  # of that client, among others that wait
+    client: str = ""  # its owner: the name of a key, or else an address
+    weight: float = 1.0  # weight of that client in the queue
     key: str = ""  # the name of the key, if there are keys
-    low_priority: bool = False  # it waits until no other does
-    salt: str = ""  # only requests with the same one share what the cache has of a prompt
+    low_priority: bool = False  # low priority: waits until no other request does
+    salt: str = ""  # only requests with the same salt share cached prompts
     markers: Sequence[str] = ()  # special tokens that are text of the answer
-    together: Sequence[Request] = field(default=(), repr=False)  # the requests that make one reply with it
+    together: Sequence[Request] = field(default=(), repr=False)  # the requests that form one reply with it
 
     @property
     def begun(self) -> bool:

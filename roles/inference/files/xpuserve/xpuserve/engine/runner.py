@@ -1,4 +1,4 @@
-"""What the engine's thread steps: the requests on the device, however an engine's library batches them."""
+"""The requests on the device, stepped by the engine's thread, however an engine's library batches them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Tokens = Generator[Union[Token, PromptTokens, None], None, None]
 
 
 class OutOfMemoryError(Exception):
-    """The device's memory did not suffice; what was on the device before is as it was."""
+    """The device's memory did not suffice; its former content is unchanged."""
 
 
 class TooLargeError(Exception):
-    """A request that can never be served, whatever else is on the device; the message is for its client."""
+    """A request that can never be served, even alone; the message is for its client."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a step gave one request. An answer that the model ended, or that failed, gets no further token. `prompt` are
-    the prompt's next tokens, where it is asked how likely they are; all of them come before the answer's second token.
+    """A step's result for one request. An answer that ended or failed gets no further token. `prompt` are
+    the prompt's next tokens, if their log probabilities are wanted; all come before the answer's second token.
     """
 
     request: Request
@@ -38,56 +38,56 @@ class Runner(ABC):
 
     # on: requests share the steps; off: one at a time; degraded: one at a time because the truth test failed.
     batching = "on"
-    # Requests that may be on the device together.
+    # Most requests on the device together.
     rows = 1
 
     @property
     def cache_usage(self) -> float:
-        """How much of the key-value cache requests on the device take, from 0 to 1, where that is known."""
+        """The share of the key-value cache that requests on the device take, from 0 to 1, if known."""
         return 0.0
 
     @abstractmethod
     def fits(self, request: Request) -> bool:
-        """Whether there is room for one more request, and this one."""
+        """Whether there is room for one more request, this one."""
 
     @abstractmethod
     def add(self, request: Request) -> None:
-        """Take a request that fits; raises TooLargeError where it never will."""
+        """Take a request that fits. Raises TooLargeError if it never will."""
 
     @abstractmethod
     def drop(self, request: Request) -> None:
-        """A request is over, its answer complete or not; what it held is free at the next step."""
+        """Drop a request, complete or not; its memory is free at the next step."""
 
     @property
     def stepped(self) -> bool:
-        """Whether the last call of `step` got on with the work, and did not just wait."""
+        """Whether the last call of `step` made progress, and did not just wait."""
         return True
 
     @property
     def busy(self) -> bool:
-        """Whether steps are to go on though no request is there."""
+        """Whether steps have to go on without any request."""
         return False
 
     def begun(self, request: Request) -> bool:
-        """Whether a request that was added has its place on the device."""
+        """Whether an added request has its place on the device."""
         return True
 
     def wake(self) -> None:  # noqa: B027 - most do not wait
-        """There is something new for the engine's thread: a step that waits returns. On any thread."""
+        """Wake a step that waits: there is news for the engine's thread. On any thread."""
 
     def close(self) -> None:  # noqa: B027 - most hold nothing
-        """Nothing more is asked of it."""
+        """Nothing more is requested of it."""
 
     @abstractmethod
     def step(self) -> Iterator[Output]:
-        """Do as much as may pass between two looks at what clients want, and give out what came of it.
+        """Do the work between two checks of the clients' wishes, and yield the results.
 
-        Requests are dropped while this goes on.
+        Requests may be dropped meanwhile.
         """
 
 
 class OneAtATime(Runner):
-    """Requests one after the other, through a function that yields the tokens of one answer."""
+    """Runs requests one after the other, through a function that yields the tokens of one answer."""
 
     def __init__(self, generate: Callable[[Sequence[int], SamplingParams], Tokens], batching: str = "off") -> None:
         self._generate = generate
@@ -127,7 +127,7 @@ class OneAtATime(Runner):
 
 
 def run_single(runner: Runner, prompt: Sequence[int], sampling: SamplingParams) -> list[int]:
-    """The tokens that `runner`, which has nothing else to do, answers; raises what the answer fails with."""
+    """The tokens of one request on an idle `runner`; raises the error of the answer."""
     request = Request("", list(prompt), sampling, deliver=lambda event: None)
     runner.add(request)
     tokens: list[int] = []

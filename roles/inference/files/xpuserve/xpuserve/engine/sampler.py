@@ -1,4 +1,4 @@
-"""Choosing a request's next token, on the CPU and with a generator of its own, so that every device gives the same."""
+"""Choose a request's next token, on the CPU and with its own generator, so that every device gives the same."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy
 from xpuserve.engine.grammar import Grammars
 from xpuserve.engine.request import SamplingParams, Token
 
-#: How many tokens are looked at first for those that hold most of the weight: nearly always enough, and sorted at once.
+#: Number of tokens to sort first: they nearly always hold enough of the weight.
 FEW = 256
 
 
 class LogitsError(Exception):
-    """The model gave no numbers to choose by."""
+    """The model's logits are no numbers."""
 
 
 class Sampler:
@@ -28,7 +28,7 @@ class Sampler:
         stop_ids: Collection[int] = (),
         grammars: Optional[Grammars] = None,
     ) -> None:
-        """`stop_ids` are the model's tokens that end an answer; `grammars` are there where answers may need a form.
+        """`stop_ids` are the model's end-of-answer tokens; `grammars` is required for answers with a form.
 
         Raises GrammarError.
         """
@@ -36,13 +36,13 @@ class Sampler:
         self._ends = set() if sampling.ignore_eos else set(stop_ids)
         self._ends.update(sampling.stop_token_ids)
         self._mask = grammars.begin(sampling.structured) if grammars and sampling.structured else None
-        # Seeds may be negative, which the generator does not take.
+        # Seeds may be negative, which the generator does not accept.
         self._random = numpy.random.default_rng(None if sampling.seed is None else sampling.seed % 2**64)
         self._seen = set(prompt)
         self._counts: dict[int, int] = {}
 
     def __call__(self, logits: Any) -> Token:
-        """The token chosen from one row of logits, an array of 32-bit floats; raises LogitsError or GrammarError."""
+        """The token chosen from one row of logits, an array of 32-bit floats. Raises LogitsError or GrammarError."""
         if not numpy.isfinite(logits).all():
             raise LogitsError("the model's logits are not all finite")
         allowed = self._biased(self._penalised(logits))
@@ -66,11 +66,11 @@ class Sampler:
 
     @property
     def complete(self) -> bool:
-        """Whether the answer has the form that it must have, and nothing more may come."""
+        """Whether the answer has its required form and has to end."""
         return self._mask is not None and self._mask.complete
 
     def _biased(self, logits: Any) -> Any:
-        """The logits with the request's bias; a token that the model does not have has none."""
+        """The logits with the request's bias; ids beyond the vocabulary are ignored."""
         bias = [(token, add) for token, add in self._sampling.logit_bias if token < len(logits)]
         if not bias:
             return logits
@@ -80,7 +80,7 @@ class Sampler:
         return biased
 
     def _penalised(self, logits: Any) -> Any:
-        """The logits after the penalties: for repetition, of prompt and answer; the others, of the answer alone."""
+        """The logits after the penalties: repetition counts prompt and answer, the others only the answer."""
         sampling = self._sampling
         penalised = logits
         if sampling.repetition_penalty != 1:
@@ -99,26 +99,26 @@ class Sampler:
         sampling = self._sampling
         if sampling.temperature == 0:
             return int(logits.argmax())
-        # Shifted before the division: a tiny temperature then gives -inf, which is a probability of 0, not NaN.
+        # Shift before the division: a tiny temperature then gives -inf, a probability of 0, not NaN.
         with numpy.errstate(over="ignore"):
             weights = numpy.exp((logits - logits.max()).astype(numpy.float64) / sampling.temperature)
         # The likeliest token weighs 1.
         weights[weights < sampling.min_p] = 0
         if 0 < sampling.top_k < len(weights):
-            # Exactly so many, also where several weigh the same.
+            # Exactly so many, even if several weigh the same.
             weights[numpy.argpartition(weights, -sampling.top_k)[: -sampling.top_k]] = 0
         if sampling.top_p < 1:
             kept = _nucleus(weights, sampling.top_p)
             weights, others = numpy.zeros_like(weights), weights
             weights[kept] = others[kept]
         ends = numpy.cumsum(weights)
-        # side="right" passes over tokens of weight 0.
+        # side="right" skips tokens of weight 0.
         return int(numpy.searchsorted(ends, self._random.random() * ends[-1], side="right"))
 
 
 def told(tokens: Sequence[int], logits: Any, count: int) -> list[Token]:
-    """The tokens of a prompt with their log probabilities by as many rows of logits, each after the token before, and
-    those of the `count` likeliest; raises LogitsError.
+    """The tokens of a prompt with their log probabilities from as many rows of logits, each after the token before, and
+    those of the `count` likeliest. Raises LogitsError.
     """
     if not numpy.isfinite(logits).all():
         raise LogitsError("the model's logits are not all finite")
@@ -126,7 +126,7 @@ def told(tokens: Sequence[int], logits: Any, count: int) -> list[Token]:
 
 
 def _nucleus(weights: Any, share: float) -> Any:
-    """The likeliest tokens, as few as hold this share of all weight together."""
+    """The fewest likeliest tokens that hold this share of all weight together."""
     wanted = share * weights.sum()
     possible = numpy.flatnonzero(weights)
     count = FEW
@@ -139,9 +139,9 @@ def _nucleus(weights: Any, share: float) -> Any:
 
 
 def _likeliest(values: Any, count: int) -> Any:
-    """The places of the greatest values, greatest first and then in order; more than `count` where the last are equal.
+    """The indexes of the greatest values, greatest first, then in order; more than `count` if the last are equal.
 
-    A vocabulary has tens of thousands of tokens, of which the few that matter are told apart without sorting it.
+    A vocabulary has tens of thousands of tokens; this finds the few that matter without sorting it.
     """
     if count >= len(values):
         return numpy.argsort(-values, kind="stable")

@@ -1,4 +1,4 @@
-"""Continuous batching for models that have none of their own: who is read, decoded, and let go in a step."""
+"""Continuous batching for models without their own: which prompts are read and which rows decoded in a step."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from xpuserve.engine.request import Request, Token
 from xpuserve.engine.runner import OutOfMemoryError, Output, Runner
 from xpuserve.engine.sampler import Sampler
 
-# Tokens of a prompt that are read in a step where it is asked how likely they are: each has a row of logits of its own.
+# Prompt tokens read in a step if their log probabilities are wanted: each has its own row of logits.
 TOLD_TOKENS = 128
-# Of the memory for caches, what the last conversations may take.
+# The share of the memory for caches that recent conversations may take.
 KEPT_SHARE = 1 / 4
 
 
@@ -29,15 +29,15 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     prefill: Optional[Prefill] = None
     over: bool = False
-    failed: bool = False  # what its cache holds is not for others
+    failed: bool = False  # others must not use its cache
 
 
 class Scheduler(Runner):
     """Requests that share the steps of a Model.
 
-    A step decodes one token of every row, and then reads the next prompts, up to so many tokens of them: a long one
-    does not hold up the answers that are under way. Rows that came and went since the last step are put into the batch
-    and taken out in one copy, before the next.
+    A step decodes one token of every row, and then reads the next prompts, up to a limit of tokens: a long prompt
+    does not delay the answers in progress. One copy before the next step adds the new rows to the batch
+    and removes the finished ones.
     """
 
     def __init__(
@@ -64,17 +64,17 @@ class Scheduler(Runner):
     def _reset(self) -> None:
         self._batch = Batch(self._model)
         self._rows: list[Row] = []  # in the batch, in its order
-        self._read: list[Row] = []  # prompts that are read, and wait to be put into the batch
-        self._prefills: list[Row] = []  # prompts that are not, in the order in which they came
+        self._read: list[Row] = []  # prompts that are read, and wait for the batch
+        self._prefills: list[Row] = []  # unread prompts, in order
 
     @property
     def cache_usage(self) -> float:
-        """See Runner. What is only kept goes as soon as it is in the way, so it is not taken: at rest this is 0."""
+        """See Runner. Kept conversations do not count, as they are freed when needed: an idle engine has 0."""
         apart = sum(row.prefill.done for row in self._read + self._prefills if row.prefill)
         return min(1.0, (len(self._rows) * self._batch.width + apart) / self._batch_tokens)
 
     def fits(self, request: Request) -> bool:
-        """See Runner. What rows may grow to counts: none is ever taken out again for want of room."""
+        """See Runner. It reserves room for rows to grow: none has to leave again for lack of memory."""
         rows = [row.request for row in self._active()]
         longest = max(len(each.prompt) + each.sampling.max_tokens for each in (*rows, request))
         taken = (len(rows) + 1) * (longest + self._model.room)
@@ -100,7 +100,7 @@ class Scheduler(Runner):
         except OutOfMemoryError as error:
             begun = [row for row in self._prefills if row.prefill]
             yield from self._shed([*self._rows, *self._read, *begun], error)
-        except Exception as error:  # nobody knows what the caches hold now
+        except Exception as error:  # the content of the caches is unknown now
             begun = [row for row in self._prefills if row.prefill]
             rows = [row for row in (*self._rows, *self._read, *begun) if not row.over]
             waiting = [row for row in self._prefills if not row.prefill]
@@ -119,7 +119,7 @@ class Scheduler(Runner):
         return [row for row in (*self._rows, *self._read, *self._prefills) if not row.over]
 
     def _change(self) -> None:
-        """Take rows that are over out of the batch, and put in those whose prompts are read."""
+        """Remove finished rows from the batch, and add those whose prompts are read."""
         keep = [n for n, row in enumerate(self._rows) if not row.over]
         new = [row for row in self._read if not row.over]
         if not new and len(keep) == len(self._rows):
@@ -136,7 +136,7 @@ class Scheduler(Runner):
                 self._kept.keep(row.tokens[:-1], cache, row.request.salt)
 
     def _copy(self, n: int) -> Any:
-        """The cache of a row that leaves, for its conversation's next turn; None where it is not worth the memory."""
+        """The cache of a finished row, for its conversation's next turn; None if it is not worth the memory."""
         row = self._rows[n]
         if not self._kept.wants(row.tokens[:-1], row.request.salt):  # the last token was never read
             return None
@@ -153,7 +153,7 @@ class Scheduler(Runner):
             yield self._choose(row, after)
 
     def _prefill(self) -> Iterator[Output]:
-        """Read prompts, each by itself, in the order in which they came."""
+        """Read prompts, each alone, in order."""
         left = self._prefill_tokens
         while self._prefills and left > 0:
             row = self._prefills[0]
@@ -182,9 +182,9 @@ class Scheduler(Runner):
                 yield Output(row.request, prompt=told)
 
     def _begin(self, row: Row) -> Prefill:
-        """Start to read a prompt where another request of the same salt, over or under way, has read as far."""
+        """Begin a prompt where another request of the same salt, finished or not, has read as far."""
         prompt, salt = row.request.prompt, row.request.salt
-        if row.request.sampling.prompt_logprobs:  # what another has read tells nothing of its tokens
+        if row.request.sampling.prompt_logprobs:  # a cached prompt has no log probabilities
             row.request.times.cached = 0
             return Prefill(self._model, prompt)
         best, longest = self._kept.find(prompt, salt), 0
@@ -216,7 +216,7 @@ class Scheduler(Runner):
         return Output(row.request, (token,), ended=row.over)
 
     def _shed(self, rows: list[Row], error: OutOfMemoryError) -> Iterator[Output]:
-        """Free memory: first what is only kept, then the newest of `rows`. The others go on in the next step."""
+        """Free memory: first kept conversations, then the newest of `rows`. The others go on in the next step."""
         if self._kept.tokens:
             self._kept.clear()
         else:

@@ -1,4 +1,4 @@
-"""Whether a model answers the same in a batch as alone; there are drivers and kernels with which it does not."""
+"""Check that a model answers the same in a batch as alone; some drivers and kernels do not."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ TEXTS = (
     "Water freezes at zero degrees Celsius and boils at one hundred, so at twenty degrees it is",
     "Monday, Tuesday, Wednesday, Thursday,",
 )
-# More than there are steps in which rows come, so that all are there together.
+# More than the steps in which rows are added, so that all are present together.
 TOKENS = 8
 COMING_STEPS = 4
-# In which the short prompts are read: what others leave of a step may be any part of it.
+# Steps to read the short prompts: in service, a chunk may have any length.
 CHUNK = 5
-# Likeliest tokens of a step that are looked at: a model that finds all of them as likely has read nothing.
+# Likeliest tokens of a step to compare: a model that finds all equally likely has read nothing.
 LIKELIEST = 20
-# Sums in another order give slightly other logits, and of two tokens that are almost as likely, the other. What may lie
-# between them, in standard deviations of all logits; between the likeliest token and any other there are several.
+# Sums in another order give slightly other logits, and may swap two tokens that are almost equally likely. The allowed
+# difference, in standard deviations of all logits; the likeliest token usually leads by several.
 TOLERANCE = 0.25
-# The same for a library that tells only how likely the chosen tokens are, in natural logarithms of probabilities.
+# The same for a library that reports only the chosen tokens' probabilities, in natural logarithms.
 NEAR = 0.5
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Served:
-    """How the model is to be served: rows at a time, tokens that their caches hold together, tokens of a prompt that
+    """The planned service: rows at a time, tokens that their caches hold together, prompt tokens that
     are read at a time, and tokens that a request may have.
     """
 
@@ -53,7 +53,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Known:
-    """A prompt and the likeliest answer to it alone."""
+    """A prompt and the likeliest answer to it when run alone."""
 
     text: str
     prompt: Sequence[int]
@@ -66,7 +66,7 @@ def agrees(
 ) -> bool:
     """Whether known prompts get the same tokens from `generate`, one at a time, and from `model` in a batch.
 
-    Raises what `generate` raises, and EngineError where its answers are no model's: then nothing can be served.
+    Raises the errors of `generate`, and EngineError if its answers are nonsense: then nothing can be served.
     """
     known = [
         Known(text, prompt, _alone(generate, prompt), chunk) for text, prompt, chunk in _questions(tokenizer, served)
@@ -77,7 +77,7 @@ def agrees(
 def runs_agree(runner: Runner, tokenizer: Tokenizer, rows: int) -> bool:
     """The same for a library that batches by itself: one request at a time, and `rows` of them together.
 
-    `runner` tells the chosen tokens' log probabilities, and has nothing to do yet.
+    `runner` reports the chosen tokens' log probabilities, and is idle.
     """
     prompts = [encode_text(tokenizer, text) for text in TEXTS]
     alone = [answer for prompt in prompts for answer in _answers(runner, [prompt])]
@@ -98,7 +98,7 @@ def runs_agree(runner: Runner, tokenizer: Tokenizer, rows: int) -> bool:
 
 
 def _told(find: Callable[[], str]) -> bool:
-    """Whether nothing is found, after saying in the log what is."""
+    """Whether no difference was found; logs one that was."""
     try:
         wrong = find()
     except Exception:
@@ -110,7 +110,7 @@ def _told(find: Callable[[], str]) -> bool:
 
 
 def _answers(runner: Runner, prompts: Sequence[Sequence[int]]) -> list[list[Token]]:
-    """The likeliest answers to prompts that come in several steps; raises what one of them fails with."""
+    """The likeliest answers to prompts added over several steps; raises the error of any of them."""
     sampling = SamplingParams(TOKENS, temperature=0, ignore_eos=True, logprobs=0)
     requests = [Request("", list(prompt), sampling, lambda event: None) for prompt in prompts]
     answers: dict[Request, list[Token]] = {}
@@ -137,9 +137,9 @@ def _answers(runner: Runner, prompts: Sequence[Sequence[int]]) -> list[list[Toke
 
 
 def _parting(alone: Sequence[Token], together: Sequence[Token]) -> int:
-    """The token, from 1, by which two answers differ where they should not; 0 if there is none.
+    """The token, from 1, by which two answers differ more than they may; 0 if there is none.
 
-    Of two tokens that are almost as likely either may come, and what follows is another answer then. Such two have the
+    Of two almost equally likely tokens either may come, and the answers differ after that. Such two have the
     same probability, and neither has more than half.
     """
     if len(alone) != len(together):
@@ -159,7 +159,7 @@ def _chance(token: Token) -> float:
 
 
 def _questions(tokenizer: Tokenizer, served: Served) -> list[tuple[str, list[int], int]]:
-    """Texts, their tokens, and how many of them are read at a time; the last takes more than one step where any may."""
+    """Texts, their tokens, and how many are read at a time; the last one takes several steps if possible."""
     questions = [(text, encode_text(tokenizer, text), CHUNK) for text in TEXTS]
     most = max(1, min(served.prefill_tokens + CHUNK, served.context_length - TOKENS, served.batch_tokens - TOKENS))
     text = " ".join(TEXTS * (1 + most // len(TEXTS)))  # no text has less than a token
@@ -167,7 +167,7 @@ def _questions(tokenizer: Tokenizer, served: Served) -> list[tuple[str, list[int
 
 
 def _alone(generate: Callable[[Sequence[int], SamplingParams], Tokens], prompt: Sequence[int]) -> list[int]:
-    """The likeliest answer to a prompt by itself."""
+    """The likeliest answer to a prompt when run alone."""
     tokens = []
     for token in generate(prompt, SamplingParams(TOKENS, temperature=0, ignore_eos=True, logprobs=LIKELIEST)):
         if not isinstance(token, Token):
@@ -190,22 +190,22 @@ class _Row:
         expected = self.known.answer[self.compared]
         self.compared += 1
         with numpy.errstate(invalid="ignore"):
-            spread = logits.std()  # NaN where a logit is not finite, and 0 where all are the same: neither is an answer
+            spread = logits.std()  # NaN if a logit is not finite, and 0 if all are the same: neither is an answer
             return not (spread > 0 and logits.max() - logits[expected] <= TOLERANCE * spread)
 
 
 def _disagreement(model: Model, known: Sequence[Known], served: Served) -> str:
-    """Where the batch first finds another token likelier than the one chosen alone; empty where it never does.
+    """Where the batch first prefers another token than the one chosen alone; empty if it never does.
 
-    The batch reads the tokens that were chosen alone, whatever it finds. There are as many rows as will be served where
-    they have room together, the short prompts several times. They come in several steps, and go when their answers are
+    The batch always reads the tokens that were chosen alone. It has as many rows as the service will have, if they
+    have room together, repeating the short prompts. They come in several steps, and leave when their answers are
     complete, while others go on.
     """
     *short, long = known
     others = max(served.batch_requests, len(known)) - 1
     coming = -(-served.batch_requests // COMING_STEPS)
     waiting = [_Row(short[n % len(short)]) for n in range(others)] + [_Row(long)]
-    read: dict[int, Prefill] = {}  # by what they read: a batch copies what it is given
+    read: dict[int, Prefill] = {}  # by the object: a batch copies what it is given
     batch, rows = Batch(model), list[_Row]()
     while waiting or rows:
         keep = [at for at, row in enumerate(rows) if row.compared < TOKENS]

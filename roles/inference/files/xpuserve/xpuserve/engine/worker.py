@@ -1,6 +1,6 @@
-"""The process of an engine: it owns the device, steps what is there, and does nothing else.
+"""The process of an engine: it owns the device, steps its requests, and does nothing else.
 
-It reads what the service wants between two steps, and tells after each what came of it. It ends with the service.
+It reads the service's messages between two steps, and reports each step's results. It ends with the service.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def run(channel: Channel, create: Callable[[Settings, int], Backend]) -> int:
-    """Load a model, as the first message says, and serve until the channel is closed; the result is the exit status."""
+    """Load a model, as the first message says, and serve until the channel is closed; returns the exit status."""
     _prepare()
     messages = channel.receive()
     if not messages:
@@ -51,8 +51,8 @@ def run(channel: Channel, create: Callable[[Settings, int], Backend]) -> int:
 
 
 def _prepare() -> None:
-    """Die with the service, and of nothing that is meant for it: it says itself when all is over."""
-    faulthandler.enable()  # a process that hangs is ended by SIGABRT, and says where it hung
+    """Die with the service, and ignore its signals: the service tells this process when to end."""
+    faulthandler.enable()  # SIGABRT ends a process that hangs, after it has logged its stack
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
@@ -84,10 +84,10 @@ class Worker:
         self._waiting: deque[tuple[int, Request]] = deque()
         self._ids: dict[Request, int] = {}  # of the requests on the device
         self._requests: dict[int, Request] = {}
-        self._counts: dict[Request, int] = {}  # tokens that they have
+        self._counts: dict[Request, int] = {}  # their numbers of tokens
         self._began: list[int] = []
         self._usage = 0.0
-        self._heard = self._told = 0  # messages that were read, and of which the service knows that
+        self._heard = self._told = 0  # messages read, and those of them that the service knows to be read
 
     def run(self) -> None:
         """Serve until the channel is closed."""
@@ -96,12 +96,12 @@ class Worker:
             if failed or self._began:
                 self._send(failed)
             self._send([result for output in self._runner.step() if (result := self._result(output))])
-            if not self._ids:  # what the last of them held is freed now, and not when the next comes
+            if not self._ids:  # free the memory of ended requests now, not at the next one
                 deque(self._runner.step(), maxlen=0)
                 self._send([])
 
     def _take(self) -> bool:
-        """Do what the service says, waiting for that if there is nothing else to do; False when it is gone."""
+        """Process the service's messages, waiting if there is nothing else to do; False when the service is gone."""
         messages = self._channel.receive(0 if self._ids or self._waiting else None)
         if messages is None:
             return False
@@ -119,7 +119,7 @@ class Worker:
         return True
 
     def _admit(self) -> Iterator[Result]:
-        """Put onto the device what there is room for; gives out what failed."""
+        """Put requests on the device as long as there is room; yields those that failed."""
         while self._waiting and self._runner.fits(self._waiting[0][1]):
             number, request = self._waiting.popleft()
             self._began.append(number)
@@ -133,7 +133,7 @@ class Worker:
                 yield Result(number, error=error)
 
     def _result(self, output: Any) -> Optional[Result]:
-        """What a step gave a request that is wanted still; one that is over leaves the device."""
+        """A step's result for a request that is still wanted; a finished one leaves the device."""
         request = output.request
         number = self._ids.get(request)
         if number is None:
@@ -153,7 +153,7 @@ class Worker:
         del self._requests[self._ids.pop(request)], self._counts[request]
 
     def _send(self, results: Iterable[Result]) -> None:
-        """Tell what a step gave; that it ended, too, as long as somebody waits for it."""
+        """Send a step's results; also its end, as long as a client waits for it."""
         results, usage = list(results), self._runner.cache_usage
         if results or self._began or self._ids or usage != self._usage or self._heard != self._told:
             self._channel.send(encode(Step(results, self._began, usage, self._heard)))
