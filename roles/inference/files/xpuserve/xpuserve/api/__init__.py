@@ -1,1 +1,1 @@
-"""The web side: requests in OpenAI's shape in, answers in OpenAI's shape out. It never touches the device."""
+"""The web side: requests and answers in OpenAI's format. It never touches the device."""

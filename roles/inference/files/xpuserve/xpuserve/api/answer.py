@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def client_of(http: HTTPRequest) -> dict[str, Any]:
-    """Whose a request is, as the engine's Request has it: of a key's name, or else of an address."""
+    """The client of a request, as in the engine's Request: a key's name, or else an address."""
     key = getattr(http.state, "key", None)
     if key:
         return {"client": key.name, "weight": float(key.weight), "key": key.name}
@@ -30,7 +30,7 @@ def client_of(http: HTTPRequest) -> dict[str, Any]:
 
 
 class Mailbox:
-    """What the engine's thread has for answers on one loop: the loop is woken once, however much a step gives."""
+    """Passes a step's events to the answers of one loop: it wakes the loop once, however many events there are."""
 
     _all: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox]] = WeakKeyDictionary()
 
@@ -41,11 +41,11 @@ class Mailbox:
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Mailbox:
-        """That of a loop, which asks for it itself."""
+        """The mailbox of a loop; call it on that loop."""
         return cls._all.setdefault(loop, cls(loop))
 
     def post(self, answer: Answer, item: tuple[int, Event]) -> None:
-        """Have an answer get something; on any thread."""
+        """Pass an event to an answer; on any thread."""
         with self._lock:
             self._posted.append((answer, item))
             first = len(self._posted) == 1
@@ -62,28 +62,28 @@ class Mailbox:
 
 
 class Answer:
-    """The events of all choices that one HTTP request asks for.
+    """The events of all choices of one HTTP request.
 
-    They are cancelled as soon as the client is gone.
+    Its requests are cancelled as soon as the client is gone.
     """
 
     def __init__(self, engine: Engine, http: HTTPRequest, timeout: float = 0) -> None:
-        """From now on the client is watched, and everything is to be over within `timeout` seconds; 0 is no limit."""
+        """Watch the client from now on, and limit the whole answer to `timeout` seconds; 0 is no limit."""
         self._engine = engine
         self._http = http
         self.client: str = client_of(http)["client"]
         self._began = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._mailbox = Mailbox.of(self._loop)
-        self._there: list[Optional[tuple[int, Event]]] = []  # and not taken; None is where the client left
+        self._there: list[Optional[tuple[int, Event]]] = []  # received events; None means that the client left
         self._waiter: Optional[asyncio.Future[None]] = None
         self._requests: list[Request] = []
         self._watcher = asyncio.create_task(self._watch())
-        # Here and not in the engine, which may be what hangs.
+        # The limit is here and not in the engine, which may be what hangs.
         self._alarm = self._loop.call_later(timeout, self._expire, timeout) if timeout else None
 
     async def result(self, work: asyncio.Future[T]) -> T:
-        """What `work` gives, unless time is over or the client leaves before: then it is cancelled, and APIError."""
+        """The result of `work`; on timeout or if the client leaves, cancel it and raise APIError."""
         end = asyncio.ensure_future(self._come())
         try:
             await asyncio.wait((work, end), return_when=asyncio.FIRST_COMPLETED)
@@ -106,11 +106,11 @@ class Answer:
         low_priority: bool = False,
         salt: str = "",
     ) -> None:
-        """Queue one request for each choice; `continues` says that their texts go on where those of their prompts end.
+        """Queue one request for each choice; with `continues`, their texts continue those of their prompts.
 
-        `markers` are special tokens that their texts have, beside what is text.
+        `markers` are special tokens that appear in their texts.
 
-        Raises APIError (429) when too much waits.
+        Raises APIError (429) if the queue is full.
         """
         requests = [
             Request(
@@ -136,9 +136,9 @@ class Answer:
         self._requests = requests
 
     async def first(self, begun: float = 0, waiting: float = 0) -> Optional[Event]:
-        """The first event, which `events` gives out again; None if the client left before it.
+        """The first event, which `events` yields again; None if the client left before it.
 
-        With `begun`, also None if the device has worked on it for about so many seconds, or it waited for `waiting`.
+        With `begun`, also None after about so many seconds on the device, or `waiting` seconds in the queue.
         """
         seconds = 0.0
         while not await self._come(begun):
@@ -148,10 +148,10 @@ class Answer:
         return self._there[0][1] if self._there[0] else None
 
     async def events(self, silence: float = 0) -> AsyncIterator[list[tuple[int, Event]]]:
-        """All events with the number of their choice, up to the last, a failure, or where the client left.
+        """All events with the number of their choice, up to the last, a failure, or the client's departure.
 
-        Those that have come together, which a step's do, are one list. Before the first, there is an empty list after
-        each `silence` seconds, if that is not 0.
+        Events that arrive together, as a step's do, are one list. Before the first event, it yields an empty list after
+        each `silence` seconds, unless that is 0.
         """
         unfinished = len(self._requests)
         try:
@@ -170,7 +170,7 @@ class Answer:
             self.close()
 
     async def _come(self, seconds: float = 0) -> bool:
-        """Wait until something is there, or so many seconds, if that is not 0; whether something is there."""
+        """Wait for an event, at most so many seconds (0 is no limit); returns whether there is one."""
         if not self._there:
             self._waiter = self._loop.create_future()
             if seconds:
@@ -180,13 +180,13 @@ class Answer:
         return bool(self._there)
 
     def put(self, item: Optional[tuple[int, Event]]) -> None:
-        """Something comes, on the loop of the web server."""
+        """Receive an event, on the loop of the web server."""
         self._there.append(item)
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
 
     def close(self) -> None:
-        """Nothing more is wanted of these requests."""
+        """Cancel these requests."""
         self._watcher.cancel()
         if self._alarm:
             self._alarm.cancel()

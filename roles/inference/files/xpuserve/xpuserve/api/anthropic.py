@@ -1,4 +1,4 @@
-"""Anthropic's Messages, for clients that speak nothing else: the same core in another shape."""
+"""Anthropic's Messages API, for clients that need it: the same core in another format."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class MessagesRequest(CountRequest):
 
 
 def _turns(message: AnthropicMessage) -> list[dict[str, Any]]:
-    """A turn as messages of a chat: results have a message of their own there."""
+    """A turn as messages of a chat: there, each result is a separate message."""
     if isinstance(message.content, str):
         return [{"role": message.role, "content": message.content}]
     texts = [block.text for block in message.content if isinstance(block, TextBlock)]
@@ -183,7 +183,7 @@ def _text(content: Union[str, list[TextBlock]]) -> str:
 
 
 class AnthropicReply(Reply):
-    """A message, and the events of its stream: blocks that grow one after the other."""
+    """A message, and the events of its stream: a sequence of growing blocks."""
 
     done = b""
 

@@ -31,9 +31,9 @@ from xpuserve.keys import Keys
 from xpuserve.metrics import CONTENT_TYPE
 from xpuserve.settings import STALL_SECONDS
 
-# What a body may be long: more than any text of as many tokens as the context has. A token is four letters where it is
-# long, and JSON may write each of them in six bytes. Without a limit, one client takes the memory, and the tokenizer's
-# time, from all.
+# Largest body: more than any text of as many tokens as the context has. A long token has four letters, and JSON may
+# write each of them in six bytes. Without a limit, one client could take all memory, and the tokenizer's time, from
+# the others.
 BODY_BYTES, BODY_BYTES_PER_TOKEN = 65536, 24
 
 
@@ -50,9 +50,9 @@ def create_app(
 ) -> FastAPI:
     """The web application in front of `engine`.
 
-    Without `keys`, everyone who reaches it is served; with them and `metrics_key`, metrics need one too. `hosts` are
-    the names that it may be asked under; None for any. `origins` are those of web pages whose scripts may ask. An
-    engine that ends no step for `stall_timeout` though it has work is not healthy.
+    Without `keys`, it serves everyone; with them and `metrics_key`, metrics need one too. `hosts` are
+    the accepted names in Host headers; None for any. `origins` are the web pages whose scripts may send requests. An
+    engine with work that completes no step for `stall_timeout` is unhealthy.
     """
     handlers: dict[Any, Any] = {
         StarletteHTTPException: errors.on_http_error,
@@ -146,7 +146,7 @@ def create_app(
 
 
 def _add_probes(app: FastAPI, engine: Engine, stall_timeout: float) -> None:
-    """Pages that say how the service is doing."""
+    """Add pages about the service's state."""
 
     def trouble() -> str:
         if not engine.alive:
@@ -176,7 +176,7 @@ def _add_probes(app: FastAPI, engine: Engine, stall_timeout: float) -> None:
 
 
 def _cors(origins: Sequence[str]) -> dict[str, Any]:
-    """What scripts of these pages may do: send any header, which clients have many of, but no cookies."""
+    """Rights of scripts of these pages: any header, as clients send many, but no cookies."""
     exposed = ["X-Request-Id", "Retry-After"]
     return {
         "allow_origins": origins,
@@ -187,7 +187,7 @@ def _cors(origins: Sequence[str]) -> dict[str, Any]:
 
 
 def as_chat(body: dict[str, Any]) -> ChatRequest:
-    """A chat made from a request of another shape; raises APIError."""
+    """A chat made from a request in another format. Raises APIError."""
     try:
         return ChatRequest.model_validate(body)
     except ValidationError as error:
@@ -196,7 +196,7 @@ def as_chat(body: dict[str, Any]) -> ChatRequest:
 
 
 class BodyLimit:
-    """Stops reading a request's body where it gets too long."""
+    """Stops reading a request's body when it gets too long."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app

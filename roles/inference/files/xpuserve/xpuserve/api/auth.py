@@ -1,4 +1,4 @@
-"""Who is served."""
+"""Authentication by keys."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from xpuserve.api import page
 from xpuserve.api.errors import ANTHROPIC, CLIENT_ERROR, answer, error_body
 from xpuserve.keys import Keys
 
-# Probes, scrapers and a browser that opens the page have no key, and these answers hold nothing of what people ask.
+# Probes, scrapers and a browser that opens the page have no key, and these answers contain nothing private.
 OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"}) | page.PATHS
 
 
 class RequireKey:
-    """Refuses what comes without a key, before anything of it is read."""
+    """Refuses requests without a key, before reading their body."""
 
     def __init__(self, app: ASGIApp, keys: Keys, *, metrics_open: bool = True) -> None:
         """Without `metrics_open`, metrics need a key too."""

@@ -1,4 +1,4 @@
-"""Turns requests for completions into responses, whatever their shape."""
+"""Turns requests for completions into responses, in any format."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ from xpuserve.engine.request import Failed, Finished, Piece, TokenText
 
 T = TypeVar("T")
 Ids = list[int]
-# Seconds on the device, or else of waiting, after which a stream's headers are sent though no token is there. Until
-# then an error is an HTTP status, with which a gateway can ask another instance.
+# Seconds on the device, or of waiting, after which a stream's headers are sent before its first token. Until
+# then an error has an HTTP status, and a gateway can retry with another instance.
 BEGUN_SECONDS, WAITING_SECONDS = 1.0, 15.0
-# What is said of some things that this engine does not have.
+# Messages for features that this engine lacks.
 _NOT_OFFERED = {"prompt_logprobs": "this server's engine has logprobs of the answer's tokens alone"}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for, in tokens; `context_length` is of prompt and answer together."""
+    """Limits of a request, in tokens; `context_length` is for prompt and answer together."""
 
     context_length: int
     max_tokens_default: int  # 0 is the rest of the context
-    sampling: Optional[Mapping[str, Any]] = None  # for fields that a request leaves out
-    by_client: bool = False  # whether a cached prompt is for its own client alone
-    priorities: bool = False  # whether a client may say that a request waits until no other does (X-Priority: batch)
+    sampling: Optional[Mapping[str, Any]] = None  # for requests without such a field
+    by_client: bool = False  # whether only its own client may reuse a cached prompt
+    priorities: bool = False  # whether a client may give a request low priority (X-Priority: batch)
     request_timeout: float = 0  # seconds for a whole answer, waiting included; 0 is no limit
 
 
 @dataclass
 class Order:
-    """What is to be done for a request. `encode` gives the token ids of each of its prompts, from its field `where`."""
+    """The work for a request. `encode` gives the token ids of each of its prompts, from its field `where`."""
 
     body: CompletionBase
     encode: Sequence[Callable[[], Ids]]
     where: str
-    continues: bool  # the answers' texts go on where those of the prompts end
+    continues: bool  # the answers continue the texts of their prompts
     form: Optional[structured.Asked] = None
     plan: Optional[Plan] = None  # of a chat
     echoes: Sequence[str] = field(default=())
@@ -67,14 +67,14 @@ class Completer:
         self._engine = engine
         self._model = model
         self._limits = limits
-        # In the order in which they came, and none whose client has left: what has not begun here can be cancelled.
+        # Requests in order, without those whose client left: requests that have not begun here can be cancelled.
         self._encoder = ThreadPoolExecutor(1, "encoder")
         self._checker = ThreadPoolExecutor(1, "checker")
 
     async def chat(
         self, body: ChatRequest, http: Request, reply: Callable[[Asked], Reply] = ChatReply, field: str = "messages"
     ) -> Response:
-        """Answer a conversation; `field` is where the request has it."""
+        """Answer a conversation; `field` is its place in the request."""
         self._check(body)
         messages = [message.as_message() for message in body.messages]
         try:
@@ -106,14 +106,14 @@ class Completer:
         return await self._complete(order, http, Reply)
 
     async def prompt(self, body: ChatRequest, http: Request) -> Ids:
-        """The token ids of a conversation; raises APIError."""
+        """The token ids of a conversation. Raises APIError."""
         self.check_model(body.model)
         planned = plan(body, self._engine.dialect, ())
         messages = [message.as_message() for message in body.messages]
         return await self.in_turn(partial(self._engine.encode_chat, messages, planned.options), http, "messages")
 
     async def in_turn(self, work: Callable[[], T], http: Request, where: str = "prompt") -> T:
-        """Do work of the tokenizer, for the request's field `where`, when it is its turn; raises APIError."""
+        """Run the tokenizer for the request's field `where`, in turn. Raises APIError."""
         self._check_ready()
         answer = Answer(self._engine, http, self._limits.request_timeout)
         try:
@@ -122,7 +122,7 @@ class Completer:
             answer.close()
 
     def check_model(self, name: Optional[str]) -> None:
-        """Refuse all models but one, which need not be named."""
+        """Refuse every model but the served one, which a request may omit."""
         if name not in (None, self._model):
             message = f"unknown model {name!r}; this server has {self._model!r}"
             raise APIError(404, message, param="model", code="model_not_found")
@@ -147,7 +147,7 @@ class Completer:
             markers = order.plan.markers if order.plan else ()
             salt = f"{answer.client if self._limits.by_client else ''}\n{body.cache_salt or ''}"
             answer.submit(choices, continues=order.continues, markers=markers, low_priority=low, salt=salt)
-            # Until then an error can still be an HTTP status.
+            # Until then an error can still have an HTTP status.
             first = await answer.first(*((BEGUN_SECONDS, WAITING_SECONDS) if body.stream else ()))
             if isinstance(first, Failed):
                 raise errors.failure(first)
@@ -174,12 +174,12 @@ class Completer:
             raise APIError(503, "the model is not ready yet", SERVER_ERROR, code="not_ready", headers=retry)
 
     async def _checked(self, planned: Plan) -> Optional[structured.Asked]:
-        """The form of a chat's answer, as it can be kept to; raises StructuredOutputError."""
+        """The validated form of a chat's answer. Raises StructuredOutputError."""
         if planned.form:
             try:
                 await self._check_form(planned.form)
             except structured.StructuredOutputError:
-                # A tool that need not be used is no reason to refuse a chat.
+                # An optional tool is no reason to refuse a chat.
                 if not planned.loose:
                     raise
                 await self._check_form(planned.loose)
@@ -187,7 +187,7 @@ class Completer:
         return planned.form
 
     async def _check_form(self, form: structured.Asked) -> None:
-        """Refuse a form of the answer that no engine should see; raises StructuredOutputError."""
+        """Refuse a form that would harm an engine. Raises StructuredOutputError."""
         await asyncio.get_running_loop().run_in_executor(self._checker, self._check_now, form)
 
     def _check_now(self, form: structured.Asked) -> None:
@@ -209,12 +209,12 @@ class Completer:
             raise APIError(400, str(error), param=field) from None
 
     def _known(self, prompt: Ids) -> Ids:
-        """A prompt in token ids, which are the model's; raises PromptError."""
+        """A prompt in token ids, all known to the model. Raises PromptError."""
         self._engine.decode(prompt)
         return prompt
 
     def _texts(self, body: CompletionRequest) -> list[str]:
-        """The texts of a request's prompts, once for each answer."""
+        """The texts of a request's prompts, repeated for each answer."""
         texts = [prompt if isinstance(prompt, str) else self._engine.decode(prompt) for prompt in body.prompts]
         return [text for text in texts for _answer in range(body.answers)]
 
@@ -255,7 +255,7 @@ async def _whole(answer: Answer, choices: int, reply: Reply, usage: TokenCounts)
 
 
 async def _events(answer: Answer, choices: int, reply: Reply, usage: TokenCounts) -> AsyncGenerator[list[bytes], None]:
-    """The events of a stream; those in one list are sent together."""
+    """The events of a stream; one list is sent together."""
     objects: list[sse.Piece] = [*reply.begin(choices)]
     async for events in answer.events(sse.COMMENT_SECONDS):
         if not events:

@@ -14,7 +14,7 @@ _NAME = "^[A-Za-z0-9_.:-]{1,128}$"
 
 
 def whole_characters(text: str) -> str:
-    """The text; ValueError if it has half a character."""
+    """The text; raises ValueError if it has half a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -25,9 +25,9 @@ def whole_characters(text: str) -> str:
 def only_text(
     kinds: Sequence[str], wanted: str, *, piece: str = "part", may_lack: bool = False
 ) -> Callable[[Any], Any]:
-    """A validator that says which piece of a content is none of these kinds, which a model for texts reads.
+    """A validator that names a content part of another kind than these, all of which text models read.
 
-    The types are checked later. Raises ValueError, also where the content is not what is `wanted`.
+    Types are validated later. Raises ValueError, also if the content is not as `wanted`.
     """
 
     def check(content: Any) -> Any:
@@ -118,11 +118,11 @@ class ChatMessage(BaseModel):
 
     @property
     def thought(self) -> str:
-        """What an assistant thought before it answered."""
+        """An assistant's reasoning before its answer."""
         return self.reasoning_content or self.reasoning or ""
 
     def as_message(self) -> Message:
-        """The same for the engine; a developer's message is a system message."""
+        """The message for the engine; a developer's message becomes a system message."""
         content = self.content or ""
         if not isinstance(content, str):
             content = "".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
@@ -198,7 +198,7 @@ Choice = Annotated[ToolChoice, BeforeValidator(_known_choice)]
 
 
 def for_template(tools: Sequence[FunctionTool]) -> tuple[dict[str, Any], ...]:
-    """The tools as chat templates know them."""
+    """The tools in the form of chat templates."""
     found = []
     for tool in tools:
         function = {"name": tool.function.name, "description": tool.function.description or ""}

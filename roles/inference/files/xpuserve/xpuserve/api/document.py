@@ -1,4 +1,4 @@
-"""The OpenAPI document: what each page answers, refusals included."""
+"""The OpenAPI document: the answers of each page, refusals included."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ READY: Responses = {
 
 
 def anthropic(answers: Responses) -> Responses:
-    """The same with errors in Anthropic's shape."""
+    """The same with errors in Anthropic's format."""
     return {
         status: {**answer, "model": AnthropicError} if answer.get("model") is Error else answer
         for status, answer in answers.items()
@@ -284,14 +284,14 @@ def anthropic(answers: Responses) -> Responses:
 
 
 def tokens() -> Responses:
-    """What a request for token ids or their text can be answered with."""
+    """Possible answers to a request for token ids or their text."""
     answers = completion(Error)
     return {status: answer for status, answer in answers.items() if status != 200}
 
 
 def completion(reply: type[BaseModel]) -> Responses:
-    """What a request for a completion can be answered with."""
-    # Without a schema: that would be of each event, which only OpenAPI 3.2 can say.
+    """Possible answers to a request for a completion."""
+    # Without a schema: it would be that of each event, which only OpenAPI 3.2 supports.
     stream = {"example": 'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\n'}
     return {
         200: {
@@ -312,7 +312,7 @@ def completion(reply: type[BaseModel]) -> Responses:
 
 
 def complete(app: FastAPI, model: str) -> None:
-    """Have the application's document say what is so: the one model, keys, and 400 instead of 422."""
+    """Complete the application's document: the served model, keys, and 400 instead of 422."""
     written = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Everything that goes wrong, told in OpenAI's shape."""
+"""All errors, in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from xpuserve.engine.request import Failed
 
-RETRY_SECONDS = "5"  # for a service that starts
+RETRY_SECONDS = "5"  # for a service that is starting
 NO_JSON_OBJECT = "the body must be a JSON object, of type application/json"
-# Where the API is Anthropic's, and what it calls errors, by HTTP status.
+# The path of Anthropic's API, and its error types by HTTP status.
 ANTHROPIC = "/v1/messages"
 _ANTHROPIC_KINDS = {
     401: "authentication_error",
@@ -49,14 +49,14 @@ def error_body(message: str, kind: str, *, param: Optional[str] = None, code: Op
 
 
 def unsupported(param: str, why: str) -> APIError:
-    """What the client is told that asks for what is not offered."""
+    """The refusal of a request for an unsupported feature."""
     return APIError(400, f"{param}: {why}", param=param, code="unsupported_parameter")
 
 
 def too_long(context: int, prompt: int, wanted: Optional[int], param: str) -> APIError:
-    """What the client is told whose prompt, or answer, has no room.
+    """The refusal of a prompt, or answer, that does not fit.
 
-    In the words of OpenAI's: clients look for them, and shorten the conversation.
+    In OpenAI's words: clients look for them, and shorten the conversation.
     """
     said = f"This model's maximum context length is {context} tokens. However, "
     if param == "max_tokens":
@@ -70,13 +70,13 @@ def too_long(context: int, prompt: int, wanted: Optional[int], param: str) -> AP
 
 
 def failure(event: Failed) -> APIError:
-    """What the client is told where the engine gave no answer."""
+    """The error of an engine that gave no answer."""
     status, headers = {
         "shutting_down": (503, {"Retry-After": RETRY_SECONDS}),
         "engine_restarting": (503, {"Retry-After": RETRY_SECONDS}),
         "out_of_memory": (503, {"Retry-After": RETRY_SECONDS}),
         "request_too_large": (400, None),
-        # OpenAI's client would try again, which makes a server that is too slow slower.
+        # OpenAI's client would retry, which makes an overloaded server slower.
         "deadline_exceeded": (504, {"x-should-retry": "false"}),
     }.get(event.code, (500, None))
     kind = SERVER_ERROR if status >= 500 else CLIENT_ERROR
@@ -84,34 +84,34 @@ def failure(event: Failed) -> APIError:
 
 
 def busy(seconds: int) -> APIError:
-    """What the client is told where too much waits."""
+    """The refusal when the queue is full."""
     headers = {"Retry-After": str(seconds)}
     return APIError(429, "the queue is full; try again later", "rate_limit_error", code="queue_full", headers=headers)
 
 
 def answer(path: str, status: int, body: dict[str, Any], headers: Optional[Mapping[str, str]] = None) -> JSONResponse:
-    """A refusal, in the shape of the API that was asked."""
+    """A refusal, in the format of the requested API."""
     return JSONResponse(anthropic_body(status, body) if path.startswith(ANTHROPIC) else body, status, headers)
 
 
 def anthropic_body(status: int, body: dict[str, Any]) -> dict[str, Any]:
-    """An error of OpenAI's shape in Anthropic's."""
+    """An error in OpenAI's format, converted to Anthropic's."""
     kind = _ANTHROPIC_KINDS.get(status, "api_error" if status >= 500 else CLIENT_ERROR)
     message = body["error"]["message"]
     if body["error"]["code"] == "context_length_exceeded":
-        message = f"prompt is too long: {message}"  # what its clients look for
+        message = f"prompt is too long: {message}"  # Anthropic's clients look for it
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 async def on_http_error(http: Request, error: Exception) -> Response:
-    """Answer a refusal, ours or the framework's."""
+    """Answer a refusal of this service or of the framework."""
     assert isinstance(error, StarletteHTTPException)  # noqa: S101 - what the handler is registered for
     body = error.body if isinstance(error, APIError) else error_body(str(error.detail), CLIENT_ERROR)
     return answer(http.url.path, error.status_code, body, error.headers)
 
 
 async def on_invalid(http: Request, error: Exception) -> Response:
-    """Answer a body that is not what it must be."""
+    """Answer an invalid body."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     problem = _clearest(error.errors())
     if problem["type"] == "json_invalid":
@@ -120,13 +120,13 @@ async def on_invalid(http: Request, error: Exception) -> Response:
 
 
 def _clearest(problems: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Of what is wrong with the first wrong field, what says it best: each way to write the field has its own words."""
+    """The clearest message about the first wrong field: each allowed form of the field gives a message of its own."""
     first = [problem for problem in problems if problem["loc"][:2] == problems[0]["loc"][:2]]
     return max(first, key=lambda problem: (problem["type"] == "value_error", len(problem["loc"])))
 
 
 def invalid(location: tuple[Any, ...], problem: Mapping[str, Any], body: Any) -> APIError:
-    """What the client is told whose body is not what it must be."""
+    """The refusal of an invalid body."""
     param = _param(location, body)
     text = problem["msg"].replace("Value error, ", "")
     if param is None and isinstance(body, dict):
@@ -135,7 +135,7 @@ def invalid(location: tuple[Any, ...], problem: Mapping[str, Any], body: Any) ->
 
 
 def _param(location: tuple[Any, ...], body: Any) -> Optional[str]:
-    """Where in the body the problem is: `location` without the kinds that a field could also have been."""
+    """The place of the problem in the body: `location` without the kinds that a field may have."""
     names = []
     for part in location:
         if isinstance(body, dict) and (part in body or part == location[-1]):

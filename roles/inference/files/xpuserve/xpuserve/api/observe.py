@@ -1,4 +1,4 @@
-"""What is known of an HTTP request from outside: its id, its status, the time it took."""
+"""Observation of HTTP requests: id, status, time."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
 
 CLIENT_LEFT = 499
-# What a gateway calls a request is what the service's log calls it; whatever else clients write there is not kept.
+# The service's log uses a gateway's id of a request; any other content of that header is ignored.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 
 log = logging.getLogger(__name__)
 
 
 class Observe:
-    """Gives every request an id where it has none, counts it, and writes a line of the log about it.
+    """Gives every request an id if it has none, counts it, and logs a line about it.
 
-    Routes are named and not paths, and methods only if they are common: clients may send any, and each would be kept.
+    Metrics have routes, not paths, and only common methods: clients may send any, and each would be kept.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

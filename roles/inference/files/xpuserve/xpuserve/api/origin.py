@@ -1,7 +1,7 @@
-"""Where a request may come from: no page of another site may ask what a person's browser can reach.
+"""The origin of a request: pages of other sites must not use a person's browser to reach the service.
 
-A browser sends JSON to another site only if that allows it, but a form, or a text, without asking. And a name of the
-site's own may lead to a loopback address; then the Host header has that name.
+A browser asks for permission before it sends JSON to another site, but not for a form or plain text. And a site's
+name may resolve to a loopback address; then the Host header has that name.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from xpuserve.api.errors import CLIENT_ERROR, NO_JSON_OBJECT, answer, error_body
 
 
 def hosts(listener: str, more: Collection[str] = ()) -> Optional[frozenset[str]]:
-    """The names that a Host header may have; None for all, where others than this machine may connect anyway."""
+    """The names allowed in a Host header; None for all, if machines besides this one may connect anyway."""
     if not ipaddress.ip_address(listener).is_loopback:
         return None
     return frozenset({listener, "localhost", "127.0.0.1", "::1", *(name.lower() for name in more)})
 
 
 class KnownHost:
-    """Refuses what asks for a service of another name."""
+    """Refuses requests with another Host name."""
 
     def __init__(self, app: ASGIApp, known: Collection[str]) -> None:
         self._app = app
@@ -41,7 +41,7 @@ class KnownHost:
 
 
 class OnlyJSON:
-    """Refuses a body of another type, or of none: a page of any site may send that without asking."""
+    """Refuses a body of another type, or of none: a page of any site may send that without permission."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

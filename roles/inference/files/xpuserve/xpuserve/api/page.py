@@ -1,4 +1,4 @@
-"""The chat page: files of this package, for everyone who reaches the service. What it asks of the API needs a key."""
+"""The chat page: files of this package, for everyone who reaches the service. Its API requests need a key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS = {
 _POLICY = (
     *("default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'"),
     *("base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"),
-    # Text can become an element's HTML nowhere, whatever a later change of the page does.
+    # Text can never become an element's HTML, whatever a later change of the page does.
     *("require-trusted-types-for 'script'", "trusted-types 'none'"),
 )
 _HEADERS = {
@@ -30,7 +30,7 @@ _HEADERS = {
 
 
 def _read() -> dict[str, tuple[str, bytes]]:
-    """Media type and content by path. Also from inside the zip file that nodes get."""
+    """Media type and content by path. It works inside the nodes' zip file, too."""
     found = {}
     for file in (files("xpuserve.api") / "static").iterdir():
         kind = _KINDS.get(file.name.rpartition(".")[2])
@@ -45,7 +45,7 @@ PATHS = frozenset(_FILES)
 
 
 def add(app: FastAPI) -> None:
-    """Serve the page; it is no part of the API, nor of its document."""
+    """Serve the page; it is part neither of the API nor of its document."""
     for path in PATHS:
         app.add_api_route(path, partial(_serve, path), methods=["GET", "HEAD"], include_in_schema=False, name=path)
 

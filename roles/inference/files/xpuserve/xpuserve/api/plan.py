@@ -1,4 +1,4 @@
-"""How a chat is asked and its answer read: by the tools it has, the form it wants, and the model's own dialect."""
+"""How to prompt a chat and read its answer: by its tools, its form, and the model's syntax."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from xpuserve.dialects.thinking import ThinkingReader
 from xpuserve.engine.request import ChatOptions
 from xpuserve.structured import Asked, StructuredOutput
 
-# Forms that calls can be an alternative to.
+# Forms that can be combined with calls.
 _JSON = ("json_schema", "json_object")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a chat needs beside its messages. `read` makes a reader of its answer, unless nothing of that is special.
+    """What a chat needs beside its messages. `read` makes a reader of its answer, or is None for a plain one.
 
-    Where `form` is of tools that may be used and need not be, `loose` is the same without their parameters.
+    If `form` is that of optional tools, `loose` is the same without their parameters.
     """
 
     options: ChatOptions
@@ -37,13 +37,13 @@ class Plan:
     markers: Sequence[str] = field(default=())
 
     def reader(self, *, begun: bool) -> Optional[Reader]:
-        """A reader of an answer; `begun` says that it begins within a thought."""
+        """A reader of an answer; with `begun` it begins within a thought."""
         inner = self.read() if self.read else None
         return ThinkingReader(inner, begun=begun) if self.options.thinks else inner
 
 
 def plan(body: ChatRequest, dialect: Dialect, offers: Collection[str]) -> Plan:
-    """How a chat is asked; raises APIError and StructuredOutputError."""
+    """Plan a chat. Raises APIError and StructuredOutputError."""
     tools = for_template(body.tools or ())
     offered = _offered(body, tools)
     form = body.structured
@@ -84,7 +84,7 @@ def _maker(body: ChatRequest, dialect: Dialect, names: set[str]) -> Callable[[],
 
 
 def _offered(body: ChatRequest, tools: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """Those that may be called."""
+    """The tools that may be called."""
     choice = body.tool_choice
     if isinstance(choice, NamedTool):
         named = [tool for tool in tools if tool["function"]["name"] == choice.function.name]

@@ -1,4 +1,4 @@
-"""What clients get back, whole or in pieces, in the shape of OpenAI's completions and chat completions."""
+"""Replies, whole or streamed, in the format of OpenAI's completions and chat completions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Object = dict[str, Any]
 
 
 class Asked(NamedTuple):
-    """What a reply has of its request. `readers` are none, or one for each choice, and `call_id` gives new ids."""
+    """A reply's data from its request. `readers` are empty, or one for each choice, and `call_id` makes new ids."""
 
     id: str
     created: int
@@ -27,7 +27,7 @@ class Asked(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """An answer that is complete."""
+    """A complete answer."""
 
     text: str
     tokens: Tokens
@@ -47,14 +47,14 @@ class TokenCounts:
         self.answers += tokens
 
     def as_dict(self) -> dict[str, int]:
-        """The counts in OpenAI's shape."""
+        """The counts in OpenAI's format."""
         total = self.prompt + self.answers
         return {"prompt_tokens": self.prompt, "completion_tokens": self.answers, "total_tokens": total}
 
 
 class Reply:
-    """The JSON objects of a reply. It has one choice or several, numbered from 0; a stream's objects come in lists,
-    each of what is sent together.
+    """The JSON objects of a reply. It has one or several choices, numbered from 0; a stream's objects come in lists
+    that are sent together.
     """
 
     prefix = "cmpl"
@@ -65,9 +65,9 @@ class Reply:
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._common = {"id": f"{self.prefix}-{asked.id}", "created": asked.created, "model": asked.model}
-        # Who asks for usage finds the field in every chunk, and null in all but the last.
+        # A client that requests usage gets the field in every chunk, null in all but the last.
         self._usage: Object = {"usage": None} if asked.include_usage else {}
-        self._around: dict[int, tuple[bytes, bytes]] = {}  # of a choice's text, what is before and behind it in a chunk
+        self._around: dict[int, tuple[bytes, bytes]] = {}  # parts of a chunk before and after a choice's text
 
     def whole(self, choices: Sequence[Choice], usage: TokenCounts) -> Object:
         """The complete reply."""
@@ -75,7 +75,7 @@ class Reply:
         return {**self._common, "object": self.whole_object, "choices": parts, "usage": usage.as_dict()}
 
     def begin(self, choices: int) -> list[Object]:
-        """What a stream opens with."""
+        """The beginning of a stream."""
         return []
 
     def more(self, choice: int, text: str, tokens: Tokens) -> Sequence[sse.Piece]:
@@ -83,7 +83,7 @@ class Reply:
         if tokens:
             return [self._chunk(self._choice(choice, self._some(text), None, tokens))]
         around = self._around.get(choice)
-        if around is None:  # all but the text is written once
+        if around is None:  # the constant parts are encoded once
             mark = uuid.uuid4().hex
             before, behind = sse.encoded(self._chunk(self._choice(choice, self._some(mark), None))).split(
                 sse.encoded(mark)
@@ -92,7 +92,7 @@ class Reply:
         return [b"%b%b%b" % (around[0], sse.encoded(text), around[1])]
 
     def prompt(self, choice: int, tokens: Tokens) -> list[Object]:
-        """How likely the next tokens of a choice's prompt are."""
+        """The log probabilities of the next tokens of a choice's prompt."""
         return [self._chunk(self._choice(choice, self._some(""), None, tokens))]
 
     def end(self, choice: int, reason: str) -> list[Object]:
@@ -100,7 +100,7 @@ class Reply:
         return [self._chunk(self._choice(choice, {"text": ""}, reason))]
 
     def close(self, usage: TokenCounts) -> list[Object]:
-        """The end of a stream whose choices are complete: the token counts, if they were asked for."""
+        """The end of a stream whose choices are complete: the token counts, if requested."""
         if not self._asked.include_usage:
             return []
         return [{**self._common, "object": self.chunk_object, "choices": [], "usage": usage.as_dict()}]
@@ -115,11 +115,11 @@ class Reply:
         return sse.event(data)
 
     def _fed(self, choice: int, text: str) -> Sequence[Part]:
-        """The parts of some more text of a choice, which is text alone where nothing reads it."""
+        """The parts of some more text of a choice; only text if no reader is set."""
         return self._asked.readers[choice].feed(text) if self._asked.readers else [Part(TEXT, text)]
 
     def _finished(self, choice: int) -> Sequence[Part]:
-        """The parts that only the end of a choice shows."""
+        """The parts that appear only at the end of a choice."""
         return self._asked.readers[choice].finish() if self._asked.readers else []
 
     def _some(self, text: str) -> Object:
@@ -139,14 +139,14 @@ class Reply:
         return {
             "tokens": [token.text for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
-            # Several tokens may have the same text; the likeliest counts. Of a prompt's first token nothing is known.
+            # Several tokens may have the same text; the likeliest counts. A prompt's first token has no probability.
             "top_logprobs": [dict(reversed(token.top)) or None for token in tokens] if tokens[-1].top else None,
             "text_offset": [token.offset for token in tokens],
         }
 
 
 class EchoReply(Reply):
-    """The same with each prompt's text before its answer, and its tokens before the answer's."""
+    """The same with each prompt's text and tokens before those of its answer."""
 
     def __init__(self, texts: Sequence[str], asked: Asked) -> None:
         super().__init__(asked)
@@ -165,7 +165,7 @@ class EchoReply(Reply):
         return super()._whole_choice(index, choice._replace(text=self._texts[index] + choice.text, tokens=tokens))
 
     def _behind(self, choice: int, tokens: Tokens) -> Tokens:
-        """Tokens of an answer, whose text is behind that of its prompt."""
+        """An answer's tokens, with offsets behind the prompt's text."""
         length = len(self._texts[choice])
         return [replace(token, offset=length + token.offset) for token in tokens]
 
@@ -179,7 +179,7 @@ class ChatReply(Reply):
 
     def __init__(self, asked: Asked) -> None:
         super().__init__(asked)
-        # Of answers that are read: how many calls each has begun, and tokens that no chunk has told of yet.
+        # For answers with a reader: the number of calls begun, and tokens that no chunk has reported yet.
         self._calls = [0] * len(asked.readers)
         self._untold: list[list[TokenText]] = [[] for _reader in asked.readers]
 
@@ -248,7 +248,7 @@ class ChatReply(Reply):
 
 
 class Turn:
-    """An answer that was read."""
+    """An answer as its reader returned it."""
 
     def __init__(self, parts: Sequence[Part], call_id: Callable[[], str]) -> None:
         self.text = "".join(part.text for part in parts if part.kind == TEXT)
@@ -262,7 +262,7 @@ class Turn:
 
 
 class Called:
-    """A call of a tool, which grows."""
+    """A growing call of a tool."""
 
     def __init__(self, call_id: str, name: str) -> None:
         self.id = call_id
@@ -271,10 +271,10 @@ class Called:
 
 
 def ended(reason: str, called: bool) -> str:
-    """Why an answer ended, as OpenAI's API says it."""
+    """The finish reason of OpenAI's API."""
     return "tool_calls" if called and reason == "stop" else reason
 
 
 def _told(text: str, logprob: Optional[float]) -> Object:
-    # Part of a character is U+FFFD, and the tokenizers do not say what its bytes are.
+    # Part of a character is U+FFFD; the tokenizers do not give its bytes.
     return {"token": text, "logprob": logprob, "bytes": None if "\ufffd" in text else list(text.encode())}

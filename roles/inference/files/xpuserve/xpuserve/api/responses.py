@@ -1,4 +1,4 @@
-"""OpenAI's Responses: stateless, so a client sends the whole conversation each time."""
+"""OpenAI's Responses API: stateless, so a client sends the whole conversation each time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xpuserve.api.schema import first_not_offered, name_not_offered
 from xpuserve.dialects.base import ARGUMENTS, CALL, TEXT, THOUGHT, Part
 from xpuserve.engine.request import Failed
 
-# As in schema.NOT_OFFERED, of what only this shape has.
+# Like schema.NOT_OFFERED, for fields of this API only.
 NOT_OFFERED: dict[str, tuple[Any, ...]] = {
     "background": (False,),
     "conversation": (),
@@ -24,7 +24,7 @@ NOT_OFFERED: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "truncation": ("disabled",),
 }
-# What clients send beside that, and a chat has too.
+# Other fields that clients send, and a chat has too.
 _SHARED = (
     *("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "stop", "logit_bias"),
     *("min_tokens", "stop_token_ids", "ignore_eos", "chat_template_kwargs", "cache_salt", "structured_outputs"),
@@ -166,11 +166,11 @@ class ResponsesRequest(BaseModel):
     reasoning: Optional[Reasoning] = None
 
     def not_offered(self) -> Optional[str]:
-        """The first field that asks for something which is not offered."""
+        """The first field that requests an unsupported feature."""
         return first_not_offered(self.model_extra or {}, NOT_OFFERED)
 
     def as_chat(self) -> dict[str, Any]:
-        """The same as the body of a chat."""
+        """The request as the body of a chat."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": self._messages(),
@@ -221,14 +221,14 @@ def _text(content: Union[str, list[ResponsesPart]]) -> str:
 
 
 class ResponsesReply(Reply):
-    """A response, and the events of its stream: items that grow one after the other."""
+    """A response, and the events of its stream: a sequence of growing items."""
 
     done = b""
 
     def __init__(self, body: ResponsesRequest, asked: Asked) -> None:
         super().__init__(asked)
         self._body = body
-        self._number = 0  # of the next event
+        self._number = 0  # number of the next event
         self._items: list[Object] = []
         self._reason = ""
 

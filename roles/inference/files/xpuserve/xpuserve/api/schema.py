@@ -1,4 +1,4 @@
-"""What clients may send to continue a text or a conversation."""
+"""Request bodies to continue a text or a conversation."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from xpuserve.api.conversation import MAX_TOOLS, ChatMessage, Choice, Text, Tool
 from xpuserve.engine.request import SamplingParams
 from xpuserve.structured import Asked
 
-MAX_ANSWERS = 8  # to one prompt
-MAX_PROMPTS = 16  # in one request for completions
-MAX_LOGPROBS = 20  # tokens that are told beside the chosen one
+MAX_ANSWERS = 8  # answers to one prompt
+MAX_PROMPTS = 16  # answers in one request for completions
+MAX_LOGPROBS = 20  # alternatives reported beside the chosen token
 MAX_BIASES = 300
 MAX_STOPS, MAX_STOP_TOKENS = 64, 64
 MAX_SALT = 256
 
-# Fields of OpenAI's API, and of other servers', that would change the answer and are not offered here, or by one kind
-# of request alone: each with the values that ask for what is done anyway. Null always does.
+# Fields of OpenAI's API, and of other servers', that would change the answer and are not supported here, or by only one
+# kind of request: each with the values that request the default behaviour. Null always does.
 NOT_OFFERED: dict[str, tuple[Any, ...]] = {
     "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
@@ -62,20 +62,20 @@ NOT_OFFERED: dict[str, tuple[Any, ...]] = {
 
 
 def name_not_offered(fields: dict[str, tuple[Any, ...]]) -> Callable[[dict[str, Any]], None]:
-    """What puts the fields into a model's JSON schema."""
+    """A function that adds the fields to a model's JSON schema."""
 
     def write(schema: dict[str, Any]) -> None:
         for name, values in fields.items():
-            if name not in schema["properties"]:  # what one kind of request offers, and another does not
+            if name not in schema["properties"]:  # fields supported by one kind of request and not by another
                 schema["properties"][name] = {"enum": [None, *values], "description": "No other value is supported."}
 
     return write
 
 
 def first_not_offered(asked: Mapping[str, Any], fields: Mapping[str, tuple[Any, ...]]) -> Optional[str]:
-    """The first of the fields that is asked for with another value than one of those that it has."""
+    """The first of the fields whose value is not one of the accepted ones."""
     for name, value in asked.items():
-        # 0 is not False and 1 not True: in JSON they ask for different things.
+        # 0 is not False and 1 not True: in JSON they are different requests.
         neutral = [item for item in fields.get(name, (value,)) if type(item) is type(value)]
         if value is not None and value not in neutral:
             return name
@@ -89,7 +89,7 @@ def _token_ids(bias: dict[str, float]) -> dict[str, float]:
 
 
 def _stops(value: Any) -> Any:
-    """Say what is wrong with stop sequences, whichever of the two ways they are written."""
+    """Validate stop sequences, in either form."""
     found = value if isinstance(value, list) else [value]
     if len(found) > MAX_STOPS:
         raise ValueError(f"there are {len(found)} stop sequences, and {MAX_STOPS} is the maximum")
@@ -99,7 +99,7 @@ def _stops(value: Any) -> Any:
 
 
 def _prompts(value: Any) -> Any:
-    """The same of prompts."""
+    """Validate prompts."""
     if not isinstance(value, (str, list)):
         raise ValueError("it must be a string, a list of token ids, or a list of those")
     if isinstance(value, list):
@@ -119,8 +119,8 @@ def _template_values(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-# What a chat template gets from the service alone, by the beginning of its name, and what transformers would take for
-# its own options.
+# Arguments of chat templates that only the service sets, by the beginning of their names, and those that transformers
+# would take for its own options.
 _RESERVED = (
     *("_", "messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt", "bos_", "eos_"),
     *("continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_", "raise_", "strftime_"),
@@ -214,7 +214,7 @@ class CompletionBase(BaseModel):
         return value
 
     def not_offered(self) -> Optional[str]:
-        """The first field that asks for something which is not offered."""
+        """The first field that requests an unsupported feature."""
         return first_not_offered(self.model_extra or {}, NOT_OFFERED)
 
     @property
@@ -224,16 +224,16 @@ class CompletionBase(BaseModel):
 
     @property
     def answers(self) -> int:
-        """How many answers to each prompt are asked for."""
+        """Number of answers to each prompt."""
         return self.n or 1
 
     @property
     def alternatives(self) -> Optional[int]:
-        """How many likely tokens are to be told beside each of the answer's; None if nothing is to be told of any."""
+        """Number of alternatives to report for each token of the answer; None for no log probabilities at all."""
         raise NotImplementedError
 
     def wants(self, form: Optional[Asked]) -> dict[str, str]:
-        """What not every engine has and is asked for, each with the field that asks for it."""
+        """Requested features that not every engine has, each with the field that requests it."""
         found = {name: name for name in ("cache_salt", "logit_bias") if getattr(self, name)}
         if form:
             found["grammar" if form.output.kind == "grammar" else "structured_outputs"] = form.where
@@ -247,12 +247,12 @@ class CompletionBase(BaseModel):
 
     @property
     def tells_prompt(self) -> bool:
-        """Whether the same is to be told of the prompt's tokens."""
+        """Whether to report log probabilities of the prompt's tokens, too."""
         return False
 
     @property
     def structured(self) -> Optional[Asked]:
-        """The form that answers are to have, unchecked; raises StructuredOutputError."""
+        """The requested form of the answers, not yet validated. Raises StructuredOutputError."""
         wanted = structured.asked({name: getattr(self, name) for name in structured.FIELDS})
         for name in ("ignore_eos", "min_tokens") if wanted else ():
             if getattr(self, name):
@@ -262,7 +262,7 @@ class CompletionBase(BaseModel):
     def sampling(
         self, max_tokens: int, answer: int, defaults: Mapping[str, Any], form: Optional[Asked]
     ) -> SamplingParams:
-        """How the tokens of the answer of that number are chosen; each answer has a seed of its own."""
+        """The sampling of the answer with that number; each answer has its own seed."""
         asked = {name: getattr(self, name) for name in _SAMPLED if getattr(self, name) is not None}
         chosen = {**defaults, **asked}
         chosen["top_k"] = max(0, chosen.get("top_k", 0))
@@ -282,7 +282,7 @@ class CompletionBase(BaseModel):
         )
 
 
-# The fields of a request that SamplingParams has under the same name.
+# Fields of a request with the same name as in SamplingParams.
 _SAMPLED = (
     *("temperature", "top_p", "top_k", "min_p", "ignore_eos", "min_tokens"),
     *("repetition_penalty", "presence_penalty", "frequency_penalty"),

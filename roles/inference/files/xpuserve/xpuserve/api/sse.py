@@ -1,4 +1,4 @@
-"""Server-sent events: how an answer is streamed."""
+"""Server-sent events: the format of streamed answers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from starlette.types import Receive, Scope, Send
 from xpuserve.door import WRITE
 
 DONE = b"data: [DONE]\n\n"
-# For proxies, which end a connection on which nothing comes; clients pass over it.
+# For proxies, which close an idle connection; clients ignore it.
 COMMENT, COMMENT_SECONDS = b": no token yet\n\n", 15.0
-# A piece of the stream: an object, or one that is JSON already.
+# A piece of the stream: an object, or encoded JSON.
 Piece = Union[dict[str, Any], bytes]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def encoded(data: Any) -> bytes:
-    """JSON as it is sent."""
+    """JSON as sent."""
     return _encode(data).encode()
 
 
@@ -31,15 +31,15 @@ def event(data: Piece) -> bytes:
 
 
 def named(data: dict[str, Any]) -> bytes:
-    """An event that has its type as name too, as Responses and Messages have them."""
+    """An event with its type as name, as in Responses and Messages."""
     return b"event: %b\ndata: %b\n\n" % (data["type"].encode(), encoded(data))
 
 
 class EventStream(Response):
-    """The events of one answer, ended by `done` as clients expect. What comes together is one piece, so one write.
+    """The events of one answer, ended by `done` as clients expect. Pieces that arrive together are sent in one write.
 
-    A piece goes to the connection without a way through every layer of the application: that is most of what a token
-    would cost. That the client has left, the answer itself learns.
+    A piece goes directly to the connection, past the layers of the application: those would be most of a token's
+    cost. The answer itself detects that the client has left.
     """
 
     media_type = "text/event-stream"

@@ -1,4 +1,4 @@
-"""Text to token ids and back, as vLLM's server does it."""
+"""Text to token ids and back, as in vLLM's server."""
 
 from __future__ import annotations
 
