@@ -29,24 +29,24 @@ marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: 
 .PHONY: test-clients tools machine-tools haproxy sbom advisories
 .PHONY: venv-dev venv-demo venv-build venv-page venv-load venv-sbom venv-clients venv-clients-llama-index
 
-help: ## List what there is to make
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 demo demo-shell demo-remove demo-fleet demo-fleet-remove: export PATH := $(DEMO)/bin:$(HOST_PATH)
 
-demo: venv-demo ## Build a local node from nothing and ask it a question
+demo: venv-demo ## Build a local node from a bare system and ask it a question
 	@python3 molecule/demo.py
 
-chat: ## Talk to the node of the demo
+chat: ## Chat with the node of the demo
 	@no_proxy='*' PYTHONPATH=roles/inference/files/xpuserve python3 -m xpuserve chat --url http://10.77.1.11:8000
 
-demo-shell: venv-demo ## Look inside the node of the demo
+demo-shell: venv-demo ## Open a shell in the node of the demo
 	@$(rig) shell demo
 
 demo-remove: venv-demo ## Remove the node of the demo
 	@$(rig) down --fleet demo
 
-demo-fleet: venv-demo ## Build three nodes and a gateway, and change them while clients ask
+demo-fleet: venv-demo ## Build three nodes and a gateway, and change the nodes while clients send requests
 	@PYTHONPATH=molecule python3 molecule/demo_fleet.py
 
 demo-fleet-remove: venv-demo ## Remove the hosts of demo-fleet
@@ -79,39 +79,39 @@ containers: unit
 	@$(MAKE) --no-print-directory molecule build
 	@$(MAKE) --no-print-directory test-core CORE='--cores 2.17 --nodes none'
 
-unit: tools haproxy ## Run the unit tests, as many at a time as there are processors, and those of the gateway and of nftables
+unit: tools haproxy ## Run the unit tests in parallel, and those of the gateway and of nftables
 	{ python3 -m pytest tests/unit --numprocesses auto --maxprocesses 8 --dist worksteal && \
 	  python3 -m pytest tests/gateway tests/filter; } $(marked)
 
-molecule: tools ## Build test hosts, provision them twice, ask their services
+molecule: tools ## Build test hosts, provision them twice, test their services
 	molecule test --scenario-name default $(marked)
 
-machines: machine-tools ## Change the kernel of a machine that really reboots, loses its power and panics; go back
+machines: machine-tools ## Change the kernel of a virtual machine, with reboots, a power cut and a panic, and roll it back
 	molecule test --scenario-name kernel $(marked)
 
-test-faults: machine-tools ## Let everything go wrong that the kernel's change is made for (an hour or two)
+test-faults: machine-tools ## Inject every fault that the kernel change has to survive (an hour or two; not in make test)
 	PYTHONPATH=molecule python3 -m kernel.faults
 
-test-drift: machine-tools ## Change single things on nodes by hand and have site.yml put them right (an hour; not in make test)
+test-drift: machine-tools ## Change single things on nodes by hand and repair them with site.yml (an hour; not in make test)
 	for scenario in default kernel; do \
 	  molecule converge --scenario-name $$scenario && \
 	  XPU_FLEET_TESTS=drift molecule verify --scenario-name $$scenario && \
 	  molecule destroy --scenario-name $$scenario || exit; \
 	done
 
-test-fleet: tools ## Change a fleet behind a gateway while clients ask, and let its nodes fail (half an hour; not in make test)
+test-fleet: tools ## Change a fleet behind a gateway under load, and let its nodes fail (half an hour; not in make test)
 	molecule test --scenario-name fleet
 
-test-core: tools ## Provision a node with each ansible-core, run unit tests on each Python (make test: the oldest core alone)
+test-core: tools ## Provision a node with each ansible-core, run unit tests on each Python (make test: only the oldest core)
 	PYTHONPATH=molecule python3 -m tests.core $(CORE) $(marked)
 
-test-roles: tools ## Try each role by itself on a bare node, in a play of nothing else (not in make test)
+test-roles: tools ## Test each role alone on a bare node (not in make test)
 	PYTHONPATH=molecule python3 -m pytest tests/hosts/test_roles.py
 
-test-upgrade: tools ## Take over nodes that version 0.1 provisioned (not in make test)
+test-upgrade: tools ## Upgrade nodes that version 0.1 provisioned (not in make test)
 	PYTHONPATH=molecule python3 -m pytest tests/hosts/test_upgrade.py
 
-test-engine: venv-dev ## Compare answers in batches with those alone, on the libraries of engines bigdl and torch (not in make test)
+test-engine: venv-dev ## Compare batched with single answers, on the libraries of engines bigdl and torch (not in make test)
 	for name in bigdl-cpu peer-transformers; do \
 	  engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py $$name) && \
 	  $$engine/bin/python -m pytest tests/engine || exit; \
@@ -120,53 +120,53 @@ test-engine: venv-dev ## Compare answers in batches with those alone, on the lib
 bench-inference: venv-dev ## Compare the service with its peers, as ratios (a quarter of an hour; BENCH=--help lists options)
 	@PYTHONPATH=molecule:roles/inference/files/xpuserve python3 -m tests.bench $(BENCH)
 
-bench-llama-cpp: venv-dev ## Build the peer that comes as source alone, for bench-inference (minutes of compiling)
+bench-llama-cpp: venv-dev ## Build the peer that is available only as source, for bench-inference (minutes of compiling)
 	@PYTHONPATH=molecule python3 -m tests.bench.llama
 
-bench-fleet: tools ## Measure what site.yml costs on 1, 5 and 20 nodes (BENCH='--nodes 1,5' for fewer, BENCH=--help)
+bench-fleet: tools ## Measure the cost of site.yml on 1, 5 and 20 nodes (BENCH='--nodes 1,5' for fewer, BENCH=--help)
 	@PYTHONPATH=molecule python3 tests/bench/fleet.py $(BENCH)
 
-bench-gateway: venv-dev haproxy ## Measure what the gateway costs, how it spreads work, and what larger fleets cost it (minutes)
+bench-gateway: venv-dev haproxy ## Measure the gateway's cost, its balancing, and its cost for larger fleets (minutes)
 	@PYTHONPATH=molecule python3 -m tests.bench.door
 	@PYTHONPATH=molecule python3 -m tests.bench.fleet_size
 
 build sanity: export PATH := $(BUILD)/bin:$(HOST_PATH)
 
-build: venv-build venv-sbom ## Build the collection, install it in an empty folder, load every part of it, ask Galaxy's tools
+build: venv-build venv-sbom ## Build the collection, install it in an empty folder, load every part, run Galaxy's tools
 	XPU_FLEET_SBOM=$(SBOM)/bin/python python3 -m pytest tests/build $(marked)
 
 sbom: venv-sbom ## Write a bill of materials (CycloneDX) for each environment and the collection into sbom/
 	@$(SBOM)/bin/python requirements/sbom.py sbom
 
-advisories: venv-sbom ## Ask PyPI for advisories of what the environments pin, and compare with those listed
+advisories: venv-sbom ## Compare PyPI's advisories for the pinned packages with the reviewed ones
 	@$(SBOM)/bin/python requirements/advisories.py
 
-sanity: venv-build ## Run ansible-test sanity of each ansible-core that this machine's Pythons carry (CORES=2.21 for one)
+sanity: venv-build ## Run ansible-test sanity with each ansible-core that this machine's Pythons can run (CORES=2.21 for one)
 	PYTHONPATH=molecule python3 -m tests.build.sanity $(CORES)
 
 page: export PATH := $(PAGE)/bin:$(HOST_PATH)
 
-page: venv-page ## Use the chat page in a headless browser, and look for barriers (not in make test)
+page: venv-page ## Test the chat page and its accessibility in a headless browser (not in make test)
 	@command -v chromium >/dev/null || { echo "To be installed: the Debian package chromium" && apt-get update -q \
 	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; }
 	python3 -m pytest tests/page
 
-test-load: venv-dev venv-load ## Overload the service, leave it, end it, on the real engines (minutes; not in make test)
+test-load: venv-dev venv-load ## Overload the service, disconnect clients and kill engines, with real engines (minutes; not in make test)
 	openvino=$$(PYTHONPATH=molecule python3 tests/engine/environment.py openvino) \
 	  && bigdl=$$(PYTHONPATH=molecule python3 tests/engine/environment.py bigdl-cpu) \
 	  && XPU_FLEET_OPENVINO=$$openvino XPU_FLEET_BIGDL=$$bigdl $(LOAD)/bin/python -m pytest tests/load
 
-test-clients: venv-clients venv-clients-llama-index ## Ask the service with other people's clients, as they are (not in make test)
+test-clients: venv-clients venv-clients-llama-index ## Test the service with unmodified clients of others (not in make test)
 	$(CLIENTS)/bin/python -m pytest tests/clients
 	$(LLAMA_INDEX)/bin/python -m pytest tests/clients
 
-docs: venv-dev ## Write the variable tables of the roles' READMEs anew
+docs: venv-dev ## Write the variable tables of the roles' READMEs
 	@python3 tests/docs.py
 
-lock: ## Lock the versions of the tools anew (needs uv)
+lock: ## Lock the versions of the tools (needs uv)
 	@sh requirements/lock.sh
 
-clean: venv-dev ## Remove test hosts and what tests left in the checkout
+clean: venv-dev ## Remove test hosts and the files of tests in the checkout
 	@for fleet in default fleet demo demo-fleet dev kernel faults bench core alone; do $(rig) down --fleet $$fleet; done
 	@rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache xpu-fleet-*.tar.gz
 

@@ -1,4 +1,4 @@
-"""Everything the rig makes once: kept by a hash of what it was made from, built aside and then renamed."""
+"""The rig's cache of built artifacts: named by a hash of their inputs, built aside and then renamed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(os.environ.get("XPU_FLEET_CACHE") or Path.home() / ".cache" / "xpu-f
 ARTIFACTS = ROOT / "artifacts"
 KEYS = ROOT / "keys"
 RUN = ROOT / "run"
-#: Glob pattern of what ``digest`` returns.
+#: Glob pattern of ``digest``'s results.
 KEY = "[0-9a-f]" * 16
 
 
@@ -33,33 +33,33 @@ def digest(recipe: Any) -> str:
 
 
 def source_of(*modules: ModuleType) -> str:
-    """Return a hash of modules' source text, for recipes whose code is the recipe."""
+    """Return a hash of modules' source text, for artifacts whose recipe is code."""
     return digest([inspect.getsource(module) for module in modules])
 
 
 @contextlib.contextmanager
 def lock(name: str) -> Iterator[None]:
-    """Hold the lock of that name against other runs of the rig; says so when it has to wait."""
+    """Hold the lock of that name against other runs of the rig; says so if it has to wait."""
     folder = ROOT / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"waiting for another run that works on {name}")
+            say(f"waiting for another run that holds lock {name}")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def place(name: str, recipe: Any) -> Path:
-    """Return the folder of an artifact, which need not be there."""
+    """Return the folder of an artifact, which may be missing."""
     return ARTIFACTS / f"{name}-{digest(recipe)}"
 
 
 def artifact(name: str, recipe: Any, build: Callable[[Path], None]) -> Path:
-    """Return the folder that ``build`` fills, made now or taken from the cache.
+    """Return the folder that ``build`` fills, built now or taken from the cache.
 
-    ``recipe`` is all that decides the content. A build that fails leaves nothing behind under the final name.
+    ``recipe`` has every input of the content. A build that fails leaves nothing under the final name.
     """
     path = place(name, recipe)
     if path.is_dir():
@@ -67,7 +67,7 @@ def artifact(name: str, recipe: Any, build: Callable[[Path], None]) -> Path:
     with lock(f"artifact-{name}"):
         if path.is_dir():
             return path
-        say(f"{name}: making it (kept in {ARTIFACTS})")
+        say(f"{name}: building it (cached in {ARTIFACTS})")
         started = time.monotonic()
         for leftover in ARTIFACTS.glob(f".{name}-{KEY}.*"):
             unmount(leftover)
@@ -82,7 +82,7 @@ def artifact(name: str, recipe: Any, build: Callable[[Path], None]) -> Path:
 
 
 def in_use() -> set[Path]:
-    """Return the artifacts that a fleet, running or stopped by a crash, still stands on."""
+    """Return the artifacts that a fleet, running or stopped by a crash, still uses."""
     used: set[Path] = set()
     for state in RUN.glob("*/state.json"):
         with contextlib.suppress(OSError, ValueError):
@@ -91,7 +91,7 @@ def in_use() -> set[Path]:
 
 
 def prune(name: str, keep: Path) -> None:
-    """Remove the artifacts of that name other than ``keep`` and those in use."""
+    """Remove the artifacts of that name, except ``keep`` and those in use."""
     keepers = in_use() | {keep}
     for old in ARTIFACTS.glob(f"{name}-{KEY}"):
         if old not in keepers:
@@ -99,7 +99,7 @@ def prune(name: str, keep: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a folder of the cache; refuses anything outside it or with something mounted below."""
+    """Delete a folder of the cache; refuses paths outside it, and mounted ones."""
     if not path.exists():
         return
     if ROOT not in path.parents:

@@ -31,19 +31,19 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="rig", description="Test hosts for xpu.fleet: containers and virtual machines.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    prepare = commands.add_parser("prepare", help="install the tools the rig needs on this machine, naming them first")
-    prepare.add_argument("--machines", action="store_true", help="also what fleets with virtual machines need (QEMU)")
+    prepare = commands.add_parser("prepare", help="install the rig's tools on this machine, after naming them")
+    prepare.add_argument("--machines", action="store_true", help="also the tools for virtual machines (QEMU)")
     prepare.set_defaults(command=do_prepare)
 
-    up = commands.add_parser("up", help="bring a fleet up; does nothing where it is up")
+    up = commands.add_parser("up", help="start a fleet; does nothing if it is up")
     up.set_defaults(command=do_up)
-    refresh = commands.add_parser("mirror", help="renew what a fleet's mirror serves, while it runs")
+    refresh = commands.add_parser("mirror", help="rebuild the content of a running fleet's mirror")
     refresh.set_defaults(command=do_mirror)
     for command in (up, refresh):
         command.add_argument(
             "--nodes", type=Path, help="YAML file with the fleet's platforms (default: fleets/NAME.yml)"
         )
-    down = commands.add_parser("down", help="end a fleet and remove every trace of it but the cache")
+    down = commands.add_parser("down", help="stop a fleet and remove all of it except the cache")
     down.set_defaults(command=do_down)
     supervise = commands.add_parser("supervise", help=argparse.SUPPRESS)
     supervise.set_defaults(command=do_supervise)
@@ -65,12 +65,12 @@ def do_prepare(options: argparse.Namespace) -> int:
     host.install(missing)
     host.require_tools(options.machines)
     if not missing:
-        host.say("this machine has every tool the test hosts need")
+        host.say("all tools are installed")
     return 0
 
 
 def do_up(options: argparse.Namespace) -> int:
-    """Bring a fleet up."""
+    """Start a fleet."""
     loaded = fleet.Fleet.load(options.fleet, options.nodes)
     host.require_tools(loaded.has_machines)
     loaded.up()
@@ -86,12 +86,12 @@ def do_mirror(options: argparse.Namespace) -> int:
 
 
 def do_down(options: argparse.Namespace) -> int:
-    """Take a fleet down; one that is not up is down already."""
+    """Stop a fleet; one that is not up counts as stopped."""
     for found in fleet.fleets():
         if found.name == options.fleet:
             found.down()
             return 0
-    # No record of it: the cache was emptied under a running fleet, or there never was one.
+    # Without a record the cache was emptied under a running fleet, or the fleet never existed.
     if (fleet.FLEETS / f"{options.fleet}.yml").exists():
         fleet.Fleet.load(options.fleet).down()
     else:

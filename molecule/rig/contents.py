@@ -1,4 +1,4 @@
-"""What a mirror holds for the nodes of a fleet."""
+"""A mirror's content for the nodes of a fleet."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rig.node import MODELS, Node
 
 
 def mounts(nodes: Sequence[Node]) -> Mounts:
-    """Return the folders of the cache to serve to these nodes; makes what is missing."""
+    """Return the folders of the cache to serve to these nodes; builds missing ones."""
     found: Mounts = {"/keys": [str(public_keys())]}
     for userland in {node.userland.repository: node.userland for node in nodes}.values():
         found[f"/{userland.repository}"] = [str(debian.mirror(userland.suite))]
     codenames = {node.userland.codename for node in nodes} - {""}
     for codename in sorted(codenames):
-        # Containers have no use for a kernel that boots, and its build takes minutes.
+        # Containers need no kernel that boots, and its build takes minutes.
         machines = any(node.is_machine for node in nodes if node.userland.codename == codename)
         made = stacks.machine_distribution(codename) if machines else stacks.distribution(codename)
         found[f"/ubuntu-{codename}"] = [str(made)]
@@ -37,7 +37,7 @@ def mounts(nodes: Sequence[Node]) -> Mounts:
 
 
 def facts(nodes: Sequence[Node]) -> dict[str, Any]:
-    """Return what an inventory has to know of the mirror's content."""
+    """Return what an inventory needs to know of the mirror's content."""
     found: dict[str, Any] = {}
     if any(node.userland.codename == "jammy" for node in nodes):
         scripts = sorted(miniconda.installers().glob("*.sh"))
@@ -48,7 +48,7 @@ def facts(nodes: Sequence[Node]) -> dict[str, Any]:
 
 
 def sources(node: Node) -> str:
-    """Return the apt sources a node has from its installation."""
+    """Return a node's apt sources after its installation."""
     userland = node.userland
     lines = debian.sources(node.mirror, userland.repository, [userland.suite])
     if userland.codename:
@@ -57,7 +57,7 @@ def sources(node: Node) -> str:
 
 
 def public_keys() -> Path:
-    """Return the vendor's key files: ours beside one that nobody has pinned, and that other one alone."""
+    """Return the vendor's key files: the rig's key with an unpinned one, and the unpinned one alone."""
     homes = [repository.sign_key(), repository.sign_key("other")]
 
     def build(target: Path) -> None:
@@ -71,7 +71,7 @@ def public_keys() -> Path:
 
 
 def models() -> Path:
-    """Return the model fixture: the embedded default's weights as GGUF and as a Hugging Face folder."""
+    """Return the model fixture: the default model's weights as GGUF and as a Hugging Face folder."""
     script = Path(__file__).with_name("smollm2.py")
     recipe = [script.read_text(), script.with_suffix(".txt").read_text()]
     return cache.artifact("models", recipe, _make_models)

@@ -1,4 +1,4 @@
-"""Real Debian packages that nodes install, with all they depend on, in a repository that nodes can reach."""
+"""Real Debian packages for nodes, with all their dependencies, in a repository that nodes can reach."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rig.host import RigError, run, say, write
 from rig.userland import DEBIAN, base
 from rig.wheels import stack_data
 
-#: What roles, DKMS and people install from the distribution. Names a suite lacks are left out and told.
+#: Packages of the distribution that roles, DKMS and people install. Names missing in a suite are omitted and reported.
 COMMON = [
     "acl", "curl", "gawk", "dkms", "gcc", "make", "libc6-dev", "hwinfo", "clinfo", "ocl-icd-libopencl1",
     "va-driver-all", "vainfo", "python3-venv", "python3-pip", "python3-debian", "unattended-upgrades", "udev",
@@ -30,7 +30,7 @@ def packages_of(suite: str) -> list[str]:
 
 
 def _unpinned() -> set[str]:
-    """Return what stacks install at whatever version the distribution has."""
+    """Return the stacks' packages without a pinned version."""
     names: set[str] = set()
     for stack in stack_data().values():
         driver = stack["driver"]
@@ -42,7 +42,7 @@ def _unpinned() -> set[str]:
 
 
 def mirror(suite: str) -> Path:
-    """Return a repository with those packages, all that they depend on, and nothing else."""
+    """Return a repository with only those packages and their dependencies."""
     recipe = {
         "version": 2,
         "suite": suite,
@@ -81,7 +81,7 @@ def _build(suite: str, target: Path) -> None:
 
 @contextlib.contextmanager
 def workroom(suite: str, folder: Path) -> Iterator[Path]:
-    """Give a throw-away root file system of a suite with this machine's name resolution."""
+    """Yield a temporary root file system of a suite with this machine's name resolution."""
     for name in ("upper", "work", "root"):
         (folder / name).mkdir(parents=True)
     root = folder / "root"

@@ -1,4 +1,4 @@
-"""A fleet of test hosts on its own network: bring it up, watch it, take every trace of it away."""
+"""A fleet of test hosts on its own network: start it, watch it, remove every trace of it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from rig.node import MIRROR_PORT, REBOOT, Node, cgroup_roots
 from rig.userland import USER
 
 FLEETS = Path(__file__).parent / "fleets"
-NSPAWN_RUNTIME = Path("/run/systemd/nspawn")  # nspawn expects it; a machine without systemd lacks it
-BOOT_TIMEOUT = 90.0  # seconds until a node has to answer on its SSH port
-SHUTDOWN_TIMEOUT = 5.0  # seconds the nodes get to shut down; what still runs then is killed
-STOP_TIMEOUT = 15.0  # seconds until a process that was told to end has to be gone
+NSPAWN_RUNTIME = Path("/run/systemd/nspawn")  # nspawn needs it; a machine without systemd lacks it
+BOOT_TIMEOUT = 90.0  # time limit in seconds for a node to answer on its SSH port
+SHUTDOWN_TIMEOUT = 5.0  # seconds for nodes to shut down; afterwards they are killed
+STOP_TIMEOUT = 15.0  # seconds for a process to end after its signal
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Fleet:
 
     @classmethod
     def load(cls, name: str, path: Optional[Path] = None) -> Fleet:
-        """Read a fleet's ``platforms``; raises RigError where they do not make one network."""
+        """Load a fleet's ``platforms``. Raises RigError if they do not form one network."""
         source = path or FLEETS / f"{name}.yml"
         try:
             definition = {"platforms": yaml.safe_load(source.read_text())["platforms"]}
         except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise RigError(f"fleet {name}: {source} holds no list of platforms ({error})") from error
+            raise RigError(f"fleet {name}: {source} has no list of platforms ({error})") from error
         nodes = tuple(Node.parse(name, entry) for entry in definition["platforms"])
         if len({node.gateway for node in nodes}) != 1:
             raise RigError(f"fleet {name}: its nodes' addresses have to share one /24 network")
@@ -75,7 +75,7 @@ class Fleet:
 
     @property
     def folder(self) -> Path:
-        """Where everything of the running fleet is kept."""
+        """Folder with everything of the running fleet."""
         return cache.RUN / self.name
 
     @property
@@ -85,16 +85,16 @@ class Fleet:
 
     @property
     def bridge(self) -> str:
-        """Name of the fleet's bridge, told apart by the third number of its addresses."""
+        """Name of the fleet's bridge, unique by the third number of its addresses."""
         return f"xpu{self.gateway.split('.')[2]}"
 
     @property
     def state_file(self) -> Path:
-        """What is running, for later runs of the rig."""
+        """The running fleet's record, for later runs of the rig."""
         return self.folder / "state.json"
 
     def state(self) -> dict[str, Any]:
-        """Return what the state file says; {} where there is none."""
+        """Return the content of the state file; {} if it does not exist."""
         with contextlib.suppress(OSError, ValueError):
             loaded: dict[str, Any] = json.loads(self.state_file.read_text())
             return loaded
@@ -103,7 +103,7 @@ class Fleet:
     # -- up ---------------------------------------------------------------------------------------------------------
 
     def up(self) -> None:
-        """Have every node running, reachable over SSH and served by the mirror; nothing to do is nothing done."""
+        """Start every node, reachable over SSH and served by the mirror; changes nothing if all runs already."""
         with cache.lock(f"fleet-{self.name}"):
             self._refuse_shared_network()
             self.refresh()
@@ -121,7 +121,7 @@ class Fleet:
             self._wait()
 
     def refresh(self) -> None:
-        """Make what the mirror serves from the stacks' data as it is now; a running mirror goes on with it."""
+        """Rebuild the mirror's content from the stacks' present data; a running mirror continues with it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         mounts = contents.mounts(self.nodes)
         write(self.folder / "mirror.json.new", json.dumps(mounts, indent=1))
@@ -141,7 +141,7 @@ class Fleet:
             self._write_state({**state, "artifacts": self._artifacts()})
 
     def mounts(self) -> mirror.Mounts:
-        """Return what the mirror serves."""
+        """Return the mirror's content."""
         mounts: mirror.Mounts = json.loads((self.folder / "mirror.json").read_text())
         return mounts
 
@@ -153,7 +153,7 @@ class Fleet:
 
     def _artifacts(self) -> list[str]:
         paths = [Path(path) for paths in (*self.mounts().values(), *self._layers().values()) for path in paths]
-        # The disk of another node is none.
+        # Another node's disk is no artifact.
         kept = [path for path in paths if path.is_relative_to(cache.ARTIFACTS)]
         names = {path.relative_to(cache.ARTIFACTS).parts[0] for path in kept}
         return sorted(str(cache.ARTIFACTS / name) for name in names)
@@ -181,7 +181,7 @@ class Fleet:
         write(self.folder / "known_hosts", known)
 
     def _refuse_shared_network(self) -> None:
-        """Raise RigError where another fleet has this network: taking its bridge would cut its nodes off."""
+        """Raise RigError if another fleet has this network: taking its bridge would disconnect its nodes."""
         for other in fleets():
             if other.name != self.name and other.gateway == self.gateway:
                 raise RigError(
@@ -194,7 +194,7 @@ class Fleet:
         return node.files(contents.sources(node), keyring, ssh_key().with_suffix(".pub").read_text())
 
     def _power_on(self, host: Machine) -> None:
-        """Make a machine that is new; one that was there boots from its disk as an end left it."""
+        """Make a new machine; an existing one boots from its disk as it was."""
         if host.node.configured.exists():
             host.start()
         else:
@@ -225,7 +225,7 @@ class Fleet:
     # -- supervise --------------------------------------------------------------------------------------------------
 
     def supervise(self) -> None:
-        """Run the nodes and the mirror until told to stop; a node that reboots is started again."""
+        """Run the nodes and the mirror until a signal ends them; restarts a node that reboots."""
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: stopping.set())
@@ -252,7 +252,7 @@ class Fleet:
         return self._supervisor() is not None and all(answers(node.address, 22) for node in self.nodes)
 
     def _supervisor(self) -> Optional[int]:
-        """Return the supervisor's process id, None where it is gone or the id went to another process."""
+        """Return the supervisor's process id, None if it ended or another process has that id."""
         state = self.state()
         pid = state.get("supervisor")
         return pid if pid and process_start(pid) == state.get("started") else None
@@ -260,14 +260,14 @@ class Fleet:
     # -- down -------------------------------------------------------------------------------------------------------
 
     def down(self) -> None:
-        """End the fleet and remove all of it: processes, mounts, network, files."""
+        """Stop the fleet and remove all of it: processes, mounts, network, files."""
         with cache.lock(f"fleet-{self.name}"):
             self._take_down()
             cache.remove(self.folder)
             say(f"fleet {self.name} is down")
 
     def keep(self, name: str) -> Path:
-        """End the fleet, but keep what a container has written, for nodes of this fleet's name to start from."""
+        """Stop the fleet, but keep a container's written files as the start of nodes of this fleet's name."""
         disk = self.folder / "disk"
         with cache.lock(f"fleet-{self.name}"):
             self._clear_leftovers()
@@ -282,7 +282,7 @@ class Fleet:
         self.state_file.unlink(missing_ok=True)
 
     def _clear_leftovers(self) -> None:
-        """End processes, mounts and interfaces of this fleet, whatever an earlier run left; its files stay."""
+        """Remove processes, mounts and interfaces of this fleet left by an earlier run; its files stay."""
         pid = self._supervisor()
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
@@ -308,7 +308,7 @@ class Fleet:
 
 
 def fleets() -> Iterator[Fleet]:
-    """Yield the fleets that are up or that a crash left half up."""
+    """Yield the fleets that are up, or half up after a crash."""
     for state_file in sorted(cache.RUN.glob("*/state.json")):
         name = state_file.parent.name
         definition = json.loads(state_file.read_text())["definition"]
@@ -316,7 +316,7 @@ def fleets() -> Iterator[Fleet]:
 
 
 def find(name: str) -> Fleet:
-    """Return a fleet that is up by its name; raises RigError where there is none."""
+    """Return a fleet that is up by its name. Raises RigError if there is none."""
     for fleet in fleets():
         if fleet.name == name:
             return fleet
@@ -324,7 +324,7 @@ def find(name: str) -> Fleet:
 
 
 def ssh_key() -> Path:
-    """Return the private key that opens every test host, made at its first use."""
+    """Return the private key for every test host, made at its first use."""
     key = cache.KEYS / "id_ed25519"
     if not key.exists():
         with cache.lock("ssh-key"):
@@ -335,7 +335,7 @@ def ssh_key() -> Path:
 
 
 def answers(address: str, port: int) -> bool:
-    """Tell whether an SSH server greets at an address."""
+    """Tell whether an SSH server answers at an address."""
     try:
         with socket.create_connection((address, port), timeout=2) as connection:
             connection.settimeout(5)
@@ -345,7 +345,7 @@ def answers(address: str, port: int) -> bool:
 
 
 def process_start(pid: int) -> Optional[int]:
-    """Return when a process started, in clock ticks since boot; None where it does not run."""
+    """Return when a process started, in clock ticks since boot; None if it does not run."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -369,7 +369,7 @@ def empty_cgroup(group: Path) -> None:
         time.sleep(0.05)
     folders = [path for path in group.rglob("*") if path.is_dir()]
     for path in (*sorted(folders, key=lambda path: -len(path.parts)), group):
-        # A process with many threads is out of the list before the last of them has ended.
+        # A process with many threads leaves the list before its last thread has ended.
         while path.exists():
             try:
                 path.rmdir()

@@ -18,12 +18,12 @@ from rig.host import RigError, run, say, unmount, write
 from rig.userland import DEBIAN, USERLANDS, base, layer
 from rig.wheels import stack_data
 
-#: What a server has that boots by itself, and compilers: installing them is not what a test is about.
+#: Packages of a bootable server, and compilers: no test is about their installation.
 PACKAGES = [
     "initramfs-tools", "lz4", "grub-pc", "grub2-common", "gcc", "make", "libc6-dev", "dkms", "gawk", "e2fsprogs",
     "libpam-systemd", "kmod", "acl", "patch",
 ]  # fmt: skip
-#: Packages that machines may install and containers have no use for.
+#: Packages for machines that containers do not need.
 OFFERED = ["kexec-tools"]
 IMAGE = re.compile(r"linux-image-(6\.1\.0-(\d+)-cloud-amd64)$")
 FILESYSTEM = "6c6f6b61-6e6f-4d65-8d61-636872696e65"
@@ -32,7 +32,7 @@ FIRST_BOOT_TIMEOUT = {"kvm": 60.0, "tcg": 900.0}
 INSTALLED = "xpu-rig: the boot loader is installed"
 READY = "xpu-rig: ready"
 
-#: What costs time at every boot or login or runs when it likes, and no test is about.
+#: Slow or periodic units that no test is about.
 MASKED = [
     "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "dpkg-db-backup.timer", "systemd-pstore.service",
     "systemd-networkd.service", "systemd-tmpfiles-clean.timer", "ldconfig.service",
@@ -41,8 +41,8 @@ MASKED = [
     "systemd-random-seed.service", "systemd-hwdb-update.service", "user@.service",
 ]  # fmt: skip
 
-#: Ansible sends every module as source in a zip archive, and Python compiles it each time: half of a task where a
-#: processor is imitated in software. Python 3.11's importer keeps the outcome here, found by the source's hash.
+#: Ansible sends every module as source in a zip archive, and Python compiles it each time: half of a task's time on an
+#: emulated processor. Python 3.11's importer keeps the result here, named by the source's hash.
 COMPILED = """\
 import _imp, marshal, os, zipimport
 
@@ -70,15 +70,15 @@ def compile_once(pathname, source):
 
 zipimport._compile_source = compile_once
 """
-#: Where Debian's Python looks for what it imports by itself.
+#: Where Debian's Python looks for automatic imports.
 PACKAGES_FOLDER = "usr/lib/python3/dist-packages"
 
-#: Every task of a playbook is a sudo, and nobody reads what these keep of it.
+#: Every Ansible task is a sudo, and nobody reads these records of it.
 SUDO = "# Fast on an emulated processor.\nDefaults !use_pty, !syslog, !pam_session\n"
-#: What GRUB's menu and an initramfs are asked for and do not have here, each a dozen processes every time.
+#: GRUB's and the initramfs's features that do not exist here, each a dozen processes every time.
 NOT_RUN = [
     "etc/grub.d/05_debian_theme", "etc/grub.d/20_linux_xen", "etc/grub.d/30_os-prober", "etc/grub.d/30_uefi-firmware",
-    # systemd looks after the root file system where the initramfs did not.
+    # systemd checks the root file system if the initramfs did not.
     *(f"usr/share/initramfs-tools/hooks/{name}" for name in ("dmsetup", "fsck", "keymap", "resume", "thermal")),
 ]  # fmt: skip
 
@@ -92,13 +92,13 @@ FIXED = {
     "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 machine\n::1 localhost ip6-localhost\n",
     "etc/resolv.conf": "# Test hosts have no name server.\n",
     "etc/apt/sources.list": "",
-    # Services end fast or are ended; what starts may take as long as a busy host makes it.
+    # Services end fast or are killed; a start may be as slow as a busy host makes it.
     "etc/systemd/system.conf.d/xpu-rig.conf": "[Manager]\nDefaultTimeoutStopSec=15s\nDefaultTimeoutStartSec=900s\n"
     "DefaultDeviceTimeoutSec=900s\n",
 }
-#: All but the first two make a processor that is imitated in software less slow. Its clocks agree, so none has to watch
-#: another. Code is translated for its address: a program that starts at another one every time (no norandmaps) is
-#: translated every time, which makes starting one four times as slow.
+#: All but the first two speed up an emulated processor. Its clocks agree, so none has to watch another. Code is
+#: translated per address: a program that starts at another one every time (no norandmaps) is translated every time,
+#: which makes its start four times as slow.
 ARGUMENTS = "console=ttyS0 net.ifnames=0 mitigations=off tsc=reliable norandmaps init_on_alloc=0 lsm=yama"
 GRUB = f"""\
 GRUB_DEFAULT=0
@@ -110,7 +110,7 @@ GRUB_TERMINAL="console serial"
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 """
 
-#: Run in the place of init, by a kernel that QEMU loads: the disk has no boot loader yet.
+#: Runs in place of init, by a kernel that QEMU loads: the disk has no boot loader yet.
 FIRST_BOOT = f"""\
 #!/bin/sh
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -124,7 +124,7 @@ mount -o remount,ro /
 systemctl poweroff --force --force
 """
 
-#: Waits on the second serial port for what makes a machine one of its fleet.
+#: Waits on the second serial port for the configuration that makes a machine one of its fleet.
 SETUP = f"""\
 #!/bin/sh
 stty -F /dev/ttyS1 raw -echo
@@ -137,7 +137,7 @@ echo "{READY}: $state"
 while read -r line && [ "$line" != . ]; do echo "$line"; done | base64 --decode > /run/xpu-rig-setup
 sh /run/xpu-rig-setup && echo "xpu-rig: configured"
 """
-#: systemd-networkd does the same and takes half of the boot for it.
+#: systemd-networkd does the same but takes half of the boot for it.
 NETWORK_UNIT = """\
 [Unit]
 Description=Address of this machine (xpu.fleet test fixture)
@@ -169,7 +169,7 @@ WantedBy=multi-user.target
 
 
 def installed() -> Path:
-    """Return a root file system with kernel and packages, beside it the packages themselves and a newer kernel's."""
+    """Return a root file system with kernel and packages, and beside it those packages and a newer kernel's."""
     recipe = {
         "version": 3,
         "packages": [PACKAGES, OFFERED],
@@ -182,7 +182,7 @@ def installed() -> Path:
 
 
 def golden() -> Path:
-    """Return the folder of ``disk.qcow2``, the memory of the machine that booted from it, and ``machine.json``."""
+    """Return the folder of ``disk.qcow2``, the memory of the machine booted from it, and ``machine.json``."""
     candidates = qemu.candidates(os.environ)
     recipe = {
         "version": 1,
@@ -195,7 +195,7 @@ def golden() -> Path:
 
 
 def stacks() -> list[dict[str, Any]]:
-    """Return the stacks for the GPU that a machine has, an Arc A: a kernel of another is not made."""
+    """Return the stacks for a machine's GPU, an Arc A: kernels of other stacks are not built."""
     return [stack for stack in stack_data().values() if "arc" in stack["families"]]
 
 
@@ -205,7 +205,7 @@ def metapackage_names() -> list[str]:
 
 
 def metapackages(release: str) -> list[Package]:
-    """Return the metapackages as they depend on a kernel of Debian's."""
+    """Return the metapackages that depend on a kernel of Debian's."""
     number = release.split("-")[1]
     version = f"6.1.0.{number}.{number}~22.04.1"
     names = metapackage_names()
@@ -222,7 +222,7 @@ def metapackages(release: str) -> list[Package]:
 
 
 def cloud_kernels(names: list[str]) -> tuple[str, str]:
-    """Return the newest but one and the newest release of Debian's cloud kernel among package names."""
+    """Return the second newest and the newest release of Debian's cloud kernel among package names."""
     found = sorted((int(match[2]), match[1]) for match in map(IMAGE.match, names) if match)
     if len(found) < 2:
         raise RigError(f"{DEBIAN} has {len(found)} cloud kernel(s) for bookworm; two are needed, one newer")
@@ -249,10 +249,10 @@ def _install(target: Path) -> None:
     try:
         run([*apt, "update"], env=quiet)
         origin, newer = cloud_kernels(run([*chroot, "apt-cache", "pkgnames", "linux-image-6.1.0"]).split())
-        say(f"machines come with {origin}; {newer} is the newer kernel")
+        say(f"machines have kernel {origin}; {newer} is the newer one")
         run([*apt, "install", *PACKAGES], env=quiet)
         write(root / "etc/initramfs-tools/modules", "virtio_pci\nvirtio_blk\next4\ncrc32c_generic\n")
-        # A person asked for the metapackages alone; their kernels came with them, as on an installed machine.
+        # A person installed only the metapackages; their kernels came along, as on a real machine.
         metas = [package.write(root / "root") for package in metapackages(origin)]
         run([*apt, "install", *(f"/root/{path.name}" for path in metas)], env=quiet)
         debs = target / "debs"
@@ -275,7 +275,7 @@ def _install(target: Path) -> None:
 
 
 def _take(root: Path, target: Path) -> None:
-    """Move what apt downloaded to a folder of its own."""
+    """Move apt's downloads to a folder."""
     target.mkdir(exist_ok=True)
     for path in sorted((root / "var/cache/apt/archives").glob("*.deb")):
         # "%3a" stands for an epoch's colon in apt's cache; a web server would decode it.
@@ -283,7 +283,7 @@ def _take(root: Path, target: Path) -> None:
 
 
 def _gpu_module(root: Path, release: str) -> None:
-    """Build the fixture GPU for the kernel that the root file system has, and install it there."""
+    """Build the fixture GPU's module for the kernel of the root file system, and install it there."""
     built = linux.compile_module(root, f"/lib/modules/{release}/build", "xpu_rig_gpu", linux.GPU_SOURCE.read_text())
     updates = root / "lib/modules" / release / "updates"
     updates.mkdir(exist_ok=True)
@@ -333,7 +333,7 @@ def _file_system(raw: Path, target: Path) -> None:
         with raw.open("wb") as disk:
             disk.truncate(qemu.DISK_SIZE)
             disk.write(partition_table(qemu.DISK_SIZE))
-        # What GRUB of Debian 12 and of Ubuntu 22.04 can read.
+        # The features that GRUB of Debian 12 and of Ubuntu 22.04 can read.
         features = "^metadata_csum_seed,^orphan_file"
         extended = f"offset={PARTITION_START},lazy_itable_init=0,lazy_journal_init=0"
         blocks = f"{(qemu.DISK_SIZE - PARTITION_START) // 4096}"
@@ -345,15 +345,15 @@ def _file_system(raw: Path, target: Path) -> None:
 
 
 def partition_table(size: int) -> bytes:
-    """Return a disk's first sector: one Linux partition that boots, from 1 MiB to the end."""
+    """Return a disk's first sector: one bootable Linux partition, from 1 MiB to the end."""
     start, sectors = PARTITION_START // 512, (size - PARTITION_START) // 512
-    # Sector addresses are what counts; the old cylinder numbers say that they do not fit.
+    # Only sector addresses count; the old cylinder numbers are out of range.
     entry = struct.pack("<B3sB3sII", 0x80, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", start, sectors)
     return b"\0" * 440 + struct.pack("<IH", 0x78707566, 0) + entry + b"\0" * 48 + b"\x55\xaa"
 
 
 def _configure(root: Path) -> None:
-    """Write what makes this userland a machine that boots by itself."""
+    """Write the configuration that makes this userland a machine which boots by itself."""
     for name, text in FIXED.items():
         write(root / name, text)
     for name in NOT_RUN:
@@ -374,18 +374,18 @@ def _configure(root: Path) -> None:
         (system / name).symlink_to(goal)
     # It keeps a Python process that every boot and every shutdown waits for.
     (system / "multi-user.target.wants/unattended-upgrades.service").unlink(missing_ok=True)
-    # The journal stays over boots, as on an installed server.
+    # The journal survives reboots, as on an installed server.
     for folder in ("var/log/journal", "var/lib/xpu-rig", "var/cache/xpu-rig-compiled"):
         (root / folder).mkdir(exist_ok=True)
     run(["chroot", str(root), "chgrp", "systemd-journal", "/var/log/journal"])
     run(["chroot", str(root), "chmod", "2755", "/var/log/journal"])
-    # The first key lets the SSH server run; every machine gets its own.
+    # The first key lets the SSH server run; every machine gets its own later.
     key = root / "etc/ssh/ssh_host_ed25519_key"
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "machine", "-f", str(key)])
 
 
 def _first_boots(target: Path, accelerator: str, origin: str) -> None:
-    """Boot with QEMU's own loader to install GRUB, then through GRUB, and keep that machine's memory."""
+    """Boot with QEMU's own loader to install GRUB, then through GRUB, and save that machine's memory."""
     timeout = FIRST_BOOT_TIMEOUT[accelerator]
     hardware = hardware_in(target, accelerator)
     for name in ("console.log", "memory"):
@@ -421,14 +421,14 @@ def _first_boots(target: Path, accelerator: str, origin: str) -> None:
 
 
 def hardware_in(folder: Path, accelerator: str) -> qemu.Hardware:
-    """Return the machine that the others are copies of."""
+    """Return the machine from which all others are copied."""
     return qemu.Hardware(
         "xpu-golden", folder, folder / "disk.qcow2", "xpugold", "52:54:00:4d:00:01", **qemu.choice(accelerator)
     )
 
 
 def read_until(port: socket.socket, text: str, deadline: float) -> str:
-    """Return what a serial port says up to the line with ``text``; raises RigError where it never comes."""
+    """Return a serial port's output up to the line with ``text``. Raises RigError if it never comes."""
     said = ""
     while text not in said or not said.endswith("\n"):
         port.settimeout(max(0.1, deadline - time.monotonic()))
@@ -448,7 +448,7 @@ def tail(path: Path, lines: int = 25) -> str:
 
 
 class _tap:
-    """A network interface for one virtual machine that leads nowhere."""
+    """A network interface for one virtual machine, without a connection."""
 
     def __init__(self, name: str) -> None:
         self.name = name

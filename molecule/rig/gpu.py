@@ -1,4 +1,4 @@
-"""GPU stand-ins: a fixture tree in the place of /sys/bus/pci, and device nodes without a driver behind them."""
+"""GPU fixtures: a tree in place of /sys/bus/pci, and device nodes without a driver behind them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from rig.host import write
 
 INTEL = 0x8086
-#: Device ids of Data Center GPU Max, whose PCI class is "display controller"; the others' is "VGA controller".
+#: Device ids of Data Center GPU Max, whose PCI class is "display controller"; that of the others is "VGA controller".
 DISPLAY_CLASS = range(0x0B60, 0x0BF0)
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One stand-in: PCI device id, local memory in bytes, name of the bound driver ("" for none)."""
+    """One fixture: PCI device id, local memory in bytes, name of the bound driver ("" for none)."""
 
     device: int
     memory: int
@@ -36,9 +36,9 @@ class Gpu:
 
 
 def write_tree(folder: Path, gpus: Sequence[Gpu]) -> None:
-    """Write the PCI devices of a node: its GPUs, each behind its own bus, with what sysfs tells about them.
+    """Write the PCI devices of a node: its GPUs, each behind its own bus, with sysfs's files about them.
 
-    As in sysfs the entries of ``devices`` are links (hwinfo takes no other); what they lead to is in ``fixture``.
+    As in sysfs the entries of ``devices`` are links (hwinfo needs that); their targets are in ``fixture``.
     """
     for index, card in enumerate(gpus):
         device = folder / "fixture" / f"0000:{3 + index * 4:02x}:00.0"
@@ -80,7 +80,7 @@ def write_tree(folder: Path, gpus: Sequence[Gpu]) -> None:
 
 
 def write_device_unit(root: Path, gpus: Sequence[Gpu]) -> None:
-    """Have the node make its /dev/dri nodes at every boot, as udev does on a real machine."""
+    """Make the node create its /dev/dri nodes at every boot, as udev does on a real machine."""
     lines = []
     for index, card in enumerate(gpus):
         if card.driver:

@@ -1,4 +1,4 @@
-"""The machine that the rig runs on: its tools, running commands on it, telling what happens."""
+"""The machine that the rig runs on: its tools, commands, and progress messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
-#: Command -> Debian or Ubuntu package that brings it.
+#: Command -> Debian or Ubuntu package with it.
 TOOLS = {
     "apt-ftparchive": "apt-utils",
     "dpkg-deb": "dpkg",
@@ -23,7 +23,7 @@ TOOLS = {
     "ssh-keygen": "openssh-client",
     "systemd-nspawn": "systemd-container",
 }
-#: What fleets with virtual machines need besides.
+#: Additional commands for fleets with virtual machines.
 MACHINE_TOOLS = {
     "mke2fs": "e2fsprogs",
     "nbdkit": "nbdkit",
@@ -36,7 +36,7 @@ _started = time.monotonic()
 
 
 class RigError(Exception):
-    """Something the user of the rig has to know or do; the message says what."""
+    """An error for the rig's user; the message says what is wrong and what to do."""
 
 
 def say(text: str) -> None:
@@ -53,7 +53,7 @@ def run(
 ) -> str:
     """Run a command to its end and return its standard output.
 
-    ``env`` is added to the environment. Raises RigError with the command and its last output where it fails.
+    ``env`` is added to the environment. Raises RigError with the command and its last output if it fails.
     """
     result = subprocess.run(
         list(command),
@@ -66,12 +66,12 @@ def run(
     )
     if check and result.returncode != 0:
         output = "\n".join((result.stdout + result.stderr).splitlines()[-25:])
-        raise RigError(f"this command ended with status {result.returncode}: {' '.join(command)}\n{output}")
+        raise RigError(f"command failed with status {result.returncode}: {' '.join(command)}\n{output}")
     return result.stdout
 
 
 def missing_packages(machines: bool = False) -> list[str]:
-    """Return the Debian packages whose tools the rig needs, for virtual machines too, and this machine lacks."""
+    """Return the Debian packages that the rig needs and this machine lacks, including those for virtual machines."""
     tools = {**TOOLS, **MACHINE_TOOLS} if machines else TOOLS
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     missing = {package for tool, package in tools.items() if shutil.which(tool, path=path) is None}
@@ -81,7 +81,7 @@ def missing_packages(machines: bool = False) -> list[str]:
 
 
 def require_root() -> None:
-    """Raise RigError where the rig may not make containers."""
+    """Raise RigError if the rig may not make containers."""
     if os.geteuid() != 0:
         raise RigError("test hosts are containers with their own network: run this as root (sudo)")
 
@@ -93,20 +93,20 @@ def install(packages: Iterable[str]) -> None:
         return
     say(f"installing on this machine with apt: {' '.join(names)}")
     if shutil.which("apt-get") is None:
-        raise RigError(f"there is no apt-get here; install what brings these Debian packages' tools: {' '.join(names)}")
+        raise RigError(f"this machine has no apt-get: install the tools of these Debian packages: {' '.join(names)}")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update", "-q"], env=quiet)
     run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *names], env=quiet)
 
 
 def require_tools(machines: bool = False) -> None:
-    """Raise RigError that names the packages this machine lacks, if any."""
+    """Raise RigError that names this machine's missing packages, if any."""
     missing = missing_packages(machines)
     if missing:
         option = " --machines" if machines else ""
         raise RigError(
-            f"this machine lacks packages the test hosts need: {' '.join(missing)}\n"
-            f"install them with: python3 -m rig prepare{option} (it asks apt for exactly these)"
+            f"this machine lacks packages for test hosts: {' '.join(missing)}\n"
+            f"install them with: python3 -m rig prepare{option} (it installs only these)"
         )
 
 

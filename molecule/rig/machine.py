@@ -1,4 +1,4 @@
-"""A test host that is a virtual machine: its own kernel, GRUB, real reboots, snapshots and power cuts."""
+"""A test host as a virtual machine: its own kernel, GRUB, real reboots, snapshots and power cuts."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rig.host import RigError, run, say
 from rig.node import Node
 from rig.userland import USER
 
-#: Snapshot of a machine that has its name and address and was never used.
+#: Snapshot of a configured, unused machine.
 READY = "ready"
-BOOT_TIMEOUT = 400.0  # on a machine that many share; 30 seconds on an idle one
+BOOT_TIMEOUT = 400.0  # seconds, on a busy host; 30 are normal on an idle one
 RESTORE_TIMEOUT = 180.0
 #: A few seconds on an idle host.
 CONFIGURE_TIMEOUTS = (60.0, 120.0, 180.0)
 SHUTDOWN_TIMEOUT = 60.0
 NBDKIT = "nbdkit"
-#: What the names of machines' ports have between the bridge's name and a number.
+#: The part between the bridge's name and a number in names of machines' ports.
 TAP = "t"
 
 
@@ -36,12 +36,12 @@ class Machine:
     """The virtual machine of one node."""
 
     node: Node
-    #: Folder of the golden machine that this one is a copy of.
+    #: Folder of the golden machine from which this one is copied.
     image: Path
 
     @classmethod
     def of(cls, fleet: Union[str, Any], name: str) -> Machine:
-        """Return a machine of a fleet that is up, by the names of both (or the fleet itself)."""
+        """Return a machine of a running fleet, by both names (or the fleet itself)."""
         title = fleet if isinstance(fleet, str) else fleet.name
         try:
             state = json.loads((cache.RUN / title / "state.json").read_text())
@@ -56,7 +56,7 @@ class Machine:
 
     @property
     def hardware(self) -> qemu.Hardware:
-        """What QEMU is told to put together."""
+        """QEMU's hardware settings."""
         folder = self.node.folder
         made = json.loads((self.image / "machine.json").read_text())
         choice = {key: made[key] for key in ("accelerator", "processor")}
@@ -64,7 +64,7 @@ class Machine:
 
     @property
     def tap(self) -> str:
-        """The machine's network interface on this side, a port of the fleet's bridge."""
+        """The machine's network interface on this host, a port of the fleet's bridge."""
         third, last = self.node.address.split(".")[2:]
         return f"xpu{third}{TAP}{last}"
 
@@ -75,12 +75,12 @@ class Machine:
 
     @property
     def console(self) -> Path:
-        """Log of the serial console: GRUB, the kernel, systemd. It goes on over every boot."""
+        """Log of the serial console: GRUB, the kernel, systemd. It continues over reboots."""
         return self.hardware.console
 
     @property
     def running(self) -> bool:
-        """Whether the machine has power."""
+        """Whether the machine is switched on."""
         return self.hardware.pid is not None
 
     # -- power --------------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class Machine:
     def start(self, snapshot: str | None = None, lossy: bool = False) -> None:
         """Switch the machine on: a cold boot through GRUB, or disk and memory of a snapshot.
 
-        With ``lossy`` the disk is one that keeps writes in a cache of its own until the guest flushes them.
+        With ``lossy``, the disk keeps writes in a volatile cache until the guest flushes them.
         """
         if self.running:
             raise RigError(f"{self.node.name} is running")
@@ -100,7 +100,7 @@ class Machine:
             self._set_clock()
 
     def stop(self) -> None:
-        """Switch the machine off as its power button does; one that does not listen is ended."""
+        """Switch the machine off by its power button; one that does not react is killed."""
         with contextlib.suppress(RigError), qemu.Monitor(self.hardware.monitor) as monitor:
             monitor.execute("system_powerdown")
         if not self.hardware.gone(SHUTDOWN_TIMEOUT):
@@ -108,7 +108,7 @@ class Machine:
         self._stop_block_server()
 
     def cut_power(self) -> None:
-        """Take the machine's power away. What it wrote since its last flush is lost where it was started lossy."""
+        """Cut the machine's power. A lossy machine loses its writes since the last flush."""
         if qemu.live(self._block_pidfile, NBDKIT) is None:
             self.hardware.quit()
             return
@@ -118,11 +118,11 @@ class Machine:
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
     def save(self, name: str) -> None:
-        """Keep disk and memory as they are now, under a name; an older snapshot of that name goes."""
+        """Save disk and memory under a name; replaces an older snapshot of that name."""
         self._monitor_says(f"savevm {name}")
 
     def revert(self, name: str) -> None:
-        """Go back to a snapshot, and set the clock; a machine without power is switched on with it."""
+        """Restore a snapshot, and set the clock; switches the machine on if necessary."""
         if not self.running:
             self.start(snapshot=name)
             return
@@ -138,18 +138,18 @@ class Machine:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def wait(self, timeout: float = BOOT_TIMEOUT) -> None:
-        """Wait until a person could log in over SSH."""
+        """Wait until a login over SSH works."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if not self.running:
-                raise RigError(f"{self.node.name} has no power")
+                raise RigError(f"{self.node.name} is switched off")
             if self._try_ssh("true").returncode == 0:
                 return
             time.sleep(0.3)
         raise RigError(f"{self.node.name} did not answer over SSH in {timeout:.0f} s\n{golden.tail(self.console)}")
 
     def ssh(self, command: str, check: bool = True) -> str:
-        """Run a command as the person who administers the machine (and may sudo); returns what it printed."""
+        """Run a command as the machine's administrator (who may sudo); returns its output."""
         result = self._try_ssh(command, timeout=None)
         if check and result.returncode != 0:
             raise RigError(f"{self.node.name}: {command}: status {result.returncode}\n{result.stdout}{result.stderr}")
@@ -168,7 +168,9 @@ class Machine:
         deadline = time.monotonic() + RESTORE_TIMEOUT
         while self._try_ssh(f"sudo date --set=@{time.time():.0f} > /dev/null").returncode != 0:
             if time.monotonic() > deadline or not self.running:
-                raise RigError(f"{self.node.name} does not answer from its snapshot\n{golden.tail(self.console)}")
+                raise RigError(
+                    f"{self.node.name} does not answer after its snapshot was restored\n{golden.tail(self.console)}"
+                )
 
     # -- a new machine ------------------------------------------------------------------------------------------------
 
@@ -179,24 +181,24 @@ class Machine:
         run(["ip", "link", "set", self.tap, "master", bridge, "up"])
 
     def create(self, files: Mapping[str, deb.File]) -> None:
-        """Start a copy of the golden machine and make it this node; ``files`` are what an installer would write."""
+        """Start a copy of the golden machine and make it this node; ``files`` are those of an installer."""
         self.node.folder.mkdir(parents=True, exist_ok=True)
         for timeout in CONFIGURE_TIMEOUTS:
             try:
                 self._configure(files, timeout)
                 break
             except RigError as error:
-                # One in many copies hears nothing on its serial port; another copy of the same memory does.
+                # Rarely a copy receives nothing on its serial port; another copy of the same memory does.
                 self.hardware.kill()
                 if timeout == CONFIGURE_TIMEOUTS[-1]:
                     raise
-                say(f"{self.node.name} begins anew: {str(error).splitlines()[0]}")
+                say(f"{self.node.name} starts again from a new copy: {str(error).splitlines()[0]}")
         self.wait(RESTORE_TIMEOUT)
         self.save(READY)
         self.node.configured.touch()
 
     def _configure(self, files: Mapping[str, deb.File], timeout: float) -> None:
-        """Start with a new copy of the golden disk and memory, and tell it over its second serial port who it is."""
+        """Start a new copy of the golden disk and memory, and configure it over its second serial port."""
         self.hardware.disk.unlink(missing_ok=True)
         self.console.unlink(missing_ok=True)
         qemu.create_disk(self.hardware.disk, self.image / "disk.qcow2")
@@ -221,7 +223,7 @@ class Machine:
                     raise RigError(f"{self.node.name}: the golden machine's memory does not load ({status})")
 
     def _setup_script(self, files: Mapping[str, deb.File]) -> str:
-        """Return what makes the golden machine this one: its files, name, clock, address and SSH key."""
+        """Return the script that makes the golden machine this one: its files, name, clock, address and SSH key."""
         own = {**files, "/etc/xpu-rig-address": deb.File(f"{self.node.address}\n")}
         archive = base64.encodebytes(deb.tarball(own)).decode()
         return (
@@ -237,7 +239,7 @@ class Machine:
 
     @property
     def _enter(self) -> Callable[[], None]:
-        """What a new process does first: join the node's control groups, by which the fleet ends it at the latest."""
+        """Runs first in a new process: join the node's control groups, by which the fleet can always kill it."""
         groups = self.node.cgroups()
         for group in groups:
             group.mkdir(parents=True, exist_ok=True)
@@ -253,7 +255,7 @@ class Machine:
         return self.node.folder / "nbdkit.pid"
 
     def _start_block_server(self) -> Path:
-        """Start a server for the disk that writes to the file only when it is told to flush."""
+        """Start a server for the disk that writes to the file only at a flush."""
         address = self.node.folder / "nbd"
         address.unlink(missing_ok=True)
         command = [
@@ -276,19 +278,19 @@ class Machine:
         return address
 
     def _stop_block_server(self) -> None:
-        """End the server after QEMU flushed and left it; what a cut left of it goes as well."""
+        """Stop the server after QEMU flushed and disconnected; also removes its files after a power cut."""
         qemu.kill(self._block_pidfile, NBDKIT)
         self._block_pidfile.unlink(missing_ok=True)
 
 
 def end(folder: Path) -> None:
-    """End what runs for the machine whose files are in a folder, whatever state it is in."""
+    """End all processes of the machine whose files are in a folder, whatever its state."""
     qemu.kill(folder / "qemu.pid", "qemu-system")
     qemu.kill(folder / "nbdkit.pid", NBDKIT)
 
 
 def ssh_command(known_hosts: Path) -> list[str]:
-    """Return SSH as the rig calls it: a machine that went away is noticed in seconds."""
+    """Return the rig's SSH command: it detects a lost machine in seconds."""
     return [
         "ssh", "-q", "-i", str(cache.KEYS / "id_ed25519"), "-o", f"UserKnownHostsFile={known_hosts}",
         "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=10",

@@ -1,4 +1,4 @@
-"""A fixture Miniconda installer: the same command line, and a relocated Python of Debian's inside."""
+"""A fixture Miniconda installer: the same command line, with a relocated Python of Debian's inside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rig.userland import base
 from rig.wheels import stack_data
 
 SUITE, PYTHON = "bookworm", "3.11"
-#: Debian packages with the parts of Python that the base lacks.
+#: Debian packages with the parts of Python that are not in the base.
 PARTS = ("python3.11-venv", "python3-pip-whl", "python3-setuptools-whl", "python3-distutils")
 WHEELS = "usr/share/python-wheels"
 
@@ -138,7 +138,7 @@ def _build(names: list[str], target: Path) -> None:
 
 
 def _payload(conda: str) -> Iterator[tuple[str, Union[File, Link]]]:
-    """Yield what the installer unpacks, by path: a Python with its library, and conda."""
+    """Yield the installer's files, by path: a Python with its library, and conda."""
     root = base(SUITE)
     yield "/bin/conda", File(CONDA.format(conda=conda, python=PYTHON), 0o755)
     yield f"/bin/python{PYTHON}", File((root / f"usr/bin/python{PYTHON}").read_bytes(), 0o755)
@@ -160,12 +160,12 @@ def _payload(conda: str) -> Iterator[tuple[str, Union[File, Link]]]:
 def _library(top: Path) -> Iterator[tuple[str, Union[File, Link]]]:
     for path in sorted(top.rglob("*")):
         if path.name == "EXTERNALLY-MANAGED":
-            continue  # Debian's word against pip in its own Python; this one is the user's.
+            continue  # Debian's marker forbids pip in its own Python; this one is the user's.
         if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts:
             data = path.read_bytes()
             name = path.relative_to(top)
             if str(name) == "ensurepip/__init__.py":
-                # Debian's looks for its wheels below /usr only.
+                # Debian's looks for its wheels only below /usr.
                 bundled = b"os.path.join(os.path.dirname(__file__), '_bundled')"
                 data = data.replace(b"sysconfig.get_config_var('WHEEL_PKG_DIR')", bundled)
             yield f"/lib/python{PYTHON}/{name}", File(data)

@@ -1,4 +1,4 @@
-"""The web server that test hosts get everything from; it serves folders of the cache and nothing else."""
+"""The web server for all downloads of test hosts; it serves only folders of the cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Mounts = dict[str, list[str]]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers GET and HEAD from the mounts; folders as an index page pip can read with --find-links."""
+    """Answers GET and HEAD from the mounts; folders get an index page for pip --find-links."""
 
     protocol_version = "HTTP/1.1"
     mounts: Callable[[], Mounts]
@@ -30,7 +30,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def log_message(self, *arguments: object) -> None:
-        """Say nothing: the rig's log is for what a person has to know."""
+        """Log nothing: the rig's log is for messages that people need."""
 
     def _answer(self, *, body: bool) -> None:
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
@@ -47,7 +47,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(text)
 
     def _find(self, path: str) -> list[Path]:
-        """Return what stands at a path: one file, or the folders laid over each other there."""
+        """Return the content of a path: one file, or the folders merged there."""
         parts = [part for part in path.split("/") if part]
         if ".." in parts:
             return []
@@ -85,7 +85,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class MountFile:
-    """The mounts as a JSON file says them, read again whenever that file changes."""
+    """Mounts from a JSON file, read again whenever it changes."""
 
     def __init__(self, path: Path) -> None:
         """Watch ``path``."""

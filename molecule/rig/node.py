@@ -1,4 +1,4 @@
-"""One test host: what it is made of, its files, and, for a container, its network and what runs it."""
+"""One test host: its definition, its files, and, for a container, its network and its process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rig.userland import USER, USERLANDS, Userland, base, layer
 MIRROR_PORT = 8077
 #: systemd-nspawn's exit status when the container asked for a reboot.
 REBOOT = 133
-#: Where a node sees the model fixture.
+#: Path of the model fixture on a node.
 MODELS = "/srv/models"
 PR_SET_PDEATHSIG = 1
-#: What a node is: a container that shares this machine's kernel, or a virtual machine with its own.
+#: Kinds of nodes: a container that shares this machine's kernel, or a virtual machine with its own.
 KINDS = ("container", "machine")
-#: The userland that virtual machines have.
+#: The userland of virtual machines.
 MACHINE_USERLAND = "ubuntu2204"
 
 
@@ -37,17 +37,17 @@ class Node:
     userland: Userland
     address: str
     gpus: tuple[gpu.Gpu, ...] = field(default=())
-    #: Names of the requirements files whose wheels the mirror has for this node.
+    #: Requirements files whose wheels the mirror has for this node.
     wheels: tuple[str, ...] = field(default=("openvino",))
     #: Whether the mirror has the model fixture for this node.
     models: bool = False
     kind: str = KINDS[0]
-    #: What another node has written, as ``Fleet.keep`` kept it: this one starts from there.
+    #: Another node's written files, kept by ``Fleet.keep``, from which this one starts.
     disk: Optional[Path] = None
 
     @classmethod
     def parse(cls, fleet: str, entry: Mapping[str, Any]) -> Node:
-        """Make a node from one platform entry; raises RigError that names what is wrong with it."""
+        """Make a node from one platform entry. Raises RigError that names its mistake."""
         name = entry.get("name", "?")
         try:
             userland = USERLANDS[entry["userland"]]
@@ -84,7 +84,7 @@ class Node:
 
     @property
     def folder(self) -> Path:
-        """Where this node's own files are kept while the fleet is up."""
+        """Folder of this node's own files while the fleet is up."""
         return cache.RUN / self.fleet / "nodes" / self.name
 
     @property
@@ -94,30 +94,30 @@ class Node:
 
     @property
     def gateway(self) -> str:
-        """This machine's address on the node's network, where the mirror listens."""
+        """This machine's address on the node's network, on which the mirror listens."""
         return f"{self.address.rsplit('.', 1)[0]}.1"
 
     @property
     def mirror(self) -> str:
-        """URL of the mirror as the node sees it."""
+        """The mirror's URL for the node."""
         return f"http://{self.gateway}:{MIRROR_PORT}"
 
     @property
     def host_key(self) -> Path:
-        """The node's SSH host key, the same however often it is made anew."""
+        """The node's SSH host key, the same after every rebuild."""
         return cache.KEYS / f"{self.machine}.ssh_host_ed25519_key"
 
     def layers(self) -> list[Path]:
-        """Return the read-only folders the root file system stands on, lowest last; made where missing."""
+        """Return the read-only folders below the root file system, lowest last; builds missing ones."""
         return [*([self.disk] if self.disk else []), layer(self.userland), base(self.userland.suite)]
 
     @property
     def configured(self) -> Path:
-        """A file that stands for a node with its configuration: from then on the node's files are its own."""
+        """A file that marks a configured node: from then on the node's files are its own."""
         return self.folder / "configured"
 
     def mount(self) -> None:
-        """Put the root file system together; what an earlier run wrote in it is still there."""
+        """Mount the root file system; files written in an earlier run are still there."""
         for name in ("upper", "work", "root"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         lower = ":".join(str(path) for path in self.layers())
@@ -125,14 +125,14 @@ class Node:
         run(["mount", "-t", "overlay", self.machine, "-o", options, str(self.root)])
 
     def files(self, sources: str, keyring: bytes, authorized_key: str) -> dict[str, File]:
-        """Return what an installer leaves on a new machine: name, package sources, SSH keys of machine and person."""
+        """Return an installer's files on a new machine: name, package sources, SSH keys of machine and person."""
         public = self.public_host_key()
         return {
             "/etc/hostname": File(f"{self.name}\n"),
             "/etc/hosts": File(f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n::1 localhost ip6-localhost\n"),
             "/etc/resolv.conf": File("# Test hosts have no name server.\n"),
             "/etc/apt/sources.list": File(sources),
-            # The site's own setting for its own index: plain HTTP is taken from this one address.
+            # The site's setting for its own index: plain HTTP is allowed from this one address.
             "/etc/pip.conf": File(f"[global]\ntrusted-host = {self.gateway}\n"),
             "/usr/share/keyrings/xpu-rig.gpg": File(keyring),
             "/etc/ssh/ssh_host_ed25519_key": File(self.host_key.read_text(), 0o600),
@@ -158,13 +158,13 @@ class Node:
         self.configured.touch()
 
     def public_host_key(self) -> str:
-        """Return the public half of the SSH host key, one line; makes the key where there is none."""
+        """Return the public half of the SSH host key, one line; makes a missing key."""
         if not self.host_key.exists():
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.machine, "-f", str(self.host_key)])
         return self.host_key.with_name(f"{self.host_key.name}.pub").read_text()
 
     def connect(self, bridge: str, index: int) -> None:
-        """Make the node's network namespace with its one interface on the fleet's bridge, and no route out."""
+        """Make the node's network namespace with one interface on the fleet's bridge, and no route out."""
         outside = f"{bridge}n{index}"
         run(["ip", "netns", "add", self.machine])
         inside = ["ip", "-netns", self.machine]
@@ -176,13 +176,13 @@ class Node:
         run([*inside, "link", "set", "eth0", "up"])
 
     def cgroups(self) -> list[Path]:
-        """Return the control groups that hold this node's processes and nothing else."""
+        """Return the control groups with only this node's processes."""
         return [root / "xpu-fleet" / self.fleet / self.name for root in cgroup_roots()]
 
     def start(self, shared: Path) -> subprocess.Popen[bytes]:
         """Start the container; it ends with this process at the latest.
 
-        ``shared`` is the folder of models that a node with ``models`` sees read-only, as from a file server.
+        ``shared`` is the folder of models that a node with ``models`` mounts read-only, as from a file server.
         """
         groups = self.cgroups()
         for group in groups:
@@ -216,7 +216,7 @@ class Node:
 
 
 def cgroup_roots() -> list[Path]:
-    """Return the hierarchies nspawn puts processes in: one on a unified machine, two on a hybrid one."""
+    """Return the hierarchies for nspawn's processes: one on a unified machine, two on a hybrid one."""
     top = Path("/sys/fs/cgroup")
     if (top / "cgroup.procs").exists():
         return [top]

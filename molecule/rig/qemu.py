@@ -1,4 +1,4 @@
-"""QEMU as the rig starts and steers it: its command line, its monitor, its accelerator."""
+"""QEMU: its command line, its monitor, its accelerator."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from rig.host import RigError, run
 
 MEMORY = 1024  # MiB
 PROCESSORS = 2
-#: The disk as the guest sees it. Its file is a little larger, so that a block server can offer all of it at once.
+#: The guest's size of the disk. The file is a little larger, so that a block server can serve all of it in one request.
 DISK_SIZE = 12 << 30
 FILE_SIZE = 20 << 30
-#: Accelerator -> processor. Without acceleration an old one is the fast one: a new one's wide vectors, byte-wise copies
-#: and protections of the kernel cost more to imitate than they save.
+#: Accelerator -> processor. An old processor is emulated faster: a new one's wide vectors, byte-wise copies
+#: and kernel protections cost more to emulate than they save.
 PROCESSOR_OF = {"kvm": "max", "tcg": "Westmere,+rdrand,+rdtscp"}
-#: Names one of the above for every machine; without it KVM is taken where it boots a guest, and TCG elsewhere.
+#: Forces one of the above for every machine; without it KVM is used if a guest boots with it, and TCG otherwise.
 OVERRIDE = "XPU_FLEET_ACCEL"
-#: What Intel's and AMD's processors call their virtualization extensions in /proc/cpuinfo.
+#: Flags of Intel's and AMD's virtualization extensions in /proc/cpuinfo.
 EXTENSIONS = re.compile(r"^flags\s*:.*\b(vmx|svm)\b", re.MULTILINE)
 QUIT_TIMEOUT = 20.0
-#: How far before others an emulated processor goes: a run on it takes longest, so everything ends sooner.
+#: Priority of an emulated processor: a run on it takes longest, so everything ends sooner.
 NICE = 10
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a virtual machine is made of; two that differ cannot load each other's memory."""
+    """The hardware of a virtual machine; saved memory loads only into the same hardware."""
 
     name: str
     folder: Path
@@ -67,10 +67,10 @@ class Hardware:
         return self.folder / "console.log"
 
     def command(self, *extra: str, block: Optional[Path] = None) -> list[str]:
-        """Return the command line; ``block`` is the socket of a block server that stands before the disk."""
+        """Return the command line; ``block`` is the socket of a block server in front of the disk."""
         disk: dict[str, Any] = {"driver": "qcow2", "node-name": "disk", "discard": "unmap"}
         if block is None:
-            # Nothing is waited for: the host's memory holds what QEMU wrote, whatever becomes of QEMU.
+            # No sync: the host's memory keeps QEMU's writes if QEMU ends.
             disk["cache"] = {"no-flush": True}
             disk["file"] = {"driver": "file", "filename": str(self.disk), "cache": {"no-flush": True}}
         else:
@@ -92,7 +92,7 @@ class Hardware:
         ]  # fmt: skip
 
     def launch(self, *extra: str, block: Optional[Path] = None, enter: Optional[Callable[[], None]] = None) -> None:
-        """Start QEMU in the background, before others on the processors; ``enter`` runs in the new process first."""
+        """Start QEMU in the background, with priority over others; ``enter`` runs in the new process first."""
 
         def first() -> None:
             with contextlib.suppress(OSError):
@@ -100,7 +100,7 @@ class Hardware:
             if enter:
                 enter()
 
-        # A program that the caller's shell would end with the caller takes no part in this session.
+        # A new session, so that the caller's shell does not end QEMU with the caller.
         result = subprocess.run(
             self.command(*extra, block=block),
             stdin=subprocess.DEVNULL,
@@ -112,17 +112,17 @@ class Hardware:
         )
         if result.returncode != 0:
             raise RigError(f"{self.name}: QEMU does not start: {result.stderr.strip()}")
-        # Where a kernel groups processes by their session, a nice value says nothing to other sessions.
+        # If a kernel groups processes by session, a nice value has no effect on other sessions.
         with contextlib.suppress(OSError):
             Path(f"/proc/{self.pid}/autogroup").write_text(f"-{NICE}")
 
     @property
     def pid(self) -> Optional[int]:
-        """QEMU's process id, None where it does not run."""
+        """QEMU's process id, None if it does not run."""
         return live(self.pidfile, "qemu-system")
 
     def quit(self) -> None:
-        """End QEMU; what the guest wrote is on its disk, what it had yet to write is not."""
+        """End QEMU; the guest's finished writes are on its disk, pending ones are lost."""
         with contextlib.suppress(RigError), Monitor(self.monitor) as monitor:
             monitor.execute("quit")
         if not self.gone(QUIT_TIMEOUT):
@@ -133,7 +133,7 @@ class Hardware:
         kill(self.pidfile, "qemu-system")
 
     def gone(self, timeout: float) -> bool:
-        """Wait until QEMU has ended; tells whether it has."""
+        """Wait for QEMU to end; returns whether it has."""
         deadline = time.monotonic() + timeout
         while self.pid is not None:
             if time.monotonic() > deadline:
@@ -146,7 +146,7 @@ class Monitor:
     """A connection to a QEMU monitor (QMP)."""
 
     def __init__(self, path: Path, timeout: float = 120.0) -> None:
-        """Connect; raises RigError where nobody answers."""
+        """Connect. Raises RigError if nothing answers."""
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
         try:
@@ -164,12 +164,12 @@ class Monitor:
 
     def __exit__(self, *_: object) -> None:
         """Close the connection."""
-        # Both: the socket stays open while the stream on it is, and QEMU talks to one at a time.
+        # Both: the socket stays open while its stream is, and QEMU talks to one client at a time.
         self._stream.close()
         self._socket.close()
 
     def execute(self, command: str, **arguments: Any) -> Any:
-        """Return what a command returns; raises RigError with QEMU's reason where it fails."""
+        """Return the result of a command. Raises RigError with QEMU's reason if it fails."""
         try:
             self._stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
             self._stream.flush()
@@ -181,25 +181,25 @@ class Monitor:
                     raise RigError(f"QEMU refuses {command}: {answer['error']['desc']}")
         except OSError as error:
             raise RigError(f"QEMU did not answer {command}: {error}") from error
-        # It ended before it answered, as "quit" may.
+        # QEMU ended before its answer, as after "quit".
         return {}
 
     def human(self, line: str) -> str:
-        """Return what a command of the monitor for people prints."""
+        """Return the output of a command for people."""
         return str(self.execute("human-monitor-command", **{"command-line": line}))
 
 
 def version() -> str:
-    """Return QEMU's version; another one's saved memory may not load."""
+    """Return QEMU's version; another version may not load saved memory."""
     return run(["qemu-system-x86_64", "--version"]).splitlines()[0]
 
 
 def candidates(
     environment: Mapping[str, str], kvm: Path = Path("/dev/kvm"), processor: Path = Path("/proc/cpuinfo")
 ) -> list[str]:
-    """Return the accelerators to try, best first; raises RigError for an override that is none of them.
+    """Return the accelerators to try, best first. Raises RigError for an unknown override.
 
-    Some virtual machines offer a /dev/kvm that opens, on processors without the extensions that it needs. There a
+    Some virtual machines have a /dev/kvm that opens, on processors without the required extensions. There a
     guest's GRUB hangs, which takes a minute to notice.
     """
     wanted = environment.get(OVERRIDE, "")
@@ -212,7 +212,7 @@ def candidates(
 
 
 def choice(accelerator: str) -> dict[str, str]:
-    """Return an accelerator and the processor it gets, as `Hardware` and a golden machine's description take them."""
+    """Return an accelerator and its processor, in the form for `Hardware` and a golden machine's description."""
     return {"accelerator": accelerator, "processor": PROCESSOR_OF[accelerator]}
 
 
@@ -228,7 +228,7 @@ def live(pidfile: Path, program: str) -> Optional[int]:
 
 
 def kill(pidfile: Path, program: str) -> None:
-    """End a program at once and wait until it is gone."""
+    """Kill a program and wait for its end."""
     pid = live(pidfile, program)
     if pid is None:
         return
@@ -237,12 +237,12 @@ def kill(pidfile: Path, program: str) -> None:
     deadline = time.monotonic() + QUIT_TIMEOUT
     while live(pidfile, program) is not None:
         if time.monotonic() > deadline:
-            raise RigError(f"process {pid} ({program}) does not end")
+            raise RigError(f"process {pid} ({program}) is still running after it was killed")
         time.sleep(0.02)
 
 
 def create_disk(path: Path, backing: Path) -> None:
-    """Make a disk that stands on another one and holds what differs from it."""
+    """Make an overlay disk with the differences from another one."""
     run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(backing), str(path)])
     with path.open("r+b") as image:
         image.truncate(FILE_SIZE)

@@ -1,4 +1,4 @@
-"""Signed apt repositories on disk, in the layout real ones have, and the keys that sign them."""
+"""Signed apt repositories on disk, in the layout of real ones, and their signing keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Suite:
 
 
 def sign_key(name: str = "rig") -> Path:
-    """Return a GnuPG home that holds one signing key, made at its first use and kept with the cache."""
+    """Return a GnuPG home with one signing key, made at its first use and kept in the cache."""
     home = cache.KEYS / f"gnupg-{name}"
     if (home / "fingerprint").exists():
         return home
@@ -48,7 +48,7 @@ def fingerprint(name: str = "rig") -> str:
 
 
 def publish(root: Path, suites: Mapping[Suite, Path]) -> None:
-    """Index and sign a repository at ``root``; each suite names the folder below it that holds its packages."""
+    """Index and sign a repository at ``root``; each suite names its folder of packages below it."""
     home = sign_key()
     for suite, pool in suites.items():
         dist = root / "dists" / suite.name
@@ -76,7 +76,7 @@ def publish(root: Path, suites: Mapping[Suite, Path]) -> None:
 
 
 def collect(packages: Sequence[Path], pool: Path) -> None:
-    """Link packages into a pool, or copy them where links do not reach."""
+    """Link packages into a pool, or copy them if linking is impossible."""
     pool.mkdir(parents=True, exist_ok=True)
     for package in packages:
         try:

@@ -1,4 +1,4 @@
-"""The vendor's apt repositories as the stacks' data describes them, with fixture packages in them."""
+"""The vendor's apt repositories from the stacks' data, with fixture packages."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from rig.wheels import stack_data, system_data
 Stack = Mapping[str, Any]
 CODE: list[ModuleType] = [deb, elf, kernels, oneapi]
 
-#: What these need besides their own files, as the real ones do; the rest of the packages depends on nothing.
+#: Their dependencies beside their own files, as in the real ones; the other packages have none.
 DEPENDS = {
     "intel-opencl-icd": ["libigc1", "libigdfcl1", "libigdgmm12", "ocl-icd-libopencl1 | libopencl1"],
     "intel-level-zero-gpu": ["libigc1", "libigdfcl1", "libigdgmm12"],
     "libigc1": ["libigdfcl1"],
 }
-#: What a vendor's suite has of packages for which its stack names no version.
+#: Packages of a vendor's suite for which its stack names no version.
 BUNDLED = {"intel-fw-gpu": "2024.17.5-329~22.04", "xpu-smi": "1.2.42-79~24.04"}
-#: What the PPA has of the packages that are newer there than in the archive.
+#: Packages that the PPA has newer than the archive.
 PPA = {
     "intel-opencl-icd": "26.31.39395.14-1~24.04~ppa1",
     "libze-intel-gpu1": "26.31.39395.14-1~24.04~ppa1",
     "libze1": "1.32.0-1~24.04~ppa1",
 }
-#: The archive's versions of packages that a stack takes from the distribution as they come. Fixtures of these versions.
+#: The archive's versions of a stack's unpinned packages from the distribution. Fixtures of these versions.
 DISTRIBUTION_VERSION = "23.43.27642.40-1fixture1"
 
 
@@ -45,14 +45,14 @@ class Slot(NamedTuple):
 
 
 def vendor(codename: str) -> Path:
-    """Return the vendor's repositories, each under the path its URL has: ``graphics/ubuntu``, ``oneapi``..."""
+    """Return the vendor's repositories, each under its URL's path: ``graphics/ubuntu``, ``oneapi``..."""
     stacks = system_data(codename)
     recipe = _recipe(stacks)
     return cache.artifact(f"vendor-{codename}", recipe, lambda target: _build(_vendor_slots(stacks), target))
 
 
 def distribution(codename: str) -> Path:
-    """Return what the distribution itself brings for the stacks: jammy the kernels, noble the compute packages."""
+    """Return the distribution's own packages for the stacks: jammy the kernels, noble the compute packages."""
     stacks = system_data(codename)
     pool = debian.mirror("bookworm") / "pool"
     made = _kernels(stacks, pool) if codename == "jammy" else _compute(stacks)
@@ -62,7 +62,7 @@ def distribution(codename: str) -> Path:
 
 
 def machine_distribution(codename: str) -> Path:
-    """Return what virtual machines get instead: kernels that boot, and a suite of updates with a newer one."""
+    """Return the packages for virtual machines instead: kernels that boot, and a suite of updates with a newer one."""
     kernels_of: dict[str, Mapping[str, str]] = {}
     for stack in golden.stacks():
         if stack["kernel"].get("release"):
@@ -88,7 +88,7 @@ def machine_distribution(codename: str) -> Path:
 
 
 def _lacking(folder: Path, pool: Path) -> list[Path]:
-    """Return a folder's packages that another pool does not have."""
+    """Return a folder's packages that are missing in another pool."""
     return [path for path in sorted(folder.glob("*.deb")) if not (pool / path.name).exists()]
 
 
@@ -126,7 +126,7 @@ def _vendor_slots(stacks: Mapping[str, Stack]) -> dict[Slot, list[Package]]:
 
 
 def _graphics(stack: Stack, stacks: Mapping[str, Stack]) -> Iterator[Package]:
-    """Yield a stack's drivers, each also in a newer version, so that pins and holds have something to hold against."""
+    """Yield a stack's drivers, each also in a newer version, against which pins and holds can be tested."""
     known = {**BUNDLED, **_versions(stacks)}
     driver = stack["driver"]
     for entry in driver["dkms"]:
@@ -140,7 +140,7 @@ def _graphics(stack: Stack, stacks: Mapping[str, Stack]) -> Iterator[Package]:
 
 
 def _ppa(stack: Stack, _: Mapping[str, Stack]) -> Iterator[Package]:
-    """Yield newer packages than the distribution's, as people at Intel and Canonical make them."""
+    """Yield newer packages than the distribution's, as in Intel's and Canonical's PPA."""
     for name in stack["driver"]["packages"].keys() & PPA.keys():
         yield Package(name, PPA[name], _driver_files(name))
 
@@ -163,11 +163,11 @@ def _kernels(stacks: Mapping[str, Stack], pool: Path) -> Iterator[Package]:
 
 
 def _compute(stacks: Mapping[str, Stack]) -> Iterator[Package]:
-    """Yield what stacks without a vendor's repository install and Debian lacks."""
+    """Yield packages that stacks without a vendor's repository install and Debian lacks."""
     present = {path.name.split("_")[0] for path in (debian.mirror("trixie") / "pool").glob("*.deb")}
     ever = stack_data()
     for title, stack in stacks.items():
-        # A stack that takes a repository for some cards alone takes the distribution's packages for others.
+        # A stack with a repository for some cards takes the distribution's packages for others.
         if stack["driver"] and not ever[title]["repositories"]:
             for name, pinned in stack["driver"]["packages"].items():
                 if name not in present:
@@ -187,7 +187,7 @@ def _driver_files(name: str) -> dict[str, Any]:
 
 
 def _versions(stacks: Mapping[str, Stack]) -> dict[str, str]:
-    """Return the version some stack pins of every package that belongs to the vendor."""
+    """Return a pinned version of some stack for every package of the vendor."""
     found: dict[str, str] = {}
     for stack in stacks.values():
         driver = stack["driver"]
@@ -199,7 +199,7 @@ def _versions(stacks: Mapping[str, Stack]) -> dict[str, str]:
 
 
 def _with_newer(version: str) -> tuple[str, str]:
-    """Return a version and one that apt holds for newer."""
+    """Return a version and one that apt considers newer."""
     newer = re.sub(r"^(\d+[.:-])?(\d+)", lambda found: f"{found[1] or ''}{int(found[2]) + 1}", version, count=1)
     run(["dpkg", "--compare-versions", newer, "gt", version])
     return version, newer

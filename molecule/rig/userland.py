@@ -1,4 +1,4 @@
-"""Root file systems of test hosts: Debian 12 and 13, as themselves or saying that they are Ubuntu."""
+"""Root file systems of test hosts: Debian 12 and 13, as themselves or posing as Ubuntu."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from rig import cache
 from rig.host import DEBIAN_KEYRING, run, write
 
-#: Debian's archive; XPU_FLEET_DEBIAN_MIRROR names a nearer one.
+#: Debian's archive; XPU_FLEET_DEBIAN_MIRROR names a nearer mirror.
 DEBIAN = os.environ.get("XPU_FLEET_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 
-#: What a freshly installed server has before anybody configures it.
+#: Packages of a freshly installed server.
 BASE_PACKAGES = [
     "systemd", "systemd-sysv", "dbus", "udev", "kmod", "libpam-systemd", "openssh-server", "sudo", "python3",
     "python3-apt", "iproute2", "procps", "ca-certificates", "gnupg", "unattended-upgrades", "pciutils",
@@ -24,7 +24,7 @@ USER = "admin"
 
 @dataclass(frozen=True)
 class Userland:
-    """One kind of root file system and what a node with it needs from the mirror."""
+    """One kind of root file system and its needs of the mirror."""
 
     name: str
     suite: str
@@ -37,7 +37,7 @@ class Userland:
 
     @property
     def os_release(self) -> str:
-        """The text of /etc/os-release, "" where Debian's own stays."""
+        """The text of /etc/os-release, "" for Debian's own."""
         if self.distribution == "Debian":
             return ""
         return (
@@ -45,7 +45,7 @@ class Userland:
             f'NAME="{self.distribution}"\nVERSION_ID="{self.release}"\n'
             f'VERSION="{self.title}"\nVERSION_CODENAME={self.codename}\n'
             f"ID=ubuntu\nID_LIKE=debian\nUBUNTU_CODENAME={self.codename}\n"
-            # Not one word of the real distribution here: Ansible looks for its name anywhere in this file.
+            # No word of the real distribution here: Ansible looks for its name anywhere in this file.
             'VARIANT="xpu.fleet test fixture"\nVARIANT_ID=xpu-fleet-fixture\n'
         )
 
@@ -69,7 +69,7 @@ def base(suite: str) -> Path:
 
 
 def layer(userland: Userland) -> Path:
-    """Return the folder laid over the base: account, SSH, names of the distribution. Cheap to make."""
+    """Return the overlay folder: account, SSH, names of the distribution. Cheap to make."""
     recipe = {"version": 6, "userland": asdict(userland), "os_release": userland.os_release, "user": USER}
     return cache.artifact(f"layer-{userland.name}", recipe, lambda target: _customise(userland, target))
 
@@ -109,7 +109,7 @@ def _customise(userland: Userland, target: Path) -> None:
             f'DISTRIB_DESCRIPTION="Ubuntu {userland.release} (xpu.fleet test fixture)"\n',
         )
     write(target / "etc/ssh/sshd_config.d/xpu-rig.conf", "PasswordAuthentication no\nUseDNS no\n")
-    # apt's own timers would take its lock at times of their choosing; a test could not tell that from a fault.
+    # apt's own timers would take its lock at random times; a test could not distinguish that from a fault.
     for timer in ("apt-daily.timer", "apt-daily-upgrade.timer"):
         link = target / "etc/systemd/system" / timer
         link.parent.mkdir(parents=True, exist_ok=True)

