@@ -1,4 +1,4 @@
-"""Ends ansible-playbook with the status of an audit: 0 in order, 1 drift, 2 something could not be looked at."""
+"""Ends ansible-playbook with the status of an audit: 0 in order, 1 drift, 2 something was not checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-#: The variable that marks a play as an audit: one that does not tell its status has looked at nothing.
+#: The variable that marks a play as an audit: one that reports no status has checked nothing.
 MARK = "audit_tells_its_status"
 
 
@@ -39,11 +39,11 @@ class CallbackModule(CallbackBase):
         self._hosts = True
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """Note whether this is an audit."""
+        """Note whether this play is an audit."""
         self._audit = self._audit or bool(play.get_vars().get(MARK))
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
-        """Note why nothing will be said."""
+        """Note why there will be no status."""
         self._hosts = False
 
     def v2_playbook_on_stats(self, stats: Any) -> None:

@@ -1,4 +1,4 @@
-"""Shows one live line per node on a terminal, plain lines elsewhere, and at the end the time that each layer took."""
+"""Shows one live line per node on a terminal, plain lines elsewhere, and at the end the time of each layer."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils.live_lines import MISSIN
 from ansible_collections.xpu.fleet.plugins.plugin_utils.plain_output import PlainDisplay, with_plain_results
 
 REBOOTS = ("reboot", "ansible.builtin.reboot", "ansible.legacy.reboot")
-#: What ansible.builtin.reboot waits where nothing else is said.
+#: The default timeout of ansible.builtin.reboot.
 REBOOT_TIMEOUT = 600.0
 PAUSES = ("pause", "ansible.builtin.pause", "ansible.legacy.pause")
 
 
 @with_plain_results
 class CallbackModule(DefaultCallback):
-    """Shows what the default callback shows of failures, and a line per node instead of the rest."""
+    """Shows failures as the default callback does, and a line per node instead of the rest."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
@@ -115,7 +115,7 @@ class CallbackModule(DefaultCallback):
     # The terminal
 
     def _show(self) -> None:
-        """Show live lines, where there is a terminal for them."""
+        """Show live lines, if there is a terminal."""
         asks = C.config.get_config_value("ENABLE_TASK_DEBUGGER") or context.CLIARGS.get("step")
         terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
         if not self._live and terminal and not asks and self.get_option("live"):
@@ -126,12 +126,12 @@ class CallbackModule(DefaultCallback):
             self._live.start()
 
     def _hide(self) -> None:
-        """Take the live lines away: for a question, and for good."""
+        """Remove the live lines: for a question, or at the end."""
         if self._live:
             self._live.stop()
 
     def _frame(self, width: int, height: int) -> list[list[progress.Span]]:
-        """Return the live lines as they are now."""
+        """Return the present live lines."""
         note = " (check mode)" if context.CLIARGS.get("check") else ""
         with self._lock:
             lines = progress.frame(self._fleet, time.monotonic(), (width, height), self._marks, note)
@@ -140,12 +140,12 @@ class CallbackModule(DefaultCallback):
         return lines
 
     def _say(self, text: str, color: str | None = None) -> None:
-        """Write a line that stays. The next failure names its task again, which would else be too far above."""
+        """Write a permanent line. The next failure repeats the task's name, which would otherwise be too far above."""
         self._last_task_banner = None
         self._display.display(f"{progress.clock(time.monotonic() - self._fleet.began)} {text}", color=color)
 
     def _news(self, host: str, layer: str, news: list[str]) -> None:
-        """Let the lines be drawn anew, or write what is new of a node where there are none."""
+        """Redraw the live lines, or write a node's news without them."""
         if self._live:
             self._live.news = True
             return
@@ -156,16 +156,16 @@ class CallbackModule(DefaultCallback):
     # Nodes
 
     def _layer(self, task: Any) -> str:
-        """Return the layer that a task works on, by the roles that it is in."""
+        """Return the layer of a task, by the roles around it."""
         if task._uuid not in self._layers:
             roles = [(role.get_name(), role._from_files.get("tasks") or "") for role in task.get_dep_chain() or []]
-            # What includes a role is skipped where there is nothing to do: it begins no layer.
+            # An include of a role is skipped if there is nothing to do: it begins no layer.
             tags = [] if isinstance(task, TaskInclude) else task.tags
             self._layers[task._uuid] = progress.layer_of(roles, tags, task.action)
         return self._layers[task._uuid]
 
     def _reboot_seconds(self, host: Any, task: Any) -> float | None:
-        """Return how long a reboot may take, None where the task is none. Nothing here may break a run."""
+        """Return the time limit of a reboot, None for other tasks. Nothing here may break a run."""
         if task.action not in REBOOTS or task.check_mode:
             return None
         given = task.args.get("reboot_timeout", task.args.get("reboot_timeout_sec", REBOOT_TIMEOUT))
@@ -176,7 +176,7 @@ class CallbackModule(DefaultCallback):
             return REBOOT_TIMEOUT
 
     def _finish(self, result: Any, state: str) -> None:
-        """Note what a node's task came to."""
+        """Note the result of a node's task."""
         host = result._host.get_name()
         with self._lock:
             news = self._fleet.finish(host, state, time.monotonic())
@@ -191,14 +191,14 @@ class CallbackModule(DefaultCallback):
             self._handle_warnings(result._result)
 
     def _handle_exception(self, result: Any, use_stderr: bool = False) -> None:
-        """Show what went wrong, but not of a task with no_log: ansible-core would tell its message here."""
+        """Show the error, except of a task with no_log: ansible-core would print its message here."""
         if "censored" in result:
             result.pop("exception", None)
         else:
             super()._handle_exception(result, use_stderr)
 
     def _handle_warnings(self, res: Any) -> None:
-        """Show warnings and deprecations; of a task with no_log only that there are some."""
+        """Show warnings and deprecations; for a task with no_log only that there are some."""
         if "censored" in res:
             hidden = [res.pop(key, None) for key in ("warnings", "deprecations")]
             if any(hidden):
@@ -207,7 +207,7 @@ class CallbackModule(DefaultCallback):
             super()._handle_warnings(res)
 
     def _verbose(self) -> bool:
-        """Whether results are wanted too."""
+        """Whether to show results too."""
         return bool(self._display.verbosity > 0)
 
     def _tell(self, result: Any) -> None:
@@ -218,7 +218,7 @@ class CallbackModule(DefaultCallback):
             told = "\n".join(told)
         if not isinstance(told, str):
             told = self._dump_results(result._result).strip("\n")
-        # What one node tells for all is not of that node: the fleet's table, for one. A free strategy asks every node.
+        # What one node reports for all is not about that node: the fleet's table, for one. A free strategy repeats it.
         for_all = result._task.run_once and not self._free
         who = self._steps.get(result._task._uuid) if for_all else result._host.get_name()
         told = "\n" + textwrap.indent(told.rstrip("\n"), "    ") if "\n" in told else f" {told}"
@@ -227,14 +227,14 @@ class CallbackModule(DefaultCallback):
     # What Ansible calls
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Begin to count time."""
+        """Start the clock."""
         super().v2_playbook_on_start(playbook)
         self._fleet = progress.Fleet(time.monotonic())
         if context.CLIARGS.get("check"):
             self._say("Check mode: nothing is changed.")
 
     def v2_playbook_on_vars_prompt(self, *args: Any, **kwargs: Any) -> None:
-        """Give way to a question."""
+        """Hide the live lines for a question."""
         self._hide()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
@@ -252,7 +252,7 @@ class CallbackModule(DefaultCallback):
         with self._lock:
             self._fleet.begin_play(name, batch, [host for host in every if host not in earlier], time.monotonic())
             batch, every = (self._fleet.left_of(hosts) for hosts in (batch, every))
-        if not batch and every:  # a batch of which every node has failed before
+        if not batch and every:  # a batch whose nodes all failed before
             return
         nodes = f"{len(batch)} node{'s' if len(batch) != 1 else ''}"
         self._say(f"play: {name} ({nodes}{f' of {len(every)}' if len(every) > len(batch) else ''})")
@@ -262,12 +262,12 @@ class CallbackModule(DefaultCallback):
             self._show()
 
     def _task_start(self, task: Any, prefix: str | None = None) -> None:
-        """Keep a task's name, which may be a template later; failures show it."""
+        """Keep a task's name for failures; it may be a template later."""
         if prefix is not None:
             self._task_type_cache[task._uuid] = prefix
         self._free = self._play.strategy.rsplit(".", 1)[-1] in ("free", "host_pinned")
         self._last_task_name = None if self._free else task.get_name().strip()
-        # Ansible's own task that begins a role has the description of the whole role in its name.
+        # Ansible's own task at the start of a role has the role's whole description in its name.
         self._steps[task._uuid] = one_line((task.name or task.action).partition(" against arg spec ")[0])
         if task.action in PAUSES:
             self._hide()
@@ -275,7 +275,7 @@ class CallbackModule(DefaultCallback):
             self._live.start()
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        """Note that a node begins a task."""
+        """A node begins a task."""
         layer, reboot = self._layer(task), self._reboot_seconds(host, task)
         step = self._steps.get(task._uuid) or one_line(task.name or task.action)
         with self._lock:
@@ -283,7 +283,7 @@ class CallbackModule(DefaultCallback):
         self._news(host.get_name(), layer, news)
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """Note a task that went well; what a debug task tells is shown."""
+        """A task succeeded; shows the message of a debug task."""
         changed = bool(result._result.get("changed", False)) and not isinstance(result._task, TaskInclude)
         self._finish(result, progress.CHANGED if changed else progress.OK)
         if self._verbose():
@@ -294,22 +294,22 @@ class CallbackModule(DefaultCallback):
             self._tell(result)
 
     def v2_runner_on_skipped(self, result: Any) -> None:
-        """Note a task that was not for this node."""
+        """A task was skipped on this node."""
         self._finish(result, progress.OK)
         self._warn(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """Note a failure and show it as the default callback does."""
+        """A task failed; shows it as the default callback does."""
         self._finish(result, progress.OK if ignore_errors else progress.FAILED)
         super().v2_runner_on_failed(result, ignore_errors)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        """Note that a node is not reached and show why."""
+        """A node is unreachable; shows why."""
         self._finish(result, progress.OK if result._task.ignore_unreachable else progress.UNREACHABLE)
         super().v2_runner_on_unreachable(result)
 
     def v2_runner_retry(self, result: Any) -> None:
-        """Note that a node tries once more."""
+        """A node retries its task."""
         tried, of = result._result.get("attempts", 0), result._result.get("retries", 0)
         with self._lock:
             self._fleet.attempt(result._host.get_name(), tried + 1, of)
@@ -318,7 +318,7 @@ class CallbackModule(DefaultCallback):
             super().v2_runner_retry(result)
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
-        """Show what a debug task tells of an item."""
+        """Show an item's message of a debug task."""
         if self._verbose():
             super().v2_runner_item_on_ok(result)
             return
@@ -327,11 +327,11 @@ class CallbackModule(DefaultCallback):
             self._tell(result)
 
     def v2_runner_item_on_skipped(self, result: Any) -> None:
-        """Show only what is warned of."""
+        """Show only the warnings."""
         self._warn(result)
 
     def v2_on_file_diff(self, result: Any) -> None:
-        """Show differences below the node and the task that they are of."""
+        """Show differences below their node and task."""
         results = result._result.get("results") if result._task.loop else None
         parts = results if isinstance(results, list) else [result._result]
         if any(part.get("changed") and part.get("diff") for part in parts if isinstance(part, dict)):
@@ -340,17 +340,17 @@ class CallbackModule(DefaultCallback):
         super().v2_on_file_diff(result)
 
     def v2_playbook_on_include(self, included_file: Any) -> None:
-        """Show includes only where results are wanted."""
+        """Show includes only if results are shown."""
         if self._verbose():
             super().v2_playbook_on_include(included_file)
 
     def v2_runner_on_async_poll(self, result: Any) -> None:
-        """Show polls only where results are wanted."""
+        """Show polls only if results are shown."""
         if self._verbose():
             super().v2_runner_on_async_poll(result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Give the terminal back, and sum up."""
+        """Release the terminal, and show the summary."""
         self._hide()
         super().v2_playbook_on_stats(stats)
         width = os.get_terminal_size().columns if self._live and sys.stdout.isatty() else 120

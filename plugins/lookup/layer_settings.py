@@ -1,4 +1,4 @@
-"""What the variables of layers' roles are for a node."""
+"""A node's variables of layers' roles."""
 
 from __future__ import annotations
 

@@ -152,11 +152,11 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import hi
 
 
 class PinError(FleetError):
-    """The packages cannot be installed as wanted; the message is for a person."""
+    """The packages cannot be installed as requested; the message is for a person."""
 
 
 def is_set_up(repository: Repository, etc: Path = APT_ETC) -> bool:
-    """Tell whether the node has a repository as described: sources, a keyring of pinned keys, nothing in its way."""
+    """Tell whether a repository is set up on the node: sources, a keyring of pinned keys, no conflict."""
     sources, keyring = Path(repository.sources), Path(repository.keyring)
     if not sources.is_file() or not keyring.is_file():
         return False
@@ -192,9 +192,9 @@ def check(
     etc: Path = APT_ETC,
     lists: Path = APT_LISTS,
 ) -> Simulation:
-    """Check packages and the plan for them against the repositories; return what it would do.
+    """Check packages and the plan for them against the repositories; return what apt would do.
 
-    Raises PinError where a repository cannot be read or the plan cannot be carried out.
+    Raises PinError if a repository cannot be read or the plan cannot be carried out.
     """
     keys = [(repository, trusted_keys(repository)) for repository in repositories]
     with tempfile.TemporaryDirectory(prefix="xpu-fleet-apt-") as directory:
@@ -209,12 +209,12 @@ def check(
         if missing:
             raise PinError(_missing_message(missing, available))
         try:
-            # Pins that are met already are named too: nothing else of the plan may move them.
+            # Name met pins too: the rest of the plan must not change them.
             met = [Change(name, version, version) for name, version in packages.items() if version]
             return apt.install(dict.fromkeys(map(str, [*plan, *met])))
         except CommandError as error:
             if broken():
-                # apt plans nothing on top of half an installation; the next transaction finishes that first.
+                # apt plans nothing while an installation is half done; the next transaction finishes that first.
                 return Simulation()
             wanted = ", ".join(str(change) for change in plan)
             raise PinError(f"apt cannot install these together: {wanted}:\n{error}") from error
@@ -229,7 +229,7 @@ def _missing_message(missing: Iterable[Change], available: Mapping[str, list[str
 
 
 def known_trouble(parameters: Mapping[str, Any], outcome: Simulation) -> list[str]:
-    """Return what may not work with the packages that arrive; raises PinError for what cannot."""
+    """Return possible problems of the new packages. Raises PinError for certain ones."""
     if not (parameters["stack"] and outcome.versions):
         return []
     stays = {name: version for name, version in installed_versions().items() if name not in outcome.removed}

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: one apt repository in deb822 form, and nothing that contradicts it."""
+"""Ansible module: one apt repository in deb822 form, without conflicting sources."""
 
 from __future__ import annotations
 

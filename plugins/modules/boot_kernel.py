@@ -152,7 +152,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 
 ROOT = Path("/")
 
-#: How kernels are called whose entries were made while their initramfs was missing.
+#: The name for kernels whose menu entries lack an existing initramfs.
 LACKING = "entries without their initramfs"
 
 
@@ -178,7 +178,7 @@ def describe(state: BootState) -> str:
 
 
 def apply(boot: Boot, parameters: dict[str, Any], *, check: bool) -> dict[str, Any]:
-    """Bring about what the parameters ask for; return the parts of the result that depend on it."""
+    """Reach the state of the parameters; return the dependent parts of the result."""
     state, release = parameters["state"], parameters["release"] or ""
     found = boot.state()
     if state == "default":

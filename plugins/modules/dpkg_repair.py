@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: finish what an interrupted dpkg or apt left."""
+"""Ansible module: finish an interrupted dpkg or apt run."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ _BUILT_FOR = re.compile(r"(?:on|for) kernel:? (?P<release>\d[\w.+-]*)")
 
 
 def repair(lock_timeout: int) -> None:
-    """Configure what is unpacked, then let apt correct the rest. Raises CommandError."""
-    # To configure a kernel makes its initramfs. depmod does not flush its lists of the kernel's modules: after a power
+    """Configure unpacked packages, then let apt correct the rest. Raises CommandError."""
+    # Configuring a kernel makes its initramfs. depmod does not flush its lists of the kernel's modules: after a power
     # cut they may be empty although the modules' package is configured, and the initramfs would not find its root.
     for release in sorted({release_of(name) for name in _partial()} - {""}):
         if (ROOT / "lib/modules" / release / "kernel").is_dir():
             result_of(["depmod", release])
-    # It fails where a package waits for one that is not unpacked yet: apt brings that.
+    # It fails if a package needs one that is not unpacked yet: apt brings that.
     configured = result_of(["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"])
     options = ["--fix-broken", "--no-install-recommends", "install"]
     simulation = simulate(options)
@@ -105,10 +105,10 @@ def repair(lock_timeout: int) -> None:
 
 
 def module_advice(output: str) -> str:
-    """Return what to do about modules that DKMS could not build, "" where dpkg failed at something else."""
+    """Return advice about modules that DKMS could not build, "" if dpkg failed at something else."""
     failed: dict[tuple[str, str], str] = {}
     for log in _MAKE_LOG.finditer(output):
-        # Kernels that it was built for before are named further up.
+        # Kernels of earlier, successful builds are named further up.
         kernels = _BUILT_FOR.findall(output, 0, log.start())
         failed.setdefault((log["module"], kernels[-1] if kernels else "that kernel"), log["path"])
     if not failed:
@@ -134,7 +134,7 @@ def main() -> None:
     try:
         found = broken(ROOT / UPDATES)
         if found and not module.check_mode and wait_for_others(ROOT, module.params["lock_timeout"]):
-            found = broken(ROOT / UPDATES)  # what looked broken may have been work under way
+            found = broken(ROOT / UPDATES)  # apparent damage may have been another process's work in progress
         if found and not module.check_mode:
             repair(module.params["lock_timeout"])
             left = broken(ROOT / UPDATES)

@@ -65,11 +65,11 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 
 
 def put_back(files: Mapping[str, str]) -> None:
-    """Copy every file that was kept to where it was, and remove the others."""
+    """Copy every saved file back to its place, and remove the others."""
     for path, kept in files.items():
         if not kept:
             Path(path).unlink(missing_ok=True)
-        elif Path(kept).exists():  # a run that was cut off put it back already where it does not
+        elif Path(kept).exists():  # an interrupted run has restored it already if the copy is missing
             partial = Path(f"{path}.xpu-fleet")  # a name that apt does not read
             partial.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             shutil.copy2(kept, partial)

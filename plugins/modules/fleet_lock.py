@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: a lock that one run has on the fleet."""
+"""Ansible module: one run's lock on the fleet."""
 
 from __future__ import annotations
 

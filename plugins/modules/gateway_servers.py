@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: what a gateway knows of a node's instances."""
+"""Ansible module: the state of a node's instances in a gateway."""
 
 from __future__ import annotations
 

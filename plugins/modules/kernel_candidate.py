@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: which kernel a metapackage brings, where the running one is too old or too new."""
+"""Ansible module: the kernel that a metapackage installs, if the running one is too old or too new."""
 
 from __future__ import annotations
 
@@ -114,11 +114,11 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 
 
 class CandidateError(FleetError):
-    """No kernel that will do can be had; the message is for a person."""
+    """No suitable kernel is available; the message is for a person."""
 
 
 def candidate(metapackage: str, wanted: Span, running: str, brought: list[str], version: str = "") -> dict[str, Any]:
-    """Return the newest kernel among the packages that a metapackage brings; raises CandidateError."""
+    """Return the newest kernel among the packages of a metapackage. Raises CandidateError."""
     releases = [release_of(name) for name in brought if name.startswith("linux-image-") and "-unsigned-" not in name]
     newest = max(filter(None, releases), key=lambda release: Version(abi_of(release)), default="")
     if not newest:
@@ -140,7 +140,7 @@ def candidate(metapackage: str, wanted: Span, running: str, brought: list[str], 
 
 
 def check(release: str, stack: str, gpus: list[dict[str, Any]], accepted: Sequence[str] = ()) -> None:
-    """Raise CandidateError where a kernel is known not to work with GPUs."""
+    """Raise CandidateError if a kernel is known not to work with GPUs."""
     there = found(Situation(gpus, release, {}, stack, accepted=accepted)) if stack else []
     refused = [entry for entry in there if entry.effect == REFUSE and entry.kernels]
     if refused:
@@ -150,7 +150,7 @@ def check(release: str, stack: str, gpus: list[dict[str, Any]], accepted: Sequen
 
 
 def find(parameters: dict[str, Any], running: str) -> dict[str, Any]:
-    """Return the kernel; raises FleetError."""
+    """Return the kernel. Raises FleetError."""
     wanted = Span(parameters["at_least"], parameters["before"])
     if wanted.has(running):
         return {"release": running, "running": True, "install": [], "packages": []}

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: remove kernels that are newer than the one that is wanted."""
+"""Ansible module: remove kernels newer than the wanted one."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.command import ( 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 ROOT = Path("/")
-#: The rollback record of the stack's kernel, whose name its pins have too.
+#: The rollback record of the stack's kernel; its pins have the same name.
 RECORD = "kernel"
 
 
@@ -112,7 +112,7 @@ class PurgeError(FleetError):
 
 
 def purge(parameters: dict[str, Any], running: str, *, check: bool) -> dict[str, Any]:
-    """Look what goes, let it go unless in check mode, and return it."""
+    """Return the kernels to remove, and remove them unless in check mode."""
     packages = installed_packages()
     newer_than, metapackages = parameters["newer_than"], parameters["metapackages"]
     protected = list(dict.fromkeys([running, newer_than, *parameters["keep"]]))
@@ -123,7 +123,7 @@ def purge(parameters: dict[str, Any], running: str, *, check: bool) -> dict[str,
         held = {name for name, package in packages.items() if package.held}
         if held.intersection(wanted):
             command.append("--allow-change-held-packages")
-        # Of the kernel before this one, the hold is the collection's own.
+        # The hold on the former kernel is the collection's own.
         own = pinned_names(RECORD, ROOT / APT_ETC.relative_to("/")).intersection(wanted)
         others = held.difference(metapackages, own)
         try:
@@ -138,7 +138,7 @@ def purge(parameters: dict[str, Any], running: str, *, check: bool) -> dict[str,
         except (CommandError, PurgeError):
             if not (check and broken()):
                 raise
-            # apt plans nothing on top of half an installation; that is mended before anything is removed.
+            # apt plans nothing while an installation is half done; repair that before removing anything.
             simulation = Simulation(tuple(wanted), ())
         removed = simulation.removed
         if not check:

@@ -73,7 +73,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.command import ( 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError  # noqa: E402
 
 ROOT = Path("/")
-#: What modprobe reads of depmod's files. depmod does not flush them: after a power cut they may be there and empty.
+#: depmod's files that modprobe reads. depmod does not flush them: after a power cut they may be empty.
 LISTS = ("modules.dep", "modules.dep.bin", "modules.alias", "modules.alias.bin")
 
 
@@ -84,14 +84,14 @@ class InstalledKernel:
         installed = installed_packages()
         self._root = root
         self._release = release
-        #: With the versions that are installed: others are not this module's business.
+        #: With their installed versions: this module does not touch others.
         self._packages = {name: installed[name].version for name in packages if name in installed}
         self._held = [name for name in self._packages if installed[name].held]
         self._modules = root / "lib/modules" / release
         self._initramfs = root / "boot" / f"initrd.img-{release}"
 
     def repair(self, *, check: bool, lock_timeout: int) -> list[str]:
-        """Mend everything unless in check mode; return what was damaged."""
+        """Repair everything unless in check mode; return what was damaged."""
         if not self._packages:
             return []
         files = self._damaged_packages()
@@ -102,7 +102,7 @@ class InstalledKernel:
                 ["install", "--reinstall", "--no-install-recommends", "--allow-change-held-packages", *again],
                 lock_timeout,
             )
-            # apt lets a held package go that it installs by name.
+            # apt changes a held package if the command names it.
             held = [name for name in self._held if name in files]
             if held:
                 mark("hold", held, self._root, lock_timeout)
@@ -146,7 +146,7 @@ class InstalledKernel:
             return []  # another program than initramfs-tools made it
         if listing.status:
             return [f"{name} cannot be read"]
-        # One that was made without depmod's lists has modules.builtin and the like, and no module.
+        # An initramfs made without depmod's lists has modules.builtin and the like, and no module.
         if not re.search(rf"lib/modules/{re.escape(self._release)}/\S+\.ko\b", listing.output):
             return [f"{name} has no modules of {self._release}"]
         return []

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: whether a service can listen where it shall."""
+"""Ansible module: whether a service can listen on its address."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import to
 
 
 def _run(request: WeightsRequest, *, check_mode: bool, staged: bool) -> dict[str, Any]:
-    """Compare, and fetch what is missing; the result of the module."""
+    """Compare, and fetch missing files; returns the module's result."""
     if request.kind == "path":
         return {"changed": False, "weights": in_place(request), "reason": ""}
     stored = read_stored(request)
@@ -228,7 +228,7 @@ def main() -> None:
     try:
         use_proxy(options["proxy"])
         token = clean_token(options["token"], "model_token")
-        module.no_log_values.update(forms(token))  # as it is sent, which may not be how it was given
+        module.no_log_values.update(forms(token))  # as sent, which may differ from the option
     except SecretError as error:
         module.fail_json(msg=f"Model {options['name']}: {error}.")
     request = WeightsRequest(

@@ -61,11 +61,11 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.command import ( 
 )
 
 ROOT = Path("/")
-#: type, process, line, id, user, host, and what does not matter here; as glibc writes it on 64-bit machines.
+#: Fields: type, process, line, id, user, host, and unused ones; as glibc writes them on 64-bit machines.
 _UTMP = struct.Struct("=hxxi32s4s32s256s52x")
 _USER_PROCESS = 7
 _ESTABLISHED = "01"
-#: Users and programs of the login screen, which has the GPU open while nobody is there.
+#: Users and programs of the login screen, which always has the GPU open.
 _GREETERS = frozenset(("gdm", "Debian-gdm", "lightdm", "sddm", "greeter"))
 _DISPLAY_SERVERS = frozenset(("Xorg", "X"))
 
@@ -110,11 +110,11 @@ class Processes:
             process = int(self._status(process, "PPid") or 0)
 
     def exists(self, process: int) -> bool:
-        """Tell whether a process is there; what logged in without leaving is not."""
+        """Tell whether a process exists; a crashed login leaves its entry behind."""
         return (self._proc / str(process)).is_dir()
 
     def with_gpus(self, service: str) -> list[str]:
-        """Return a sentence for each process that has a GPU open, but for the service and the login screen."""
+        """Return a sentence for each process with an open GPU, except the service and the login screen."""
         found = []
         for directory in sorted(
             (path for path in self._proc.iterdir() if path.name.isdecimal()), key=lambda p: int(p.name)
@@ -146,7 +146,7 @@ def _user_name(number: str) -> str:
 
 
 def logins(root: Path) -> list[Login]:
-    """Return who is logged in at a terminal, as the list of logins and systemd know it."""
+    """Return who is logged in at a terminal, from the list of logins and from systemd."""
     found = {login.terminal: login for login in _logind()}
     found.update({login.terminal: login for login in _utmp(root / "run/utmp") if login.terminal not in found})
     return list(found.values())
@@ -180,7 +180,7 @@ def _logind() -> Iterator[Login]:
 
 
 def clients(root: Path, ports: list[int]) -> list[str]:
-    """Return a sentence for each address that is connected to a port."""
+    """Return a sentence for each address connected to a port."""
     connected: dict[tuple[str, int], int] = {}
     for name in ("tcp", "tcp6"):
         try:

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: whether a service lets in whom it should not, tried from the controller."""
+"""Ansible module: whether a service accepts an address that it should refuse, tested from the controller."""
 
 from __future__ import annotations
 

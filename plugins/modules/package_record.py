@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: write down what packages were like before they are changed."""
+"""Ansible module: record the state of packages before they change."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import Fle
 
 
 def begin(record: Record, packages: list[str], now: dict[str, PackageState]) -> list[str]:
-    """Add packages as they are now, and remember everything else in case it moves along; return the names added."""
+    """Add the packages' present state, and note all others, which may change along; return the added names."""
     along = [] if record.before is None else record.settle(now, cut_off=True)
     record.before = now
     added = sorted(set(packages) - set(record.packages))

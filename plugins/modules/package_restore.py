@@ -108,7 +108,7 @@ Packages = Mapping[str, PackageState]
 
 @dataclass
 class Plan:
-    """What has to be done so that packages are as they were found."""
+    """The steps that bring packages back to their former state."""
 
     remove: list[str] = field(default_factory=list)
     #: Package to version.
@@ -116,18 +116,18 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
     def arguments(self) -> list[str]:
-        """Return it as apt-get takes it."""
+        """Return the plan as arguments of apt-get."""
         return [f"{name}={version}" for name, version in self.install.items()] + [f"{name}-" for name in self.remove]
 
 
 class Apt(FormerApt):
-    """apt as the node had it before this collection."""
+    """apt as it was before this collection."""
 
     def __init__(self, directory: Path, lock_timeout: int) -> None:
         super().__init__(directory, _is_own, lock_timeout)
 
     def removals(self, plan: Plan, *, sweep: bool = False) -> list[str]:
-        """Return what the plan would remove, with ``sweep`` also what nothing would need then. Raises CommandError."""
+        """Return what the plan would remove, with ``sweep`` also what nothing needs then. Raises CommandError."""
         needs = ["AutoRemove::SuggestsImportant", "AutoRemove::RecommendsImportant"]
         options = [f"-oAPT::{name}=false" for name in needs] + ["-oAPT::Get::AutomaticRemove=true"] if sweep else []
         return list(self.simulate([*_TRANSACTION, *options, *plan.arguments()]).removed)
@@ -138,7 +138,7 @@ class Apt(FormerApt):
 
 
 def merge(records: Iterable[Record], now: Packages) -> dict[str, PackageState]:
-    """Return how packages were found before the first of several records, the last one first."""
+    """Return the packages' states before the first of several records, the last one first."""
     found: dict[str, PackageState] = {}
     for record in records:
         if record.before is not None:
@@ -148,7 +148,7 @@ def merge(records: Iterable[Record], now: Packages) -> dict[str, PackageState]:
 
 
 def plan_for(found: Packages, now: Packages, available: Mapping[str, list[str]]) -> Plan:
-    """Return what has to be done, but for what nothing needs any more then."""
+    """Return the plan, without packages that nothing needs afterwards."""
     plan = Plan()
     for name, was in sorted(found.items()):
         present = now_of(now, name)
@@ -169,7 +169,7 @@ def _bring_back(plan: Plan, name: str, was: PackageState, present: PackageState,
 
 
 def leave_kernels(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
-    """Take away what would bring a kernel that nobody has seen running. Raises RecordError."""
+    """Remove from the plan what would install a kernel that has never run here. Raises RecordError."""
     for name, version in list(plan.install.items()):
         if version == found[name].version:
             continue
@@ -185,15 +185,15 @@ def leave_kernels(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
 
 
 def nearest(version: str, offered: list[str]) -> str:
-    """Return the version itself, the next newer one on offer, the newest older one, or ""."""
+    """Return the version itself, the next newer available one, the newest older one, or ""."""
 
     newer = sorted((other for other in offered if Version(other) >= Version(version)), key=Version)
     return newer[0] if newer else max(offered, key=Version, default="")
 
 
 def complete(plan: Plan, apt: Apt, found: Packages, now: Packages) -> None:
-    """Add what nothing needs any more. Raises RecordError where something would go that has to stay."""
-    # A package that came along and that a person has asked for since is theirs.
+    """Add packages that nothing needs any more. Raises RecordError if one of them has to stay."""
+    # A package that came along and that a person has requested since is theirs.
     along = {
         n for n, was in found.items() if not was.version and was.along and (was.manual or not now_of(now, n).manual)
     }
@@ -215,7 +215,7 @@ def now_of(now: Packages, name: str) -> PackageState:
 
 
 def marks(found: Packages, now: Packages) -> dict[str, list[str]]:
-    """Return the calls of apt-mark that give packages back what they were marked as."""
+    """Return the calls of apt-mark that restore the packages' marks."""
     calls: dict[str, list[str]] = {"auto": [], "manual": [], "unhold": [], "hold": []}
     for name, was in sorted(found.items()):
         present = now_of(now, name)

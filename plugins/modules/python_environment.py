@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: a virtual environment that holds exactly what a hashed requirements file names."""
+"""Ansible module: a virtual environment with exactly the packages of a hashed requirements file."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.secrets import hi
 
 
 def _listing(state: EnvironmentState, wanted: Wanted, *, after: bool) -> str:
-    """The environment as text for a diff: what is not as wanted, or what is wanted instead."""
+    """The environment as text for a diff: the differences, or the wanted state."""
     if after:
         return "".join(f"{pin}\n" for pin in (state.missing if state.usable else wanted.pins()))
     lines = [f"{name}=={state.installed.get(name, '?')} (superfluous)" for name in state.extra]

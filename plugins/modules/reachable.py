@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: whether the places that downloads come from answer."""
+"""Ansible module: whether sources of downloads answer."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: keep a gateway's requests away from instances of the service."""
+"""Ansible module: drain instances of the service."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def main() -> None:
     if options["state"] == "drained":
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         why = {"reason": options["reason"], "owner": options["owner"], "failed": options["failed"]}
-        # Since when it is drained stays, whoever drains it once more.
+        # The time of the first drain stays.
         after = {**before, **{name: {"since": since, **before.get(name, {}), **why} for name in known}}
     elif options["state"] == "serving":
         after = {}
@@ -149,7 +149,7 @@ def main() -> None:
     if changed and not module.check_mode:
         for name in everyone:
             drain.write(directory, name, drain.Drain(**after[name]) if name in after else None)
-    # An instance that answers nowhere that is known serves where its process runs.
+    # An instance without a known address serves where its process runs.
     serving = [
         name
         for name in known

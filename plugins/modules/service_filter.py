@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: who may connect to the service."""
+"""Ansible module: limit the clients of the service."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ ROOT = Path("/")
 
 
 def wanted(ports: list[int], clients: list[str]) -> tuple[str, dict[Path, str]]:
-    """Return what filters, and the files that it takes, "" for those that must not be there. Raises FilterError."""
+    """Return the filter to use, and its files, "" for files to remove. Raises FilterError."""
     gone = {ROOT / RULES: "", ROOT / DROP_IN: ""}
     if not clients:
         return "nothing", gone
@@ -88,7 +88,7 @@ def wanted(ports: list[int], clients: list[str]) -> tuple[str, dict[Path, str]]:
 
 
 def bring_about(files: dict[Path, str]) -> None:
-    """Write and load, or take away. Raises FilterError."""
+    """Write and load the rules, or remove them. Raises FilterError."""
     for path, text in files.items():
         if text:
             write_durably(path, text.encode())

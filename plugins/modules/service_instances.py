@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: the instances of a template unit, running with everything as it is now."""
+"""Ansible module: the instances of a template unit, running with their present files."""
 
 from __future__ import annotations
 

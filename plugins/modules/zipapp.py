@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Documentation of the action plugin of the same name; the work is done on the controller."""
+"""Documentation of the action plugin of the same name, which runs on the controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of an audit on the controller: what can't be written or read is said before any node is looked at."""
+"""The files of an audit on the controller: check that they can be written or read before any node is audited."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ansible_collections.xpu.fleet.plugins.module_utils.audit.before import Earl
 
 
 def audit_files(wanted: Mapping[str, str], before: Sequence[str] | str = ()) -> dict[str, Any]:
-    """Return where each of the ``wanted`` files is to be ("" where it is not), and the ``earlier`` audits.
+    """Return the path of each of the ``wanted`` files ("" without one), and the ``earlier`` audits.
 
-    Relative paths are relative to where the operator stands. ``problems`` has a sentence for each that can't be had.
+    Relative paths start at the operator's directory. ``problems`` has a sentence for each file that cannot be used.
     """
     places = {name: str(Path(path).expanduser().absolute()) if path else "" for name, path in wanted.items()}
     problems = [problem for name, place in places.items() if place and (problem := _unwritable(name, Path(place)))]
@@ -38,7 +38,7 @@ def audit_files(wanted: Mapping[str, str], before: Sequence[str] | str = ()) -> 
 
 
 def _unwritable(name: str, place: Path) -> str:
-    """Return why a file can't be written, "" where it can: its folder is tried, as permissions do not tell all."""
+    """Return why a file cannot be written, "" if it can: this tests its folder, as permissions do not tell all."""
     if place.is_dir():
         return f"{name}: {place} is a directory."
     try:

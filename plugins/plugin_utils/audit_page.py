@@ -1,4 +1,4 @@
-"""The audit as one HTML page that needs nothing else: no script, no other file, no network."""
+"""The audit as one self-contained HTML page: no script, no other file, no network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.layers import (
 )
 from jinja2 import Environment, StrictUndefined
 
-#: What a layer is on the page; a colour only repeats it.
+#: Status words of a layer on the page; a colour only repeats them.
 WORDS = {
     OK: "ok",
     DRIFT: "drift",
@@ -36,15 +36,15 @@ WORDS = {
     "not_reached": "not reached",
     "not_asked": "not asked for",
 }
-#: What the fleet is.
+#: Status words of the fleet.
 _VERDICTS = {OK: "All is in order", DRIFT: "Some nodes have drifted", NOT_LOOKED_AT: "Some checks could not run"}
-#: The audits that the history shows at most, newest last.
+#: The most audits in the history, newest last.
 _SHOWN = 40
 _HEIGHT = 100
 
 
 def page(report: Mapping[str, Any], changed: Optional[Mapping[str, Any]] = None) -> str:
-    """Return the page of a report; ``changed`` is what ``trend`` says where there are earlier ones."""
+    """Return the page of a report; ``changed`` is the result of ``trend``, if there are earlier ones."""
     changes = changed["changes"] if changed else {}
     nodes = [
         _node(number, host, node, changes.get(host, {})) for number, (host, node) in enumerate(report["nodes"].items())
@@ -63,7 +63,7 @@ def page(report: Mapping[str, Any], changed: Optional[Mapping[str, Any]] = None)
         nodes=nodes,
         trend=_trend(nodes, changed) if changed and changed["since"] else None,
     )
-    # What a node said may not be text at all.
+    # A node's data may not be text at all.
     return text.encode("utf-8", "replace").decode("utf-8") + "\n"
 
 
@@ -86,7 +86,7 @@ def _layer(name: str, layer: Mapping[str, Any], change: Mapping[str, str]) -> di
 
 
 def _said(status: str, change: Mapping[str, str]) -> str:
-    """Return what has become of a layer, "" where nothing worth a word did."""
+    """Return a layer's change in words, "" if it is not worth mentioning."""
     kind = change.get("change")
     if kind == SAME:
         return f"since {_time(change['since'])} or longer" if status in (DRIFT, MISSING, NOT_LOOKED_AT) else ""
@@ -108,7 +108,7 @@ def _counts(nodes: list[dict[str, Any]], left_out: Any) -> list[dict[str, Any]]:
 
 
 def _trend(nodes: list[dict[str, Any]], changed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page says about earlier audits, with the bars of the history in pixels."""
+    """Return the page's part about earlier audits, with the bars of the history in pixels."""
     lists: dict[str, list[dict[str, Any]]] = {DRIFTED: [], REPAIRED: [], UNSEEN: []}
     for node in nodes:
         if not node["seen"]:
@@ -148,5 +148,5 @@ def _memory(size: Any) -> str:
 
 
 def _time(text: str) -> str:
-    """Return a time of a report as people write it."""
+    """Return a report's time as people write it."""
     return datetime.strptime(text, TIME).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,4 +1,4 @@
-"""Arguments of ansible-playbook with which a playbook of the collection does nothing, or fails in its middle."""
+"""Arguments of ansible-playbook with which a playbook of the collection would do nothing, or fail in its middle."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ansible_collections.xpu.fleet.plugins.module_utils.layers import PLATFORM
 from ansible_collections.xpu.fleet.plugins.plugin_utils.inventory_files import inventory_problem
 
 COLLECTION = Path(__file__).resolve().parents[2]
-#: Tags that Ansible gives a meaning of their own.
+#: Tags with a special meaning in Ansible.
 _SPECIAL = {"all", "tagged", "untagged", "always", "never"}
 
 
 def problem(arguments: Mapping[str, Any], tags: Sequence[str]) -> str:
-    """Return why a playbook that knows these tags can't be run with these arguments, "" where it can."""
+    """Return why a playbook with these tags cannot run with these arguments, "" if it can."""
     playbooks = list(arguments.get("args") or ())
     if not playbooks or not all(map(_is_ours, playbooks)):
         return ""
-    # What only shows a playbook, as linters do, needs no inventory.
+    # Commands that only show a playbook, as linters do, need no inventory.
     shows = any(arguments.get(option) for option in ("syntax", "listtags", "listtasks"))
     return (
         _halfway(arguments)

@@ -1,4 +1,4 @@
-"""Which run of Ansible this is, and whether another one of this machine still goes on."""
+"""The identity of this Ansible run, and whether another run on this machine is still alive."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 PROC = Path("/proc")
 MACHINE = Path("/etc/machine-id")
-#: Ansible imports this before it begins tasks, which are processes of their own.
+#: Ansible imports this before it starts tasks, which are separate processes.
 PROCESS = os.getpid()
 
 
 def owner(purpose: str, process: int = PROCESS) -> dict[str, str]:
-    """Return what a lock of this run says."""
+    """Return the content of this run's lock."""
     here = _here()
     began = _started(process)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -33,7 +33,7 @@ def owner(purpose: str, process: int = PROCESS) -> dict[str, str]:
 
 
 def has_ended(lock: Mapping[str, str]) -> bool:
-    """Tell whether the run that has a lock is known to be over: it was on this machine, and is no more."""
+    """Tell whether the run that holds a lock has certainly ended: it was on this machine, and is gone."""
     here = _here()
     if not here["machine"] or (lock["host"], lock["machine"]) != (here["host"], here["machine"]):
         return False
@@ -51,7 +51,7 @@ def _here() -> dict[str, str]:
 
 
 def _started(process: int) -> str:
-    """Return when a process began, in the kernel's ticks; "" where there is none, or no proc file system."""
+    """Return when a process began, in the kernel's ticks; "" if it does not exist, or without a proc file system."""
     fields = _read(PROC / f"{process}/stat").rpartition(")")[2].split()
     # A zombie is over, too.
     return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""

@@ -1,4 +1,4 @@
-"""The controller's side of modules that look at nodes: of what a node returns, only what makes sense is handed on."""
+"""The controller's side of modules that read nodes: it validates what a node returns."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.plain import plain_data
 
-#: What a task that failed tells.
+#: Fields of a failed task.
 _FAILURE = ("failed", "unreachable", "skipped", "msg", "rc", "module_stdout", "module_stderr")
 
 
 def run_action(action: Any, name: str, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-    """Run another action plugin in the place of the task of ``action`` and return its result."""
+    """Run another action plugin in place of ``action``'s task and return its result."""
     task = action._task.copy()
     task.args = arguments
     other = action._shared_loader_obj.action_loader.get(
@@ -30,10 +30,10 @@ def run_action(action: Any, name: str, arguments: dict[str, Any], task_vars: dic
 def look(
     action: Any, module: str, task_vars: dict[str, Any] | None, arguments: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run a module in the place of the task of ``action``, with its arguments unless others are given.
+    """Run a module in place of ``action``'s task, with its arguments unless others are given.
 
-    Return what it found and what the task failed of: one of the two is empty. Facts, variables and warnings of the
-    node's own making are in neither.
+    Returns its result and the reason of a failure: one of the two is empty. Neither contains facts, variables and
+    warnings that the node itself adds.
     """
     given = dict(action._task.args) if arguments is None else arguments
     result = action._execute_module(module_name=f"xpu.fleet.{module}", module_args=given, task_vars=task_vars or {})

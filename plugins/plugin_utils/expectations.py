@@ -1,7 +1,7 @@
-"""What roles say that they expect of a node, worked out for its audit.
+"""The roles' expectations of a node, resolved for its audit.
 
-Role ``kernel`` says it in the variable ``kernel_expected`` of its ``vars/main.yml``, and so on. Ansible fills in the
-variables; here the files that a role writes become checksums, and pins become packages, holds and files.
+Role ``kernel`` has its expectation in the variable ``kernel_expected`` of its ``vars/main.yml``, and so on. Ansible
+resolves the variables; this code turns a role's files into checksums, and pins into packages, holds and files.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ansible_collections.xpu.fleet.plugins.module_utils.runtime.zip_tree import 
 from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.specs import COLLECTION
 
 _ROLES = {layer.name: layer.role for layer in LAYERS}
-#: Returns what a template of the roles renders to, with variables beside those of the node.
+#: Renders a template of the roles, with variables beside those of the node.
 Render = Callable[[str, Mapping[str, Any]], str]
 
 _ROOT_FILE = {"mode": "0644", "owner": "root", "group": "root"}
-#: What role pinned_packages writes for a layer: path and template.
+#: The file that role pinned_packages writes for a layer: path and template.
 _PIN_FILES = {
     "/etc/apt/preferences.d/xpu-fleet-{layer}.pref": "pinned_packages/preferences.j2",
     "/etc/apt/apt.conf.d/52xpu-fleet-{layer}": "pinned_packages/unattended-upgrades.conf.j2",
@@ -29,18 +29,18 @@ _PIN_FILES = {
 
 
 def variable_of(layer: str) -> str:
-    """Return the variable in which the role of a layer says what it expects."""
+    """Return the name of the variable with the expectation of a layer's role."""
     return f"{_ROLES[layer]}_expected"
 
 
 def expected_of(expected: Mapping[str, Any], render: Render) -> dict[str, Any]:
-    """Return one layer's expectation without what only the controller can read.
+    """Return one layer's expectation with everything resolved that only the controller can read.
 
-    - ``pins``: a list of packages that are kept at their versions, each with ``layer``, ``versions``, ``not_upgraded``;
+    - ``pins``: a list of packages kept at their versions, each with ``layer``, ``versions``, ``not_upgraded``;
     - ``files``: beside ``sha256`` there can be ``template`` (``role/name``, with ``variables``) or ``archive`` (a
-      directory below ``roles``, with ``package``). ``items`` make a file each, and stand for ``{item}`` in its path.
+      directory below ``roles``, with ``package``). ``items`` give a file each, and replace ``{item}`` in its path.
       One whose ``when`` is false is expected to be absent.
-    - ``settings``: a template of JSON, whose values are expected.
+    - ``settings``: a template of JSON with the expected values.
     """
     told = {key: value for key, value in expected.items() if key not in ("pins", "files", "settings")}
     files: dict[str, Any] = {}
@@ -84,7 +84,7 @@ def _file(file: Mapping[str, Any], item: Any, render: Render) -> dict[str, Any]:
 
 @functools.cache
 def archive_sha256(directory: str, package: str) -> str:
-    """Return the checksum of the archive that module zipapp makes of a directory below ``roles``."""
+    """Return the checksum of module zipapp's archive of a directory below ``roles``."""
     return hashlib.sha256(build_archive(COLLECTION / "roles" / directory, package)).hexdigest()
 
 

@@ -1,6 +1,6 @@
-"""Mistakes in an inventory's files, each in one sentence, before any host is looked at.
+"""Find mistakes in an inventory's files, each in one sentence, before any host is contacted.
 
-Ansible warns of some in several paragraphs, runs on without what it could not read, or names no file.
+Ansible warns about some in several paragraphs, ignores what it could not read, or names no file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VARIABLES = ("group_vars", "host_vars")
 
 
 def inventory_problem(sources: Iterable[str]) -> str:
-    """Return the first mistake in these inventories and the variables beside them, "" where there is none.
+    """Return the first mistake in these inventories and the variables beside them, "" without one.
 
     Host lists (``a,b``), scripts and the files of inventory plugins are left to Ansible.
     """
@@ -49,7 +49,7 @@ def _of_file(path: Path) -> str:
 
 
 def _of_variables(folder: Path) -> Iterator[str]:
-    """Find what is wrong with the files of variables beside an inventory."""
+    """Find mistakes in the files of variables beside an inventory."""
     for kind in _VARIABLES:
         for path in sorted((folder / kind).rglob("*")):
             if path.is_file() and path.suffix in ("", *_YAML) and not path.name.startswith("."):
@@ -61,7 +61,7 @@ def _of_variables(folder: Path) -> Iterator[str]:
 
 
 def _composed(path: Path) -> tuple[Optional[yaml.Node], str]:
-    """Return a YAML file as nodes, which know their lines, or why it can't be read; neither where it is encrypted."""
+    """Return a YAML file as nodes, which know their lines, or why it cannot be read; neither if it is encrypted."""
     try:
         text = path.read_text(encoding="utf-8")
         node = None if text.startswith("$ANSIBLE_VAULT") else yaml.compose(text, Loader=_LOADER)
@@ -76,7 +76,7 @@ def _composed(path: Path) -> tuple[Optional[yaml.Node], str]:
 
 
 def _twice(path: Path, node: Optional[yaml.Node]) -> str:
-    """Find a key that is there twice: of two the first would be lost."""
+    """Find a duplicate key: the first value would be lost."""
     if isinstance(node, yaml.MappingNode):
         seen: dict[Any, int] = {}
         for key, _part in node.value:
@@ -120,7 +120,7 @@ def _of_group(path: Path, name: yaml.ScalarNode, group: yaml.Node) -> str:
 
 
 def _of_part(path: Path, group: str, key: yaml.ScalarNode, part: yaml.Node) -> str:
-    """Find what is wrong with the hosts, variables or children of a group."""
+    """Find mistakes in the hosts, variables or children of a group."""
     if key.value not in _PARTS:
         return (
             f"{_at(path, key)}: group {group} takes only hosts, vars and children, not {key.value}. Write variables "

@@ -1,4 +1,4 @@
-"""The live lines at the bottom of a terminal, with what is written meanwhile above them, for callbacks."""
+"""Live lines at the bottom of a terminal, with all other output above them, for callbacks."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ STYLES = {
     progress.FAILED: "bold red",
     progress.UNREACHABLE: "bold red",
 }
-#: Seconds between two looks at whether there is something to draw, and the longest between two drawings.
+#: Seconds between checks for changes, and longest time between redraws.
 LOOK = 0.5
 TICK = 1.0
 
 
 class Raw:
-    """Text that rich writes as it is, above the live lines."""
+    """Text that rich writes unchanged, above the live lines."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -50,13 +50,13 @@ class Raw:
 
 
 class Above:
-    """Stands in for sys.stdout and sys.stderr while lines are live: what is written goes above them, line by line."""
+    """Replaces sys.stdout and sys.stderr while lines are live: writes their output above them, line by line."""
 
     def __init__(self, stream: TextIO, show: Callable[[str], None]) -> None:
         self._stream, self._show, self._rest = stream, show, ""
 
     def write(self, text: str) -> int:
-        """Show every line that is complete."""
+        """Show every complete line."""
         lines, newline, self._rest = (self._rest + text).rpartition("\n")
         if newline:
             self._show(lines + newline)
@@ -66,7 +66,7 @@ class Above:
         """Keep an incomplete line: the live ones would follow it."""
 
     def close(self) -> None:
-        """Write what is left where it would have gone."""
+        """Write the rest to the original stream."""
         if self._rest:
             self._stream.write(self._rest)
             self._rest = ""
@@ -78,8 +78,8 @@ class Above:
 class LiveLines:
     """The live part of a terminal.
 
-    Ansible forks its workers while it holds the display's lock. All drawing is done under that lock: no worker inherits
-    a drawing that is half done, or a lock of rich's that nobody would ever release.
+    Ansible forks its workers while it holds the display's lock. All drawing holds that lock: no worker inherits
+    a half-finished drawing, or a lock of rich's that nobody would ever release.
     """
 
     def __init__(self, lock: Any, lines: Callable[[int, int], list[list[progress.Span]]], most: int) -> None:
@@ -95,7 +95,7 @@ class LiveLines:
         self.news = False
 
     def start(self) -> None:
-        """Take the bottom of the terminal. The cursor stays visible, so that nothing has to bring it back."""
+        """Take over the bottom of the terminal. The cursor stays visible, so that nothing has to restore it."""
         if self._live:
             return
         with self._display_lock:
@@ -122,7 +122,7 @@ class LiveLines:
         self._thread.start()
 
     def stop(self) -> None:
-        """Give the terminal back as it was."""
+        """Restore the terminal."""
         if not self._live or os.getpid() != self._pid:
             return
         self._ended.set()
@@ -149,7 +149,7 @@ class LiveLines:
                 sys.stdout.write(text)
 
     def _draw_on(self) -> None:
-        """Draw where there is news, and once a second for the clocks."""
+        """Redraw after changes, and once a second for the clocks."""
         drawn = 0.0
         while not self._ended.wait(LOOK):
             if not self.news and time.monotonic() - drawn < TICK:
@@ -175,5 +175,5 @@ class LiveLines:
         live.refresh()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        """Yield the lines as they were drawn last."""
+        """Yield the lines of the last drawing."""
         yield from self._segments

@@ -1,4 +1,4 @@
-"""The variables that roles bring, for what runs in no role: their defaults, and those of ``vars/main.yml``."""
+"""The roles' variables for code outside of roles: their defaults, and those of ``vars/main.yml``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ansible.parsing.dataloader import DataLoader
 from ansible_collections.xpu.fleet.plugins.module_utils.layers import ROLES
 from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.specs import COLLECTION
 
-#: From ansible-core 2.19 on, what is a template has to be said.
+#: From ansible-core 2.19 on, templates have to be marked.
 _SIGNATURE = inspect.signature(DataLoader.load_from_file).parameters
 _TRUSTED = {"trusted_as_template": True} if "trusted_as_template" in _SIGNATURE else {}
 
 
 def with_roles(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a node's variables with those of all layers' roles. Defaults of a role give way to the node's."""
+    """Return a node's variables with those of all layers' roles. The node's variables override roles' defaults."""
     return {**variables_of("defaults"), **variables, **variables_of("vars")}
 
 

@@ -12,7 +12,7 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.specs import r
 
 @functools.cache
 def stack_definitions(directory: Path) -> dict[str, dict[str, Any]]:
-    """Return the definitions of all stacks by name. Raises AnsibleError where there are none."""
+    """Return the definitions of all stacks by name. Raises AnsibleError without any."""
     definitions = {path.stem: read(path)["stack_definition"] for path in sorted(directory.glob("*.yml"))}
     if not definitions:
         raise AnsibleError(f"There is no stack data in {directory}.")

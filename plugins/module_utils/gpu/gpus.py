@@ -61,17 +61,16 @@ class Gpu:
     """One GPU.
 
     ``address`` is the PCI address, ``id`` vendor and device as ``8086:56a0``, ``family`` arc, arc-b, flex or max,
-    ``address`` is the PCI address, ``id`` vendor and device as ``8086:56a0``, ``family`` arc, arc-b, flex or max,
     unknown for a card newer than the lists of ids, or integrated or other for GPUs that are reported but not used.
-    ``driver`` is the bound kernel driver or "",
-    otherwise (DKMS). ``render_node`` and ``card_node`` are paths below /dev/dri or "" (by PCI address where udev makes
-    that: numbers may change from boot to boot). ``memory_bytes`` is local memory, 0 where the kernel tells none, and
-    ``memory_bar_bytes`` how much of it the CPU can address; ``resizable_bar`` is whether that is more than the classic
-    window. ``link`` is the card's own; cards with a switch inside report in it what is behind that switch, so
-    ``slot_link`` is the one that reaches the mainboard. ``firmware`` has GuC and HuC where debugfs can be read.
-    ``kernel_modules`` are those of the running kernel that claim the device, None where its modules are not to be seen.
-    ``lent`` says to what else than its own driver the card was given, "" where to nothing, and ``blocked`` what keeps
-    its own driver from binding at the next boot, or kept it at this one.
+    ``driver`` is the bound kernel driver or "", ``driver_version`` its own version or that of its kernel,
+    ``driver_out_of_tree`` whether it is not part of the kernel (DKMS). ``render_node`` and ``card_node`` are paths
+    below /dev/dri or "" (by PCI address if udev makes such links: numbers may change from boot to boot).
+    ``memory_bytes`` is local memory, 0 if the kernel does not tell, ``memory_bar_bytes`` how much of it the CPU can
+    address, and ``resizable_bar`` whether that is more than the classic window. ``link`` is the card's own; cards with
+    an internal switch report its inner link there, so ``slot_link`` is the link to the mainboard. ``firmware`` has GuC
+    and HuC if debugfs is readable. ``kernel_modules`` are those of the running kernel that claim the device, None if
+    its modules are not visible. ``lent`` says which other driver or use has the card, "" for none, and ``blocked`` what
+    keeps its own driver from binding at the next boot, or kept it at this one.
     """
 
     address: str

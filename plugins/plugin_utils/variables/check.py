@@ -1,4 +1,4 @@
-"""What is wrong with the variables of a host: names that nearly are ours, and values that can't be."""
+"""Mistakes in the variables of a host: misspelt names, and invalid values."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.origin import 
 from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.rules import broken_rules
 from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.specs import INTERNAL, fleet_options
 
-#: The list of names that begin as ours do and are an operator's own.
+#: The list of the operator's own names that begin like the collection's.
 OTHERS = "xpu_other_variables"
 _OWN = f"Add a variable of your own to the list {OTHERS}."
 
 
 class Check:
-    """Looks at the variables of one host. ``template`` works out what a value's template says."""
+    """Checks the variables of one host. ``template`` evaluates a template."""
 
     def __init__(self, variables: Mapping[str, Any], template: Callable[[Any], Any]) -> None:
-        """Nothing is looked at yet."""
+        """Nothing is checked yet."""
         self.problems: list[str] = []
-        #: Variables whose templates need what this run is still to find out.
+        #: Variables whose templates need results of this run.
         self.postponed: list[str] = []
         self._variables = variables
         self._template = template
 
     def names(self) -> None:
-        """Find names that are none of ours and should be."""
+        """Find misspelt names of the collection's variables."""
         others = self._variables.get(OTHERS)
         allowed = [str(pattern) for pattern in as_list(self._template(others)) or []] if others else []
         found = unknown(self._variables, allowed)
@@ -41,9 +41,9 @@ class Check:
             self.problems.append(_OWN)
 
     def values(self, options: Mapping[str, Mapping[str, Any]]) -> None:
-        """Find values of these variables, and of the fleet's, that are of a wrong type or can't be used."""
+        """Find values of these variables, and of the fleet's, that have a wrong type or are invalid."""
         for name, option in {**fleet_options(), **options}.items():
-            # What a role says by default is no one's mistake.
+            # A role's default is not a mistake of the inventory.
             if name in self._variables and self._variables[name] != option.get("default"):
                 self._value(name, option)
 
@@ -58,7 +58,7 @@ class Check:
             self._add(name, problem)
 
     def _broken(self, name: str, why: str) -> None:
-        """Tell a template that fails, or leave it for later where it waits for one of our own variables."""
+        """Report a template that fails, or leave it for later if it needs a variable of the collection."""
         missing = re.findall(r"'(\w+)' is undefined", why)
         if any(self._is_to_come(variable) for variable in missing):
             self.postponed.append(name)

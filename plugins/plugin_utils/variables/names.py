@@ -1,4 +1,4 @@
-"""Names that nearly are variables of the collection: a typing error would be taken in silence."""
+"""Misspelt names of the collection's variables, which Ansible would silently ignore."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils.variables.specs import (
     roles,
 )
 
-#: Words that are one letter from the beginning of a name of ours, and that names of other things begin with.
+#: Words one letter from the beginning of a variable of the collection, with which other names begin.
 OTHER_WORDS = ("cpu_", "dpu_", "gpu_", "npu_", "tpu_", "vpu_", "slack_")
-#: Shorter names are a letter apart by chance.
+#: Shorter names differ in one letter by chance.
 _SHORTEST = 5
 
 
 @functools.cache
 def public() -> frozenset[str]:
-    """Return every variable that people set."""
+    """Return every variable for people to set."""
     return frozenset({*role_options(), *fleet_options()})
 
 
 @functools.cache
 def prefixes() -> tuple[str, ...]:
-    """Return what the names of this collection begin with."""
+    """Return the prefixes of the collection's names."""
     return ("xpu_", *(f"{role}_" for role in roles()))
 
 
 def unknown(names: Iterable[str], others: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Return names that are none of ours and should be, each with the nearest that are.
+    """Return misspelt names, each with the nearest variables of the collection.
 
-    That is one that begins as ours do, and one that is a letter away from one of ours. ``others`` are names, or
-    patterns of names (``kernel_mine_*``), that people have for purposes of their own.
+    These begin like the collection's names, or are a letter away from one. ``others`` are the operator's own names,
+    or patterns of names (``kernel_mine_*``).
     """
     found = {}
     for name in names:
@@ -49,13 +49,13 @@ def unknown(names: Iterable[str], others: Sequence[str] = ()) -> dict[str, list[
 
 
 def nearest(name: str) -> list[str]:
-    """Return the variables of ours that take the fewest changes to get to from ``name``."""
+    """Return the variables that need the fewest changes to get from ``name`` to them."""
     far = {known: distance(_plain(name), known) for known in _letter_apart(name) or public()}
     return sorted(known for known in far if far[known] == min(far.values()))
 
 
 def distance(first: str, second: str) -> int:
-    """Return how many letters differ: one put in, left out, replaced, or changed with the next counts as one."""
+    """Return how many letters differ: an insertion, removal, replacement, or swap with the next counts as one."""
     before: list[int] = []
     row = list(range(len(second) + 1))
     for i, letter in enumerate(first, 1):
@@ -73,7 +73,7 @@ def _plain(name: str) -> str:
 
 
 def _is_slip(name: str) -> bool:
-    """Return whether a name that begins in its own way is a letter from one of ours, and no word of other things."""
+    """Return whether a name with another prefix is one letter from a variable, and no word of other things."""
     if len(name) < _SHORTEST:
         return False
     meant = _letter_apart(name)
@@ -90,7 +90,7 @@ def _letter_apart(name: str) -> set[str]:
 
 @functools.cache
 def _shortened() -> dict[str, set[str]]:
-    """Return every name of ours, whole and with each letter left out: two names that are a letter apart meet here."""
+    """Return every name, whole and with each letter left out: two names one letter apart meet here."""
     found: dict[str, set[str]] = {}
     for name in public():
         for part in _deletions(name):

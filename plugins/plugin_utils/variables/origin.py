@@ -7,7 +7,7 @@ from typing import Any
 
 
 def origin(*candidates: Any) -> str:
-    """Return file and line of the first value (or name) that has them, "" where none has.
+    """Return file and line of the first value (or name) that knows them, "" without any.
 
     From ansible-core 2.19 on values have an origin, up to 2.18 strings, lists and mappings out of YAML files. Both are
     read by attribute: neither is an interface.
@@ -35,7 +35,7 @@ def _positioned(value: Any) -> str:
 
 
 def _shown(path: str, line: Any) -> str:
-    """Return a path as short as it can be written from where one stands."""
+    """Return a path in its shortest form from the working directory."""
     if Path(path).is_relative_to(Path.cwd()):
         path = str(Path(path).relative_to(Path.cwd()))
     return f"{path}:{line}" if line else path

@@ -1,4 +1,4 @@
-"""What values have to be beside their type: what no run can work with is refused before anything changes."""
+"""Rules for values beside their type: values that no run can use are refused before any change."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 from ansible_collections.xpu.fleet.plugins.module_utils.gateway import KEY, NAME, WEIGHT
 from ansible_collections.xpu.fleet.plugins.module_utils.variable_types import as_list
 
-#: Return whether a value can be used; the sentence beside it says what it has to be.
+#: Return whether a value is valid; the sentence beside it describes valid ones.
 Rule = tuple[str, Callable[[Any], bool]]
 
 
 def broken_rules(name: str, option: Mapping[str, Any], value: Any) -> list[str]:
-    """Return a sentence for every part of a value, of its type already, that breaks the rule of its variable."""
+    """Return a sentence for every part of a value, already of the right type, that breaks its variable's rule."""
     if name in MAPPINGS and isinstance(value, dict):
         return [sentence for key, part in value.items() for sentence in _broken_part(name, key, part)]
     rule = RULES.get(option.get("same_as", name))
@@ -95,7 +95,7 @@ _USER = _matches("the name of a user", r"[^\s:,/]+")
 
 
 def _is_in(least: float, most: float, kind: Any = (int, float)) -> Rule:
-    """Of a mapping, whose values keep the types that they have in the inventory."""
+    """For a mapping whose values keep their types from the inventory."""
     words = f"a {'whole ' if kind is int else ''}number from {least} to {most}"
     return words, lambda value: isinstance(value, kind) and not isinstance(value, bool) and least <= value <= most
 
@@ -104,7 +104,7 @@ _ADDRESS: Rule = ("an IP address, such as 127.0.0.1 or 0.0.0.0", _is_address)
 _CLIENT: Rule = ("an address (192.0.2.7) or a network (192.0.2.0/24)", _is_network)
 _ABSOLUTE: Rule = ("an absolute path", lambda value: str(value).startswith("/"))
 
-#: Variables with their least number.
+#: Variables with their minimum.
 _LEAST = {
     0: """
         node_reboot_budget node_reboot_idle_timeout python_runtime_minimum_free_bytes model_context_length
@@ -121,7 +121,7 @@ _LEAST = {
     """,
     16384: "gateway_body_bytes",
 }
-#: Variables with what they are; of a list or a mapping, what each part is.
+#: Variables with their kind; for a list or a mapping, the kind of each part.
 _KINDS: list[tuple[str, Rule]] = [
     ("stack_proxy graphics_repository_proxy oneapi_proxy python_runtime_proxy model_proxy", _PROXY),
     ("python_runtime_index_url model_index_url", _URL_OR_NONE),
@@ -156,7 +156,7 @@ RULES: dict[str, Rule] = {
     **{name: _number(least) for least, names in _LEAST.items() for name in names.split()},
     **{name: rule for names, rule in _KINDS for name in names.split()},
 }
-#: Mappings that have some keys and no others.
+#: Mappings with a fixed set of keys.
 MAPPINGS: dict[str, dict[str, Rule]] = {
     "inference_sampling_defaults": {
         "temperature": _is_in(0, 2),

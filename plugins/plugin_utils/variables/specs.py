@@ -1,4 +1,4 @@
-"""Every variable of the collection: the roles' argument specifications, and what the playbooks read beside them."""
+"""Every variable of the collection: from the roles' argument specifications, and from the playbooks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 COLLECTION = Path(__file__).resolve().parents[3]
-#: What the collection sets itself: people can meet these names (in templates, in ``-v``), and set none of them.
+#: Internal variables: people can see these names (in templates, in ``-v``), but do not set them.
 INTERNAL = frozenset(
     {
         *("stack_resolved", "stack_definition", "model_resolved"),
@@ -33,13 +33,13 @@ _FALLS_BACK = re.compile(r"\{\{ (xpu_\w+) \| default\(")
 
 
 def read(path: Path) -> Any:
-    """Return what a YAML file of the collection holds."""
+    """Return the content of a YAML file of the collection."""
     return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
 
 
 @functools.cache
 def entry_points(role: str) -> dict[str, dict[str, Any]]:
-    """Return the options of each entry point of a role; the role's own defaults say what they fall back to."""
+    """Return the options of each entry point of a role; the role's defaults give their fallbacks."""
     specs = read(COLLECTION / "roles" / role / "meta/argument_specs.yml")["argument_specs"]
     defaults = read(COLLECTION / "roles" / role / "defaults/main.yml") or {}
     return {
@@ -59,7 +59,7 @@ def roles() -> tuple[str, ...]:
 
 @functools.cache
 def role_options() -> dict[str, dict[str, Any]]:
-    """Return the options of all roles, of whichever entry point."""
+    """Return the options of all roles and entry points."""
     return {
         name: option for role in roles() for options in entry_points(role).values() for name, option in options.items()
     }
@@ -69,7 +69,7 @@ def role_options() -> dict[str, dict[str, Any]]:
 def fleet_options() -> dict[str, dict[str, Any]]:
     """Return the variables that begin with ``xpu_``.
 
-    A role's option that falls back to one says what it is, and is its ``same_as``.
+    A role's option that falls back to one describes it, and is its ``same_as``.
     """
     options: dict[str, dict[str, Any]] = dict(read(Path(__file__).with_name("fleet.yml")))
     for role_option, option in role_options().items():
@@ -79,7 +79,7 @@ def fleet_options() -> dict[str, dict[str, Any]]:
 
 
 def fallback(option: dict[str, Any]) -> str:
-    """Return the variable of the fleet that an option takes its default from, "" where there is none."""
+    """Return the fleet's variable that is an option's default, "" without one."""
     found = _FALLS_BACK.match(str(option.get("default", "")))
     return found[1] if found else ""
 

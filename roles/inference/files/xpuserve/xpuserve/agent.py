@@ -1,6 +1,6 @@
-"""What a gateway is told of an instance: HAProxy's agent protocol, one line for each connection.
+"""Report an instance's load to a gateway: HAProxy's agent protocol, one line for each connection.
 
-A gateway sees connections, and an instance its queue: a long prompt is one connection, and many seconds of work.
+A gateway sees connections, not the queue of an instance: a long prompt is one connection, and many seconds of work.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Callable
 
 from xpuserve.engine.loop import Engine
 
-# Few steps: a gateway that hashes conversations over instances moves some of them with every change of a weight.
+# Few steps: a gateway that hashes conversations over instances moves some of them with every change of weights.
 IDLE, BUSY, CROWDED = 100, 50, 25
-# The most that one gets until so many seconds after it was drained: HAProxy's slowstart is for servers that were down.
+# Limit for so many seconds after a drain: HAProxy's slowstart applies only to servers that were down.
 RETURNING = ((10.0, CROWDED), (20.0, BUSY))
 
 
 def weight(running: int, waiting: int) -> int:
-    """Percent of an instance's usual share of requests: less where some wait, least where more wait than run."""
+    """Percent of an instance's usual share of requests: less if some wait, least if more wait than run."""
     if not waiting:
         return IDLE
     return BUSY if waiting <= running else CROWDED
 
 
 class Agent:
-    """Answers a gateway. A file of the name `drain` lets it send no more requests, as does an instance that ends."""
+    """Answers a gateway. The file `drain` stops new requests, as does an instance that is stopping."""
 
     def __init__(
         self, engine: Engine, drain: Path, serving: Callable[[], bool], now: Callable[[], float] = time.monotonic
@@ -42,7 +42,7 @@ class Agent:
         return await asyncio.start_server(self._answer, host, port, backlog=128)
 
     def line(self) -> str:
-        """What is said now. `ready` takes an earlier `drain` back; whether it answers at all, /ready says."""
+        """The present line. `ready` cancels an earlier `drain`; /ready reports whether the instance answers at all."""
         if self._drain.exists() or not self._serving():
             self._drained_at = self._now()
             return "drain"

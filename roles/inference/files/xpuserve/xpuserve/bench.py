@@ -1,7 +1,7 @@
-"""Measure a server of OpenAI's API as its clients see it. Only Python's own library is used.
+"""Measure a server of OpenAI's API as its clients see it. It needs only Python's own library.
 
-So many clients ask at the same time, each one question after the other, over HTTP, and stream the answers. Prompts are
-random from their first word, so that no server answers from what it computed for an earlier one.
+Several clients send requests at the same time over HTTP, each one after the other, and stream the answers. Prompts
+are random from their first word, so that no server can reuse an earlier computation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Before each run every client asks once, unmeasured. Answers have exactly --max-t
 that (ignore_eos), and are greedy (temperature 0). Prompts are random words, and new ones in every call: a server that
 keeps what it computed for prompts gains nothing."""
 
-# Words that most tokenizers have as one token; how many make a prompt of a length is found out by asking.
+# Words that most tokenizers have as one token; requests calibrate the number of words for a length.
 WORDS = """
     time year people way day man thing woman life child world school state family student group country problem hand
     part place case week company system program question work government number night point home water room mother
@@ -45,7 +45,7 @@ WORDS = """
     father power hour game line end member law car city community name
 """
 WARM_UP_TOKENS = 16
-MANY_WORDS = 16  # more tokens than any one word, whichever words they happen to be
+MANY_WORDS = 16  # more tokens than any one word, whatever the words are
 _HEADS = [
     *(("", "clients"), ("", "requests"), ("", "failed"), ("", "tok/s")),
     *(("client", "tok/s p50"), ("", "p5")),
@@ -57,13 +57,13 @@ _SPREADS = ("client_tokens_per_second", "first_token_seconds", "inter_token_seco
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked."""
+    """The load to generate."""
 
     model: str
     prompt_tokens: int
     max_tokens: int
     ignore_eos: bool
-    counted: bool = True  # the server counts tokens in a stream
+    counted: bool = True  # whether the server counts tokens in a stream
 
 
 @dataclass
@@ -83,7 +83,7 @@ class _UncountedError(ClientError):
 
 @dataclass
 class Run:
-    """What so many clients saw."""
+    """The results of so many clients."""
 
     clients: int
     seconds: float = 0.0
@@ -113,7 +113,7 @@ class Run:
 
 
 class Bench:
-    """Asks one server."""
+    """Sends requests to one server."""
 
     def __init__(self, client: APIClient, load: Load, seed: int) -> None:
         self.load = load
@@ -122,7 +122,7 @@ class Bench:
         self._words = load.prompt_tokens
 
     def prepare(self) -> None:
-        """Ask until it is known what the server takes and how many words a prompt needs; raises ClientError."""
+        """Find out the server's accepted fields and the number of words for a prompt. Raises ClientError."""
         try:
             one = self._length(1)
         except ClientError as error:
@@ -141,7 +141,7 @@ class Bench:
         self._ask(self._prompt(self._words), self.load.max_tokens)
 
     def run(self, clients: int, requests: int) -> Run:
-        """Let `clients` ask `requests` questions."""
+        """Let `clients` send `requests` requests."""
         run, lock, prompts = Run(clients), threading.Lock(), queue.SimpleQueue[str]()
         began: list[float] = []
         warm = threading.Barrier(clients, action=lambda: began.append(time.monotonic()))
@@ -150,7 +150,7 @@ class Bench:
             prompts.put(self._prompt(self._words))
 
         def work(first_prompt: str) -> None:
-            with suppress(ClientError):  # what is wrong will be wrong again, and counted
+            with suppress(ClientError):  # the failure would repeat, and is counted
                 self._ask(first_prompt, min(WARM_UP_TOKENS, self.load.max_tokens))
             warm.wait()
             while True:
@@ -180,7 +180,7 @@ class Bench:
         return " ".join(self._random.choices(WORDS.split(), k=words))
 
     def _length(self, words: int) -> int:
-        """How many tokens the server counts in a prompt of so many words."""
+        """The server's token count of a prompt with so many words."""
         prompt = self._prompt(words)
         if self.load.counted:
             try:
@@ -231,7 +231,7 @@ def run(
     seed: Optional[int],
     as_json: bool,
 ) -> int:
-    """Measure and print; the result is the exit status, 1 if a request failed."""
+    """Measure and print; returns the exit status, 1 if a request failed."""
     if seed is None:
         seed = random.SystemRandom().randrange(2**32)
     try:
@@ -271,7 +271,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _notes(report: dict[str, Any]) -> list[str]:
-    """How long prompts and answers really were, where any came."""
+    """The real lengths of prompts and answers, if any came."""
     answered = [run for run in report["runs"] if run["answer_tokens_mean"] is not None]
     if not answered:
         return []
@@ -311,7 +311,7 @@ def _spread(values: list[float], percents: tuple[int, ...]) -> dict[str, Optiona
     spread: dict[str, Optional[float]] = {"mean": statistics.fmean(values) if values else None}
     ordered = sorted(values)
     for percent in percents:
-        # The nearest rank, in whole numbers: no value is made up between two that were seen.
+        # The nearest rank, in whole numbers: no interpolated value.
         spread[f"p{percent}"] = ordered[max(0, -(-percent * len(ordered) // 100) - 1)] if ordered else None
     return spread
 

@@ -1,4 +1,4 @@
-"""A conversation in the terminal, over HTTP. Only Python's own library is used."""
+"""A conversation in the terminal, over HTTP. It needs only Python's own library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HELP = """\
 exit     leave, as does Ctrl-D
 Ctrl-C   stop an answer; its text so far stays in the conversation
 \\        at the end of a line: continue the question in the next line"""
-# What a person can do about a refusal.
+# Advice about a refusal.
 _ADVICE = {
     401: "give an API key with --api-key-file FILE or in XPUSERVE_API_KEY",
     429: "try again in {} s",
@@ -30,7 +30,7 @@ _HISTORY_LINES = 1000
 
 
 def run(client: APIClient, model: str | None, system: str | None, once: str | None, options: dict[str, Any]) -> int:
-    """Hold a conversation, or ask one question; the result is the exit status."""
+    """Hold a conversation, or ask one question; returns the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # models write characters that not every terminal has
     try:
@@ -79,7 +79,7 @@ def converse(client: APIClient, body: dict[str, Any], system: list[dict[str, str
 
 
 def read_question() -> str:
-    """What the person types, without the backslash at the end of every line but the last."""
+    """The person's input, without the backslash at the end of every line but the last."""
     lines = [input("\nYou: ")]
     while lines[-1].endswith("\\"):
         lines[-1] = lines[-1][:-1]
@@ -89,7 +89,7 @@ def read_question() -> str:
 
 @contextmanager
 def questions_kept() -> Iterator[None]:
-    """Line editing, where Python has it; the arrow keys find questions of earlier days too."""
+    """Line editing, if Python has it; the arrow keys also find questions of earlier sessions."""
     try:
         import readline  # noqa: PLC0415 - Python can be built without
     except ImportError:
@@ -103,16 +103,16 @@ def questions_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # a home that cannot be written
+        with suppress(OSError):  # a home directory that is not writable
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(0o600)  # GNU's readline keeps others out by itself, libedit does not
             readline.write_history_file(path)
 
 
 def ask(client: APIClient, body: dict[str, Any], messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Print the answer to a conversation, whose oldest turns are forgotten until the rest fits the model's context.
+    """Print the answer to a conversation; drops the oldest turns until the rest fits the model's context.
 
-    The result is the conversation with the answer, without the question if nothing of an answer came.
+    Returns the conversation with the answer, without the question if no text of an answer came.
     """
     oldest = 1 if messages[0]["role"] == "system" else 0
     while True:
@@ -127,7 +127,7 @@ def ask(client: APIClient, body: dict[str, Any], messages: list[dict[str, str]])
 
 
 def print_answer(client: APIClient, body: dict[str, Any], *, speed: bool = False) -> str:
-    """Print an answer as it comes, and then how fast it was; Ctrl-C ends it early. The result is the text that came."""
+    """Print an answer as it comes, and then its speed; Ctrl-C ends it early. Returns the text that came."""
     text, tokens, times = "", 0, [time.monotonic()]
     with closing(client.events(body)) as events:
         try:
@@ -146,7 +146,7 @@ def print_answer(client: APIClient, body: dict[str, Any], *, speed: bool = False
 
 
 def described(tokens: int, times: list[float]) -> str:
-    """How fast an answer was: `times` are when it was asked for and when its pieces came."""
+    """The speed of an answer: `times` are those of the request and of the answer's pieces."""
     parts = []
     if tokens:
         parts.append(f"{tokens} token{'s' * (tokens > 1)}")
@@ -158,12 +158,12 @@ def described(tokens: int, times: list[float]) -> str:
 
 
 def quiet(text: str) -> str:
-    """The text, less bright where that is possible and wanted."""
+    """The text, dimmed if possible and wanted."""
     return f"\033[2m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
 
 
 def advised(error: ClientError) -> str:
-    """What went wrong, and what to do about it where that is known."""
+    """The error, and advice if there is any."""
     advice = _ADVICE.get(error.status, "")
     if not advice or ("{}" in advice and not error.retry_after):
         return str(error)

@@ -2,7 +2,7 @@
 
 systemd tries again after all but 2.
 
-`chat`, `bench`, `doctor` and `inspect` need no library, so they run wherever there is a Python.
+`chat`, `bench`, `doctor` and `inspect` need no library, so they run wherever Python does.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from xpuserve.settings import Settings
 
 _CONFIG = Path("/etc/xpuserve/config.json")
-# Why an address cannot be listened on now, and can later: the network is not up yet, or an earlier process not gone.
+# Errors of listening that may pass: the network is not up yet, or an earlier process not gone.
 _NOT_YET = (errno.EADDRNOTAVAIL, errno.EADDRINUSE)
 _KEY_VARIABLE = "XPUSERVE_API_KEY"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the result is the exit status."""
+    """Run one command; returns the exit status."""
     arguments = _parser().parse_args(argv)
     status: int = arguments.run(arguments)
     return status
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.set_defaults(run=_convert)
 
-    engine = commands.add_parser("engine")  # what a service starts by itself: it is not in the list of commands
+    engine = commands.add_parser("engine")  # internal commands of the service: not in the list of commands
     engine.add_argument("channel", type=int)
     engine.set_defaults(run=_engine)
 
@@ -228,7 +228,7 @@ def _counts(text: str) -> list[int]:
 
 
 def _key(arguments: argparse.Namespace) -> str | None:
-    """The key to send, "" for none; None after printing what is wrong."""
+    """The key to send, "" for none; None after printing the error."""
     from xpuserve import keys  # noqa: PLC0415
 
     try:
@@ -243,12 +243,12 @@ def _key(arguments: argparse.Namespace) -> str | None:
 
 
 def _server(arguments: argparse.Namespace, key: str) -> APIClient | None:
-    """What asks the server, by default that of this machine; None after printing what is wrong."""
+    """The client of a server, by default of this machine's; None after printing the error."""
     from xpuserve import client, tls  # noqa: PLC0415
 
     own = client.local(_CONFIG)
     try:
-        # A node's own certificate is for its name, and it asks itself at an address.
+        # A node's own certificate has its name, and the node connects by an address.
         mine = not arguments.url and not arguments.ca_file
         trusted = tls.trusting(own.certificate if mine else arguments.ca_file, named=not mine)
         return client.APIClient(arguments.url or own.url, key, tls=trusted)
@@ -362,14 +362,14 @@ def _engine(arguments: argparse.Namespace) -> int:
 
 
 def _myself() -> list[str]:
-    """How this program is started once more: from the archive that it is in on a node, else as a module."""
+    """The command that starts this program again: from its archive on a node, else as a module."""
     archive = getattr(sys.modules[__name__].__loader__, "archive", "")
     isolated = ["-I"] if sys.flags.isolated else []
     return [sys.executable, *isolated, *([archive] if archive else ["-m", "xpuserve"])]
 
 
 def _settings(arguments: argparse.Namespace) -> Settings | None:
-    """The configuration, checked together with the files it names; None after printing what is wrong."""
+    """The configuration, validated together with its files; None after printing the error."""
     from xpuserve import keys, settings, tls  # noqa: PLC0415
 
     try:
@@ -386,7 +386,7 @@ def _settings(arguments: argparse.Namespace) -> Settings | None:
 
 
 def _prepare(settings: Settings) -> None:
-    """What must be set before an engine's library is imported: caches in the one writable place, no network."""
+    """Environment needed before the import of an engine's library: caches in the one writable place, no network."""
     cache = Path(settings.cache_dir)
     environment = {
         "HF_HUB_OFFLINE": "1",

@@ -1,4 +1,4 @@
-"""A client of OpenAI's API, for the terminal and for measuring. Only Python's own library is used."""
+"""A client of OpenAI's API, for the terminal and for measuring. It needs only Python's own library."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from urllib.parse import urlsplit
 from xpuserve.terminal import shown
 from xpuserve.tls import trusting
 
-# A server that answers at all sends the first token within this; a long queue may take as long.
+# Time limit for the first token; a long queue may take as long.
 TIMEOUT_SECONDS = 600
-# Addresses on which a service listens everywhere, and where it is reached then.
+# Wildcard addresses of a service, and the addresses to reach it then.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _THOUGHT = "reasoning_content"
-# What reading JSON of another shape than expected comes to.
+# Errors from JSON of an unexpected shape.
 _NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-# The longest line of an answer, in bytes, and the longest answer in one piece or refusal.
+# Longest line of an answer, in bytes, and longest complete answer or refusal.
 _LONGEST = 16 * 1024**2
 
 
 class Local(NamedTuple):
-    """Where a node's own service listens, and the certificate that it has."""
+    """The address of a node's own service, and its certificate."""
 
     url: str
     certificate: Optional[Path]
 
 
 def local(configuration: Path) -> Local:
-    """What the service's configuration says; without one, what it would do by itself."""
+    """From the service's configuration; without one, its defaults."""
     try:
         settings = json.loads(configuration.read_text(encoding="utf-8"))
         host, port, file = (settings.get(name, "") for name in ("host", "port", "tls_certificate"))
@@ -46,9 +46,9 @@ def local(configuration: Path) -> Local:
 
 
 class ClientError(Exception):
-    """The server did not answer as it should; the message is for people, one line that any terminal can show.
+    """The server did not answer as expected; the message is for people, one line for any terminal.
 
-    `status` is HTTP's, 0 where there was none; `retry_after` is a number of seconds, "" where there was none.
+    `status` is HTTP's, 0 without one; `retry_after` is a number of seconds, "" without one.
     """
 
     def __init__(self, message: str, status: int = 0, code: Optional[str] = None, retry_after: str = "") -> None:
@@ -59,21 +59,21 @@ class ClientError(Exception):
 
 
 class Event(NamedTuple):
-    """A piece of an answer, or what comes with it."""
+    """A piece of an answer, or its metadata."""
 
     text: str
-    thought: str  # what some servers send apart: a model that thinks aloud first
-    usage: dict[str, int]  # token counts; empty but in one of the last events
-    finished: bool = False  # nothing but token counts follows
+    thought: str  # what some servers send separately: a model that thinks first
+    usage: dict[str, int]  # token counts; set only in one of the last events
+    finished: bool = False  # only token counts follow
 
 
 class APIClient:
-    """An OpenAI-compatible server. Every request has a connection of its own, so threads may share a client."""
+    """An OpenAI-compatible server. Every request has its own connection, so threads may share a client."""
 
     def __init__(
         self, url: str, key: str = "", timeout: float = TIMEOUT_SECONDS, *, tls: Optional[ssl.SSLContext] = None
     ) -> None:
-        """`tls` says which certificates are trusted where the address begins with https; None: those of the system."""
+        """`tls` has the trusted certificates for an https address; None: those of the system."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         try:
             port = parts.port
@@ -93,7 +93,7 @@ class APIClient:
             )
 
     def first_model(self) -> str:
-        """The name of the first model that the server has."""
+        """The name of the server's first model."""
         with self._request("GET", "/v1/models") as response:
             try:
                 return _text(json.loads(response.read(_LONGEST))["data"][0]["id"])
@@ -118,7 +118,7 @@ class APIClient:
                 raise ClientError("the server closed an incomplete answer")
 
     def usage(self, body: dict[str, Any]) -> dict[str, int]:
-        """Ask for an answer in one piece, and return the token counts that come with it."""
+        """Request an answer in one piece, and return its token counts."""
         with self._request("POST", "/v1/chat/completions", body) as response:
             try:
                 return _counts(json.loads(response.read(_LONGEST)).get("usage"))

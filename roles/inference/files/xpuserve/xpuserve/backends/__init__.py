@@ -1,4 +1,4 @@
-"""One module for each engine library; a library is imported only when its engine is chosen."""
+"""One module for each engine library; only the chosen engine's library is imported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def create(settings: Settings, instance: int) -> Backend:
-    """The backend that `settings.engine` names, not loaded yet; `instance` picks the GPU where several are visible."""
+    """The backend of `settings.engine`, not loaded yet; `instance` selects the GPU if several are visible."""
     if settings.engine == "openvino":
         from xpuserve.backends.openvino import OpenVINOBackend  # noqa: PLC0415
 
@@ -29,7 +29,7 @@ def create(settings: Settings, instance: int) -> Backend:
 
 
 def remote(settings: Settings, instance: int, command: Sequence[str]) -> RemoteBackend:
-    """The same in a process of its own, which `command` starts."""
+    """The same in a separate process, which `command` starts."""
     from xpuserve.engine.remote import RemoteBackend  # noqa: PLC0415
 
     load = partial(_load_tokenizer, settings, instance)

@@ -1,20 +1,20 @@
-"""Which models of transformers get the same tokens in a batch of unequal rows as alone."""
+"""Models of transformers that give the same tokens in a batch of unequal rows as alone."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Their layers differ in what the weights are, not in how rows and positions are read.
+# Their layers differ in their weights, not in how they use rows and positions.
 _LLAMA = {"llama", "mistral", "qwen2", "qwen3"}
-# Ways to stretch positions that look at nothing but each token's own. The others, such as dynamic and longrope, look at
-# how long the longest row is.
+# Ways to stretch positions that depend only on each token's own position. The others, such as dynamic and longrope, use
+# the longest row's length.
 _FIXED_ROPE = {"default", "linear", "llama3", "yarn"}
 
 
 def unbatchable_reason(module: str, config: Any, context_length: int) -> str:
-    """Why requests must be served one at a time; empty where a batch serves them.
+    """Why requests must be served one at a time; empty if a batch can serve them.
 
-    `module` is where the model's class comes from, `context_length` what a request may have, in tokens.
+    `module` has the model's class, `context_length` is the limit of a request, in tokens.
     """
     if config.model_type not in _LLAMA:
         return f"{config.model_type} is not of the Llama family"
@@ -36,5 +36,5 @@ def _rope(config: Any) -> str:
 
 
 def _window(config: Any) -> int:
-    """How far attention reaches back, in tokens; 0 where it reaches everything."""
+    """The span of attention in tokens; 0 for all."""
     return (getattr(config, "sliding_window", None) or 0) if getattr(config, "use_sliding_window", True) else 0

@@ -1,4 +1,4 @@
-"""What the engines on Hugging Face transformers share, whichever of its versions an engine has."""
+"""The common part of engines on Hugging Face transformers, for all their versions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from xpuserve.engine.sampler import Sampler, told
 from xpuserve.engine.scheduler import TOLD_TOKENS, Scheduler
 from xpuserve.settings import Settings
 
-# Rows of a batch where the settings do not say how many; on Arc, some kernels hang at 16.
+# Rows of a batch if the settings give no number; on Arc, some kernels hang at 16.
 ROWS = {"cpu": 16, "gpu": 8}
-# Columns that a batch's cache has behind its last, so that not every step copies it to make it longer.
+# Extra columns behind a batch's cache, so that not every step copies it to extend it.
 ROOM = 256
 
 
 class HFBackend(Backend):
-    """A causal language model of transformers, read token by token and sampled here."""
+    """A causal language model of transformers, with its own loop over tokens and sampling here."""
 
     offers = frozenset({"cache_salt", "logit_bias", "logprobs", "top_logprobs", "prompt_logprobs"})
     _grammars: Optional[Grammars] = None
@@ -49,7 +49,7 @@ class HFBackend(Backend):
             self.offers |= {"structured_outputs", "grammar"}
 
     def second_tokenizer(self) -> Tokenizer:
-        """See Backend. Tokenizers of transformers are not made for two threads."""
+        """See Backend. Tokenizers of transformers are not thread-safe."""
         return self._load_tokenizer()
 
     def _find_gpu(self) -> None:
@@ -65,12 +65,12 @@ class HFBackend(Backend):
 
     @abstractmethod
     def _rows(self) -> Optional[Model]:
-        """The loaded model as batches need it, or None where its requests must be served one at a time."""
+        """The loaded model for batches, or None if its requests must be served one at a time."""
 
     @abstractmethod
     def _read(self, ids: Any, state: dict[str, Any], *, every: bool = False) -> tuple[Any, dict[str, Any]]:
-        """Read what of `ids`, [1, tokens], was not read yet: the logits after its last or more, [tokens, vocabulary],
-        and the state after it. With `every`, there are logits after each of them.
+        """Read the unread part of `ids`, [1, tokens]: returns the logits after its last or more, [tokens, vocabulary],
+        and the state after it. With `every`, there are logits after each token.
 
         The first state has an attention mask alone; what else is in it is this function's.
         """
@@ -124,7 +124,7 @@ class HFBackend(Backend):
 
 
 class LlamaModel(Model):
-    """A model of the Llama family: its layers in `model`, their way to the vocabulary in `lm_head`.
+    """A model of the Llama family: its layers in `model`, the projection to the vocabulary in `lm_head`.
 
     A cache is a pair of tensors [rows, heads, columns, width] for each layer. New columns may be written into the
     memory behind a tensor's last where its strides say that there is room: no two caches may share memory there.
@@ -141,7 +141,7 @@ class LlamaModel(Model):
         """See Model."""
         with _memory(), torch.inference_mode():
             output = self._output(ids, positions, mask, cache)
-            # Of a prompt, only the last token's logits are wanted: the others cost as much as some layers.
+            # Compute only the last token's logits of a prompt: the others cost as much as some layers.
             logits = self._model.lm_head(output.last_hidden_state[:, -1:])[:, -1]
             return _numbers(logits), self._returned(output.past_key_values)
 
@@ -163,11 +163,11 @@ class LlamaModel(Model):
 
     @abstractmethod
     def _given(self, cache: Any, tokens: int) -> Any:
-        """A cache, or None for new rows, as the library wants it to read `tokens` more of each row."""
+        """A cache, or None for new rows, in the library's form for reading `tokens` more of each row."""
 
     @abstractmethod
     def _returned(self, past: Any) -> Any:
-        """The cache in what the library returns."""
+        """The cache in the library's result."""
 
     def gather(self, parts: Sequence[Part], *, grows: bool) -> Any:
         """See Model."""
@@ -178,7 +178,7 @@ class LlamaModel(Model):
             ]
 
     def cache_tokens(self) -> int:
-        """See Model. Half of what is free: a change of the batch is a copy."""
+        """See Model. Half of the free memory: a change of the batch is a copy."""
         config = self._model.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -219,7 +219,7 @@ def _free_memory(device: Any) -> int:
 
 @contextmanager
 def _memory() -> Iterator[None]:
-    """Tell where memory does not suffice: PyTorch and its Intel extension say it in many ways."""
+    """Detect lack of memory: PyTorch and its Intel extension report it in many ways."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

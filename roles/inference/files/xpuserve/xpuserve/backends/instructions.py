@@ -1,4 +1,4 @@
-"""Which of BigDL's libraries for CPUs uses most of what this CPU has."""
+"""Choose the BigDL library for CPUs that uses most of this CPU's instructions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 VARIABLE = "LLAMA_CPP_LIB"
-# The widest first, with the instructions that each was built for.
+# The widest first, with their required instructions.
 LIBRARIES = {
     "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"},
     "avx2": {"avx2", "fma", "f16c"},
@@ -15,7 +15,7 @@ LIBRARIES = {
 
 
 def use_widest() -> None:
-    """Have BigDL, which is not imported yet, load the widest library; an operator's choice stays."""
+    """Make BigDL, before its import, load the widest library; an operator's choice takes precedence."""
     found = library(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     package = importlib.util.find_spec("bigdl.llm")
     if not found or package is None:
@@ -27,9 +27,9 @@ def use_widest() -> None:
 
 
 def library(cpuinfo: str) -> str:
-    """The library for a CPU, by what the kernel says of it; empty where BigDL's own choice is as good.
+    """The library for a CPU, by the kernel's flags; empty if BigDL's own choice is as good.
 
-    It chooses well on Intel's CPUs, where it also knows AMX, and takes the narrowest on all others.
+    Its choice is good on Intel's CPUs, including AMX, and the narrowest on all others.
     """
     lines = dict(line.partition(":")[::2] for line in cpuinfo.splitlines())
     facts = {name.strip(): text.split() for name, text in lines.items()}

@@ -25,27 +25,27 @@ from xpuserve.engine.request import PLAIN, ChatOptions, Message, Request, Sampli
 from xpuserve.engine.runner import OutOfMemoryError, Output, Runner, TooLargeError
 from xpuserve.settings import Settings
 
-# Requests in the pipeline where the settings do not say how many.
+# Requests in the pipeline if the settings give no number.
 ROWS = 32
 # Tokens in a block of the library's key-value cache.
 BLOCK_TOKENS = {"cpu": 32, "gpu": 16}
-# Of a GGUF file, what has its metadata: the largest vocabularies, with their merges, take some 20 MB.
+# Size of the part of a GGUF file with its metadata: the largest vocabularies, with their merges, take some 20 MB.
 GGUF_METADATA_BYTES = 2**26
-# Of the memory that is free, what the cache may grow to: it is copied as it grows.
+# The share of free memory for the cache: growing copies it.
 CACHE_SHARE = 1 / 2
 
 log = logging.getLogger(__name__)
 
 
 class OpenVINOTokenizer(Tokenizer):
-    """The tokenizer that OpenVINO GenAI finds in a GGUF file or beside an OpenVINO model.
+    """OpenVINO GenAI's tokenizer from a GGUF file or beside an OpenVINO model.
 
-    Two threads may use it at the same time: in the library every call takes a request of its own from a queue.
+    Two threads may share it: in the library every call takes a separate inference request from a queue.
     """
 
     def __init__(self, tokenizer: Any, context_length: int) -> None:
         self._tokenizer = tokenizer
-        # The library's tokenizer for GGUF keeps a text's first 8192 tokens and says nothing; find out.
+        # The library's tokenizer for GGUF silently truncates a text to 8192 tokens; detect that.
         self._cut = 0
         kept = len(self.encode("a b " * context_length, special=False))
         self._cut = kept if kept < context_length else 0
@@ -90,7 +90,7 @@ class OpenVINOTokenizer(Tokenizer):
 class OpenVINOBackend(Backend):
     """A GGUF file or an OpenVINO model in OpenVINO GenAI."""
 
-    # The library tells the chosen token's probability and no other, takes no bias, and its grammars are made here.
+    # The library reports only the chosen token's probability, takes no bias, and its grammars are made here.
     offers = frozenset({"logprobs", "structured_outputs"})
 
     def __init__(self, settings: Settings, instance: int) -> None:
@@ -99,7 +99,7 @@ class OpenVINOBackend(Backend):
 
     def load(self) -> None:
         """See Backend."""
-        if self._settings.prefix_cache_by_client:  # nobody shares anything, which is what a salt asks for
+        if self._settings.prefix_cache_by_client:  # nothing is shared, as a salt requires
             self.offers |= {"cache_salt"}
         properties: dict[str, Any] = {}
         if self._settings.threads:
@@ -116,7 +116,7 @@ class OpenVINOBackend(Backend):
         config = openvino_genai.SchedulerConfig()
         config.max_num_seqs = self._settings.batch_requests or ROWS
         config.max_num_batched_tokens = self._settings.prefill_tokens + config.max_num_seqs
-        # The library cannot tell whose a prompt is: what is not to be shared by all is not kept.
+        # The library cannot separate clients: prompts that must not be shared are not kept.
         config.enable_prefix_caching = not self._settings.prefix_cache_by_client
         # Without a size, the cache grows with what runs at a time, which the runner limits, and former conversations
         # stay in what it has. With one, they would stay until all of it is taken.
@@ -137,7 +137,7 @@ class OpenVINOBackend(Backend):
         return runner
 
     def _free_memory(self) -> int:
-        """Bytes that the device has beside the weights; 0 where it does not say."""
+        """Bytes free on the device beside the weights; 0 if unknown."""
         if self._settings.device == "cpu":
             return memory.available()
         try:
@@ -145,8 +145,8 @@ class OpenVINOBackend(Backend):
         except RuntimeError as error:
             log.warning("OpenVINO reports no GPU memory size, so the cache has no limit: %s", error)
             return 0
-        # What is taken, GPU_MEMORY_STATISTICS tells of one Core, and the pipeline's own is out of reach: the weights
-        # are taken to be as large as their files.
+        # GPU_MEMORY_STATISTICS covers one Core, and the pipeline's own is not accessible: the weights
+        # count with the size of their files.
         path = Path(self._settings.model.path)
         return max(0, total - sum(file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.bin"))))
 
@@ -166,19 +166,19 @@ class OpenVINOBackend(Backend):
 
 
 def load_tokenizer(settings: Settings, instance: int) -> Tokenizer:
-    """The tokenizer without the model. Of a GGUF file only the beginning is copied, where the library needs a copy."""
+    """The tokenizer without the model. If the library needs a copy of a GGUF file, only its beginning is copied."""
     with _openable(settings, f"tokenizer-{instance}", GGUF_METADATA_BYTES) as path:
-        # What a prompt and a token's text take is nothing that more threads would do faster.
+        # More threads do not make a prompt's or a token's conversion faster.
         tokenizer = openvino_genai.Tokenizer(path, INFERENCE_NUM_THREADS=1)
     return OpenVINOTokenizer(tokenizer, settings.model.context_length)
 
 
 @contextmanager
 def _openable(settings: Settings, name: str, most: int = 0) -> Iterator[str]:
-    """The model's path, as the library can open it.
+    """A model path that the library can open.
 
-    Its GGUF reader opens the file for writing, and the verified weights are not the service's to write: it gets a copy,
-    for as long as it reads. The copy has the file's length, and with `most` only so many of its bytes.
+    Its GGUF reader opens the file for writing, and the service may not write the verified weights: it gets a copy,
+    while it reads. The copy has the file's length, and with `most` only so many of its bytes.
     """
     path = Path(settings.model.path)
     if settings.model.format != "gguf" or os.access(path, os.W_OK):
@@ -205,7 +205,7 @@ def _present(token_id: int) -> Optional[int]:
 
 
 class PipelineRunner(Runner):
-    """The requests in a pipeline, which batches them itself."""
+    """The requests in a pipeline, which does the batching itself."""
 
     def __init__(self, pipeline: Any, batch_requests: int, block: int, batch_tokens: int = 0) -> None:
         """At most `batch_requests` at a time, whose caches, in blocks of so many tokens, hold `batch_tokens` together;
@@ -216,37 +216,37 @@ class PipelineRunner(Runner):
         self._block = block
         self.batch_tokens = -(-batch_tokens // block) * block  # as the library has it
         self._ids = itertools.count()
-        self._handles: dict[Request, tuple[Any, Any]] = {}  # and how the library was told to sample
+        self._handles: dict[Request, tuple[Any, Any]] = {}  # and the library's sampling settings
         self.batching = "on" if batch_requests > 1 else "off"
 
     def serve_alone(self) -> None:
-        """From now on, take one request at a time: the truth test failed."""
+        """From now on, run one request at a time: the truth test failed."""
         self._batch_requests = self.rows = 1
         self.batching = "degraded"
 
     @property
     def cache_usage(self) -> float:
         """See Runner."""
-        # The library counts in its steps, before it lets go of what has ended: after the last, some would stay forever.
+        # The library counts before it frees ended requests: after the last one, some would stay counted forever.
         return float(self._pipeline.get_metrics().cache_usage) / 100 if self._handles else 0.0
 
     def fits(self, request: Request) -> bool:
-        """See Runner. What requests may grow to counts: the library ends those for which it has no room."""
+        """See Runner. It reserves room for requests to grow: the library ends those without room."""
         tokens = self._tokens(request)
         if self._is_too_large(tokens):
-            return True  # to be refused
+            return True  # add() refuses it
         room = not self.batch_tokens or tokens + sum(map(self._tokens, self._handles)) <= self.batch_tokens
         return room and len(self._handles) < self._batch_requests
 
     def _tokens(self, request: Request) -> int:
-        """What a request may take of the cache: whole blocks."""
+        """A request's size in the cache, in whole blocks."""
         return -(-_size(request) // self._block) * self._block
 
     def _is_too_large(self, tokens: int) -> bool:
         return bool(self.batch_tokens) and tokens > self.batch_tokens
 
     def token_bytes(self) -> int:
-        """Memory that a token takes in the cache, found out with a request of one; 0 if the library does not tell."""
+        """Cache memory per token, measured with a request of one token; 0 if the library does not tell."""
         probe = Request("", [0], SamplingParams(max_tokens=1, temperature=0), lambda event: None)
         self.add(probe)
         try:
@@ -268,7 +268,7 @@ class PipelineRunner(Runner):
         self._handles[request] = self._pipeline.add_request(next(self._ids), ids, config), config
 
     def drop(self, request: Request) -> None:
-        """See Runner. The pipeline lets go of a cancelled request in its next step."""
+        """See Runner. The pipeline frees a cancelled request in its next step."""
         if request in self._handles:
             self._handles.pop(request)[0].cancel()
 
@@ -278,7 +278,7 @@ class PipelineRunner(Runner):
             if self._pipeline.has_non_finished_requests():
                 self._pipeline.step()
         except Exception as error:
-            # The library cannot go on with any of them: it takes them to be in a step still.
+            # The library cannot continue any of them: it considers them in a step still.
             if memory.is_exhausted(error):
                 error = OutOfMemoryError(str(error).partition("\n")[0])
             for request in list(self._handles):
@@ -291,10 +291,10 @@ class PipelineRunner(Runner):
             elif handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
                 yield Output(request, error=OutOfMemoryError("the prompt's cache does not fit"))
             elif handle.get_status() == openvino_genai.GenerationStatus.FINISHED:
-                yield Output(request, ended=True)  # for a reason that was not asked for; nothing would ever come
+                yield Output(request, ended=True)  # for an unexpected reason; nothing would ever come
 
     def _config(self, sampling: SamplingParams) -> Any:
-        # Of what the model's generation_config.json says, only which tokens end an answer: the rest is the request's.
+        # From the model's generation_config.json, use only the end-of-answer tokens: the request sets the rest.
         model, config = self._pipeline.get_config(), openvino_genai.GenerationConfig()
         config.max_new_tokens = sampling.max_tokens
         config.eos_token_id = model.eos_token_id
@@ -322,7 +322,7 @@ class PipelineRunner(Runner):
 
 
 def _size(request: Request) -> int:
-    """Tokens that a request may have at its end."""
+    """The largest number of tokens of a request."""
     return len(request.prompt) + request.sampling.max_tokens
 
 

@@ -1,4 +1,4 @@
-"""The tokenizers of transformers, which the service loads without the model and without PyTorch."""
+"""Tokenizers of transformers, loaded by the service without the model and without PyTorch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from xpuserve.settings import Settings
 
 
-# Writes a conversation, given the messages and, by name, tools and what the template gets more.
+# Renders a conversation, given the messages and, by name, tools and extra arguments of the template.
 Write = Callable[..., str]
 
 
 class HFTokenizer(Tokenizer):
-    """A transformers tokenizer. `write` writes a conversation in the chat template `source`, if there is one."""
+    """A transformers tokenizer. `write` renders a conversation in the chat template `source`, if there is one."""
 
     def __init__(self, tokenizer: Any, write: Optional[Write], source: str = "") -> None:
         self._tokenizer = tokenizer
@@ -59,7 +59,7 @@ class HFTokenizer(Tokenizer):
 
 
 def load(settings: Settings) -> Tokenizer:
-    """The tokenizer of the model that the settings name, for engines bigdl and torch."""
+    """The tokenizer of the settings' model, for engines bigdl and torch."""
     from transformers import AutoTokenizer  # noqa: PLC0415 - openvino has none; in engine bigdl after IPEX, which it patches
 
     path, code = Path(settings.model.path), settings.model.trust_remote_code
@@ -67,7 +67,7 @@ def load(settings: Settings) -> Tokenizer:
     if settings.engine == "torch":
         found: Any = tokenizer.chat_template
         write = functools.partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
-        # Of several by name, transformers takes the one for tools where there are some.
+        # Of several named templates, transformers takes the one for tools if there are tools.
         source = found.get("tool_use", found.get("default")) if isinstance(found, dict) else found
         return HFTokenizer(tokenizer, write if found else None, str(source or ""))
     file = path / "chat_template.jinja"
@@ -78,7 +78,7 @@ def load(settings: Settings) -> Tokenizer:
 
 
 def writer(tokenizer: Any, template: str) -> Write:
-    """transformers 4.31 knows no chat templates, so they are rendered here, with what later versions give them."""
+    """transformers 4.31 has no chat templates, so this renders them, with the context of later versions."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
@@ -98,7 +98,7 @@ def _refuse(message: str) -> None:
 
 
 def _json(value: Any, indent: Optional[int] = None) -> str:
-    """Jinja's own would write HTML's signs as numbers."""
+    """Jinja's own filter would escape HTML characters."""
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 

@@ -1,6 +1,6 @@
-"""Engine torch: current transformers on PyTorch itself, on the CPU or an Intel GPU (torch.xpu).
+"""Engine torch: current transformers on plain PyTorch, on the CPU or an Intel GPU (torch.xpu).
 
-Low-bit formats come from ipex-llm 2.2.0, where that is installed; it brings transformers 4.37.
+Low-bit formats come from ipex-llm 2.2.0, if installed; it needs transformers 4.37.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TorchBackend(HFBackend):
                 f"model.low_bit {model.low_bit} needs ipex-llm, which is not installed ({error}); without it, use one "
                 f"of {', '.join(filter(None, TORCH_NUMBERS))}"
             ) from None
-        # Its own attention needs no more than its own cache; transformers' attention can be batched.
+        # Its own attention works only with its own cache; transformers' attention can be batched.
         return LowBit.from_pretrained(model.path, load_in_low_bit=model.low_bit, optimize_model=False, **options)
 
     def _rows(self) -> Optional[Model]:
@@ -63,7 +63,7 @@ class TorchBackend(HFBackend):
 
 
 class TorchLlama(LlamaModel):
-    """The Llama family in transformers 4.37, which takes a cache as pairs, or from 4.56 on, which takes its layers."""
+    """The Llama family in transformers 4.37, whose cache is pairs, or from 4.56 on, whose cache is layers."""
 
     def _given(self, cache: Any, tokens: int) -> Any:
         if DynamicLayer is None:
@@ -78,7 +78,7 @@ class TorchLlama(LlamaModel):
 if DynamicLayer is not None:
 
     class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers carries no types that count here
-        """A layer of a cache that leaves the tensors that it was given as they were."""
+        """A cache layer that leaves its input tensors unchanged."""
 
         def __init__(self, keys: Any, values: Any) -> None:
             super().__init__()
@@ -87,14 +87,14 @@ if DynamicLayer is not None:
                 self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
         def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-            """See transformers' CacheLayerMixin. This is a copy only where there is no room."""
+            """See transformers' CacheLayerMixin. It copies only without room."""
             self.keys, self.values = _longer(self.keys, key_states), _longer(self.values, value_states)
             self.is_initialized = True
             return self.keys, self.values
 
 
 def _longer(tensor: Any, more: Any) -> Any:
-    """`tensor`, if any, and `more` columns: in the memory behind its last, or in new memory with room for others."""
+    """`tensor`, if any, extended by `more` columns: in the memory behind its last one, or in a new, larger one."""
     rows, heads, new, width = more.shape
     columns = 0 if tensor is None else tensor.shape[2]
     shape = (rows, heads, columns + new, width)
