@@ -1,4 +1,4 @@
-"""The demo: a bare local node, provisioned by site.yml, answers a question. What `make demo` runs."""
+"""The demo behind `make demo`: a bare local node, provisioned by site.yml, answers a question."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _started = time.monotonic()
 
 
 def main() -> int:
-    """Return 0 when the node has given the right answer."""
+    """Return 0 if the node has given the right answer."""
     if os.geteuid() != 0:
         print("The demo makes a container with its own network: run it as root (sudo make demo).", file=sys.stderr)
         return 1
@@ -73,11 +73,11 @@ def environment() -> dict[str, str]:
 
 
 def ask(question: str) -> str:
-    """Print question and answer while it streams; return the answer, "" where the service gives none."""
+    """Print question and answer while it streams; return the answer, "" if the service gives none."""
     print(f"> {question}", flush=True)
     command = [sys.executable, "-m", "xpuserve", "chat", "--url", NODE, "--once", question]
     answer = bytearray()
-    # The node is on this machine; a proxy of the user's could not reach it.
+    # The node is on this machine; a user's proxy could not reach it.
     with subprocess.Popen(command, env={**environment(), "no_proxy": "*"}, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         while piece := os.read(process.stdout.fileno(), 4096):

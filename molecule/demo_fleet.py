@@ -1,4 +1,4 @@
-"""The demo of a fleet: three nodes and a gateway from bare, and a rolling change that eight clients do not notice."""
+"""The demo of a fleet: three bare nodes and a gateway, and a rolling change that eight clients do not notice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import demo
 from fleet.clients import asking
 
 INVENTORY = ("-i", "inventories/demo_fleet")
-#: Any setting of the service will do: its change restarts every instance.
+#: Any setting of the service is suitable: its change restarts every instance.
 CHANGE = ("-e", "inference_queue_requests=99", "-e", "xpu_upgrade_confirmed=true")
 NEXT = """
 The fleet is up. From here:
@@ -22,7 +22,7 @@ The fleet is up. From here:
 
 
 def main() -> int:
-    """Return 0 where no client noticed the change."""
+    """Return 0 if no client noticed the change."""
     if os.geteuid() != 0:
         print(
             "The demo makes containers with their own network: run it as root (sudo make demo-fleet).", file=sys.stderr
@@ -39,7 +39,7 @@ def main() -> int:
             return 1
     demo.say("4/4 A rolling change while 8 clients ask: playbooks/upgrade.yml")
     began = time.monotonic()
-    # People read what they are answered; without that, eight streams leave Ansible little of two processors.
+    # A pause for reading; without it, eight streams leave Ansible little of two processors.
     with asking("10.77.41.10", 8080, pause=1) as clients:
         status = run(playbook("upgrade", *CHANGE))
     print(f"In {time.monotonic() - began:.0f} s: {clients}.")
@@ -57,7 +57,7 @@ def playbook(name: str, *arguments: str) -> list[str]:
 
 
 def run(command: list[str]) -> int:
-    """Run a step; return its status, and say where it is not 0."""
+    """Run a step; return its status, and report one that is not 0."""
     status = subprocess.run(command, cwd=demo.ROOT, env=demo.environment(), check=False).returncode
     if status:
         print(f"This step failed with status {status}: {' '.join(command)}", file=sys.stderr)

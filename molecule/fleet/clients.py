@@ -1,4 +1,4 @@
-"""Clients that never stop asking a fleet for streamed answers."""
+"""Clients that continuously request streamed answers from a fleet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODEL = "smollm2-135m-instruct"
 class Clients:
     """Clients that stream one answer after the other; each is whole, refused, or cut off after its first byte.
 
-    ``longest`` is the most seconds that one waited for its first byte.
+    ``longest`` is the longest wait for a first byte in seconds.
     """
 
     def __init__(self, host: str, port: int, pause: float = 0) -> None:
@@ -29,7 +29,7 @@ class Clients:
         self._news = threading.Condition()
 
     def run(self, number: int) -> None:
-        """Be one client."""
+        """Run one client."""
         turn = 0
         while not self._over.wait(self._pause):
             turn += 1
@@ -74,15 +74,15 @@ class Clients:
         return f"{counts}, first bytes after {self.longest:.1f} s at the most"
 
     def stop(self) -> None:
-        """Let each end its answer."""
+        """Let each client finish its answer."""
         self._over.set()
 
 
 @contextmanager
 def asking(host: str, port: int, number: int = 8, pause: float = 0) -> Iterator[Clients]:
-    """Have so many clients ask all the while, and wait for as many answers before and after.
+    """Run so many clients all the while, and wait for as many answers before and after.
 
-    ``pause`` is how many seconds each takes before it asks again.
+    ``pause`` is each client's pause between requests in seconds.
     """
     clients = Clients(host, port, pause)
     threads = [threading.Thread(target=clients.run, args=(each,), daemon=True) for each in range(number)]

@@ -1,4 +1,4 @@
-"""A run of ansible-playbook that goes on, and can be killed at a task."""
+"""A running ansible-playbook that can be killed at a task."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 
 class Controller:
-    """A run; `output` is what it has said so far."""
+    """A run; `output` is its output so far."""
 
-    task_seconds = 600.0  # until a task begins, at most
-    run_seconds = 600.0  # until the end, at most
+    task_seconds = 600.0  # time limit until a task begins
+    run_seconds = 600.0  # time limit until the end
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
         self.output = ""
@@ -23,7 +23,7 @@ class Controller:
         self._process = subprocess.Popen(
             command,
             cwd=folder,
-            # A task is shown as it begins, not with its first result.
+            # Show a task at its beginning, not with its first result.
             env={**environment, "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true"},
             text=True,
             stdin=subprocess.DEVNULL,
@@ -50,8 +50,8 @@ class Controller:
         assert self._has_begun(task), self.output
 
     def kill(self) -> None:
-        """End it, and all that it started here, as the loss of its machine would."""
-        # The number of a process that has ended may be another's by now.
+        """Kill the run and all its local processes, as the loss of its machine would."""
+        # Another process may have the number of one that has ended.
         if self._process.poll() is None:
             _end(self._process.pid)
             self._process.wait()
@@ -67,7 +67,7 @@ class Controller:
 
 
 def _end(process: int) -> None:
-    """Kill a process and all below it: Ansible's workers have sessions of their own."""
+    """Kill a process and all below it: Ansible's workers have their own sessions."""
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

@@ -1,7 +1,7 @@
-"""Print what a node consists of, as JSON: packages with their marks, settings, and the name of every file.
+"""Print a node's complete state as JSON: packages with their marks, settings, and the name of every file.
 
-With argument ``touched``, every file, compiled Python too, comes with the moment of its last change: nothing is written
-or renamed without a trace, and of what was made and removed again the directory tells.
+With argument ``touched``, every file, compiled Python too, has the time of its last change: every write or rename
+leaves a trace, and files made and removed again show in the time of their directory.
 """
 
 import hashlib
@@ -12,16 +12,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: What changes by itself, holds no state of the node's own, or tells what happened rather than what is.
+#: Paths that change by themselves, hold no state of the node, or are logs.
 PASSING = ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/cache", "/var/lib/apt", "/var/log", "/var/tmp")
-#: Where the content of a file counts. What is larger is a kernel or the like; distributions of Python have checksums of
-#: their own, which layer python compares.
+#: Where the content of a file counts. Larger files are kernels or the like; distributions of Python have their own
+#: checksums, which layer python compares.
 READ = ("/boot", "/etc", "/opt/xpu", "/usr/local/bin")
 LARGEST = 1024**2
 
 
 def output(*command: str) -> list[str]:
-    """Return the lines that a command prints."""
+    """Return a command's output as lines."""
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "LC_ALL": "C"})
     return done.stdout.splitlines()
 

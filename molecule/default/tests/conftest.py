@@ -1,4 +1,4 @@
-"""What the tests of the default scenario share: the stack's data, and a client as a user outside would have."""
+"""Shared parts of the default scenario's tests: the stack's data, and a client outside of the node."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-#: What each node is expected to resolve to; the scenario's inventory gives only mirrors and a device.
+#: The expected stack of each node; the scenario's inventory gives only mirrors and a device.
 STACK_OF_NODE = {
     "arc": "arc-647",
     "native": "native",
@@ -55,14 +55,14 @@ class ServiceClient:
         return self._send(urllib.request.Request(self.url + path, headers=self._headers()))
 
     def answers(self, path: str) -> bool:
-        """Whether the service is there, and does not refuse."""
+        """Whether the service answers without a refusal."""
         try:
             return self.get(path)[0] == 200
         except OSError:
             return False
 
     def post(self, path: str, body: Any) -> tuple[int, Any]:
-        """Status and decoded body; a body of bytes is sent as it is."""
+        """Status and decoded body; a body of bytes is sent unchanged."""
         return self._send(self._request(path, body))
 
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[Any]:
@@ -100,7 +100,7 @@ def client(host: Any) -> ServiceClient:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until it holds, for as long as a node may take that shares its processors."""
+    """Wait until the condition holds, at most as long as a node on shared processors may take."""
     deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
@@ -109,20 +109,20 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of a playbook said."""
+    """The output of a playbook run."""
 
     status: int
     output: str
 
     @property
     def changed(self) -> int:
-        """Sum of changed= over the recap; -1 where there is none."""
+        """Sum of changed= over the recap; -1 without a recap."""
         counts = [int(part.split("=")[1]) for part in self.output.split() if part.startswith("changed=")]
         return sum(counts) if counts else -1
 
     @property
     def roles(self) -> set[str]:
-        """The roles that ran, and did not only say what they expect."""
+        """The roles that ran, beyond stating their expectation."""
         begins = r"^TASK \[xpu\.fleet\.(\w+) : Validating arguments against arg spec 'main'"
         return set(re.findall(begins, self.output, re.MULTILINE))
 
@@ -131,7 +131,7 @@ Play = Callable[..., Run]
 
 
 def play(playbook: str, node: str, inventory: str = "") -> Play:
-    """Return what runs a playbook on a node with more variables and options; "" is the scenario's inventory."""
+    """Return a function that runs a playbook on a node with more variables and options; "" is the scenario's inventory."""
 
     def run(variables: dict[str, Any] | None = None, *options: str) -> Run:
         command = [
@@ -180,7 +180,7 @@ def audit_of(node: str) -> Play:
 
 @pytest.fixture
 def audited(audit_of: Play, tmp_path: Path) -> Callable[..., tuple[Run, dict[str, Any]]]:
-    """Run audit.yml on the node, with more variables; what the run said, and the node's layers."""
+    """Run audit.yml on the node, with more variables; the output, and the node's layers."""
 
     def run(**variables: Any) -> tuple[Run, dict[str, Any]]:
         said = audit_of({"xpu_audit_json": str(tmp_path / "audit.json"), **variables})

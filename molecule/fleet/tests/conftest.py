@@ -1,4 +1,4 @@
-"""The hosts of the fleet, and runs of playbooks that can be killed."""
+"""The hosts of the fleet, and playbook runs that can be killed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NODES = {"n1": "10.77.40.11", "n2": "10.77.40.12", "n3": "10.77.40.13"}
 
 
 def asking() -> AbstractContextManager[clients.Clients]:
-    """Have eight clients ask all the while."""
+    """Run eight clients all the while."""
     return clients.asking(DOOR, PORT)
 
 
@@ -34,7 +34,7 @@ def on(name: str) -> Any:
 
 
 def statuses() -> dict[str, str]:
-    """What the gateway thinks of each node."""
+    """The gateway's status of each node."""
     code = (
         "import csv,socket,sys;s=socket.socket(socket.AF_UNIX);s.connect('/run/xpu-gateway/admin.sock');"
         "s.sendall(b'show stat\\n');t=b''.join(iter(lambda:s.recv(65536),b'')).decode();"
@@ -63,7 +63,7 @@ class Upgrading(Controller):
         super().__init__([*command, *options], environment, ROOT)
 
     def kill_at(self, task: str) -> None:
-        """Kill it as that task begins."""
+        """Kill the run when that task begins."""
         self.comes_to(task)
         self.kill()
 
@@ -83,13 +83,13 @@ def setting(name: str, node: str) -> Any:
 
 
 class Outages:
-    """How long nodes have got no requests since this was made, by the gateway's log."""
+    """Times without requests for each node since this was made, from the gateway's log."""
 
     def __init__(self) -> None:
         self._began = time.time()
 
     def lines(self) -> list[tuple[float, str, bool]]:
-        """Each change of a node: seconds since then, its name, and whether it gets requests now."""
+        """Each change of a node: seconds since the start, its name, and whether it gets requests now."""
         log = on("door").check_output(f"journalctl --unit xpu-gateway --output short-unix --since @{self._began:.0f}")
         return [
             (float(found[1]) - self._began, found[2], found[3].startswith("UP"))

@@ -1,4 +1,4 @@
-"""Changes under load: nobody notices, whatever happens to a node's gate or to the controller."""
+"""Changes under load: no client notices, whatever happens to a node's gate or to the controller."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def processes() -> dict[str, str]:
 
 
 def values() -> set[Any]:
-    """What the setting is, over all nodes."""
+    """The values of the setting, over all nodes."""
     return {setting(SETTING, name) for name in NODES}
 
 

@@ -1,4 +1,4 @@
-"""Nodes that fail under load: out within a moment, and no client that has not got a byte yet sees an error."""
+"""Nodes that fail under load: they are out at once, and no client still waiting for its first byte sees an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fleet.tests.conftest import Outages, asking, on, statuses, wait_until_all_s
 from rig import fleet
 
 PROCESS = "systemctl show --property MainPID --value xpuserve@0"
-#: Answers with what is no HTTP, where the service would listen.
+#: Answers with something other than HTTP, on the service's port.
 NONSENSE = (
     "import socketserver;h=type('H',(socketserver.StreamRequestHandler,),{'handle':lambda s:s.wfile.write(b'?\\n')});"
     "socketserver.TCPServer.allow_reuse_address=True;socketserver.ThreadingTCPServer(('',8000),h).serve_forever()"
@@ -21,7 +21,7 @@ NONSENSE = (
 
 
 def survives(what: str, name: str, harm: Callable[[], None], mend: Callable[[], None]) -> None:
-    """Do something to a node, and undo it; those who had no byte of an answer yet notice nothing."""
+    """Harm a node, and repair it; clients still waiting for their first byte notice nothing."""
     wait_until_all_serve()
     with asking() as clients:
         outages = Outages()
@@ -71,7 +71,7 @@ def cable(name: str, state: str) -> None:
 
 
 def test_a_power_cut() -> None:
-    """The last: the node is gone for good, and closes none of its connections."""
+    """Runs last: the node is gone for good, and closes none of its connections."""
     (node,) = (each for each in fleet.find("fleet").nodes if each.name == "n3")
 
     def cut() -> None:

@@ -1,4 +1,4 @@
-"""Command line: choose faults, let them happen, print the table."""
+"""Command line: choose faults, inject them, print the table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _started = time.monotonic()
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Return 0 where every fault was survived."""
+    """Return 0 if every fault was survived."""
     parser = argparse.ArgumentParser(prog="kernel.faults", description=__doc__)
     parser.add_argument(
         "stories",

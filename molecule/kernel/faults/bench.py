@@ -1,4 +1,4 @@
-"""The machines that faults happen to, and the procedure: start from a snapshot, inject, run, look, mend, run again."""
+"""Machines for faults, and the procedure: start from a snapshot, inject, run, check, repair, run again."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from rig.machine import READY, Machine
 FLEET = "faults"
 NETWORK = "10.77.14"
 SCENARIO = Path(__file__).resolve().parents[1]
-#: The layer that is a transaction (it brings the driver's modules along), and where its packages come from at first.
+#: The layer that is a transaction (it includes the driver's modules), and the repository layer before it.
 LAYERS = {Stage.BARE: "repository,kernel", Stage.INSTALLED: "kernel", Stage.CONVERGED: "kernel"}
 BOOT_TIMEOUT = 420.0
-#: Seconds that a machine without power waits for it.
+#: Seconds before a machine without power is started again.
 DARK = 3.0
 
-#: What an operator types who wants everything new, and then the newest kernel by name.
+#: Commands of an operator who upgrades everything, and then installs the newest kernel by name.
 NEWER_KERNEL = r"""
 sed -n 's/ jammy / jammy-updates /p' /etc/apt/sources.list > /etc/apt/sources.list.d/updates.list
 test -s /etc/apt/sources.list.d/updates.list
@@ -54,7 +54,7 @@ apt-get -y install $(apt-cache depends linux-image-generic-hwe-22.04 | sed -n 's
 
 @dataclass
 class Outcome:
-    """What came of a fault."""
+    """The result of a fault."""
 
     fault: Fault
     problems: list[str] = field(default_factory=list)
@@ -66,12 +66,12 @@ class Outcome:
 
 
 class Bench:
-    """One machine and somebody who runs playbooks against it."""
+    """One machine and an operator who runs playbooks against it."""
 
     def __init__(self, fleet: str, machine: str, say: Callable[[str], None], reuse: bool = False) -> None:
         """Take the machine of that name; inventories and logs are kept with its fleet.
 
-        With ``reuse`` the snapshots that an earlier bench kept are taken as they are.
+        With ``reuse`` the snapshots of an earlier bench are used.
         """
         self.name = machine
         folder = cache.RUN / fleet / "faults"
@@ -79,7 +79,7 @@ class Bench:
         self.say = say
         self.operator = Operator(write_inventory(folder / machine, fleet, machine), machine, folder / "logs")
         self.kept = folder / machine / "stages.json"
-        # A machine that was made anew has none of the snapshots of the one before.
+        # A new machine has no snapshots of the former one.
         self.made = self.machine.node.configured.stat().st_mtime_ns
         kept = json.loads(self.kept.read_text()) if reuse and self.kept.exists() else {}
         if kept.get("made") != self.made:
@@ -92,17 +92,17 @@ class Bench:
     # -- the machine ------------------------------------------------------------------------------------------------
 
     def adopt(self, bare: dict[str, Any]) -> None:
-        """Keep the machine as it is now for stage bare; ``bare`` is what it looks like, every file included."""
+        """Save the present machine as stage bare; ``bare`` is its state, every file included."""
         self.bare, self.origin = bare, bare["boot"]["kernel"]
         self._keep(Stage.BARE)
 
     def begin(self, stage: Stage, lossy: bool = False) -> None:
-        """Have the machine as it was at that stage; the first time it is brought there and kept."""
+        """Restore the machine to that stage; the first time, bring it there and save it."""
         if stage not in self.saved:
             self._bring(stage)
             self._keep(stage)
         self.layers = LAYERS[stage]
-        # What it is about to forget need not be written down.
+        # Skip write-backs that the restore would discard.
         self.machine.cut_power()
         self.machine.start(snapshot=stage.value, lossy=lossy)
         self.machine.wait(BOOT_TIMEOUT)
@@ -147,7 +147,7 @@ class Bench:
         playbook: str = "playbooks/site.yml",
         options: Sequence[str] | None = None,
     ) -> Play:
-        """Start a run of a playbook, with the layers that matter where no options are given."""
+        """Start a playbook run, limited to the relevant layers unless options are given."""
         options = ("--tags", self.layers) if options is None else options
         return self.operator.start(playbook, f"{self.name}-{log}", variables, options)
 
@@ -161,14 +161,14 @@ class Bench:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def settle(self) -> dict[str, Any]:
-        """Wait until the machine answers and nothing is left that would reboot it; return what it looks like."""
+        """Wait until the machine answers and nothing would reboot it any more; return its state."""
         deadline = time.monotonic() + BOOT_TIMEOUT * 2
         while True:
             self.machine.wait(BOOT_TIMEOUT)
             try:
                 state = look(self.machine)
             except ShellError:
-                # It went down again while it was looked at.
+                # It went down again during the check.
                 if time.monotonic() > deadline:
                     raise
                 continue
@@ -180,9 +180,9 @@ class Bench:
     # -- the procedure ----------------------------------------------------------------------------------------------
 
     def tell_story(self, faults: Sequence[Fault], open_end: bool = False) -> Iterator[Outcome]:
-        """Let faults happen one after the other, each run going on where the one before it ended.
+        """Inject faults one after the other, each run continuing from the end of the one before.
 
-        With an open end the last of them is not followed by a run that has to succeed: somebody else makes that.
+        With an open end the last of them has no run that must succeed: a caller makes that.
         """
         for number, fault in enumerate(faults):
             self.say(f"{fault.name}: {fault.title}")
@@ -201,7 +201,7 @@ class Bench:
             self.say(f"  {problem}")
 
     def endure(self, fault: Fault, *, begin: bool = True, last: bool = True) -> Outcome:
-        """Let one fault happen and see what comes of it.
+        """Inject one fault and check the result.
 
         In a story of several faults only the first begins with a snapshot, and only the last ends with a run that must
         succeed.
@@ -284,7 +284,7 @@ class Bench:
                 if play.ended:
                     return False
                 time.sleep(0.2)
-        # Not for as long as it takes: the run may have passed the moment by.
+        # With a time limit: the run may have passed the moment already.
         ask = f"for i in $(seq 50); do if {moment.until}; then echo REACHED; exit; fi; sleep 0.4; done"
         while moment.until and "REACHED" not in self.root(ask):
             if play.ended:
@@ -295,14 +295,14 @@ class Bench:
     # -- procedures of their own ------------------------------------------------------------------------------------
 
     def newer_kernel(self, outcome: Outcome) -> None:
-        """A newer kernel comes with an upgrade, and by name: the default and the holds stand."""
+        """A newer kernel comes with an upgrade, and by name: the default and the holds remain."""
         held = look(self.machine)["packages"]["held"]
         self.root(NEWER_KERNEL)
         newer = [name for name in look(self.machine)["packages"]["installed"] if re.match(r"linux-image-6", name)]
         if not newer:
             outcome.problems.append("no newer kernel was installed")
         before = self.root("cat /proc/sys/kernel/random/boot_id")
-        # Not at once: a command that takes its own connection along looks like one that never came to the machine.
+        # Not at once: a command that cuts its own connection looks like one that never arrived.
         self.root("systemd-run --quiet --on-active=2 systemctl reboot")
         self._wait_for_boot(before)
         state = self.settle()
@@ -314,7 +314,7 @@ class Bench:
         outcome.says = "(no run)"
 
     def rollback(self, outcome: Outcome) -> None:
-        """The way back: the kernel, the packages and the settings that the machine had."""
+        """Roll back to the machine's original kernel, packages and settings."""
         layers = ("--tags", "repository,kernel,driver")
         run = self.play("rollback-1", playbook="playbooks/rollback.yml", options=layers).finish()
         outcome.says = run.says
@@ -337,11 +337,11 @@ class Bench:
 
 
 class BenchError(Exception):
-    """A machine can't be brought to where a fault starts."""
+    """A machine cannot be brought to a fault's starting point."""
 
 
 def write_inventory(folder: Path, fleet: str, host: str) -> Path:
-    """Write an inventory of one machine of a fleet beside the variables that the scenario gives its machines."""
+    """Write an inventory of one machine of a fleet, beside the scenario's variables for its machines."""
     facts = json.loads((cache.RUN / fleet / "facts.json").read_text())
     folder.mkdir(parents=True, exist_ok=True)
     known = {
@@ -359,7 +359,7 @@ def write_inventory(folder: Path, fleet: str, host: str) -> Path:
 
 
 def up(count: int) -> list[str]:
-    """Bring the fleet of that many machines up; return their names."""
+    """Start the fleet with that many machines; return their names."""
     names = [f"f{number}" for number in range(1, count + 1)]
     platform = yaml.safe_load((SCENARIO / "molecule.yml").read_text())["platforms"][0]
     platforms = [
@@ -372,7 +372,7 @@ def up(count: int) -> list[str]:
 
 
 def down() -> None:
-    """Take the fleet away."""
+    """Remove the fleet."""
     _rig("down", "--fleet", FLEET)
 
 
@@ -384,7 +384,7 @@ def _rig(*words: str) -> None:
 def run_all(
     stories: Sequence[Sequence[Fault]], machines: Sequence[str], tell: Callable[[str], None], reuse: bool = False
 ) -> list[Outcome]:
-    """Let the stories happen, each machine taking the next one; return the outcomes in the stories' order."""
+    """Run the stories, each machine taking the next one; return the outcomes in the stories' order."""
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(len(stories)):
         waiting.put(number)
@@ -412,7 +412,7 @@ def run_all(
 def run_on(
     place: str, stories: Sequence[Sequence[Fault]], tell: Callable[[str], None], reuse: bool = False
 ) -> list[Outcome]:
-    """Let the stories happen to one machine of a fleet that is up; the run after the last fault is somebody else's."""
+    """Run the stories on one machine of a running fleet; the caller makes the run after the last fault."""
     fleet, _, machine = place.partition("/")
     bench = Bench(fleet, machine, lambda text: tell(f"{machine} {text}"), reuse)
     return [outcome for story in stories for outcome in bench.tell_story(story, open_end=True)]

@@ -1,4 +1,4 @@
-"""The faults: what is done to a machine, when, and what has to come of it."""
+"""The faults: what happens to a machine, when, and the expected result."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from kernel.faults.state import wanted
 
 KERNEL = wanted()
 MODULES = f"/lib/modules/{KERNEL}"
-#: Finds the virtual network card's module, wherever this kernel has it.
+#: Finds the virtual network card's module, whatever its place in this kernel.
 NETWORK = f"$(find {MODULES} -name 'virtio_net.ko*')"
 
 
 class Stage(Enum):
-    """Machines that faults start from, kept as snapshots."""
+    """Starting points of faults, kept as snapshots."""
 
     BARE = "bare"
-    INSTALLED = "installed"  # all packages and modules; the kernel was not booted, for want of consent
+    INSTALLED = "installed"  # all packages and modules; the kernel was not booted, for lack of consent
     CONVERGED = "converged"
 
 
 class Act(Enum):
-    """What happens at a moment of the run."""
+    """The action at a moment of the run."""
 
     CUT = "the power is cut"
     KILL = "the controller is killed"
@@ -32,7 +32,7 @@ class Act(Enum):
 
 
 class After(Enum):
-    """The kernel that runs once the fault is over."""
+    """The running kernel after the fault."""
 
     ORIGIN = "the kernel it came from"
     WANTED = "the new kernel"
@@ -45,16 +45,16 @@ class Moment:
 
     title: str
     tasks: tuple[str, ...]
-    #: Shell, as root on the machine: asked until it succeeds.
+    #: Shell, as root on the machine: repeated until it succeeds.
     until: str = ""
-    #: Regular expression: waited for on the serial console.
+    #: Regular expression to wait for on the serial console.
     console: str = ""
     delay: float = 0.0
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One way in which things go wrong."""
+    """One fault."""
 
     name: str
     title: str
@@ -65,16 +65,16 @@ class Fault:
     moment: Optional[Moment] = None
     act: Optional[Act] = None
     script: str = ""
-    #: Regular expression that the run's output has to match; "" where only the machine counts.
+    #: Regular expression for the run's output; "" if only the machine counts.
     says: str = ""
     #: Whether the run has to succeed in spite of the fault.
     succeeds: bool = False
     after: After = After.ORIGIN
-    #: How often the first run boots the new kernel, None where that does not matter.
+    #: How often the first run boots the new kernel, None if that does not matter.
     trials: Optional[int] = None
-    #: The machine must not have changed at all.
+    #: Whether the machine must not change at all.
     untouched: bool = False
-    #: Name of a procedure of its own in the bench, "" for the common one.
+    #: Name of a separate procedure in the bench, "" for the common one.
     procedure: str = ""
 
 
@@ -83,14 +83,14 @@ def _running(program: str) -> str:
 
 
 def _started(words: str) -> str:
-    # pgrep leaves itself out, but not the shell that was told these words: [x] is x and does not look like it.
+    # pgrep omits itself, but not the shell with these words in its arguments: [x] matches x but not itself.
     return f"pgrep -f '[{words[0]}]{words[1:]}'"
 
 
-#: Between the two, apt tells dpkg what it was told of settings' files.
+#: Between these steps, apt passes dpkg its options about changed settings files.
 _APT_AT_WORK = _started("/usr/bin/dpkg .*--status-fd")
 
-#: The transaction, step by step, with the kernel that a power cut and a killed controller lead to.
+#: The transaction, step by step, with the kernel after a power cut and after a killed controller.
 MOMENTS: tuple[tuple[str, Moment, Stage, After, After], ...] = (
     (
         "hold",
@@ -162,7 +162,7 @@ MOMENTS: tuple[tuple[str, Moment, Stage, After, After], ...] = (
     ),
 )  # fmt: skip
 
-#: /boot is a folder of the root file system here; what is reserved for root is taken too.
+#: /boot is a folder of the root file system here; this fills root's reserve, too.
 FILL = """for size in 1G 128M 16M 2M 256K; do
     while :; do
         count=$((${count:-0} + 1))
@@ -173,7 +173,7 @@ done"""
 
 def _at_every_step() -> Iterator[Fault]:
     for name, moment, stage, after_cut, after_kill in MOMENTS:
-        # At last the run waits for a boot anyway, and either leads to the same kernel.
+        # The run finally waits for a boot anyway, and either way leads to the same kernel.
         waits = name == "second"
         yield Fault(
             f"cut-{name}", f"the power is cut {moment.title}", stage, moment=moment, act=Act.CUT, after=after_cut,
@@ -295,22 +295,22 @@ chmod 755 /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}
 )  # fmt: skip
 
 
-#: Faults that happen to one machine one after the other: what every run leaves, the next one finds.
+#: Faults on one machine, one after the other: each run starts with the leftovers of the one before.
 STORIES: dict[str, tuple[str, ...]] = {
     "power": tuple(f"cut-{name}" for name, *_ in MOMENTS[:-1]),
     "controller": tuple(f"kill-{name}" for name, *_ in MOMENTS[:-1]),
-    # A run after a power cut in which the node booted its default has no second reboot: these start anew.
+    # After a power cut and a boot of its default, a run has no second reboot: these start from a snapshot.
     "power-at-last": ("cut-second",),
     "controller-at-last": ("kill-second",),
     "kernel": ("boot-full", "boot-fills", "no-compiler", "panic", "no-root", "no-network", "damaged"),
     "later": ("newer-kernel", "apt-locked"),
-    # From a machine that nobody upgraded: what an upgrade brought, and the role removed, would come back too.
+    # From a machine without upgrades: packages that an upgrade brought, and the role removed, would come back too.
     "back": ("rollback",),
 }
 
 
 def choose(words: Sequence[str]) -> list[list[Fault]]:
-    """Return stories: those named, those made of names with commas between, or all of them; raises KeyError."""
+    """Return stories: named ones, ones made of names with commas between, or all. Raises KeyError."""
     known = {fault.name: fault for fault in FAULTS}
     chosen = [STORIES.get(word) or word.split(",") for word in words or STORIES]
     return [[known[name] for name in names] for names in chosen]

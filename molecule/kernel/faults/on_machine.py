@@ -1,4 +1,4 @@
-"""Runs on a machine, as root: prints as JSON what can be seen of its kernels, packages and GPU."""
+"""Runs on a machine, as root: prints the state of its kernels, packages and GPU as JSON."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 
 RENDER = Path("/dev/dri/renderD128")
 UNITS = Path("/etc/systemd/system")
-#: Written at every boot, or caches of what else is compared.
+#: Written at every boot, or caches of other compared files.
 PASSING = ("/etc/resolv.conf", "/etc/mtab", "/etc/adjtime", "/etc/ld.so.cache", "/boot/grub/grubenv")
 
 
 def out(*command: str) -> str:
-    """Return what a command prints, "" where it is not there."""
+    """Return a command's output, "" if it does not exist."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     except FileNotFoundError:
@@ -29,14 +29,14 @@ def out(*command: str) -> str:
 
 
 def text(path: str) -> str:
-    """Return a file's text, "" where there is none."""
+    """Return a file's text, "" if it does not exist."""
     with contextlib.suppress(OSError):
         return Path(path).read_text(errors="replace")
     return ""
 
 
 def boot() -> dict[str, Any]:
-    """The kernel that runs, what GRUB starts next, and whether anything is armed."""
+    """The running kernel, GRUB's next one, and whether a trial is armed."""
     menu = text("/boot/grub/grub.cfg")
     release = os.uname().release
     needed = [f"/boot/vmlinuz-{release}", f"/boot/initrd.img-{release}", f"/lib/modules/{release}/modules.dep"]
@@ -61,10 +61,10 @@ def boot() -> dict[str, Any]:
 
 
 def packages() -> dict[str, Any]:
-    """What dpkg and DKMS say."""
+    """The data of dpkg and DKMS."""
     lines = out("dpkg-query", "-W", "-f", "${Package} ${db:Status-Want} ${db:Status-Status} ${Version}\n").splitlines()
     rows = [line.split(" ") for line in lines]
-    # Asking apt-mark takes seconds each time.
+    # apt-mark takes seconds each time.
     states = text("/var/lib/apt/extended_states")
     automatic = set(re.findall(r"^Package: (\S+)\n(?:.+\n)*?Auto-Installed: 1$", states, re.MULTILINE))
     return {
@@ -107,13 +107,13 @@ def gpu() -> dict[str, Any]:
 
 
 def files() -> dict[str, str]:
-    """Every file of /boot and /etc, with a checksum or the place that a link leads to."""
+    """Every file of /boot and /etc, with a checksum or a link's target."""
     found = {}
     for top in ("/boot", "/etc"):
         for folder, _, names in os.walk(top):
             for name in names:
                 path = Path(folder, name)
-                # passwd- and others are what was before; boot/full.1 and others are a fault's, as large as the disk.
+                # passwd- and others are backups; boot/full.1 and others belong to a fault, and are as large as the disk.
                 if str(path) in PASSING or path.name.endswith("-") or str(path).startswith("/boot/full."):
                     continue
                 if path.is_symlink():

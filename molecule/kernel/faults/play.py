@@ -1,4 +1,4 @@
-"""Runs of a playbook that can be watched while they go on, and ended at a chosen moment."""
+"""Playbook runs that can be watched while they go on, and killed at a chosen moment."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from typing import Any, Optional
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-#: Seconds that one run may take; emulated processors are slow, and two machines share the real ones.
+#: Time limit of one run in seconds; emulated processors are slow, and two machines share the real ones.
 RUN_TIMEOUT = 2400.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run said; ``status`` is below 0 where a signal ended it."""
+    """The result of a run; ``status`` is below 0 if a signal ended it."""
 
     status: int
     output: str
@@ -33,7 +33,7 @@ class Run:
 
     @property
     def failures(self) -> list[str]:
-        """The messages of the tasks that failed and were not ignored, in order."""
+        """The messages of tasks that failed and were not ignored, in order."""
         return [text for text, ignored in _failures(self.output) if not ignored]
 
     @property
@@ -42,19 +42,19 @@ class Run:
         return "UNREACHABLE!" in self.output
 
     def recap(self, word: str) -> int:
-        """Return the sum of ``word=`` over the recap; -1 where the run has none."""
+        """Return the sum of ``word=`` over the recap; -1 without a recap."""
         _, found, recap = self.output.rpartition("PLAY RECAP")
         counts = [int(count) for count in re.findall(rf"\b{word}=(\d+)", recap)]
         return sum(counts) if found and counts else -1
 
     @property
     def clean(self) -> bool:
-        """Whether it ended well."""
+        """Whether it succeeded."""
         return self.status == 0 and self.recap("failed") == 0 and self.recap("unreachable") == 0
 
     @property
     def says(self) -> str:
-        """The last thing it told its operator, on one line."""
+        """Its last message to the operator, on one line."""
         if self.status < 0:
             return "(killed)"
         if self.clean:
@@ -78,15 +78,15 @@ def _failures(output: str) -> list[tuple[str, bool]]:
 
 
 class Play:
-    """A run of a playbook that goes on."""
+    """A playbook run in progress."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        """Start the command in a process group of its own, its output going to ``log`` as well."""
+        """Start the command in a process group of its own; its output also goes to ``log``."""
         self._started = time.monotonic()
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
-        self._seen = 0  # lines that earlier moments were looked for in
+        self._seen = 0  # lines already searched for earlier moments
         log.parent.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
             list(command),
@@ -115,7 +115,7 @@ class Play:
             self._news.notify_all()
 
     def reaches(self, task: str, timeout: float = RUN_TIMEOUT) -> bool:
-        """Wait until a task of that name begins, after those waited for before; False where the run ends first."""
+        """Wait until a task of that name begins, after those waited for before; False if the run ends first."""
         deadline = time.monotonic() + timeout
         with self._news:
             while True:
@@ -130,15 +130,15 @@ class Play:
 
     @property
     def ended(self) -> bool:
-        """Whether the run is over."""
+        """Whether the run has ended."""
         return self._ended
 
     def kill(self) -> None:
-        """End the controller as a crash does: every process of it at once, without a word to the machine."""
+        """Kill the controller as a crash would: all its processes at once, without a word to the machine."""
         os.killpg(self._process.pid, signal.SIGKILL)
 
     def finish(self, timeout: float = RUN_TIMEOUT) -> Run:
-        """Wait for the end and return what was said; a run that takes too long is killed and counts as failed."""
+        """Wait for the end and return the result; a run that takes too long is killed and counts as failed."""
         late = False
         try:
             self._process.wait(max(1.0, timeout))
@@ -147,7 +147,7 @@ class Play:
             self.kill()
             self._process.wait()
         with self._news:
-            # What a background process keeps open does not hold the result up.
+            # A background process with an open output must not delay the result.
             self._news.wait_for(lambda: self._ended, timeout=5.0)
             output = "".join(self._lines)
         status = 124 if late else self._process.returncode
@@ -155,14 +155,14 @@ class Play:
 
 
 def is_task(line: str, task: str) -> bool:
-    """Tell whether a line of output is the heading of that task, whatever role it is in."""
+    """Tell whether an output line is the heading of that task, whatever its role."""
     match = re.match(r"TASK \[(?:\S+ : )?(.*)\] \*+$", line.rstrip())
     return bool(match and match[1] == task)
 
 
 @dataclass(frozen=True)
 class Operator:
-    """Somebody who runs playbooks against one machine, from an inventory of their own."""
+    """An operator who runs playbooks against one machine, from an own inventory."""
 
     inventory: Path
     host: str
@@ -174,15 +174,15 @@ class Operator:
         """Start a run; its output is kept under ``log``."""
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "--inventory", str(self.inventory)]
         command += ["--limit", self.host, "--extra-vars", json.dumps(dict(variables or {})), *options, playbook]
-        # Connections are kept open for a while; those of an earlier run lead to a machine that is no more.
+        # Connections stay open for a while; those of an earlier run may lead to a former machine.
         sockets = tempfile.mkdtemp(prefix="xpu-", dir="/tmp")
         environment = {
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_FORCE_COLOR": "0",
-            # Otherwise the heading of a task comes with its result, and not when it begins.
+            # Otherwise the heading of a task appears with its result, not at its beginning.
             "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "1",
             "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets,
-            # A machine without power does not say goodbye.
+            # A machine without power closes no connection.
             "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s"
             " -o ServerAliveInterval=3 -o ServerAliveCountMax=3",
             "ANSIBLE_TIMEOUT": "30",

@@ -1,4 +1,4 @@
-"""What a machine looks like, and what it has to look like: after a fault, converged, as it was found."""
+"""A machine's state, and the expected states: after a fault, converged, as found."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CARD = "0x56a0"
 
 
 class Shell(Protocol):
-    """A machine that takes commands."""
+    """A machine that runs commands."""
 
     def ssh(self, command: str, check: bool = True) -> str:
         """Run a command and return its output."""
@@ -48,7 +48,7 @@ class Patient:
     patience: float = 300.0
 
     def ssh(self, command: str, check: bool = True) -> str:
-        """Run a command; where SSH says that it came to nothing (255), do so again for a while."""
+        """Run a command; if SSH itself fails (255), repeat it for a while."""
         deadline = time.monotonic() + self.patience
         while True:
             said = self.machine.ssh(f"{{ {command}\n}} 2>&1; echo STATUS=$?", False)
@@ -72,7 +72,7 @@ def as_root(machine: Shell, script: str, check: bool = True) -> str:
 
 
 def look(machine: Shell, files: bool = False) -> dict[str, Any]:
-    """Return what can be seen of a machine; with ``files`` also the checksums of /boot and /etc."""
+    """Return a machine's state; with ``files`` also the checksums of /boot and /etc."""
     script = (Path(__file__).parent / "on_machine.py").read_text(encoding="utf-8")
     words = "files" if files else ""
     said = Patient(machine).ssh(f"sudo python3 - {words} <<'THE-END'\n{script}\nTHE-END")
@@ -81,13 +81,13 @@ def look(machine: Shell, files: bool = False) -> dict[str, Any]:
 
 
 def release_of(package: str) -> str:
-    """Return the kernel release that a package belongs to, "" for others and for metapackages."""
+    """Return the kernel release of a package, "" for others and for metapackages."""
     match = re.match(r"linux-(?:image|headers|modules|modules-extra)-(?:unsigned-)?(\d+\.\d+\.\d+-\S+)$", package)
     return match[1] if match else ""
 
 
 def unfit(state: State) -> list[str]:
-    """Return what is wrong with a machine that a fault has left: it has to be whole, whatever kernel it runs."""
+    """Return the faults of a machine after an injected one: it has to be whole, whatever kernel it runs."""
     boot, packages = state["boot"], state["packages"]
     problems = [f"{path} of the running kernel is missing or empty" for path in boot["lacking"]]
     if boot["read_only"]:
@@ -101,7 +101,7 @@ def unfit(state: State) -> list[str]:
 
 
 def unproven(state: State, origin: str) -> list[str]:
-    """Return what is wrong with the kernels of a machine: it runs one that was proven, and can boot that again."""
+    """Return faults of a machine's kernels: it has to run a proven one, and be able to boot that again."""
     boot, packages = state["boot"], state["packages"]
     releases = {release_of(name) for name in packages["installed"] if name.startswith("linux-image-")}
     problems = []
@@ -116,7 +116,7 @@ def unproven(state: State, origin: str) -> list[str]:
 
 
 def unconverged(state: State, access: bool = False) -> list[str]:
-    """Return where a machine is not what the playbook promises; with ``access`` also to the people of xpu_users."""
+    """Return where a machine differs from the playbook's promise; with ``access`` also for the people of xpu_users."""
     boot, packages, gpu = state["boot"], state["packages"], state["gpu"]
     kernel, driver = stack()["kernel"], stack()["driver"]
     problems = unfit(state)
@@ -163,7 +163,7 @@ def _is_entry(default: str, release: str) -> bool:
 
 
 def differences(before: State, after: State) -> list[str]:
-    """Return where a machine is not as it was; an initramfs made anew differs in nothing but time stamps."""
+    """Return where a machine differs from before; a regenerated initramfs differs only in time stamps."""
     found = []
     for what in ("installed", "unfinished", "held", "manual", "dkms", "remains"):
         old, new = (_as_set(state["packages"][what]) for state in (before, after))

@@ -13,7 +13,7 @@ WIDTHS = (14, 28, 26, 52, 22)
 
 
 class Outcome(Protocol):
-    """What came of a fault."""
+    """The result of a fault."""
 
     fault: Fault
     problems: list[str]
@@ -23,7 +23,7 @@ class Outcome(Protocol):
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """Return one row per outcome; what went wrong stands beside the fault's name."""
+    """Return one row per outcome, with the failure beside the fault's name."""
     return [
         (
             f"{outcome.fault.name}{' FAILED' if outcome.problems else ''}",

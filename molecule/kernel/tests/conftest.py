@@ -1,4 +1,4 @@
-"""What the tests of the kernel's scenario share: a machine, what it looks like, and somebody who runs playbooks."""
+"""Shared parts of the kernel scenario's tests: a machine, its state, and an operator who runs playbooks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def machine() -> Machine:
 
 @pytest.fixture
 def bare() -> Path:
-    """File with what the machine looked like before anything was changed."""
+    """File with the machine's state before any change."""
     return FOLDER / "bare.json"
 
 
@@ -44,5 +44,5 @@ def play() -> Any:
 
 @pytest.fixture(scope="session")
 def converged(machine: Machine) -> dict[str, Any]:
-    """What the machine looks like once it is provisioned, asked once."""
+    """The machine's state after provisioning, read once."""
     return look(machine)

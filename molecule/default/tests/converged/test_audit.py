@@ -1,4 +1,4 @@
-"""The audit of converged nodes: all is in order; what is changed by hand is found and put right, nothing else."""
+"""The audit of converged nodes: all is in order; a change by hand is found and repaired, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from default.tests.snapshots import differences, snapshot
 
 testinfra_hosts = ["ansible://arc", "ansible://native", "ansible://cpu"]
 
-#: What the service writes while it answers.
+#: Files that the service writes while it answers.
 SERVICE = "/var/lib/xpuserve(/.*)?"
-#: What only root can tell of these nodes: the variables of the service's process, and its keys.
+#: Parts of these nodes that only root can check: the variables of the service's process, and its keys.
 ENVIRONMENT = r"environment of xpuserve@0\.service: /proc/\d+/environ can only be read by another user"
 KEYS = r"/etc/xpuserve/api_keys: /etc/xpuserve/api_keys can only be read by another user"
 
 
 @pytest.fixture
 def unmasked(host: Any) -> Iterator[str]:
-    """The unit of the service, which is as it was afterwards."""
+    """The unit of the service, restored afterwards."""
     yield "xpuserve@0.service"
     host.check_output("rm -f /etc/systemd/system/xpuserve@0.service && systemctl daemon-reload")
 
@@ -47,7 +47,7 @@ def test_without_root_what_only_root_sees_is_named_and_all_else_is_looked_at(
     as_root = audited()[1]
     said, layers = audited(xpu_audit_become=False)
     assert [layer["findings"] for layer in layers.values() if layer["findings"]] == [], said.output
-    # A service without variables of its own, or without keys, has nothing there that only root could compare.
+    # A service without its own variables, or without keys, has nothing that only root could compare.
     for_root = [KEYS] * bool(client.key) + [ENVIRONMENT] * any(stack["environment"].values())
     unseen = [f"{entry['what']}: {entry['why']}" for layer in layers.values() for entry in layer["unseen"]]
     assert len(unseen) == len(for_root), said.output
@@ -63,12 +63,12 @@ def test_a_node_in_order_costs_two_modules_and_no_role(host: Any, site: Any) -> 
     cursor = host.check_output("journalctl --lines 0 --show-cursor").rpartition("-- cursor: ")[2].strip()
     run = site({}, "-vvv")
     assert (run.status, run.changed) == (0, 0), run.output
-    # Each command that goes over the connection: a module is one.
+    # Each command over the connection: a module is one.
     assert run.output.count(" SSH: EXEC ") == 2, run.output
-    # What Ansible's modules write down of themselves is what was executed on the node.
+    # The log entries of Ansible's modules show what ran on the node.
     said = host.check_output("journalctl --output short --after-cursor %s", cursor)
     executed = re.findall(r" ansible-(\S+)\[\d+\]: Invoked", said)
-    # The reading of the journal is a module, too.
+    # Reading the journal is a module, too.
     ours = [name for name in executed if name != "ansible.legacy.command"]
     assert ours == ["xpu.fleet.gpu_info", "xpu.fleet.node_audit"], said
 

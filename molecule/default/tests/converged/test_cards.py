@@ -1,4 +1,4 @@
-"""Cards for which a stack takes another repository: Arc B on Ubuntu 24.04, and Flex."""
+"""Cards for which a stack uses another repository: Arc B on Ubuntu 24.04, and Flex."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 testinfra_hosts = ["ansible://arcb", "ansible://flex"]
 
-#: Where the compute runtime comes from, and a part of its version.
+#: Source of the compute runtime, and a part of its version.
 RUNTIME = {"arcb": ("kobuk-team/intel-graphics", "noble", "ppa1"), "flex": ("gpu/ubuntu", "noble/lts/2523", "-1146")}
 
 
 @pytest.fixture
 def place(node: str) -> tuple[str, str, str]:
-    """Path, suite and the mark of a version."""
+    """Path, suite and a part of the version."""
     return RUNTIME[node]
 
 

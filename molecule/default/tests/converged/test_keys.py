@@ -13,13 +13,13 @@ testinfra_hosts = ["ansible://native"]
 
 FILE, KEPT = "/etc/xpuserve/api_keys", "/etc/xpuserve/api_keys.kept"
 OTHER = "another-key-than-before"
-#: The command line and the variables of every process that is still there when it is looked at.
+#: The command line and the variables of every running process.
 PROCESSES = "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'; true"
 
 
 @pytest.fixture
 def changed(host: Any, client: Any) -> Iterator[None]:
-    """The file has another key, and afterwards those that it had."""
+    """Adds a key to the file, and restores it afterwards."""
     host.check_output(f"cp --preserve {FILE} {KEPT} && echo {OTHER} > {FILE}")
     yield
     host.check_output(f"mv {KEPT} {FILE} && systemctl reload xpuserve@0")

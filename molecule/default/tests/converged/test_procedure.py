@@ -1,4 +1,4 @@
-"""The steps of Intel's procedure for Arc cards, one by one, as they stand on the converged node."""
+"""The steps of Intel's procedure for Arc cards, one by one, on the converged node."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_every_module_is_built_for_the_kernel_of_the_stack(host: Any, stack: dic
     status = host.check_output("dkms status")
     for entry in stack["driver"]["dkms"]:
         assert re.search(rf"^{re.escape(entry['module'])}/\S+, {re.escape(kernel)}, x86_64: installed", status, re.M)
-        # A newer kernel that comes along is none of Intel's: a build for it would fail, and apt with it.
+        # A newer kernel that comes along is not Intel's: a module build for it would fail, and apt with it.
         settings = host.file(f"/etc/dkms/{entry['module']}.conf").content_string
         assert 'BUILD_EXCLUSIVE_KERNEL="^' + kernel.replace(".", r"\.") + '$"' in settings
     assert host.run(f"find /lib/modules/{kernel}/updates -name '*.ko*' | grep -q .").rc == 0
@@ -178,7 +178,7 @@ def test_python_comes_from_miniconda(host: Any, stack: dict[str, Any]) -> None:
     version = stack["python"]["environments"]["bigdl-cpu"]["version"]
     engine = host.check_output("readlink -f /opt/xpu/engines/bigdl-cpu/bin/python")
     assert engine.startswith(f"/opt/xpu/python/{version}/")
-    # Notes of unfinished work, and the installer, would stay if a run had ended between.
+    # Markers of unfinished work, and the installer, would remain after an interrupted run.
     assert host.run("ls /opt/xpu/*.installing /opt/xpu/python/*.installing /var/cache/xpu-miniconda.sh").stdout == ""
 
 
@@ -193,5 +193,5 @@ def test_the_model_was_made_low_bit_once(host: Any) -> None:
     assert '"low_bit"' in config
     files = set(host.check_output("ls /var/lib/xpu/models/smollm2-135m-instruct-sym_int8").split())
     assert {"config.json", "model.safetensors"} <= files
-    # Pickle can run code when it is read: there is none.
+    # Pickle can run code when it is read: the node has no such file.
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pth"))]

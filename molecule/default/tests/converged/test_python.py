@@ -1,4 +1,4 @@
-"""The engine's environment on a node whose Python is newer than 3.11, of which importlib.metadata tells less."""
+"""The engine's environment on a node with a Python above 3.11, whose importlib.metadata reports less."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ testinfra_hosts = ["ansible://native"]
 
 @pytest.fixture
 def lost(host: Any) -> Iterator[str]:
-    """A file of the environment that is away, and there again afterwards."""
+    """A file of the environment that is removed, and restored afterwards."""
     path = host.check_output("find /opt/xpu/engines/openvino/lib -path '*site-packages/fastapi/__init__.py'")
     host.check_output("mv %s %s.away", path, path)
     yield path

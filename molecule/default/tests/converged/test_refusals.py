@@ -1,7 +1,7 @@
 """Bad input is refused with one clear error before anything changes.
 
-One run of site.yml tries all cases: each is a host of its own in an inventory, with the node's address and variables,
-and with what is wrong in that case.
+One run of site.yml covers all cases: each is a separate host in an inventory, with the node's address and variables,
+and the case's mistake.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MIRROR_THAT_IS_NOT = "http://127.0.0.1:9/graphics/ubuntu"
 
 
 def overrides(variables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The node's own overrides with more laid over them; extra variables replace a mapping as a whole."""
+    """The node's own overrides merged with more; extra variables replace a mapping as a whole."""
 
     def lay_over(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         for key, value in more.items():
@@ -68,7 +68,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "type-users": ({"render_access_users": {"a": 1}}, ["render_access_users"]),
     "type-proxy": ({"xpu_proxy": ["a"]}, ["xpu_proxy must be a string, but is a list"]),
     "type-flag": ({"python_runtime_no_index": "perhaps"}, ["python_runtime_no_index"]),
-    # The engine for the GPU is not there yet and would need room; what is there already needs none.
+    # The engine for the GPU is not installed and would need space; the present one needs none.
     "disk": ({"xpu_device": "gpu", "python_runtime_minimum_free_bytes": 10**16}, ["/opt/xpu/engines/bigdl-gpu", "GB"]),
     "digest": (
         {"model_source": {"url": "{{ rig.mirror }}/models/SmolLM2-135M-Instruct.Q4_1.gguf", "sha256": "0" * 64}},
@@ -76,18 +76,18 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "pickle": ({"model_source": {"path": PICKLED}}, [PICKLED, "pickle", "safetensors"]),
 }
-#: Refused in the second play: what a download is worth is known once it is there.
+#: Refused in the second play: a download can be judged only after it.
 LATE = {"digest"}
 
 
 @dataclass(frozen=True)
 class Refusals:
-    """What one run said of every case."""
+    """The result of one run for every case."""
 
     output: str
 
     def of(self, case: str, late: bool) -> str:
-        """All failures of a case, on one line; "" where it did not fail in that play."""
+        """All failures of a case, on one line; "" if it did not fail in that play."""
         first, _, second = self.output.partition("PLAY [Ensure the nodes are in order]")
         blocks = re.findall(
             rf"^fatal: \[{re.escape(case)}\]: FAILED! => *\n((?:[ \t]+.*\n|\n(?=[ \t]))+)",
@@ -127,7 +127,7 @@ def refusals(host: Any, node: str, site_with: Any, tmp_path_factory: pytest.Temp
 
 
 def refuse(refusals: Refusals, case: str, said: list[str]) -> None:
-    """Expect that a case failed once, with words that say why, and changed nothing."""
+    """Expect that a case failed once, with these words, and changed nothing."""
     failure = refusals.of(case, case in LATE)
     assert failure, refusals.output
     for words in said:

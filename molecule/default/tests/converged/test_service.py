@@ -1,4 +1,4 @@
-"""The service on every node, as a user outside sees it."""
+"""The service on every node, seen from outside."""
 
 from __future__ import annotations
 

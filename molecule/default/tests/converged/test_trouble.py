@@ -1,4 +1,4 @@
-"""A service that ends or hangs is there again, and nobody did anything."""
+"""A service that ends or hangs recovers without help."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def counted(host: Any) -> Iterator[None]:
 
 
 def comes_back(host: Any, client: Any, before: str) -> bool:
-    """Whether another process than before, and systemd's first attempt, answers a question."""
+    """Whether a new process, systemd's first attempt, answers a question."""
     wait_for(lambda: host.check_output(RESTARTS) != "0")
     wait_for(lambda: client.answers("/ready"))
     body = {"model": "smollm2-135m-instruct", "prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}
@@ -44,6 +44,6 @@ def test_a_wedged_service_is_ready_again(host: Any, client: Any, counted: None) 
     before = host.check_output(PROCESS)
     host.check_output(f"kill -STOP {before}")
     assert comes_back(host, client, before)
-    # Not of the unit alone: with a filter, journalctl leaves out the first entry after one that does not match.
+    # Read the whole journal: with a filter, journalctl omits the first entry after one that does not match.
     said = host.check_output("journalctl --after-cursor %s", cursor)
     assert "xpuserve@0.service: Watchdog timeout" in said

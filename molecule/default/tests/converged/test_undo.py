@@ -1,6 +1,6 @@
-"""The node is as it was found when everything is taken away again.
+"""After a rollback the node is as it was before the collection.
 
-The last file, as the others need what it takes away.
+This file runs last, as it removes what the others need.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from default.tests.snapshots import differences, settled, snapshot
 
 testinfra_hosts = ["ansible://arc"]
 
-#: What another test leaves.
+#: Files that another test leaves.
 PASSING = "/srv/pickled(/.*)?"
 
 
 @pytest.fixture(scope="module")
 def found(node: str) -> dict[str, Any]:
-    """The node before the collection saw it, as prepare.yml took it down."""
+    """The node before the collection, as prepare.yml recorded it."""
     path = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / f"{node}.json"
     return settled(json.loads(path.read_text(encoding="utf-8")), PASSING)
 
@@ -68,7 +68,7 @@ def test_a_run_that_is_cut_off_is_finished_by_the_next(host: Any, rollback: Any,
     assert run.status != 0, run.output
     host.check_output(f"rm {stop}")
     assert host.package("intel-opencl-icd").is_installed
-    # A node whose GPU is gone has no stack: what is to go is in its records.
+    # A node without its GPU has no stack: its records say what to remove.
     run = rollback({"xpu_stack": "no-such-stack"})
     assert run.status == 0, run.output
     assert differences(found, snapshot(host, PASSING)) == []

@@ -1,4 +1,4 @@
-"""What cases of drift are, and how each is tried: change one thing, audit, run site.yml, compare the whole node."""
+"""Cases of drift and their procedure: change one thing, audit, run site.yml, compare the whole node."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from default.tests.snapshots import differences, snapshot
 
-#: What the service writes.
+#: Files that the service writes.
 PASSING = "/var/lib/xpuserve/.*"
-#: The service's role takes the model's along.
+#: The service's role includes the model's.
 SERVICE = frozenset({"model", "inference"})
-#: The roles that run where a layer has drifted: its own, and those of layers that build on it. On these nodes the
-#: kernel belongs to the host, and the platform is changed where no layer builds on it.
+#: The roles that run after a layer drifted: its own, and those of layers that build on it. On these nodes the
+#: kernel belongs to the host, and the platform changes only where no layer builds on it.
 ROLES = {
     "platform": frozenset(),
     "repository": SERVICE | {"graphics_repository", "gpu_driver"},
@@ -24,23 +24,23 @@ ROLES = {
     "model": SERVICE,
     "service": SERVICE,
 }
-#: What other roles are made of.
+#: Roles that other roles include.
 HELPERS = {"stack", "pinned_packages", "node_reboot"}
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What somebody does to a node, and where and how the audit has to name it."""
+    """A change of a node, and where and how the audit has to report it."""
 
     does: str
     layer: str
     says: str
-    #: Layers that may have something to say besides: what they need is gone.
+    #: Layers that may drift as well: they depend on the changed part.
     also: frozenset[str] = frozenset()
 
 
 _FASTAPI = "$(find /opt/xpu/engines/openvino/lib -path '*site-packages/fastapi/__init__.py')"
-#: What may become of the engine's environment, on every Python that nodes have.
+#: Possible damage to the engine's environment, on every Python of the nodes.
 ENGINE_FILES = {
     name: Drift(does, "python", says, frozenset({"service"}))
     for name, does, says in (
@@ -59,9 +59,9 @@ def edited(path: str) -> str:
 
 
 def endure(drift: Drift, host: Any, audit: Callable[[], Any], site: Callable[[], Any]) -> None:
-    """Let one thing drift; it has to be named under its layer, and put right by a run.
+    """Apply one change; the audit has to report it under its layer, and a run has to repair it.
 
-    No role of another layer may have run, and nothing else on the node may have moved.
+    No role of another layer may run, and nothing else on the node may change.
     """
     before = snapshot(host, PASSING)
     host.check_output(drift.does)

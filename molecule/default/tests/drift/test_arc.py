@@ -1,4 +1,4 @@
-"""What may drift on the node of stack arc-647."""
+"""Possible drift on the node of stack arc-647."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DRIFTS = {
     "sources-edited": Drift(f"sed -i s/^Components:.*/Components:\\ other/ {SOURCES}", "repository", SOURCES),
     "sources-removed": Drift(f"rm {SOURCES}", "repository", SOURCES),
     "key-replaced": Drift(
-        # Not the rig's own: that signs every repository of the tests.
+        # Not the rig's own key: that signs every repository of the tests.
         "cp /usr/share/keyrings/debian-archive-keyring.gpg $(sed -n 's/^Signed-By: //p' " + SOURCES + ")",
         "repository",
         "keys of",

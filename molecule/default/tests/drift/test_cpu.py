@@ -1,4 +1,4 @@
-"""What may drift on the node of stack cpu."""
+"""Possible drift on the node of stack cpu."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNIT = "/etc/systemd/system/xpuserve@.service"
 OWN = "/etc/systemd/system/xpuserve@0.service.d"
 CONFIG = "/etc/xpuserve/config.json"
 DRIFTS = {
-    # No layer of this stack follows from the platform: nothing but its own finding makes anything run.
+    # No layer of this stack depends on the platform: only its own finding makes anything run.
     "dpkg-cut-off": Drift(
         "sed -i '/^Package: sed$/,/^$/s/^Status: .*/Status: install ok half-configured/' /var/lib/dpkg/status",
         "platform",
@@ -49,7 +49,7 @@ DRIFTS = {
     "unit-stopped": Drift("systemctl stop xpuserve@0", "service", "xpuserve@0.service"),
     "unit-disabled": Drift("systemctl disable xpuserve@0", "service", "xpuserve@0.service at boot"),
     "unit-edited": Drift(edited(UNIT), "service", UNIT),
-    # What systemd has read is in no file any more, and no file's time tells of it.
+    # No file has what systemd has read, and no file's time shows it.
     "unit-not-read-again": Drift(
         f"mkdir {OWN} && printf '[Service]\\nEnvironment=BY_HAND=1\\n' > {OWN}/by-hand.conf && systemctl daemon-reload"
         f" && rm -r {OWN}",

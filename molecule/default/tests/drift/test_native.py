@@ -1,4 +1,4 @@
-"""What may drift on the node of stack native, whose Python is newer than the others'."""
+"""Possible drift on the node of stack native, whose Python is newer than the others'."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check mode on a machine that nobody has touched: it tells the whole plan, and changes nothing."""
+"""Check mode on an untouched machine: it reports the whole plan, and changes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_check_mode_tells_the_plan_and_changes_nothing(machine: Machine, play: A
     bare.write_text(json.dumps(before))
     origin = before["boot"]["kernel"]
     assert origin != wanted()
-    # What check mode says of the other layers is scenario default's to see.
+    # Scenario default tests check mode of the other layers.
     run = play("playbooks/site.yml", "--check", tags="repository,kernel")
     assert run.clean, run.output
     said = " ".join(run.output.split())

@@ -1,6 +1,6 @@
-"""A kernel out of a stack's range is changed by what follows the distribution's.
+"""A kernel out of a stack's range is replaced by one from the distribution's metapackage.
 
-It is too old first, and upgraded through a power cut and a panic; then it is too new, and changed back.
+First it is too old, and upgraded through a power cut and a panic; then it is too new, and changed back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kernel.faults.state import look
 from rig.machine import Machine
 
 META = "linux-generic-hwe-22.04"
-#: The suite that has a newer kernel, and which one that is.
+#: The suite with a newer kernel, and that kernel.
 UPDATES = """\
 sed -n 's/ jammy / jammy-updates /p' /etc/apt/sources.list > /etc/apt/sources.list.d/updates.list
 apt-get update -qq
@@ -32,7 +32,7 @@ END
 
 @dataclass(frozen=True)
 class Upgrade:
-    """A machine with an older kernel, and somebody who upgrades it."""
+    """A machine with an older kernel, and an operator who upgrades it."""
 
     bench: Bench
     origin: str
@@ -49,11 +49,11 @@ class Upgrade:
         return self.start(name).finish()
 
     def back(self, name: str) -> Run:
-        """Run for a stack whose modules are made for kernels older than the newest."""
+        """Run for a stack whose modules need kernels older than the newest."""
         kernel = {
             "at_least": self.origin.rpartition("-cloud")[0],
             "before": self.newest.rpartition("-cloud")[0],
-            # No metapackage here follows the older line; its one image does as well.
+            # No metapackage here follows the older line; its one image serves as well.
             "metapackage": f"linux-image-{self.origin}",
             "metapackages": [META, "linux-image-generic-hwe-22.04", "linux-headers-generic-hwe-22.04"],
         }
@@ -63,7 +63,7 @@ class Upgrade:
 
 @pytest.fixture(scope="module")
 def upgrade(machine: Machine) -> Iterator[Upgrade]:
-    """The machine as test_check_mode.py left it, with a suite that has a newer kernel; bare again afterwards."""
+    """The machine after test_check_mode.py, with a suite that has a newer kernel; bare again afterwards."""
     bench = Bench(machine.node.fleet, machine.node.name, print, reuse=True)
     bench.begin(Stage.BARE, lossy=True)
     newest = bench.root(UPDATES).strip()
@@ -122,7 +122,7 @@ def test_it_is_upgraded_with_nothing_held_and_nothing_removed(upgrade: Upgrade) 
     assert (boot["kernel"], boot["drop_in"], boot["trial"], boot["armed"]) == (upgrade.newest, "", "", [])
     assert after["packages"]["held"] == before["packages"]["held"]
     assert set(before["packages"]["installed"]) <= set(after["packages"]["installed"])
-    # It goes by itself once it is too old: apt brought it along.
+    # It goes automatically once it is too old: apt installed it as a dependency.
     assert f"linux-image-{upgrade.newest}" not in after["packages"]["manual"]
 
 

@@ -1,4 +1,4 @@
-"""The machine runs the stack's kernel with the stack's driver, by its own default, and nothing of the trial is left."""
+"""The machine runs the stack's kernel and driver, by its own default, and nothing of the trial is left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ State = dict[str, Any]
 
 @pytest.fixture(scope="session")
 def boot(converged: State) -> State:
-    """What the machine says of its boot."""
+    """The machine's boot state."""
     found: State = converged["boot"]
     return found
 

@@ -1,4 +1,4 @@
-"""The way back: the kernel, GRUB's default and the packages that the machine had; runs after the other tests."""
+"""The rollback to the machine's own kernel, GRUB default and packages; runs after the other tests."""
 
 from __future__ import annotations
 

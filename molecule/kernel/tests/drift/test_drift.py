@@ -1,4 +1,4 @@
-"""What may drift of the kernel on a machine: named under its layer, put right by a run, and nothing else moves."""
+"""Possible drift of the kernel on a machine: reported under its layer, repaired by a run, and nothing else changes."""
 
 from __future__ import annotations
 
