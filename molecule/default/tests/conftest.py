@@ -131,7 +131,7 @@ Play = Callable[..., Run]
 
 
 def play(playbook: str, node: str, inventory: str = "") -> Play:
-    """Return a function that runs a playbook on a node with more variables and options; "" is the scenario's inventory."""
+    """Return a function that runs a playbook on a node with extra variables and options; "": the scenario inventory."""
 
     def run(variables: dict[str, Any] | None = None, *options: str) -> Run:
         command = [

@@ -113,7 +113,7 @@ def files() -> dict[str, str]:
         for folder, _, names in os.walk(top):
             for name in names:
                 path = Path(folder, name)
-                # passwd- and others are backups; boot/full.1 and others belong to a fault, and are as large as the disk.
+                # passwd- and others are backups; boot/full.1 and others are a fault's, as large as the disk.
                 if str(path) in PASSING or path.name.endswith("-") or str(path).startswith("/boot/full."):
                     continue
                 if path.is_symlink():
