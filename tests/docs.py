@@ -57,12 +57,12 @@ def main() -> int:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, {} where there is none."""
+    """Return the mapping in a YAML file, {} without one."""
     return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None) or {}
 
 
 def compare(entries: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
-    """Return where the entry points of a role differ from each other or from its defaults."""
+    """Return the differences between a role's entry points, or from its defaults."""
     problems = []
     options = entries["main"].get("options", {})
     if "preflight" in entries and entries["preflight"].get("options", {}) != options:
@@ -81,7 +81,7 @@ def compare(entries: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
 
 
 def by_itself(value: Any) -> Any:
-    """Return a default as it is where no other variable is set: a spec's has to be of the option's type."""
+    """Return a default without other variables: a spec's default has to be of the option's type."""
     if isinstance(value, list):
         return [by_itself(item) for item in value]
     if not isinstance(value, str) or "{{" not in value:
@@ -93,7 +93,7 @@ def by_itself(value: Any) -> Any:
 
 
 def update(readme: Path, name: str, table: list[list[str]], check: bool) -> list[str]:
-    """Write ``table`` between the markers of that name, or with ``check`` return what is wrong with what is there."""
+    """Write ``table`` between the markers of that name, or with ``check`` return the difference."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
     if text.count(begin) != 1 or text.count(end) != 1:
@@ -129,7 +129,7 @@ def stacks(directory: Path) -> list[list[str]]:
     return [["Stack", "GPUs", "Systems", "What it is", "Model unless you choose"], *rows]
 
 
-#: How it is known that a stack works, as its data calls it.
+#: The evidence that a stack works, by the word in its data.
 EVIDENCE = {
     "stand-ins": "run here on stand-ins",
     "document": "Intel's document",
@@ -140,7 +140,7 @@ DRIVERS = {"arc": "i915", "arc-b": "xe", "flex": "i915", "max": "i915"}
 
 
 def works(directory: Path) -> list[list[str]]:
-    """Return the table of families and releases of Ubuntu: what serves them, and how that is known."""
+    """Return the table of families and releases of Ubuntu: the stacks for them, and the evidence."""
     known = {path.stem: read(path)["stack_definition"] for path in sorted(directory.glob("*.yml"))}
     releases = sorted({entry["release"] for stack in known.values() for entry in _ubuntus(stack)})
     rows = []
@@ -180,7 +180,7 @@ def _row(stack: dict[str, Any], family: str, release: str) -> list[str]:
 
 
 def _kernel(stack: dict[str, Any], family: str, release: str) -> str:
-    """Return which kernel a stack runs on, by card where they differ."""
+    """Return a stack's kernel, by card if they differ."""
     kernel = stack.get("kernel") or {}
     if kernel.get("release"):
         return str(kernel["release"])
@@ -196,7 +196,7 @@ def _kernel(stack: dict[str, Any], family: str, release: str) -> str:
         )
         if names and Version(entry["kernel"]) > Version(whole):
             doubt = " (one source)" if entry["confidence"] != "H" else ""
-            # What Intel gives no name of its own is not told apart.
+            # Ids without a name of their own stay together.
             told = "others" if any("(" in name for name in names) else ", ".join(names)
             said.append(f"{told}: {entry['kernel']}{doubt}")
     return "; ".join(said) + (f", older than {kernel['before']}" if kernel.get("before") else "")
@@ -213,7 +213,7 @@ def kind(option: dict[str, Any]) -> str:
 
 
 def default(option: dict[str, Any]) -> str:
-    """Return the default value as it would be written in an inventory."""
+    """Return the default value as an inventory would have it."""
     if option.get("required"):
         return "required"
     value = option.get("default")
@@ -236,7 +236,7 @@ def meaning(option: dict[str, Any]) -> str:
 
 
 def escape(text: str) -> str:
-    """Return text that keeps to its table cell."""
+    """Return text that stays in its table cell."""
     return text.replace("|", r"\|").replace("\n", " ")
 
 

@@ -26,12 +26,12 @@ from tests.bench.servers import CONTESTANTS, RAW, looped, versions
 
 README = Path(__file__).resolve().parents[2] / "roles/inference/README.md"
 LEAST_REQUESTS = 8
-# Of each answer, where only what it costs to stream is measured.
+# Length of each answer if only the cost of streaming is measured.
 COST_TOKENS = 300
 
 
 def main() -> int:
-    """Return 0 where everybody was measured and every promise kept, otherwise 1."""
+    """Return 0 if everything was measured and every promise kept, otherwise 1."""
     options = parsed(sys.argv[1:])
     try:
         environments = {name: CONTESTANTS[name].python() for name in (RAW, *options.servers)}
@@ -87,7 +87,7 @@ def numbers(text: str) -> list[int]:
 
 
 def chosen(text: str) -> list[str]:
-    """Names of contestants, in the order in which they are measured."""
+    """Names of contestants, in order of measurement."""
     names = text.split(",")
     unknown = sorted(set(names) - set(CONTESTANTS))
     if unknown:
@@ -106,7 +106,7 @@ class Bench:
         self._logs.mkdir(parents=True, exist_ok=True)
 
     def turn(self, name: str, number: int) -> Measured:
-        """Measure one contestant with every number of clients; the number of the round decides what it is asked."""
+        """Measure one contestant with every number of clients; the round's number selects the prompts."""
         say(f"{name} ...")
         runs: dict[int, dict[str, Any]] = {}
         error = ""
@@ -145,7 +145,7 @@ class Bench:
 
 
 def document(found: Report, rows: Sequence[Row], options: argparse.Namespace) -> list[str]:
-    """What goes into the documents."""
+    """The part for the documents."""
     date = datetime.datetime.now(tz=datetime.timezone.utc).date()
     arguments = shlex.join(argument for argument in sys.argv[1:] if argument != "--write")
     command = f"make bench-inference BENCH='{arguments}'" if arguments else "make bench-inference"

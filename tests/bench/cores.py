@@ -1,4 +1,4 @@
-"""Which processes run on which processors."""
+"""Pin processes to processors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def children(pid: int) -> list[int]:
 
 @contextmanager
 def apart(pid: int) -> Iterator[None]:
-    """Give the children of a process the first processor, and it and this one, which asks it, the second."""
+    """Give the children of a process the first processor, and that process and its client (this one) the second."""
     every = os.sched_getaffinity(0)
     first, second, *_ = sorted(every)
     for child in children(pid):

@@ -1,7 +1,7 @@
-"""What a streamed token costs the service's process, in CPU: the engine's process is a stand-in that computes nothing.
+"""CPU cost of a streamed token in the service's process; the engine's process is a stand-in that computes nothing.
 
-``cost.py CONFIG OUTPUT WORK`` in the engine's environment; CONFIG is what the service would be started with, WORK and
-OUTPUT are JSON. The tokenizer is the model's own; tokens are those of ordinary text, and come as from an engine.
+``cost.py CONFIG OUTPUT WORK`` in the engine's environment; CONFIG is the service's configuration, WORK and
+OUTPUT are JSON. The tokenizer is the model's own; tokens are those of ordinary text, paced as from an engine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROWS = 64
 
 
 class Pacing(Runner):
-    """Gives every request the next token of a text, and takes a step's time for that."""
+    """Gives every request the next token of a text, and waits a step's time for that."""
 
     rows = ROWS
 
@@ -62,7 +62,7 @@ class Pacing(Runner):
 
 
 class PacingBackend(Backend):
-    """Has no model."""
+    """A backend without a model."""
 
     def __init__(self, config: Any, instance: int) -> None:
         self._tokens = backends._load_tokenizer(config, instance).encode(TEXT, special=False)
@@ -76,13 +76,13 @@ class PacingBackend(Backend):
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used, by itself and in the kernel."""
+    """CPU time of a process, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def stream(port: int, model: str, tokens: int) -> None:
-    """Ask, and read the answer to its end, at as little cost as can be."""
+    """Send a request, and read the answer to its end, as cheaply as possible."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     body = {"model": model, "prompt": "x", "max_tokens": tokens, "stream": True, "ignore_eos": True, "temperature": 0}
     connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
@@ -92,7 +92,7 @@ def stream(port: int, model: str, tokens: int) -> None:
 
 
 def main() -> int:
-    """Measure, and write what came of it; as the engine's process or the service's where the first argument says so."""
+    """Measure and write the result; acts as the engine's process or the service's if the first argument says so."""
     if sys.argv[1] == "engine":
         return worker.run(Channel(socket.socket(fileno=int(sys.argv[2]))), PacingBackend)
     config = settings.load(Path(sys.argv[2 if sys.argv[1] == "serve" else 1]))
@@ -114,7 +114,7 @@ def main() -> int:
 
 
 def measured(pid: int, port: int, config: Any, clients: int, tokens: int) -> dict[str, Any]:
-    """CPU of the service for each token of so many streams at a time."""
+    """CPU of the service for each token with so many concurrent streams."""
     while ready(port) != 200:
         time.sleep(0.1)
     for warm in (True, False):

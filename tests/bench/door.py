@@ -28,16 +28,16 @@ from tests.bench.fleet import this_machine  # noqa: E402
 from tests.gateway.door import free_port, render  # noqa: E402
 
 HEADERS = b"Content-Type: application/json\r\n"
-#: Requests of a round and rounds, clients at a time, and streams that are open at once.
+#: Requests of a round and rounds, clients at a time, and concurrent streams.
 REQUESTS, ROUNDS, CLIENTS, STREAMS = 500, 5, 16, 2000
-#: Seconds that a token of a prompt takes, and requests that an instance works on at a time.
+#: Seconds per token of a prompt, and concurrent requests of an instance.
 TOKEN, AT_A_TIME = 0.0005, 2
-#: A way to spread requests, and what of the template is replaced for it.
+#: A way to balance requests, and the replaced part of the template.
 WAYS = {"the role's": "", "roundrobin": "balance roundrobin", "leastconn": "balance leastconn"}
 
 
 class Instance:
-    """One instance: counts the tokens that it was given."""
+    """One instance: counts the tokens of its requests."""
 
     def __init__(self) -> None:
         self.tokens = 0
@@ -78,7 +78,7 @@ class Instance:
             await asyncio.sleep(tokens * TOKEN)
 
     async def tell(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Tell the gateway how busy it is, as the service's agent does."""
+        """Report the load to the gateway, as the service's agent does."""
         share = 100 if not self.waiting else 50 if self.waiting <= AT_A_TIME else 25
         writer.write(f"ready up {share}%\n".encode())
         writer.close()
@@ -131,7 +131,7 @@ async def gateway(instances: list[Instance], way: str = "") -> AsyncIterator[tup
 
 
 async def ask(port: int, body: dict[str, Any]) -> tuple[int, bytes]:
-    """Send one request; its status and what came of it, 0 where nothing did."""
+    """Send one request; its status and body, 0 if there is none."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -145,7 +145,7 @@ async def ask(port: int, body: dict[str, Any]) -> tuple[int, bytes]:
 
 
 async def pooled(number: int, at_a_time: int, work: Callable[[int], Awaitable[None]]) -> None:
-    """Do so many pieces of work, so many at a time."""
+    """Run tasks, so many at a time."""
     numbers = iter(range(number))
 
     async def one() -> None:
@@ -156,7 +156,7 @@ async def pooled(number: int, at_a_time: int, work: Callable[[int], Awaitable[No
 
 
 async def latencies(port: int) -> tuple[float, list[float]]:
-    """Requests a second, and the seconds of each, at a server that answers at once."""
+    """Requests a second, and the seconds of each, with a server that answers at once."""
     took: list[float] = []
 
     async def one(_number: int) -> None:
@@ -186,7 +186,7 @@ async def cost() -> list[str]:
 
 
 async def streams() -> str:
-    """Open many streams at once, and let them end."""
+    """Open many streams at once, and read them to their end."""
     instance = Instance()
     async with gateway([instance]) as (port, _direct):
         begun, beginning = asyncio.Semaphore(0), asyncio.Semaphore(CLIENTS)

@@ -54,24 +54,24 @@ HEAD = (
     "wall/forced",
     "CPU/forced",
 )
-#: Seconds that the services of all nodes may take to load their model.
+#: Time limit in seconds for the services of all nodes to load their model.
 LOADING = 600.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class BenchError(Exception):
-    """What was to be measured did not happen; the message says what did."""
+    """The measured event did not happen; the message says what did."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run cost, or the medians of more."""
+    """Cost of one run, or the medians of several."""
 
     nodes: int
     run: str
     wall: float
     cpu: float
-    #: Of the node that had the most.
+    #: Of the node with the most.
     tasks: int
     modules: int
     connections: int
@@ -86,14 +86,14 @@ class Cost:
 
 
 def counted(journal: str) -> tuple[int, int]:
-    """Return how many modules and how many SSH connections a node's journal tells of, without its reader's own."""
+    """Return the number of modules and SSH connections in a node's journal, without those of its reader."""
     modules = re.findall(r" ansible-\S+ Invoked with ", journal)
     connections = re.findall(r" sshd\S*\[\d+\]: Accepted publickey", journal)
     return len(modules), len(connections) - 1
 
 
 def recap(output: str) -> dict[str, tuple[int, int]]:
-    """Return what a run changed on each node, and its tasks; raises BenchError without a recap, or after a failure."""
+    """Return a run's changes on each node, and its tasks. Raises BenchError without a recap, or after a failure."""
     pattern = r"^(\S+) +: ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+) +skipped=(\d+)"
     lines = re.findall(pattern, output, re.MULTILINE)
     if not lines or any(int(unreachable) or int(failed) for _, _, _, unreachable, failed, _ in lines):
@@ -117,7 +117,7 @@ def median(costs: Sequence[Cost]) -> Cost:
 
 
 def rows(costs: Sequence[Cost]) -> list[list[str]]:
-    """Return the lines of the table; what was not measured is a dash."""
+    """Return the lines of the table; a dash stands for a missing measurement."""
     known = {(cost.nodes, cost.run): cost for cost in costs}
     table = []
     for cost in costs:
@@ -137,7 +137,7 @@ def text(costs: Sequence[Cost]) -> str:
 
 
 def growth(costs: Sequence[Cost]) -> list[str]:
-    """Return a line for each kind of run that says what the most nodes cost against the fewest."""
+    """Return a line for each kind of run that compares the most nodes with the fewest."""
     said = []
     for run in dict.fromkeys(cost.run for cost in costs):
         of_kind = sorted((cost for cost in costs if cost.run == run), key=lambda cost: cost.nodes)
@@ -149,7 +149,7 @@ def growth(costs: Sequence[Cost]) -> list[str]:
 
 
 def against_ping(costs: Sequence[Cost]) -> list[str]:
-    """Return a line that compares what each further converged node costs with a ping, where both were measured."""
+    """Return a line that compares the cost of each further converged node with a ping, if both were measured."""
     known = {(cost.nodes, cost.run): cost for cost in costs}
     both = sorted(nodes for nodes, run in known if run == PING and (nodes, CONVERGED) in known)
     if len(both) < 2:
@@ -171,7 +171,7 @@ def against_ping(costs: Sequence[Cost]) -> list[str]:
 
 
 def markdown(costs: Sequence[Cost], command: str, when: datetime, machine: str) -> str:
-    """Return the table as a document that says how it came about."""
+    """Return the table as a document that describes the measurement."""
     lines = [
         "# What site.yml costs",
         "",
@@ -187,7 +187,7 @@ def markdown(costs: Sequence[Cost], command: str, when: datetime, machine: str) 
 
 
 def this_machine() -> str:
-    """Return what the figures depend on."""
+    """Return the machine's properties that the figures depend on."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
     return f"{os.cpu_count()} processors ({model[1] if model else 'unknown'}), load {os.getloadavg()[0]:.1f} before"
@@ -223,7 +223,7 @@ def inventory(fleet: Fleet) -> dict[str, Any]:
 
 
 def wait_for_services(fleet: Fleet) -> None:
-    """Return when every node's service answers; loading models would take the nodes' time during a run."""
+    """Wait for every node's service: loading models would take the nodes' time during a run."""
     deadline = time.monotonic() + LOADING
     for node in fleet.nodes:
         while not _is_ready(node):
@@ -248,7 +248,7 @@ class Journals:
         self._cursors = {node: text.rpartition("-- cursor: ")[2].strip() for node, text in said.items()}
 
     def counted(self) -> tuple[int, int]:
-        """Return modules and connections of the node that had the most."""
+        """Return modules and connections of the node with the most."""
         counts = [
             counted(self._ask(node, f"--output short --after-cursor {shlex.quote(cursor)}"))
             for node, cursor in self._cursors.items()
@@ -268,7 +268,7 @@ class Journals:
 
 
 def measure(fleet: Fleet, state: str, force: bool = False) -> Cost:
-    """Run site.yml on a whole fleet, or ping it; raises BenchError where it fails, or changes what is converged."""
+    """Run site.yml on a whole fleet, or ping it. Raises BenchError if it fails, or changes a converged node."""
     journals = Journals(fleet)
     with tempfile.TemporaryDirectory(prefix="xpu-") as place:
         hosts, log = Path(place, "hosts.yml"), Path(place, "log")
@@ -301,7 +301,7 @@ def measure(fleet: Fleet, state: str, force: bool = False) -> Cost:
 
 
 def benchmark(nodes: Sequence[int], forced: Sequence[int], fresh: Sequence[int], repeat: int) -> list[Cost]:
-    """Return what all runs cost. The first node of the last fresh fleet is what converged nodes are copies of."""
+    """Return the cost of all runs. Converged nodes are copies of the first node of the last fresh fleet."""
     costs = []
     for count in fresh:
         for force in (True, False):

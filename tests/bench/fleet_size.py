@@ -30,7 +30,7 @@ from tests.gateway.door import free_port, render  # noqa: E402
 
 #: A gateway's processor time is measured for so many seconds.
 SECONDS = 20.0
-#: Minutes that a node is out for a change, and the sizes of batches that are the default.
+#: Minutes of a node's change, and the default sizes of batches.
 MINUTES = 10
 SIZES = (1, "10%", "25%")
 HEAD = (
@@ -41,7 +41,7 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What a fleet of one size costs."""
+    """Cost of a fleet of one size."""
 
     nodes: int
     megabytes: float
@@ -108,11 +108,11 @@ def used(process: int) -> tuple[float, float]:
 
 
 def measure(nodes: int, ports: tuple[int, int]) -> Cost:
-    """Return what so many nodes cost."""
+    """Return the cost of so many nodes."""
     with tempfile.TemporaryDirectory(prefix="xpu-") as place:
         process = gateway(Path(place), nodes, ports)
         try:
-            time.sleep(SECONDS / 2)  # until it has looked at each once
+            time.sleep(SECONDS / 2)  # until it has checked each once
             before, began = used(process.pid)[0], time.monotonic()
             time.sleep(SECONDS)
             after, megabytes = used(process.pid)

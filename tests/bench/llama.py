@@ -30,13 +30,13 @@ def main() -> int:
 
 
 def recipe() -> dict[str, Any]:
-    """Return all that decides the content: the compiler uses whatever this processor can do."""
+    """Return all inputs of the build: the compiler uses every instruction of this processor."""
     flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
     return {"version": 1, "python": PYTHON, "requirements": REQUIREMENTS.read_text(), "processor": flags}
 
 
 def build(target: Path) -> None:
-    """Make the wheel, and beside it the list of what it needs."""
+    """Build the wheel, and write its requirements beside it."""
     entries = list(wheels.requirements(REQUIREMENTS, PYTHON))
     own = [entry.text() for entry in entries if entry.line.startswith(f"{PACKAGE}==")]
     others = [entry.text() for entry in entries if not entry.line.startswith(f"{PACKAGE}==")]
@@ -49,7 +49,7 @@ def build(target: Path) -> None:
 
 
 def peer() -> Optional[Path]:
-    """Return the environment of its server, or None where the wheel is not in the cache."""
+    """Return the environment of its server, or None if the wheel is not in the cache."""
     built = cache.place(PACKAGE, recipe())
     if not built.is_dir():
         return None

@@ -1,6 +1,6 @@
-"""The bare loop of an engine, without HTTP, without text: as many requests under way at any time as there are clients.
+"""The bare loop of an engine, without HTTP and text: as many concurrent requests as there are clients.
 
-``loop.py CONFIG OUTPUT WORK`` in the engine's environment; CONFIG is what the service would be started with, WORK and
+``loop.py CONFIG OUTPUT WORK`` in the engine's environment; CONFIG is the service's configuration, WORK and
 OUTPUT are JSON. The model is loaded, and for engine bigdl stepped, by the service's own code.
 """
 
@@ -25,7 +25,7 @@ from xpuserve.engine.request import Message, Request, SamplingParams
 
 
 def main() -> int:
-    """Measure, and write what came of it."""
+    """Measure, and write the result."""
     config, output, work = settings.load(Path(sys.argv[1])), Path(sys.argv[2]), json.loads(sys.argv[3])
     cli._prepare(config)
     backend = backends.create(config, 0)
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def prompts_of(backend: Backend, tokens: int, dice: random.Random) -> Iterator[list[int]]:
-    """Random words, with the chat template as long as wanted."""
+    """Random words, of this length including the chat template."""
 
     def chat(words: int) -> list[int]:
         text = " ".join(dice.choices(WORDS.split(), k=words))
@@ -54,15 +54,15 @@ def prompts_of(backend: Backend, tokens: int, dice: random.Random) -> Iterator[l
 
 
 class Loop(ABC):
-    """What steps requests, each known by a key."""
+    """Steps requests, each with a key."""
 
     @abstractmethod
     def add(self, prompt: Sequence[int], tokens: int) -> Hashable:
-        """Begin to answer with so many tokens."""
+        """Begin an answer of so many tokens."""
 
     @abstractmethod
     def step(self) -> Iterator[tuple[Hashable, int]]:
-        """Go on, and tell how many tokens each request got."""
+        """Make a step; returns the number of new tokens of each request."""
 
     @abstractmethod
     def over(self, key: Hashable) -> None:
@@ -70,7 +70,7 @@ class Loop(ABC):
 
 
 class Pipeline(Loop):
-    """OpenVINO GenAI's pipeline, loaded and asked with the options that the service uses."""
+    """OpenVINO GenAI's pipeline, loaded and called with the service's options."""
 
     def __init__(self, backend: Any) -> None:
         self._pipeline = backend._pipeline
@@ -126,7 +126,7 @@ class Batches(Loop):
 
 
 def greedy(tokens: int) -> SamplingParams:
-    """As `xpuserve bench` asks."""
+    """The sampling of `xpuserve bench`."""
     return SamplingParams(tokens, temperature=0, ignore_eos=True)
 
 
@@ -156,7 +156,7 @@ def measure(loop: Loop, prompts: Sequence[list[int]], clients: int, tokens: int)
 
 
 def sample(times: list[float], prompt_tokens: int, tokens: int) -> Sample:
-    """What `xpuserve bench` notes of a request."""
+    """The sample of a request, as in `xpuserve bench`."""
     asked, *got = times
     gaps = [after - before for before, after in itertools.pairwise(got)]
     return Sample(got[0] - asked, got[-1] - asked, gaps, prompt_tokens, tokens)

@@ -1,4 +1,4 @@
-"""Processes of the contestants: started one at a time, asked, and ended."""
+"""Processes of the contestants: started one at a time, measured, and ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from tests.bench import cores
 from tests.bench.servers import SERVICE, Start
 
-#: A model is loaded, and for BigDL turned into low bit first, while somebody else uses the machine.
+#: Time limit for loading a model, and for BigDL converting it, on a busy machine.
 READY_SECONDS = 600
 END_SECONDS = 60
 
@@ -34,7 +34,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(start: Start, port: int, log: Path) -> Iterator[None]:
-    """Have a server ready until the block ends."""
+    """Run a server until the block ends."""
     with (
         log.open("w") as output,
         subprocess.Popen(
@@ -54,7 +54,7 @@ def running(start: Start, port: int, log: Path) -> Iterator[None]:
 
 
 def await_ready(process: subprocess.Popen[bytes], path: str, port: int, log: Path) -> None:
-    """Return when the server answers 200; raises BenchError where it does not get there."""
+    """Wait until the server answers 200. Raises BenchError if it does not."""
     latest = time.monotonic() + READY_SECONDS
     while not answers(path, port):
         if process.poll() is not None:
@@ -91,7 +91,7 @@ def ask(port: int, model: str, clients: int, requests: int, options: Sequence[st
 
 
 def loop(start: Start, work: dict[str, Any], folder: Path, log: Path) -> dict[int, dict[str, Any]]:
-    """Let a loop without HTTP measure itself."""
+    """Run a loop without HTTP, which measures itself."""
     output = folder / "loop.json"
     command = [*start.command, str(output), json.dumps(work)]
     with log.open("w") as stream:

@@ -1,4 +1,4 @@
-"""From what was measured to the table: every figure as a ratio to the raw loop just before and after it."""
+"""From measurements to the table: every figure as a ratio to the raw loop just before and after it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Measured:
 
     name: str
     runs: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-    error: str = ""  # why there are none, or not all
+    error: str = ""  # why figures are missing
 
 
 class Row(NamedTuple):
@@ -40,7 +40,7 @@ def first_token(run: Mapping[str, Any]) -> Optional[float]:
 
 
 class Report:
-    """What was measured, in the order of time."""
+    """All measurements, in the order of time."""
 
     def __init__(self, turns: Sequence[Measured], raw: str) -> None:
         self._turns = turns
@@ -61,7 +61,7 @@ class Report:
         return statistics.median(ratios) if ratios else None
 
     def spread(self, clients: int) -> Optional[float]:
-        """How far the raw loop's speed went from its median, as a share of it: what the machine's own noise is."""
+        """The largest deviation of the raw loop's speed from its median, as a share of it: the machine's noise."""
         values = self._values(range(len(self._turns)), clients, speed)
         middle = statistics.median(values) if values else 0
         return max(abs(value - middle) for value in values) / middle if middle else None
@@ -77,7 +77,7 @@ class Report:
         return sum(run["failed"] for turn in self._turns if turn.name == name for run in turn.runs.values())
 
     def errors(self, name: str) -> list[str]:
-        """Why a contestant has no figures, or not all."""
+        """Why figures of a contestant are missing."""
         return sorted({turn.error for turn in self._turns if turn.name == name and turn.error})
 
     def runs(self, name: str) -> list[Mapping[str, Any]]:
@@ -113,7 +113,7 @@ def table(report: Report, rows: Sequence[Row], clients: Sequence[int]) -> list[s
 
 
 def notes(report: Report, rows: Sequence[Row], clients: Sequence[int], tokens: int) -> list[str]:
-    """What has to be known to read the table."""
+    """Notes for readers of the table."""
     lines = []
     spreads = [spread for count in clients if (spread := report.spread(count)) is not None]
     if spreads:
@@ -130,10 +130,10 @@ def notes(report: Report, rows: Sequence[Row], clients: Sequence[int], tokens: i
 
 
 class Promise(NamedTuple):
-    """What was promised of the service, and what came of it."""
+    """A promise of the service, and its result."""
 
     what: str
-    found: Optional[float]  # none where one of those that it compares has no figure
+    found: Optional[float]  # None if one of the compared figures is missing
     kept: bool
 
     def __str__(self) -> str:
@@ -184,13 +184,13 @@ def promises(report: Report, rows: Sequence[Row], clients: Sequence[int]) -> lis
 
 
 def cost(microseconds: Mapping[int, float]) -> str:
-    """The line for people of what a token costs the service's own process, by clients."""
+    """The line about the CPU cost of a token in the service's own process, by clients."""
     found = ", ".join(f"{value:.0f} at {clients}" for clients, value in microseconds.items())
     return f"- CPU of the service's own process for a streamed token, in microseconds by clients: {found}."
 
 
 def cheap(microseconds: Mapping[int, float]) -> Promise:
-    """Whether that is little enough where steps are shared: a client alone pays for each step's message too."""
+    """Whether that is low enough if steps are shared: a single client pays for each step's message too."""
     shared = [value for clients, value in microseconds.items() if clients >= 8]
     what = "openvino, 8 clients and more, microseconds of the service's own CPU a streamed token, at most 80"
     return Promise(what, max(shared, default=None), bool(shared) and max(shared) <= 80)

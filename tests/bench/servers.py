@@ -1,4 +1,4 @@
-"""Who takes part: the loops without HTTP, the service, and its peers, all with the same weights."""
+"""The contestants: loops without HTTP, the service, and its peers, all with the same weights."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ HERE = Path(__file__).resolve().parent
 SERVICE = HERE.parents[1] / "roles/inference/files/xpuserve"
 NAME = "smollm2-135m-instruct"
 CONTEXT_TOKENS = 8192
-# Of BigDL's formats, the one in which this small model still answers sensibly.
+# The BigDL format in which this small model still answers sensibly.
 LOW_BIT = "sym_int8"
-# PyTorch's and BigDL's threads take turns; the service sets this for itself, and its peers shall not be slower for it.
+# PyTorch's and BigDL's threads take turns; the service sets this for itself, and must not make its peers slower.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a process is started, and how it is asked."""
+    """How to start a process, and how to send requests to it."""
 
     command: list[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     ready: str = "/v1/models"  # answers 200 when the server is
-    model: str = ""  # as requests have to name it, where the server does not tell
-    apart: bool = False  # the process that it starts gets a processor of its own, and everything else another
+    model: str = ""  # the model's name in requests, if the server does not tell it
+    apart: bool = False  # its child process gets a separate processor
 
 
 class Contestant(NamedTuple):
     """A row of the table."""
 
     title: str
-    python: Callable[[], Optional[Path]]  # the environment it runs in, made where need be; None where it can't be had
+    python: Callable[[], Optional[Path]]  # its environment, made on demand; None if unavailable
     start: Callable[[Path, Path, int], Start]  # from that, a folder for its files, and a port
     loop: bool = False  # no server: tests/bench/loop.py
     peer: bool = False
-    asked_for: bool = False  # it takes part only where it is named
+    asked_for: bool = False  # it takes part only if named
 
 
 def openvino() -> Path:
@@ -76,7 +76,7 @@ def safetensors() -> Path:
 
 
 def configured(engine: str, folder: Path, port: int, **more: Any) -> Path:
-    """Write what the service is started with, and `more`; everything else is its defaults."""
+    """Write the service's configuration, and `more`; everything else is a default."""
     model: dict[str, Any] = {"name": NAME, "context_length": CONTEXT_TOKENS}
     if engine == "openvino":
         model |= {"path": str(gguf()), "format": "gguf"}
@@ -89,9 +89,9 @@ def configured(engine: str, folder: Path, port: int, **more: Any) -> Path:
 
 
 def looped(engine: str, script: str = "loop.py", **settings: Any) -> Callable[[Path, Path, int], Start]:
-    """An engine's loop without HTTP, or another script; its result and its work are the caller's to add.
+    """An engine's loop without HTTP, or another script; the caller adds its result and its work.
 
-    With one thread, it has a processor alone.
+    With one thread, it has a separate processor.
     """
 
     def start(python: Path, folder: Path, port: int) -> Start:
@@ -106,7 +106,7 @@ def looped(engine: str, script: str = "loop.py", **settings: Any) -> Callable[[P
 def served(
     engine: str, code: Callable[[], Path] = lambda: SERVICE, *, apart: bool = False, **settings: Any
 ) -> Callable[[Path, Path, int], Start]:
-    """The service, or its `code` of another time; `apart` gives its engine's process a processor of its own."""
+    """The service, or its former `code`; `apart` gives its engine's process a separate processor."""
 
     def start(python: Path, folder: Path, port: int) -> Start:
         config = configured(engine, folder, port, **settings)
@@ -117,7 +117,7 @@ def served(
 
 
 def before() -> Path:
-    """The service's code when its engine had no process of its own."""
+    """The service's code before its engine had its own process."""
     tree = cache.ROOT / f"before-{ONE_PROCESS}"
     with cache.lock("bench-before"):
         if not (tree / ".git").exists():
@@ -133,7 +133,7 @@ def tutorial(python: Path, folder: Path, port: int) -> Start:
 
 
 def transformers_serve(*options: str) -> Callable[[Path, Path, int], Start]:
-    """`transformers serve`, in the numbers that the weights have."""
+    """`transformers serve`, in the precision of the weights."""
 
     def start(python: Path, folder: Path, port: int) -> Start:
         model = str(endless(safetensors(), folder / "model"))
@@ -145,7 +145,7 @@ def transformers_serve(*options: str) -> Callable[[Path, Path, int], Start]:
 
 
 def endless(model: Path, copy: Path) -> Path:
-    """A copy of a model whose answers never end by themselves, for a server that can't be asked for that."""
+    """A copy of a model whose answers never end by themselves, for a server without such an option."""
     shutil.copytree(model, copy, dirs_exist_ok=True, copy_function=os.symlink)
     for name in ("config.json", "generation_config.json"):
         config = json.loads((copy / name).read_text(encoding="utf-8"))
@@ -156,7 +156,7 @@ def endless(model: Path, copy: Path) -> Path:
 
 
 def llama_cpp(python: Path, folder: Path, port: int) -> Start:
-    """llama-cpp-python's server; by itself it uses half of the processors, and breaks off an answer for the next."""
+    """llama-cpp-python's server; by default it uses half of the processors, and cancels an answer for the next one."""
     options = {
         "model": gguf(),
         "host": "127.0.0.1",
@@ -172,7 +172,7 @@ def llama_cpp(python: Path, folder: Path, port: int) -> Start:
 RAW = "raw"
 #: The last commit in which the engine was a thread of the service.
 ONE_PROCESS = "afcc94669aea09147dbb5a67c5d8a3b4ca9c7278"
-#: In the order in which they are measured: what is compared with each other is measured one after the other.
+#: In order of measurement: contestants that are compared follow each other.
 CONTESTANTS = {
     RAW: Contestant("OpenVINO GenAI, its loop without HTTP", openvino, looped("openvino"), loop=True),
     "openvino": Contestant("**xpuserve**, engine `openvino`", openvino, served("openvino")),
@@ -208,7 +208,7 @@ CONTESTANTS = {
 
 
 def versions() -> str:
-    """What is measured, as the requirements files pin it."""
+    """Versions of the contestants, as pinned in the requirements files."""
     node = Path(wheels.REQUIREMENTS)
     pins = {
         "openvino-genai": node / "openvino.txt",

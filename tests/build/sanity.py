@@ -1,4 +1,4 @@
-"""Run ``ansible-test sanity`` on the artifact with each ansible-core that this machine's Pythons carry."""
+"""Run ``ansible-test sanity`` on the artifact with each ansible-core that this machine's Pythons can run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.pythons import found
 
 
 def main() -> int:
-    """Return 0 where no core found anything; the arguments are the cores, all without any."""
+    """Return 0 if no core found anything; the arguments are the cores, all by default."""
     chosen = sys.argv[1:] or list(CORES)
     pythons = controllers(chosen, found())
     missing = [core for core in chosen if core not in pythons]

@@ -20,7 +20,7 @@ def names_of(plugins: Iterable[str]) -> list[str]:
 
 
 def filters() -> set[str]:
-    """Return the names of the filters, of which a file has many."""
+    """Return the names of the filters; one file has several."""
     files = [path.stem for path in ROOT.glob("plugins/filter/*.py")]
     modules = [importlib.import_module(f"ansible_collections.xpu.fleet.plugins.filter.{file}") for file in files]
     return {name for module in modules for name in module.FilterModule().filters()}
@@ -52,7 +52,7 @@ def test_every_plugin_has_its_documentation(folder: Path, kind: str, names: list
     ]
     assert names
     assert missing == []
-    # As text it is put together otherwise: what JSON has can still be something that no page can be made of.
+    # Text output takes another path: valid JSON can still break the page.
     text = ansible(["ansible-doc", "-t", kind, *names], folder)
     assert [name for name in names if name not in text] == []
 
@@ -78,7 +78,7 @@ def test_only_what_an_operator_needs_is_in_it(folder: Path) -> None:
 
 
 def test_no_link_in_it_is_dead(folder: Path) -> None:
-    """What links to the repository is there at least in this checkout."""
+    """Links to the repository lead at least to this checkout."""
     installed = folder / COLLECTION
     repository = f"{yaml.safe_load((ROOT / 'galaxy.yml').read_text())['repository']}/blob/main/"
     documents = sorted(installed.rglob("*.md"))
@@ -88,7 +88,7 @@ def test_no_link_in_it_is_dead(folder: Path) -> None:
 
 
 def dead_links(document: Path, repository: str) -> list[str]:
-    """Return the targets of a document's links that are neither there nor anywhere else but on a host of others."""
+    """Return the targets of a document's links that lead neither to a file nor to another host."""
     dead = []
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
         in_repository = target.startswith(repository)
@@ -101,7 +101,7 @@ def dead_links(document: Path, repository: str) -> list[str]:
 
 
 def anchors(document: Path) -> set[str]:
-    """Return the names that GitHub gives a document's headings."""
+    """Return GitHub's anchors of a document's headings."""
     text = re.sub(r"(?ms)^```.*?^```", "", document.read_text(encoding="utf-8"))
     headings = re.findall(r"(?m)^#+ (.+)$", text)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}

@@ -1,7 +1,7 @@
 """``ansible-test sanity`` on the artifact, without containers, for the ansible-core whose ansible-test is in PATH.
 
-ansible-test makes environments of its own, at versions that it pins; they are kept in the cache. What it cannot be told
-by variables, it finds in a home of its own there.
+ansible-test makes its own environments, with its own pins; the cache keeps them. Settings without a variable
+are in a separate home folder there.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def test_ansible_test_finds_nothing(tmp_path: Path) -> None:
     said = [line for line in result.stdout.splitlines() if not line.startswith("WARNING")]
     assert result.returncode == 0, "\n".join(said) + result.stderr
     assert not [line for line in said if line.startswith(("ERROR", "FATAL"))]
-    # It ends well where it finds no file of the collection, too.
+    # It also succeeds if it finds no file of the collection.
     assert 'Running sanity test "validate-modules"' in result.stdout + result.stderr
     assert "skipped" not in result.stdout + result.stderr
 
 
 def prepare(home: Path, python: Path, folder: Path) -> None:
-    """Make a home for ansible-test: its way to pip, and this machine's settings of pip, which it passes on by files."""
+    """Make a home for ansible-test: its way to pip, and this machine's pip settings, which it passes on as files."""
     version = ansible([str(python), "-c", PIP_VERSION], folder).strip()
     bootstrap = home / f".ansible/test/cache/get_pip_{version.replace('.', '_')}.py"
     bootstrap.parent.mkdir(parents=True, exist_ok=True)
@@ -71,5 +71,5 @@ def path() -> list[str]:
     """Return the folders of PATH with those of the nodes' Pythons that are here, without pyenv's."""
     own, *others = os.environ["PATH"].split(os.pathsep)
     pythons = [str(place.parent) for place in of_nodes().values()]
-    # pyenv's folder has a stand-in for each version, and most of them say only that it was not chosen.
+    # pyenv's folder has a shim for each version, and most of them only report that it is not selected.
     return list(dict.fromkeys([own, *pythons, *(folder for folder in others if Path(folder).name != "shims")]))

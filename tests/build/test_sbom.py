@@ -1,4 +1,4 @@
-"""The bills of materials name what the environments pin, all of it, and are the same from the same pins."""
+"""The bills of materials name all pins of the environments, and equal pins give equal bills."""
 
 from __future__ import annotations
 

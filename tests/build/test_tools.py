@@ -1,4 +1,4 @@
-"""What the tools of Ansible's people say of the artifact, each as they run it: unmodified, on what is installed."""
+"""The tools of Ansible's ecosystem on the artifact, unmodified, as their users run them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service in front of a model that says what a test wants, behind a real socket."""
+"""The service in front of a scripted model, on a real socket."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from xpuserve.engine.loop import Engine  # noqa: E402
 from xpuserve.engine.request import SamplingParams  # noqa: E402
 from xpuserve.engine.runner import Tokens  # noqa: E402
 
-# LlamaIndex has an environment of its own, for it takes no other client's version of openai.
+# LlamaIndex has a separate environment, as it needs another version of openai.
 if importlib.util.find_spec("llama_index"):
     collect_ignore = ["test_clients.py", "test_lm_eval.py"]
 else:
     collect_ignore = ["test_llama_index.py"]
 
-#: A template that knows tools and writes calls between tags.
+#: A template that supports tools and writes calls between tags.
 QWEN = "{% if tools %}<tool_call>{% endif %}"
 
 
@@ -69,7 +69,7 @@ def running(backend: Backend) -> Iterator[Engine]:
 
 @contextmanager
 def served(engine: Engine) -> Iterator[str]:
-    """Where the engine is asked."""
+    """The URL of an engine."""
     app = create_app(engine, MODEL, Limits(32768, 2000))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run)
@@ -82,7 +82,7 @@ def served(engine: Engine) -> Iterator[str]:
 
 @pytest.fixture(params=["native", "generic"])
 def url(request: pytest.FixtureRequest, backend: Scripted) -> Iterator[str]:
-    """A service whose model's template knows tools, and one whose does not."""
+    """A service whose model's template supports tools, and one whose does not."""
     with running(backend) as engine:
         engine.vocabulary = 256
         if request.param == "native":
@@ -94,7 +94,7 @@ def url(request: pytest.FixtureRequest, backend: Scripted) -> Iterator[str]:
 
 @pytest.fixture
 def native(request: pytest.FixtureRequest) -> bool:
-    """Whether the model's template knows tools."""
+    """Whether the model's template supports tools."""
     return bool(request.node.callspec.params["url"] == "native")
 
 
@@ -104,7 +104,7 @@ def get_weather(city: str) -> str:
 
 
 def calls(native: bool, name: str, arguments: Any, *, forced: bool = False) -> str:
-    """What a model writes to call a tool."""
+    """A model's text that calls a tool."""
     call = json.dumps({"name": name, "arguments": arguments})
     if forced:
         return call
@@ -112,5 +112,5 @@ def calls(native: bool, name: str, arguments: Any, *, forced: bool = False) -> s
 
 
 def says(native: bool, text: str) -> str:
-    """What a model writes to say something where it might call a tool."""
+    """A model's text that answers although it may call a tool."""
     return text if native else json.dumps({"response": text})

@@ -1,4 +1,4 @@
-"""Clients of other people, unmodified: what they send is taken, and what they get is what they make of it."""
+"""Unmodified clients of others: the service accepts their requests, and they understand its answers."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_langchain(url: str, native: bool, backend: Scripted) -> None:
 
 def test_litellm(url: str, native: bool, backend: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    import litellm  # noqa: PLC0415 - it asks for prices as it is imported
+    import litellm  # noqa: PLC0415 - it downloads prices at its import
 
     question: Any = [{"role": "user", "content": "Weather?"}]
     for provider in ("openai", "hosted_vllm"):
@@ -146,7 +146,7 @@ def test_litellm(url: str, native: bool, backend: Scripted, monkeypatch: pytest.
 
 
 def test_llm(url: str, native: bool, backend: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As people set it up: a file that says where a model is."""
+    """With the usual configuration: a file that names the model's address."""
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
     model = {"model_id": "node", "model_name": MODEL, "api_base": url, "supports_schema": True, "supports_tools": True}
     (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([model]))  # which is YAML

@@ -1,4 +1,4 @@
-"""An evaluation harness, unmodified, with a task of its own: how likely texts are, by the service as by the model."""
+"""An evaluation harness, unmodified, with its own task: likelihoods of texts, from the service and from the model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ QUESTIONS = ["ABC", "Hello", "XYZXYZ" * 40]
 
 
 class Letters(TinyTokenizer):
-    """Says what its tokens are."""
+    """A tokenizer that knows its tokens."""
 
     def pieces(self) -> Sequence[str]:
         return [chr(ord("A") + n) for n in range(VOCABULARY)]
@@ -51,7 +51,7 @@ class LettersBackend(TinyBackend):
 
 
 def likelihood(question: str, answer: str) -> tuple[float, bool]:
-    """The answer's log probability behind the question, and whether it is the likeliest."""
+    """The answer's log probability after the question, and whether it is the likeliest."""
     tokenizer = Letters()
     ids, more = (tokenizer.encode(text, special=False) for text in (question, answer))
     total = 0.0

@@ -1,7 +1,7 @@
 """Every supported ansible-core: unit tests, the syntax of all playbooks, a bare node provisioned and audited.
 
 `make test-core`. Each core runs on the oldest Python that it supports and this machine has, the newest core on the
-newest. A core for which there is none is left out, and named. The unit tests of what runs on nodes are run on every
+newest. A core without one is omitted, and named. The unit tests of node-side code run on every
 Python that nodes may have and this machine has.
 """
 
@@ -22,13 +22,13 @@ from tests.core import nodes, runs
 from tests.core.runs import CORES, CoreError, Done
 from tests.pythons import found, of_nodes
 
-#: Where the table is.
+#: The file with the table.
 DOCUMENT = runs.ROOT / "CONTRIBUTING.md"
 HEAD = ["Controller", "Its Python", "Node", "What ran"]
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Return 0 where everything passed, 1 where something did not, and with nothing that could run."""
+    """Return 0 if everything passed, 1 if something failed, or if nothing could run."""
     options = parser().parse_args(arguments)
     try:
         host.require_root()
@@ -67,7 +67,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def told(text: str) -> None:
-    """Say what is under way, or did not work."""
+    """Report progress, or a failure."""
     print(f"core: {text}", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The unit tests of what runs on nodes, on one Python."""
+"""The unit tests of node-side code, on one Python."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from tests.core.runs import ROOT, CoreError, Done, controllers, environment, step
 from tests.pythons import found
 
-#: The core whose part for nodes the modules are run with: what `make test` and `make demo` use.
+#: The core whose node-side part the modules run with: that of `make test` and `make demo`.
 CORE = "2.19"
 PLACES = ("tests/unit/plugins/modules", "tests/unit/plugins/module_utils")
-#: What tests of the controller's side import or call.
+#: Modules that only tests of the controller's side import or call.
 CONTROLLER = re.compile(
     r"plugins\.(plugin_utils|filter|action|callback)\b"
     r"|^(from|import) (ansible\.(?!module_utils)|jinja2)"
@@ -21,7 +21,7 @@ CONTROLLER = re.compile(
 
 
 def tests(version: tuple[int, int], python: Path) -> list[Done]:
-    """Run them on one Python; raises CoreError where something fails."""
+    """Run them on one Python. Raises CoreError if one fails."""
     (controller,) = controllers([CORE], found()).values() or [None]
     if controller is None:
         raise CoreError(f"there is no Python for ansible-core {CORE}, which has the modules' part for nodes")
@@ -38,7 +38,7 @@ def tests(version: tuple[int, int], python: Path) -> list[Done]:
 
 
 def controller_tests() -> list[Path]:
-    """Return the test files among those of nodes that are about the controller as well."""
+    """Return the node-side test files that also test the controller."""
     return [
         path.relative_to(ROOT)
         for place in PLACES

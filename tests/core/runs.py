@@ -1,4 +1,4 @@
-"""One version of ansible-core: its environment, and what is run with it."""
+"""One version of ansible-core: its environment, and its runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CORES = {"2.17": (10, 12), "2.18": (11, 13), "2.19": (11, 13), "2.20": (12, 14), "2.21": (12, 14)}
 FLEET = "core"
 ADDRESS = "10.77.16.11"
-#: What runs on the node, in this order, and the word for it in the table.
+#: Runs on the node, in this order, and their words in the table.
 STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("site.yml --check", ("site.yml", "--check")),
     ("site.yml --check with xpu_force", ("site.yml", "--check", "--extra-vars", "xpu_force=true")),
@@ -36,17 +36,17 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 #: Those of them that may change nothing.
 CONVERGED = "changed=0"
-#: The tests of what runs on the controller; those of modules do not depend on its core, but on the node's Python.
+#: Tests of controller-side code; those of modules do not depend on its core, but on the node's Python.
 UNIT = (
     *(f"tests/unit/plugins/{place}" for place in ("action", "callback", "plugin_utils")),
     "tests/unit/test_audit_playbook.py",
 )
-#: Pythons of nodes that have to be refused in one sentence, with the newest ansible-core that leaves it to us.
+#: Pythons of nodes to refuse in one sentence, with the newest ansible-core that leaves that to the collection.
 REFUSED = {(3, 7): (2, 17), (3, 8): (2, 19)}
 
 
 class CoreError(Exception):
-    """Something failed; the message says what, and where its output is."""
+    """A run failed; the message says which, and where its output is."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Done:
 
 
 def controllers(cores: Sequence[str], pythons: Mapping[tuple[int, int], Path]) -> dict[str, Path]:
-    """Return the Python of each core for which there is one: the oldest it supports, the newest for the newest core."""
+    """Return a Python for each core that has one: the oldest that it supports, the newest for the newest core."""
     chosen = {}
     for core in cores:
         low, high = CORES[core]
@@ -75,7 +75,7 @@ def controllers(cores: Sequence[str], pythons: Mapping[tuple[int, int], Path]) -
 
 
 def environment(name: str, python: Path) -> Path:
-    """Return the virtual environment of a locked requirements file, made in the cache where it is not there yet."""
+    """Return the virtual environment of a locked requirements file, made in the cache if missing."""
     requirements = ROOT / f"requirements/{name}.txt"
     version = python.name.removeprefix("python")
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
@@ -89,7 +89,7 @@ def environment(name: str, python: Path) -> Path:
 def step(
     name: str, command: Sequence[str], venv: Path, *, expected: int = 0, more: Optional[Mapping[str, str]] = None
 ) -> str:
-    """Run a command with an environment's programs and return its output, which is kept; raises CoreError."""
+    """Run a command with an environment's programs, log its output and return it. Raises CoreError."""
     logs = cache.RUN / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"core-{name.replace(' ', '-')}.log"
@@ -107,7 +107,7 @@ def step(
 
 
 def core(version: str, python: Path) -> list[Done]:
-    """Do everything with one version of ansible-core; raises CoreError at the first that fails."""
+    """Run everything with one version of ansible-core. Raises CoreError at the first failure."""
     venv = environment(f"core-{version}", python)
     playbook = str(venv / "bin/ansible-playbook")
     step(f"{version} unit tests", [str(venv / "bin/python"), "-m", "pytest", *UNIT], venv)
@@ -122,7 +122,7 @@ def core(version: str, python: Path) -> list[Done]:
 
 
 def refusals(version: str, venv: Path) -> list[str]:
-    """Have nodes refused whose Python is too old; return what was refused."""
+    """Let nodes with too old Pythons be refused; return their versions."""
     refused = []
     for minor, python in found().items():
         if tuple(map(int, version.split("."))) > REFUSED.get(minor, (0, 0)):
@@ -134,7 +134,7 @@ def refusals(version: str, venv: Path) -> list[str]:
             command = [str(venv / "bin/ansible-playbook"), *options, f"playbooks/{playbook}.yml"]
             said = step(f"{version} {playbook} on Python {name}", command, venv, expected=2)
             sentence = f"This node's Python is {name} ({python})"
-            # Lines are broken, and quotes doubled within quotes.
+            # Lines are wrapped, and quotes doubled within quotes.
             if sentence not in " ".join(said.split()).replace("''", "'"):
                 raise CoreError(f"{playbook}.yml does not refuse Python {name}: {said[-3000:]}")
         refused.append(f"Python {name} of a node refused")
@@ -142,7 +142,7 @@ def refusals(version: str, venv: Path) -> list[str]:
 
 
 def provision(version: str, venv: Path) -> list[str]:
-    """Provision a bare node and return what was done; raises CoreError."""
+    """Provision a bare node and return the completed steps. Raises CoreError."""
     bare = fleet()
     bare.down()
     bare.up()

@@ -1,6 +1,6 @@
-"""Let the tests of the engines import the service from the checkout; they run in an engine's own environment.
+"""Import the service from the checkout for the engines' tests, which run in an engine's own environment.
 
-Each file is for one engine: without its library, it is not collected.
+Each file is for one engine: without its library, pytest does not collect it.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "roles/inference/files/xpuserve"), str(ROOT)]
 
-# BigDL's transformers are too old for engine torch, and nobody has both.
+# BigDL's transformers are too old for engine torch, so no environment has both.
 collect_ignore = ["test_torch.py" if importlib.util.find_spec("bigdl") else "test_bigdl.py"]

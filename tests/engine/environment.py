@@ -1,8 +1,8 @@
 """Make the virtual environment of an engine on the CPU, from the wheels that test hosts install.
 
 ``PYTHONPATH=molecule python3 environment.py NAME`` prints its directory; NAME is that of a file in
-roles/stack/vars/requirements, or peer-transformers. The pytest that runs this sees is put behind the environment's own
-packages.
+roles/stack/vars/requirements, or peer-transformers. The packages of the calling pytest come after the environment's
+own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from rig import cache, wheels
 from rig.host import RigError, run, say
 
-#: PyTorch's CPU build is among the wheels of this environment, and of no other.
+#: Only this environment has PyTorch's CPU build among its wheels.
 TORCH = "bigdl-cpu"
 #: Current transformers, which no stack installs: engine torch runs on it.
 TRANSFORMERS = Path(__file__).resolve().parents[2] / "requirements/peer-transformers.txt"
@@ -37,13 +37,13 @@ def main() -> int:
 
 
 def engine(name: str) -> Path:
-    """Return the environment that a node has for an engine; makes it if it is not there."""
+    """Return a node's environment for an engine; makes a missing one."""
     options = ["--no-index", "--find-links", str(house(name))]
     return made(Path(wheels.REQUIREMENTS) / f"{name}.txt", python(name), options)
 
 
 def transformers() -> Path:
-    """Return the environment of current transformers, with PyTorch's CPU build; makes it if it is not there."""
+    """Return the environment of current transformers, with PyTorch's CPU build; makes a missing one."""
     return made(TRANSFORMERS, python(TORCH), ["--find-links", str(house(TORCH))])
 
 
@@ -53,7 +53,7 @@ def house(name: str) -> Path:
 
 
 def python(name: str) -> str:
-    """Return the version that stacks name for an engine; where they leave it open, that of this Python."""
+    """Return the stacks' Python version for an engine; if they leave it open, this Python's."""
     stacks = [stack["python"]["environments"] for stack in wheels.stack_data().values()]
     named = {environments[name]["version"] for environments in stacks if name in environments}
     return max(named) or ".".join(map(str, sys.version_info[:2]))

@@ -1,4 +1,4 @@
-"""What a model's own way to generate gives each prompt alone, and a batch in which rows come and go."""
+"""Compare a model's own generate method, for each prompt alone, with a batch in which rows come and go."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ PROMPTS = [
 ] + [(*BEGUN, 5), (*BEGUN[: 2 * ROOM + 100], 6, 7)]
 
 
-# What answers to some of the prompts must be made of: there are tokens that no answer without it would have.
+# Required content of answers to some prompts: without it, they would not contain such tokens.
 FORMS = [StructuredOutput("regex", "[A-Z]{3,9}"), StructuredOutput("regex", "([a-f]+ )*[0-9]")]
 FORM = {prompt: FORMS[n % 4] for n, prompt in enumerate(PROMPTS) if n % 4 < len(FORMS)}
 GRAMMARS = Grammars([b"", *(bytes([n]) for n in range(1, VOCABULARY))], [0])
 
 
 def sampling(prompt: tuple[int, ...], most: int) -> SamplingParams:
-    """How the tokens of the answer to a prompt are chosen."""
+    """The sampling of a prompt's answer."""
     return SamplingParams(most, temperature=0, structured=FORM.get(prompt))
 
 
 class Alone:
-    """What each prompt gets by itself."""
+    """The answer to each prompt alone."""
 
     def __init__(self, generate: Callable[[Sequence[int], SamplingParams], Tokens]) -> None:
         self._generate = generate
@@ -87,7 +87,7 @@ def check(model: Model, alone: Alone, seed: int) -> None:
         assert answer == (whole[: len(answer)] if request in gone else whole)
 
 
-#: More than is told of in one step.
+#: More than a step reports.
 TOLD = PROMPTS[-2]
 TELLING = SamplingParams(1, temperature=0, logprobs=2, prompt_logprobs=True)
 
@@ -115,7 +115,7 @@ def told_together(model: Model) -> list[Token]:
 
 
 def check_told(told: Sequence[Token], chances: Sequence[float]) -> None:
-    """Compare what was told with log probabilities of all tokens but the first."""
+    """Compare reported log probabilities with those of all tokens but the first."""
     assert [token.id for token in told] == list(TOLD)
     assert told[0].logprob is None
     for token, chance in zip(told[1:], chances):

@@ -14,7 +14,7 @@ import pytest
 from tests.hosts.nodes import ROOT, Nodes
 
 NODE = "alone-arc"
-#: What roles that are no layer are told; they are for other roles, and for people who have a use of their own for them.
+#: Inputs of roles without a layer: other roles include these, and people use them directly.
 VARIABLES: dict[str, dict[str, Any]] = {
     "pinned_packages": {"pinned_packages_versions": {"unzip": ""}, "pinned_packages_record": "mine"},
     "node_reboot": {"node_reboot_reason": "a test", "node_reboot_pending": "nothing", "node_reboot_consent": "allowed"},
@@ -26,7 +26,7 @@ OTHERS = {
         "inference_endpoints": {"host": "192.0.2.9", "port": 8000, "instances": 1, "model": "small"},
     }
 }
-#: In the order in which they can be run on a bare node. Two need what another has told in the same play.
+#: In an order that works on a bare node. Two roles need facts from another one in the same play.
 ORDER = {
     "stack": ["stack"],
     "pinned_packages": ["pinned_packages"],

@@ -89,7 +89,7 @@ class Service:
 
     @property
     def engine(self) -> int:
-        """The process of its engine; 0 where there is none."""
+        """The process of its engine; 0 without one."""
         threads = Path(f"/proc/{self._process.pid}/task").glob("*/children")
         return next((int(pid) for file in threads for pid in file.read_text(encoding="ascii").split()), 0)
 

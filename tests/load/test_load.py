@@ -23,7 +23,7 @@ import pytest
 from tests.load.client import LoadClient, Reply
 from tests.load.service import Service, wait_for
 
-#: Requests on the device together, and of a queue that is to be full soon.
+#: Requests on the device together, and in a queue that fills up soon.
 ROWS, QUEUE = 8, 8
 TIMES = 10
 

@@ -1,4 +1,4 @@
-"""What roles say that a node is to have is what they write; the audit's table and exit status follow from it."""
+"""Roles write exactly what their expectations state; the audit's table and exit status follow from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""site.yml changes nodes in batches: its own plays, with stubs in the place of what looks at nodes and changes them."""
+"""site.yml changes nodes in batches: its own plays, with stubs for the tasks that read or change nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of site.yml counts what journals and recaps say, and its table says what was counted."""
+"""The benchmark of site.yml counts the entries of journals and recaps, and its table shows the counts."""
 
 from __future__ import annotations
 

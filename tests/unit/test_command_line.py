@@ -1,4 +1,4 @@
-"""A run that would do nothing, or end in its middle, is refused with status 2 and what there is."""
+"""A run that would do nothing, or end in its middle, is refused with status 2 and the valid choices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cores `make test-core` tries on which Python, and that each has its locked requirements."""
+"""The cores and Pythons of `make test-core`, and their locked requirements."""
 
 from __future__ import annotations
 

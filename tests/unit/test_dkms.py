@@ -1,4 +1,4 @@
-"""Modules that DKMS calls installed are put back where their files are gone or are others."""
+"""Modules that DKMS calls installed are restored if their files are missing or different."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "5.19.0-41-generic"
-#: A stand-in for dkms: what it says is in a file, and an installation by force makes a line of that right.
+#: A stand-in for dkms: a file holds its output, and a forced installation corrects a line of it.
 DKMS = """#!/bin/sh
 echo "$*" >> {place}/asked
 case "$1" in

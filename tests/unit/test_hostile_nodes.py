@@ -1,4 +1,4 @@
-"""Nodes whose Python answers anything at all: the audit of their fleet, and what of it reaches the terminal."""
+"""Nodes whose Python returns arbitrary data: the audit of their fleet, and its output on the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example inventory is what its comments say, and site.yml takes it."""
+"""The example inventory matches its comments, and site.yml accepts it."""
 
 from __future__ import annotations
 

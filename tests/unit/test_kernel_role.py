@@ -1,4 +1,4 @@
-"""What role kernel does in which order, where no machine of the tests shows it."""
+"""The order of role kernel's steps, for cases that no test machine covers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FOUND: dict[str, tuple[dict[str, Any], list[str]]] = {
     # Any kernel from one on will do.
     "upgraded": ({"kexec": False, "tried": True, "newer": False, "oldest": "6.8"}, ["default", "followed", "reboot"]),
     "new-enough": ({"kexec": False, "tried": False, "newer": False, "oldest": "6.8"}, ["followed"]),
-    # Any of a range: what is newer goes, and then GRUB decides by itself.
+    # Any kernel of a range: newer ones are removed, and then GRUB decides by itself.
     "too-new": (
         {"kexec": False, "tried": True, "newer": True, "oldest": "6.8", "before": "6.9"},
         ["default", "purge", "followed", "reboot"],
@@ -40,7 +40,7 @@ FOUND: dict[str, tuple[dict[str, Any], list[str]]] = {
     "default-too-old": ({"kexec": False, "tried": False, "newer": False, "oldest": "6.12"}, ["default", "followed"]),
 }
 
-#: In check mode nothing is tried, so nothing is to be confirmed.
+#: Check mode has no trial, so nothing to confirm.
 TRIED = {("default", "upgraded"), ("default", "too-new")}
 
 

@@ -9,7 +9,7 @@ from ansible_collections.xpu.fleet.plugins.plugin_utils.inventory_files import i
 from ansible_collections.xpu.fleet.tests.unit.playbook_run import ROOT, playbook
 
 A = "all: {hosts: {a: {}}}\n"
-#: Files, of which the first is the inventory, and what is said.
+#: Files, of which the first is the inventory, and the expected message.
 MALFORMED: dict[str, tuple[dict[str, str], str]] = {
     "not there": ({}, "No inventory at hosts.yml: check the path after -i."),
     "bracket": (

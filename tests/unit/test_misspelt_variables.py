@@ -1,4 +1,4 @@
-"""A misspelt variable is refused wherever it is written, by every playbook, and by a role in a play of one's own."""
+"""A misspelt variable is refused wherever it is written, by every playbook, and by a role in one's own play."""
 
 from __future__ import annotations
 

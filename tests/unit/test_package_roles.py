@@ -1,4 +1,4 @@
-"""What roles do with packages where no test host shows it."""
+"""What roles do with packages, for cases that no test host covers."""
 
 from __future__ import annotations
 

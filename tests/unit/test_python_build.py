@@ -1,4 +1,4 @@
-"""Python of a channel is the pinned build, or is not used."""
+"""Python from a channel is the pinned build, or is not used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAY = """
   tasks:
     - ansible.builtin.include_tasks: "{root}/roles/python_runtime/tasks/miniconda_create.yml"
 """
-# What a channel with one build gives, and what it was asked for.
+# The output of a channel with one build, and the requests to it.
 CONDA = """#!/bin/sh
 prefix=$4; for spec; do :; done
 mkdir -p "$prefix/conda-meta"
@@ -31,7 +31,7 @@ echo '{{"name": "python", "sha256": "{sha256}"}}' >"$prefix/conda-meta/python-3.
 
 
 def create(tmp_path: Path, conda: dict[str, str], sha256: str = "ab" * 32) -> tuple[int, str, str]:
-    """Make an interpreter from a channel; the status, the output, and what conda was asked for."""
+    """Make an interpreter from a channel; the status, the output, and conda's arguments."""
     program = tmp_path / "miniconda3/bin/conda"
     program.parent.mkdir(parents=True)
     (tmp_path / "python").mkdir()

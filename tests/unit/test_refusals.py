@@ -16,7 +16,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 REFUSES = ("ansible.builtin.assert", "ansible.builtin.fail")
-#: Files whose tasks run before anything is changed, or change nothing; a rollback is asked for by itself.
+#: Files whose tasks run before any change, or change nothing; a rollback is explicit anyway.
 EARLY = ("preflight", "resolve", "choose", "plan", "read_boot", "serving", "rollback", "withdraw", "restore")
 
 
@@ -149,6 +149,4 @@ def test_every_role_that_site_yml_runs_is_asked_first() -> None:
         for task in tasks_of(ROOT / "playbooks/tasks/provision.yml")
         if "ansible.builtin.include_role" in task
     }
-    assert runs - first <= {
-        "xpu.fleet.pinned_packages"
-    }  # which repairs what was interrupted, and has nothing to refuse
+    assert runs - first <= {"xpu.fleet.pinned_packages"}  # it repairs an interruption, and has nothing to refuse

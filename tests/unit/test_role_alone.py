@@ -1,4 +1,4 @@
-"""A role that needs what others bring says so where it stands alone in a play."""
+"""A role that needs another one's facts says so if it is alone in a play."""
 
 from __future__ import annotations
 

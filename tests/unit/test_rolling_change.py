@@ -1,4 +1,4 @@
-"""upgrade.yml goes through its plays in order: its own plays, with stubs for what looks at nodes, locks and changes."""
+"""upgrade.yml runs its plays in order: its own plays, with stubs for reading nodes, locking and changing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def fact(**values: Any) -> dict[str, Any]:
     return {"name": "Set", "ansible.builtin.set_fact": values}
 
 
-#: The stubs. A host's `wrong` says where it fails, `due` whether it lacks something, `out` whether it is drained.
+#: The stubs. A host's `wrong` says where it fails, `due` whether it needs a change, `out` whether it is drained.
 STUBS: dict[str, list[dict[str, Any]]] = {
     "fleet": [
         {**fact(audit_report={"nodes": {}, "status": "ok"}), "run_once": True},
@@ -87,7 +87,7 @@ def test_drained_nodes_a_canary_and_batches_go_one_after_the_other(upgrade: Call
     assert run.output.count("renewed") == 4 and run.output.count("released") == 1
     for words in ('"a: done"', '"c: done"', '"canary: a"', '"first, already drained: c"'):
         assert words in run.output
-    # What could not be looked at, or is refused, is named and stops nobody.
+    # Unreachable or refused nodes are named and stop no others.
     assert set(run.refusals) == {"f", "g"}
 
 

@@ -1,4 +1,4 @@
-"""What `make sanity` would find minutes later: things that ansible-test refuses and no other linter here names."""
+"""Findings of `make sanity`, minutes earlier: what ansible-test refuses and no other linter here reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever an operator's secret looks like, no module, action or log of a run shows it."""
+"""No module, action or log of a run shows an operator's secret, whatever its form."""
 
 from __future__ import annotations
 

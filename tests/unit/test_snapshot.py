@@ -1,4 +1,4 @@
-"""The snapshot of a test host sees other content where the collection writes, and reads nothing large for that."""
+"""The snapshot of a test host detects changed content where the collection writes, and reads no large files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Advisories are listed for what is pinned, and for nothing else."""
+"""Only advisories for pinned packages are listed."""
 
 from __future__ import annotations
 

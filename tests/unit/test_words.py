@@ -1,4 +1,4 @@
-"""Tasks have names that begin with one of few verbs, so that a run reads the same everywhere."""
+"""Names of tasks begin with one of a few verbs, so that a run reads the same everywhere."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ BANNED = re.compile(
 )
 #: Python whose strings people read: what a node, the controller and the service say.
 SPEAKING = sorted([*ROOT.glob("plugins/**/*.py"), *ROOT.glob("roles/inference/files/xpuserve/xpuserve/**/*.py")])
-#: Documents, and what ansible-doc and the roles' tables are made of.
+#: Documents, and the sources of ansible-doc's output and the roles' tables.
 DOCUMENTS = sorted(
     path
     for pattern in (
@@ -106,7 +106,7 @@ def test_words_that_read_as_translated_are_found() -> None:
 
 @pytest.mark.parametrize("path", SPEAKING, ids=lambda path: str(path.relative_to(ROOT)))
 def test_messages_are_in_plain_words(path: Path) -> None:
-    # Two strings are what libraries say, by which their errors are known.
+    # Two strings are messages of libraries, by which code recognises their errors.
     assert [text for text in strings(path) if BANNED.search(text) and path.name != "memory.py"] == []
 
 

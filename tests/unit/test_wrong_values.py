@@ -1,4 +1,4 @@
-"""Every wrong value has its one message, before anything is asked of a node: one run of site.yml, a host for each."""
+"""Every invalid value has its one message, before any contact with a node: one run of site.yml, a host for each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PCI = "must be a PCI address in full, such as 0000:03:00.0"
 KEYS = "must be 16 or more visible ASCII characters without spaces, not starting with '#'"
 REBOOT = "must be one of allowed, when_idle, never"
 YAML = "(in YAML, quote yes, no, on and off)"
-#: Variable, value, and what is said of it after the variable's name.
+#: Variable, value, and the message after the variable's name.
 VALUES: list[tuple[str, Any, str]] = [
     ("xpu_proxy", "proxy.example.com:3128", f" {PROXY}"),
     ("xpu_proxy", "socks5://proxy.example.com", f" {PROXY}"),

@@ -102,7 +102,7 @@ def test_moments_are_found_in_their_order_and_a_kill_ends_every_process(tmp_path
 
 
 def good() -> dict[str, Any]:
-    """A machine on which everything is as it has to be."""
+    """A machine without faults."""
     kernel, driver = stack()["kernel"], stack()["driver"]
     return {
         "boot": {

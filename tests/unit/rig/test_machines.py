@@ -1,4 +1,4 @@
-"""Virtual machines of the rig, as far as that can be told without one."""
+"""Virtual machines of the rig, tested without starting one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENTRY = {"name": "m", "kind": "machine", "userland": "ubuntu2204", "address": "1
 
 
 def hardware(folder: Path, accelerator: str = "tcg") -> qemu.Hardware:
-    """A machine that nobody starts."""
+    """A machine that is never started."""
     return qemu.Hardware("m", folder, folder / "disk.qcow2", "tap9", "52:54:00:00:00:01", **qemu.choice(accelerator))
 
 

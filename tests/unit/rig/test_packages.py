@@ -1,4 +1,4 @@
-"""Packages, libraries and modules that the rig writes byte by byte are what the real tools take them for."""
+"""Packages, libraries and modules that the rig writes byte by byte are valid for the real tools."""
 
 from __future__ import annotations
 

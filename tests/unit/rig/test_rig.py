@@ -17,7 +17,7 @@ from rig.host import RigError
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache that is nobody else's."""
+    """A private cache."""
     for name, folder in {"ROOT": "", "ARTIFACTS": "artifacts", "RUN": "run"}.items():
         monkeypatch.setattr(cache, name, tmp_path / "cache" / folder)
     return tmp_path / "cache"

@@ -102,7 +102,7 @@ def serving(
     environment: Optional[dict[str, str]] = None,
     **settings: Any,
 ) -> Iterator[tuple[subprocess.Popen[bytes], Ask]]:
-    """Run the service until the block ends; what it serves is `settings`. Without `probe`, it is not asked before."""
+    """Run the service with `settings` until the block ends. Without `probe`, no request checks that it is up."""
     if keys:
         settings["api_keys_file"] = str(keys)
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}

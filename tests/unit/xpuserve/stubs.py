@@ -1,4 +1,4 @@
-"""Servers of a test's own that speak just enough of the API, for clients to be tried on."""
+"""Small servers that support just enough of the API to test clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class StubServer(ThreadingHTTPServer):
 
 
 class StubHandler(BaseHTTPRequestHandler):
-    """Names one model; what it answers is each test's."""
+    """Names one model; each test defines the answers."""
 
     def log_message(self, *args: Any) -> None:
         pass

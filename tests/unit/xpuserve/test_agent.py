@@ -1,4 +1,4 @@
-"""What a gateway is told of an instance."""
+"""An instance's reports to a gateway."""
 
 from __future__ import annotations
 

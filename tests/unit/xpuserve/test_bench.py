@@ -1,4 +1,4 @@
-"""Measuring, against the service and against servers of other kinds."""
+"""Measuring the service and other kinds of servers."""
 
 from __future__ import annotations
 

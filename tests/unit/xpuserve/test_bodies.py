@@ -1,4 +1,4 @@
-"""What well-known clients send, written down from their public behaviour: each is answered."""
+"""Requests of well-known clients, written down from their public behaviour: each gets an answer."""
 
 from __future__ import annotations
 

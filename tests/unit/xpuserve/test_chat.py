@@ -25,7 +25,7 @@ from xpuserve.terminal import shown
 SERVICE = Path(__file__).parents[3] / "roles/inference/files/xpuserve"
 
 
-# What a terminal obeys, in pieces; what nobody sees; what looks like the chat's own words.
+# Control sequences, in pieces; invisible text; text that looks like the chat's own words.
 EVIL = (
     "Pa\x1b",
     "]0;owned\x07",

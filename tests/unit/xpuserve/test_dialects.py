@@ -1,4 +1,4 @@
-"""What models write, in the forms that their templates teach them, read whole and in pieces of every length."""
+"""Models' answers in the syntax of their templates, read whole and in pieces of every length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARIS = '{"city": "Paris", "unit": "celsius"}'
 
 
 class Transcript(NamedTuple):
-    """An answer as it was generated, and what of it is which part."""
+    """A generated answer, and the parts in it."""
 
     dialect: type[Dialect]
     text: str
@@ -156,7 +156,7 @@ def read(reader: Reader, pieces: list[str]) -> list[Part]:
 
 
 def whole(parts: list[Part]) -> list[tuple[str, str]]:
-    """The parts, with arguments as they are and what JSON was written anew compared as JSON."""
+    """The parts, with arguments unchanged, and re-encoded JSON compared as JSON."""
     return [(part.kind, part.text) for part in parts]
 
 

@@ -1,4 +1,4 @@
-"""The report of a node tells what its cards depend on, and nothing that was planted there."""
+"""A node's report contains what its cards depend on, and none of the planted secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xpuserve.redaction import Redactor
 
 SERVICE = Path(__file__).parents[3] / "roles/inference/files/xpuserve"
 
-#: What somebody would not want to show, by what it is.
+#: Private data, by kind.
 PLANTED = {
     "key of the service": "kE9-vq2-xpuserve-api-key-0123",
     "host name": "gpu-rack7-berlin",

@@ -1,4 +1,4 @@
-"""The OpenAPI document, against what the service really answers."""
+"""The OpenAPI document, compared with the service's real answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections: how many there may be, how long they may take, and who is refused for where a request comes from."""
+"""Connections: their number, their time limits, and refusals by origin."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_refused_body_is_read_no_further_and_the_refusal_arrives(serve: Serve)
         )
         connection.sendall(head % 10**9)
         assert connection.recv(12) == b"HTTP/1.1 400"
-        with pytest.raises(OSError, match=r"reset|Broken pipe|timed out"):  # what nobody reads fills the buffers
+        with pytest.raises(OSError, match=r"reset|Broken pipe|timed out"):  # unread data fills the buffers
             while True:
                 connection.sendall(bytes(10**6))
 

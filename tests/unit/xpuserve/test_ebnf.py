@@ -1,4 +1,4 @@
-"""Grammars for OpenVINO GenAI, tried in llguidance, which reads the same EBNF."""
+"""Grammars for OpenVINO GenAI, tested in llguidance, which reads the same EBNF."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models are answered in batches."""
+"""Which models can answer in batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of a given form, chosen from the logits of a model that has never heard of it."""
+"""Answers of a given form, from the logits of a model that does not know it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xpuserve.engine.sampler import Sampler
 from xpuserve.engine.scheduler import Scheduler
 from xpuserve.structured import StructuredOutput, StructuredOutputError
 
-#: Bytes, what JSON is often made of, a token that no text has, and two that end an answer.
+#: Bytes, frequent parts of JSON, a special token, and two end-of-answer tokens.
 TOKENS = [bytes([n]) for n in range(256)]
 TOKENS += [
     text.encode() for text in ('{"', '":', '": "', '", "', '"}', "},", "]}", " {", "[{", "ame", "12", "true", "ö")
@@ -97,7 +97,7 @@ def test_hostile_schemas_are_refused() -> None:
         wanted = schemas.hostile(dice)
         with pytest.raises(StructuredOutputError) as caught:
             structured.check(structured.asked({"json_schema": wanted}))  # type: ignore[arg-type]  # it asks for one
-        # By what it is, and not after it was tried for as long as it takes.
+        # Refused by its kind, not after a timeout.
         assert "takes too long" not in str(caught.value), wanted
 
 

@@ -19,7 +19,7 @@ SECRET = "my diary"
 
 
 class Lines(logging.Handler):
-    """Keeps what is logged, as it would be written."""
+    """Keeps log lines as they would be written."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -261,7 +261,7 @@ def roomy(engine: Engine) -> TestClient:
 @pytest.mark.parametrize("as_ids", [False, True])
 def test_how_likely_the_tokens_of_a_prompt_are(roomy: TestClient, prompt: str, as_ids: bool) -> None:
     client, ids = roomy, TOKENIZER.encode(prompt, special=False)
-    client.post(TEXT, json=text(prompt, max_tokens=3))  # what is cached of it tells nothing
+    client.post(TEXT, json=text(prompt, max_tokens=3))  # a cached prompt has no log probabilities
     body = text(prompt, temperature=0, max_tokens=1, logprobs=2, echo=True)
     body = {**body, "prompt": ids} if as_ids else body
     response = client.post(TEXT, json=body)

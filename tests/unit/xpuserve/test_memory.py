@@ -1,4 +1,4 @@
-"""How much memory an engine may take."""
+"""The memory that an engine may take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GIB = 2**30
     [
         (("max", 3, 0), ("max", 5, 0), 16),
         (("8", 3, 0), ("max", 5, 0), 5),
-        (("8", 3, 2), ("max", 5, 0), 7),  # what files have in memory goes when it is needed
+        (("8", 3, 2), ("max", 5, 0), 7),  # the page cache is freed on demand
         (("8", 3, 0), ("7", 5, 0), 2),
         (("4", 5, 0), ("max", 5, 0), 0),
     ],

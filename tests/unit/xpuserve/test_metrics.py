@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""Metrics as Prometheus reads them."""
 
 from __future__ import annotations
 

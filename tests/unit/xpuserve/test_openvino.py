@@ -1,4 +1,4 @@
-"""What the engine openvino makes of its library, without the library."""
+"""Engine openvino's use of its library, without the library."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Handle:
 
 
 class Config(SimpleNamespace):
-    """What the library has where nobody says anything."""
+    """The library's defaults."""
 
     def __init__(self, **options: Any) -> None:
         nothing: dict[str, Any] = {"stop_token_ids": set(), "eos_token_id": -1, "stop_strings": set(), "num_beams": 1}
@@ -78,7 +78,7 @@ class Config(SimpleNamespace):
 
 
 class Pipeline:
-    """Lets go of what is cancelled in its next step."""
+    """Frees cancelled requests in its next step."""
 
     def __init__(self) -> None:
         self.handles: list[Handle] = []

@@ -1,4 +1,4 @@
-"""How the service's parts hang together: who may import whom, and one name and one default for a setting."""
+"""The structure of the service: allowed imports, and one name and one default for each setting."""
 
 from __future__ import annotations
 

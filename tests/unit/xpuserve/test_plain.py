@@ -1,4 +1,4 @@
-"""What looks like a model's own mark in a message is the letters that it is made of."""
+"""A model's special token in a message is encoded as its letters."""
 
 from __future__ import annotations
 

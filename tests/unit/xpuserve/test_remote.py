@@ -1,4 +1,4 @@
-"""What passes between the service and its engine's process, and what the process does with it."""
+"""Messages between the service and its engine's process, and that process's reactions."""
 
 from __future__ import annotations
 

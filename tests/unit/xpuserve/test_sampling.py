@@ -1,4 +1,4 @@
-"""How tokens are chosen where a request does not say."""
+"""The sampling of requests that do not specify it."""
 
 from __future__ import annotations
 

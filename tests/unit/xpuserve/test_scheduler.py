@@ -1,4 +1,4 @@
-"""Batching: whoever else is on the device, an answer is the one that its prompt gets alone."""
+"""Batching: whatever else is on the device, an answer is the same as for its prompt alone."""
 
 from __future__ import annotations
 
@@ -464,7 +464,7 @@ class ShortChunks(TinyModel):
 
 
 class NaN(TinyModel):
-    """As a kernel gives that reads memory which nobody wrote."""
+    """Logits of a kernel that reads uninitialised memory."""
 
     def forward(self, *arguments: Any) -> Any:
         logits, cache = super().forward(*arguments)

@@ -68,7 +68,7 @@ def test_a_model_that_gives_garbage_alone_too_is_not_served(model: type[TinyMode
 
 
 class Blind(Scheduler):
-    """Does not say that its probabilities are none."""
+    """Reports NaN as log probabilities."""
 
     def step(self) -> Any:
         for output in super().step():

@@ -72,7 +72,7 @@ def test_a_model_that_loads_does_not_hold_up_the_end() -> None:
 
 
 def engine_of(process: subprocess.Popen[bytes]) -> int:
-    """The process of the service's engine; 0 where there is none."""
+    """The process of the service's engine; 0 without one."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").parent.parent.glob("*/children")
     return next((int(pid) for file in children for pid in file.read_text().split()), 0)
 
@@ -114,7 +114,7 @@ def test_an_engine_that_ends_while_it_is_idle_is_started_again() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_only_the_service_ends_its_engine(number: signal.Signals) -> None:
-    """A stopped engine is taken to hang; what systemd or a terminal sends to all processes is not the engine's."""
+    """A stopped engine counts as hung; signals of systemd or a terminal to all processes do not reach the engine."""
     with serving("last", stall_timeout=2) as (process, ask):
         engine = engine_of(process)
         response = ask("WAIT")

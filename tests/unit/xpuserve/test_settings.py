@@ -226,7 +226,7 @@ def test_a_taken_port_is_a_clear_error(
     assert f"port {config['port'] + 1}: Address already in use" in capsys.readouterr().err
 
 
-# 192.0.2.1 is nobody's: as an address that the network has not given the node yet.
+# 192.0.2.1 belongs to nobody: like an address that the network has not assigned to the node yet.
 @pytest.mark.parametrize("case", [("host", "192.0.2.1", 1), ("host", "no address", 2), ("port", 65535, 2)])
 def test_what_cannot_get_better_is_not_tried_again(
     tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str], case: tuple[str, Any, int]

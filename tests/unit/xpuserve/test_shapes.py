@@ -1,4 +1,4 @@
-"""Responses and Messages: the official clients' own view of the first, and the events of both."""
+"""Responses and Messages: read by the official clients, and the events of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form that answers must have: what requests ask for, and what is refused before any engine sees it."""
+"""The required form of answers: requests for it, and refusals before any engine sees it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels that were compiled for another driver are thrown away, and no others."""
+"""Only kernels compiled for another driver are deleted."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_a_manager_that_is_gone_is_no_reason_to_end(
     systemd.notify("WATCHDOG=1", wait=wait)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-    systemd.notify("WATCHDOG=1", wait=wait)  # the socket's file is there, and nobody listens
+    systemd.notify("WATCHDOG=1", wait=wait)  # the socket's file exists, but nobody listens
     with monkeypatch.context() as patch:
         patch.setattr(socket, "socket", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
         systemd.notify("WATCHDOG=1", wait=wait)

@@ -1,4 +1,4 @@
-"""HTTPS: certificates that change, clients that speak something else, and who is trusted."""
+"""HTTPS: certificates that change, clients that speak something else, and trust."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools and thoughts in chats, with a model that says what a test wants."""
+"""Tools and thoughts in chats, with a scripted model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</
 
 @pytest.fixture
 def client(engine: Engine, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    """With room for tools that are told as text, and an engine that keeps to forms."""
+    """With room for tools described as text, and an engine that supports forms."""
     monkeypatch.setattr(FakeBackend, "offers", frozenset({"structured_outputs"}))
     return TestClient(create_app(engine, MODEL, Limits(4096, 400)), raise_server_exceptions=False)
 

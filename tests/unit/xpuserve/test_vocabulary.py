@@ -1,4 +1,4 @@
-"""Tokens to text by a table, where that is what the library gives."""
+"""Tokens to text by a table, if it equals the library's output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service that lets the controller in is found where the controller is none of its clients."""
+"""A service that accepts the controller is reported if the controller is not one of its clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a gateway serves, and what it refuses before it changes anything."""
+"""What a gateway serves, and what it refuses before any change."""
 
 from __future__ import annotations
 

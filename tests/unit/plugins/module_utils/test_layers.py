@@ -1,4 +1,4 @@
-"""The layers are data in one place, and what cannot read it there says the same."""
+"""The layers are data in one place, and files that cannot read it agree with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people see of a run: the layer of a task, a line per node, what is left out, and the time per layer."""
+"""The display of a run: the layer of a task, a line per node, hidden nodes, and the time per layer."""
 
 from __future__ import annotations
 

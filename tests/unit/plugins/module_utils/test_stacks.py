@@ -1,4 +1,4 @@
-"""The stack of a node is chosen, overridden and refused as the operator is told."""
+"""The stack of a node is chosen, overridden and refused, with messages for the operator."""
 
 from __future__ import annotations
 

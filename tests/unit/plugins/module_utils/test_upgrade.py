@@ -1,4 +1,4 @@
-"""A rolling change: batches, whose lock counts, when it stops, and what came of it."""
+"""A rolling change: batches, the valid lock, when it stops, and its result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def batches(
     limits: Mapping[str, Any] | None = None,
     groups: Mapping[str, list[str]] | None = None,
 ) -> list[list[str]]:
-    """The batches of a plan, whose order and sizes have to be of all nodes."""
+    """The batches of a plan; their order and sizes have to cover all nodes."""
     found = plan(list(variables), variables, sizes, limits or {}, groups or {})
     assert sorted(found["order"]) == sorted(variables) and not found["problems"]
     rest = iter(found["order"])

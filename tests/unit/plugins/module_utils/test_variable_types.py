@@ -1,4 +1,4 @@
-"""Variables are refused where they are not of the type that the role declares."""
+"""Variables of another type than the role declares are refused."""
 
 from __future__ import annotations
 

@@ -64,5 +64,5 @@ def test_others_that_install_packages_are_waited_for(apt_mark: AptMark) -> None:
         late = apt_mark.run(packages=["level-zero"], lock_timeout=1)
         assert "another program has been installing packages for 1 s" in late["msg"] and not apt_mark.log.exists()
         assert apt_mark.run(check=True, packages=["level-zero"])["changed"]
-        assert not apt_mark.run(packages=["other"])["changed"]  # nothing to do, nobody to wait for
+        assert not apt_mark.run(packages=["other"])["changed"]  # nothing to do, so no wait for others
     assert apt_mark.run(packages=["level-zero"])["changed"]

@@ -1,4 +1,4 @@
-"""The keyring module writes pinned keys only, and says why where it cannot."""
+"""The keyring module writes only pinned keys, and says why if it cannot."""
 
 from __future__ import annotations
 

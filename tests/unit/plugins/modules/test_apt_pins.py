@@ -1,4 +1,4 @@
-"""Pins are checked against a signed repository, with the real apt, in a state of its own."""
+"""Pins are checked against a signed repository, with the real apt and a private state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A repository's file is written once, and what contradicts it is put away."""
+"""A repository's file is written once, and conflicting sources are removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A kernel is booted once or by default; whatever fails on the way leaves a menu that boots what it booted before."""
+"""A kernel is booted once or by default; any failure on the way leaves a menu that boots the former kernel."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Node:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what brings files onto the disk, which takes its time; tests that run the module have it."""
+    """Skip the syncs to the disk, which take time; tests that run the module have them."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     for module in (grub_writer, trial):
         monkeypatch.setattr(module, "write_back", lambda directory: None)
@@ -158,7 +158,7 @@ def node(tmp_path: Path) -> Node:
 
 @pytest.fixture
 def pinned(node: Node) -> Node:
-    """A node whose default is the running kernel, as it has to be before a trial."""
+    """A node whose default is the running kernel, as a trial requires."""
     node.apply("default", release=OLD, panic=30)
     return node
 
@@ -225,7 +225,7 @@ def test_a_menu_made_without_an_initramfs_is_made_anew(node: Node, release: str)
     assert foreseen["changed"] and f"{LACKING}: {release}" in foreseen["diff"]["before"] and line not in node.menu()
     assert node.apply("default", release=OLD, panic=30)["changed"] and node.menu() == whole
     assert not node.apply("default", release=OLD, panic=30)["changed"]
-    # Without the file the menu is as it has to be.
+    # Without the file the menu is correct.
     node.write(MENU, whole.replace(line, ""))
     (node.root / f"boot/initrd.img-{release}").unlink()
     assert node.boot().state().lacking == ()

@@ -1,4 +1,4 @@
-"""An interrupted installation is finished, and nothing that is whole goes for it."""
+"""An interrupted installation is finished, and no intact package is removed for that."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ esac""",
 
 
 class Node:
-    """A state of dpkg, with stand-ins for the commands that mend it."""
+    """A state of dpkg, with stand-ins for the commands that repair it."""
 
     def __init__(self, directory: Path) -> None:
         self.at, self.root, self.log = directory, directory / "root", directory / "log"
@@ -189,7 +189,7 @@ def test_others_that_install_packages_are_waited_for(node: Node) -> None:
     with node.lock.open("r+b") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
         assert "another program has been installing packages for 1 s" in node.run(lock_timeout=1)["msg"]
-        assert node.run(check=True)["changed"]  # which waits for nobody
+        assert node.run(check=True)["changed"]  # which does not wait
 
         def finish() -> None:
             time.sleep(1)

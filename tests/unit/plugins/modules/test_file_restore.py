@@ -1,4 +1,4 @@
-"""Files are put back as they were found, once; what was cut off is finished by the next run."""
+"""Files are restored once; the next run completes an interrupted one."""
 
 from __future__ import annotations
 

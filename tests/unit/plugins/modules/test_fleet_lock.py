@@ -1,4 +1,4 @@
-"""One run has the lock of a fleet."""
+"""Only one run holds the lock of a fleet."""
 
 from __future__ import annotations
 

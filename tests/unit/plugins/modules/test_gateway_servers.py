@@ -1,4 +1,4 @@
-"""What a gateway sends to a node is read from HAProxy."""
+"""A gateway's requests to a node are read from HAProxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The module gives what is known of GPUs and of the system, and fails where the system cannot be read."""
+"""The module returns GPUs and the system, and fails if the system cannot be read."""
 
 from __future__ import annotations
 

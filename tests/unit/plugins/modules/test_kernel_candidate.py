@@ -1,4 +1,4 @@
-"""The kernel that a metapackage brings is found, or it is said why none will do."""
+"""The kernel of a metapackage is found, or the message says why none is suitable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Newer kernels go, and nothing else that matters; apt is asked first."""
+"""Newer kernels are removed, and nothing else that matters; apt simulates it first."""
 
 from __future__ import annotations
 

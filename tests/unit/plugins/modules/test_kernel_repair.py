@@ -1,4 +1,4 @@
-"""What an interrupted installation left of a kernel is found and mended."""
+"""Damage of a kernel after an interrupted installation is found and repaired."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ esac""",
 
 
 class Node:
-    """A kernel's files, with stand-ins for the commands that mend them."""
+    """A kernel's files, with stand-ins for the commands that repair them."""
 
     def __init__(self, directory: Path) -> None:
         self.at, self.root, self.log = directory, directory / "root", directory / "log"

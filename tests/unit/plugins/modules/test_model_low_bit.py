@@ -1,4 +1,4 @@
-"""Weights are converted once, in a sandbox, and again only where what they are made from is another."""
+"""Weights are converted once, in a sandbox, and again only if their source changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who uses a node is told; Ansible, the service and the login screen are nobody."""
+"""Users of a node are reported, except Ansible, the service and the login screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit finds one changed thing of a converged node, under its layer, and calls nothing ok that it did not see."""
+"""The audit finds one changed thing of a converged node, under its layer, and reports nothing as ok unchecked."""
 
 from __future__ import annotations
 

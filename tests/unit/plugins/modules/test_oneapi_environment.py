@@ -1,4 +1,4 @@
-"""What setvars.sh exports is written once, as an environment file."""
+"""The exports of setvars.sh are written once, as an environment file."""
 
 from __future__ import annotations
 

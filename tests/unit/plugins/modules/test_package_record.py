@@ -1,4 +1,4 @@
-"""What packages were like is written down once, before they change, with what comes along."""
+"""The state of packages is recorded once, before they change, with packages that come along."""
 
 from __future__ import annotations
 

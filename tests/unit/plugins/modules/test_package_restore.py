@@ -1,4 +1,4 @@
-"""Packages come back as they were found, and nothing else goes."""
+"""Packages return to their former state, and no others are removed."""
 
 from __future__ import annotations
 

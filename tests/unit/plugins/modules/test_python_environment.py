@@ -1,4 +1,4 @@
-"""The environment module: it compares with the files that are there, and mends what differs."""
+"""The environment module compares with the present files, and repairs differences."""
 
 from __future__ import annotations
 

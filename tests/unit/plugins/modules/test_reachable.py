@@ -1,4 +1,4 @@
-"""Places that downloads come from are asked before anything is changed; all that do not answer are named at once."""
+"""Sources of downloads are checked before any change; all that do not answer are named together."""
 
 from __future__ import annotations
 

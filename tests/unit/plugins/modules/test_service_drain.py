@@ -1,4 +1,4 @@
-"""Instances are drained by a file that outlives them, and what they do is told."""
+"""Instances are drained by a file that outlives them, and their requests are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules for nftables are there where systemd's IP filters do nothing, and nowhere else."""
+"""Rules for nftables exist only where systemd's IP filters do nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instances of a template unit are brought to what is wanted, through systemctl alone."""
+"""Instances of a template unit reach the wanted state, through systemctl only."""
 
 from __future__ import annotations
 

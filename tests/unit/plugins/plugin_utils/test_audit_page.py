@@ -1,4 +1,4 @@
-"""The page, the JUnit file and the comparison with earlier audits say what the report says, to the letter."""
+"""The page, the JUnit file and the comparison with earlier audits agree exactly with the report."""
 
 from __future__ import annotations
 

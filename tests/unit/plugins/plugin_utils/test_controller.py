@@ -1,4 +1,4 @@
-"""A run that is over is known on its own machine, and only there."""
+"""Only a run's own machine knows that it has ended."""
 
 from __future__ import annotations
 

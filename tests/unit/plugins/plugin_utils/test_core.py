@@ -1,4 +1,4 @@
-"""A version of ansible-core that the collection is not for ends the run in one sentence, before anything else."""
+"""An unsupported ansible-core ends the run in one sentence, before anything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a role says as data becomes what the audit of a node takes."""
+"""A role's expectation becomes the input of a node's audit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 def render(template: str, variables: Mapping[str, Any]) -> str:
-    """Return what is asked for in the place of what it renders to."""
+    """Return the template and its variables in place of the result."""
     return json.dumps([template, variables])
 
 

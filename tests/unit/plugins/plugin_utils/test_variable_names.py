@@ -1,4 +1,4 @@
-"""A name that is a letter from one of ours is refused, and so is one that begins as ours do."""
+"""A name one letter from a variable is refused, and so is an unknown one with the collection's prefix."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def misspelt(name: str) -> Iterator[str]:
 def test_a_variable_with_any_letter_wrong_is_refused_with_the_right_name(name: str) -> None:
     wrong = {slip for slip in misspelt(name) if slip not in public() and slip not in INTERNAL}
     assert len(wrong) > 3 * len(name)
-    # Where a letter is between two of our names, both are told.
+    # If a letter is between two variables, the message names both.
     assert {slip for slip, near in unknown(wrong).items() if name in near} == wrong
 
 

@@ -1,4 +1,4 @@
-"""A converged node as a tree of files, with what is expected of it; tests change one thing and look who notices."""
+"""A converged node as a tree of files, with its expectation; tests change one thing and check the audit's finding."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Audited:
         }
 
     def file(self, path: str, text: str, mode: str = "0644", group: str = "root") -> dict[str, dict[str, str]]:
-        """Write a file as a role renders it; return what is expected of it."""
+        """Write a file as a role renders it; return its expectation."""
         self.write(path, text, int(mode, 8))
         digest = hashlib.sha256(text.encode()).hexdigest()
         return {path: {"sha256": digest, "mode": mode, "owner": "root", "group": group}}

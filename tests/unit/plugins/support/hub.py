@@ -112,7 +112,7 @@ def serve() -> Iterator[Hub]:
                 self.file(name)
 
         def file(self, name: str) -> None:
-            """Send a file, or the part of it that is asked for."""
+            """Send a file, or the requested part of it."""
             data = hub.altered.get(name, hub.files[name])
             asked = self.headers.get("Range", "")
             if asked:

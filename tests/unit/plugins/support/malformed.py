@@ -1,4 +1,4 @@
-"""What a broken or hostile node may return for a layer of the audit, each from a seed that makes it again."""
+"""Malformed audit data of a broken or hostile node, each reproducible from a seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.audit_fleet import HELD, layer
 
-#: What a terminal obeys, what nobody sees, what looks like another line, and what other readers take for code.
+#: Control sequences, invisible characters, text that looks like another line, and code for other readers.
 EVIL_TEXTS = (
     "\x1b[2J\x1b[H",
     "\x1b]0;owned\x07",

@@ -1,4 +1,4 @@
-"""Runs modules in processes that are forked from this one, which has imported what takes longest: a line for each."""
+"""Runs modules in processes forked from this one, which has done the slowest imports: a line for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that a node returns ends the audit of a fleet, changes another node's row, or reaches a terminal as it is."""
+"""No data of a node ends a fleet's audit, changes another node's row, or reaches a terminal unfiltered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What site.yml would do, as playbooks/plan.yml tells it, is what site.yml does."""
+"""The plan of playbooks/plan.yml is what site.yml does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GRUB's menu, settings and environment block are read as GRUB reads them; what is not understood is said."""
+"""GRUB's menu, settings and environment block are read as GRUB reads them; unknown syntax is reported."""
 
 from __future__ import annotations
 

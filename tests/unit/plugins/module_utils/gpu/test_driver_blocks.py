@@ -1,4 +1,4 @@
-"""What keeps a graphics driver from binding is found wherever it can stand."""
+"""Settings that prevent a graphics driver from binding are found in every place."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.secure_boot impor
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.module_run import run_module
 
 LISTS = Path(__file__).parents[2] / "support/gpu_ids"
-#: Lists of discrete devices, by the family that their ids have; what is in no such list is integrated.
+#: Lists of discrete devices, by the family of their ids; other devices are integrated.
 DISCRETE = {
     **{"DG1": OTHER, "Dg1": OTHER, "CRI": OTHER, "Cri": OTHER},
     **{"ATS_M150": "flex", "ATS_M75": "flex", "PVC": "max", "Pvc": "max"},

@@ -1,4 +1,4 @@
-"""Which weights a node serves: every refusal names what is wrong and what would do."""
+"""The choice of a node's weights: every refusal names the mistake and the alternatives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hubs, mirrors and the hosts behind them answer, and what is made of it."""
+"""Answers of hubs, mirrors and the hosts behind them, and the reactions to them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that were asked for, none of which is waited for."""
+    """The requested pauses; tests wait for none of them."""
     pauses: list[float] = []
     monkeypatch.setattr("time.sleep", pauses.append)
     return pauses
@@ -217,7 +217,7 @@ def test_what_is_no_hub_is_named_with_the_way_out(hub: Hub) -> None:
 
 @pytest.fixture
 def closed() -> Iterator[int]:
-    """A port that nobody listens at."""
+    """A port without a listener."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]

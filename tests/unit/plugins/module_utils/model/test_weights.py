@@ -1,4 +1,4 @@
-"""Which files of a repository are the model, and what is no model that can be served."""
+"""Which files of a repository are the model, and which models cannot be served."""
 
 from __future__ import annotations
 

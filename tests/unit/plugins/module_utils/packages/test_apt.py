@@ -1,4 +1,4 @@
-"""Sources files are understood in both forms, and what contradicts a repository is found."""
+"""Sources files are parsed in both formats, and sources in conflict with a repository are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a script exports is captured whole, and written so that systemd reads the same back."""
+"""A script's exports are captured completely, and written so that systemd reads the same values."""
 
 from __future__ import annotations
 

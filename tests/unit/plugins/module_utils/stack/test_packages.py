@@ -1,4 +1,4 @@
-"""A driver's packages are merged once, by side: what has to fit the kernel, and the rest."""
+"""A driver's packages are merged once, by side: those that have to fit the kernel, and the rest."""
 
 from __future__ import annotations
 

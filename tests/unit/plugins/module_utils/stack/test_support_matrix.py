@@ -28,7 +28,7 @@ PPA = "ppa.launchpadcontent.net/kobuk-team"
 
 
 def refusal(found: Any, asked: StackRequest | None = None) -> str:
-    """What the operator is told of a node that no stack takes."""
+    """The operator's message about a node without a suitable stack."""
     with pytest.raises(StackError) as error:
         resolve(STACKS, found, asked or StackRequest())
     return str(error.value)
@@ -158,7 +158,7 @@ def test_a_kernel_of_ubuntu_that_is_too_new_is_changed_to_its_releases_own(
     assert (found["at_least"], found["before"], found["change"]) == (*span, True)
     assert f"linux-generic-hwe-{release}" in found["metapackages"]
     wanted = pinned_packages(stack)
-    # Nothing is asked for that is named after the kernel which goes.
+    # Nothing named after the outgoing kernel is requested.
     assert wanted["linux-generic"] == "" and not [name for name in wanted if kernel in name or "{" in name]
     unchangeable = {"kernel": {"metapackage": ""}}
     told = refusal(node(gpu(device), system=system, kernel=kernel), StackRequest(overrides=unchangeable))
@@ -201,7 +201,7 @@ def test_arc_a_and_kernels_that_do_not(kernel: str) -> None:
 def test_small_bar_and_runtime_25_18(version: str) -> None:
     assert bad(gpu(**SMALL), intel_opencl_icd=version)["small-bar-and-25.18"] == REFUSE
     assert not bad(gpu(**LARGE), intel_opencl_icd=version).keys() & {"small-bar-and-25.18"}
-    assert "small-bar-and-25.18" not in bad(gpu(), intel_opencl_icd=version)  # nobody knows its BAR
+    assert "small-bar-and-25.18" not in bad(gpu(), intel_opencl_icd=version)  # its BAR is unknown
 
 
 @pytest.mark.parametrize("version", ["25.13.33276.16-1", "25.27.34303.9-1~24.04~ppa1"])

@@ -1,4 +1,4 @@
-"""systemd's IP filters are tried, not believed; where they do nothing, nftables' rules are written."""
+"""systemd's IP filters are tested before use; if they do nothing, nftables' rules are written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def unfiltered(command: list[str]) -> tuple[int, str, str]:
 
 
 def filtered(error: str) -> Any:
-    """systemd on a node where it filters: what is sent is an error, or comes to nobody."""
+    """systemd on a node with working filters: sending is an error, or the packet arrives nowhere."""
 
     def run(command: list[str]) -> tuple[int, str, str]:
         patch = f"import socket\nclass Filtered(socket.socket):\n    {error}\nsocket.socket = Filtered\n"

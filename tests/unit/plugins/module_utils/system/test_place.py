@@ -39,7 +39,7 @@ from ansible_collections.xpu.fleet.plugins.module_utils.system.place import (
 )
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.hub import Hub, serve
 
-#: The other user: nobody where root runs the tests, who else is that user alone.
+#: The other user: nobody if root runs the tests, otherwise that user itself.
 OTHER = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
 NAMES = ("tiny", ".tiny.incoming", ".tiny.replaced")
 FILES = (
@@ -81,7 +81,7 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Iterator[Path]:
-    """Places that nobody else may change; they are as they were in the end."""
+    """Places that nobody else may change; compared at the end."""
     outside = tmp_path / "outside"
     (outside / "inner").mkdir(parents=True)
     for name in ("secret", "inner/secret"):

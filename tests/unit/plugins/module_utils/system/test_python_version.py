@@ -1,4 +1,4 @@
-"""A node's Python that the collection is not for is refused in one sentence, by the first module that runs there."""
+"""An unsupported Python of a node is refused in one sentence, by the first module that runs there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets are brought into one form, or refused without being shown."""
+"""Secrets are normalised, or refused without being shown."""
 
 from __future__ import annotations
 
