@@ -1,7 +1,7 @@
-"""Looks at everything that a stack depends on, asks the service, and writes one report that can be shown to others.
+"""Collects everything that a stack depends on, tests the service, and writes one report to share.
 
-Read-only, and without any library, so that it runs on a node on which nothing else does. What names people, machines or
-networks is taken out (``redaction``); of files and commands only what belongs to the GPU is read.
+Read-only, and without any library, so that it runs on a broken node. Names of people, machines and
+networks are removed (``redaction``); of files and commands only GPU-related parts are read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DISPLAY_CLASS = "0x03"
 _PACKAGES = re.compile(
     r"intel-|lib(ze|igc|igdfcl|igdgmm|mfx|vpl|igsc)|level-zero|ocl-icd|xpu-smi|clinfo|dkms|linux-(image|headers|modules|generic)"
 )
-#: What of the kernel's command line says how a card is driven.
+#: Kernel parameters that affect a card's driver.
 _PARAMETERS = re.compile(
     r"nomodeset|panic=|(i915|xe|vfio-pci|pci-stub|drm|modprobe|module_blacklist|initcall_blacklist|pci|iommu|intel_iommu)[.=]"
 )
@@ -38,7 +38,7 @@ _PROMPT = "Count from 1 to 20."
 
 
 def look(root: Path = Path("/"), url: str = "", seconds: float = 120.0) -> dict[str, Any]:
-    """Return what is there, not redacted; ``url`` is that of the service, that of its settings where empty."""
+    """Return the unredacted data; ``url`` is the service's, by default from its settings."""
     return {
         "system": _system(root),
         "gpus": [_gpu(path, root) for path in _displays(root)],
@@ -52,13 +52,13 @@ def look(root: Path = Path("/"), url: str = "", seconds: float = 120.0) -> dict[
 
 
 def report(found: dict[str, Any], redactor: Redactor) -> dict[str, Any]:
-    """Return a report that names nobody."""
+    """Return a redacted report."""
     redacted: dict[str, Any] = redactor.data(found)
     return {"report": 1, **redacted}
 
 
 def redactor_of(root: Path = Path("/"), hide: Iterable[str] = ()) -> Redactor:
-    """Return a redactor that knows the node's own names, its people, the service's keys, and what else to hide."""
+    """Return a redactor with the node's names, its people, the service's keys, and further words to hide."""
     names = {*hide, socket.gethostname(), socket.getfqdn(), platform.node(), _text(root / "etc/hostname").strip()}
     names |= {name.split(".")[0] for name in names}
     people = [entry for entry in pwd.getpwall() if entry.pw_uid >= 1000 and entry.pw_name != "nobody"]
@@ -72,7 +72,7 @@ def redactor_of(root: Path = Path("/"), hide: Iterable[str] = ()) -> Redactor:
 
 
 def as_text(bundle: dict[str, Any]) -> str:
-    """Return a report for people to read: a heading for each part."""
+    """Return a report for people: a heading for each part."""
     parts = []
     for name, value in bundle.items():
         body = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
@@ -136,7 +136,7 @@ def _gpu(device: Path, root: Path) -> dict[str, Any]:
 
 
 def _firmware(device: Path, root: Path) -> list[str]:
-    """Return what debugfs says of the card's own firmware; root alone reads that."""
+    """Return debugfs's data about the card's firmware; only root can read it."""
     cards = sorted(path.name[4:] for path in (device / "drm").glob("card[0-9]*"))
     lines = []
     for place in (root / "sys/kernel/debug/dri" / name for name in (device.name, *cards)):
@@ -150,7 +150,7 @@ def _module(path: Path) -> dict[str, str]:
 
 
 def _messages() -> list[str]:
-    """Return the last of the kernel's messages that are of a graphics driver."""
+    """Return the last kernel messages about a graphics driver."""
     lines = _output(["dmesg"]) or _output(["journalctl", "-k", "-b", "-o", "cat", "--no-pager"])
     return [line for line in lines if _MESSAGES.search(line)][-200:]
 
@@ -164,7 +164,7 @@ def _packages(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _service(root: Path, url: str, seconds: float) -> dict[str, Any]:
-    """Ask the service one question; tokens a second are those of the answer, its first token included."""
+    """Ask the service one question; tokens a second include the answer's first token."""
     try:
         settings = json.loads(_text(root / "etc/xpuserve/config.json") or "{}")
     except ValueError:
@@ -200,7 +200,7 @@ def _keys(root: Path) -> list[str]:
 
 
 def _output(command: list[str]) -> list[str]:
-    """Return the lines that a command prints; none where it is not there or may not."""
+    """Return a command's output as lines; none if it does not exist or is not permitted."""
     environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
     try:
         done = subprocess.run(

@@ -1,8 +1,8 @@
-"""Who may hold a connection, and for how long: uvicorn by itself lets everyone, for ever.
+"""Limits of connections, in number and time: uvicorn has none.
 
-A connection that has no request under way is idle, whether it was opened, asked before, or sends the head of a request
-byte by byte. It has so many seconds, and where there are as many connections as may be, the one that is idle longest
-makes room for the next. So those who only hold connections keep nobody out.
+A connection without a request in progress is idle: new, between requests, or while it sends a request's head
+byte by byte. Idle connections have a time limit, and at the maximum number of connections, the one that is idle
+longest makes room for the next. So clients that only hold connections lock nobody out.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any, Optional
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# Seconds for the head of a request, since the connection was made or the last answer ended; for its body; and for a
-# client to read some of what was sent. A person's slow line takes none of these; a proxy's own are 60.
+# Seconds for the head of a request, since the connection or the last answer; for its body; and for a
+# client to read some of the answer. A person's slow line stays within these; a proxy's own are 60.
 HEAD_SECONDS, BODY_SECONDS, READ_SECONDS = 20.0, 60.0, 30.0
-# Seconds that a client whose body was refused has to read why, before its connection is closed on what it still sends.
+# Seconds for a client whose body was refused to read the reason, before its connection is closed.
 LINGER_SECONDS = 2.0
-# Connections that are accepted at once, and that may wait for that in the kernel. asyncio accepts as many before it
-# looks at any as its backlog says.
+# Connections accepted at once, and pending ones in the kernel. asyncio accepts as many as its backlog
+# before it serves any.
 ACCEPTED, QUEUED = 64, 2048
-# Files that are not connections that were let in: what the libraries, the log and the engine's channel have open, and
-# those that are accepted or closed just now.
+# Open files beside admitted connections: those of the libraries, the log and the engine's channel, and
+# connections being accepted or closed.
 OTHER_FILES = 128 + 4 * ACCEPTED
 _FULL = json.dumps(
     {
@@ -43,14 +43,14 @@ FULL = (
     b"Content-Length: %d\r\n\r\n%s" % (len(_FULL), _FULL)
 )
 
-# Of a request's scope, the extension that writes a piece of an answer's body, which has begun, to its connection.
+# The extension of a request's scope that writes a piece of an answer's body directly to its connection.
 WRITE = "xpuserve.write"
 
 Message = MutableMapping[str, Any]
 
 
 def most_connections(wanted: int) -> int:
-    """How many connections there may be: as many as wanted, but fewer than this process may open files."""
+    """The maximum number of connections: as requested, but below this process's limit of open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -58,7 +58,7 @@ def most_connections(wanted: int) -> int:
 
 
 class Door:
-    """The connections that there are."""
+    """The open connections."""
 
     def __init__(
         self,
@@ -69,17 +69,17 @@ class Door:
         body_seconds: float = BODY_SECONDS,
         read_seconds: float = READ_SECONDS,
     ) -> None:
-        """At most `connections`, and of one address `client_connections`; 0 is no limit of its own."""
+        """At most `connections`, and `client_connections` of one address; 0 is no separate limit."""
         self._most = connections
         self._most_of_client = client_connections or connections
         self.head_seconds, self.body_seconds, self.read_seconds = head_seconds, body_seconds, read_seconds
-        self.connections = 0  # that there are
+        self.connections = 0  # all
         self._open: Counter[str] = Counter()  # by address
-        self._idle: dict[Connection, None] = {}  # the one that is idle longest comes first
+        self._idle: dict[Connection, None] = {}  # idle longest first
         self._idle_of: dict[str, dict[Connection, None]] = {}
 
     def enter(self, connection: Connection) -> bool:
-        """Let a connection in, if need be for one that is idle; False where there is none."""
+        """Admit a connection, if necessary in place of an idle one; False without room."""
         address = connection.address
         if self._open[address] >= self._most_of_client and not self._close_one(self._idle_of.get(address, {})):
             return False
@@ -91,12 +91,12 @@ class Door:
         return True
 
     def rests(self, connection: Connection) -> None:
-        """A connection has no request under way."""
+        """A connection has no request in progress."""
         self._idle[connection] = None
         self._idle_of.setdefault(connection.address, {})[connection] = None
 
     def works(self, connection: Connection) -> None:
-        """A connection has a request under way."""
+        """A connection has a request in progress."""
         self._idle.pop(connection, None)
         idle = self._idle_of.get(connection.address, {})
         idle.pop(connection, None)
@@ -104,7 +104,7 @@ class Door:
             self._idle_of.pop(connection.address, None)
 
     def leave(self, connection: Connection) -> None:
-        """A connection that was let in is over."""
+        """An admitted connection is closed."""
         self.works(connection)
         self.connections -= 1
         self._open[connection.address] -= 1
@@ -119,9 +119,9 @@ class Door:
 
 
 class Connection(H11Protocol):
-    """uvicorn's, with limits; `door`, and `tls` where there is a certificate, are set in a class for each service.
+    """uvicorn's, with limits; a subclass for each service sets `door`, and `tls` if there is a certificate.
 
-    TLS begins here and not in asyncio, where a connection whose handshake does not come would be none of the door's.
+    TLS starts here and not in asyncio, where connections with a pending handshake would not count.
     """
 
     door: Door
@@ -136,7 +136,7 @@ class Connection(H11Protocol):
         self._timer: Optional[asyncio.TimerHandle] = None
         self._reader: Optional[asyncio.TimerHandle] = None
         self._handshake: Optional[asyncio.Task[None]] = None
-        self._early = b""  # what came before the handshake's end was known here
+        self._early = b""  # data received before the handshake's end was known here
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -158,12 +158,12 @@ class Connection(H11Protocol):
             secured = await self.loop.start_tls(
                 transport, self, context, server_side=True, ssl_handshake_timeout=self.door.head_seconds
             )
-        except OSError as error:  # what was said is no TLS, or the client left
+        except OSError as error:  # the data is no TLS, or the client left
             self.connection_lost(error)
             return
         finally:
             self._handshake = None
-        if not isinstance(secured, asyncio.Transport) or not self._inside:  # it was ended, or left, meanwhile
+        if not isinstance(secured, asyncio.Transport) or not self._inside:  # it was closed meanwhile
             self.end()
             self.connection_lost(None)
             return
@@ -187,7 +187,7 @@ class Connection(H11Protocol):
                 timer.cancel()
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol: the client does not read as fast as there is something to read."""
+        """See asyncio.Protocol: the client reads too slowly."""
         super().pause_writing()
         self._reader = self.loop.call_later(self.door.read_seconds, self.end)
 
@@ -198,7 +198,7 @@ class Connection(H11Protocol):
             self._reader.cancel()
 
     def end(self) -> None:
-        """Close at once, whatever was sent and not read."""
+        """Close at once, and drop unread data."""
         self._leave()
         self.transport.abort()
 
@@ -208,7 +208,7 @@ class Connection(H11Protocol):
             self.door.leave(self)
 
     def _within(self, seconds: float) -> None:
-        """End the connection unless this is called again within so many seconds, or the timer is cancelled."""
+        """Close the connection unless this is called again within so many seconds, or the timer is cancelled."""
         if self._timer:
             self._timer.cancel()
         self._timer = self.loop.call_later(seconds, self.end)
@@ -219,7 +219,7 @@ class Connection(H11Protocol):
         receive: Callable[[], Awaitable[Message]],
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
-        """Answer a request, whose body is read within its time, or not at all."""
+        """Answer a request; its body must arrive in time."""
         self.door.works(self)
         self._within(self.door.body_seconds)
         headers = dict(scope["headers"])
@@ -240,7 +240,7 @@ class Connection(H11Protocol):
         cycle = self.cycle
 
         async def write(data: bytes) -> None:
-            """As uvicorn and h11 would, a chunk of a body whose length is not known; but in a fifth of the time."""
+            """Write a chunk of a body of unknown length, as uvicorn and h11 would, but in a fifth of the time."""
             if self.flow.write_paused and not cycle.disconnected:
                 await self.flow.drain()
             if data and not cycle.disconnected:
@@ -263,5 +263,5 @@ class Connection(H11Protocol):
 
 
 def protocol(door: Door, tls: Optional[ssl.SSLContext] = None) -> type[Connection]:
-    """The class of a service's connections, which speak TLS where there is a context."""
+    """The class of a service's connections, with TLS if there is a context."""
     return type("Connection", (Connection,), {"door": door, "tls": tls})

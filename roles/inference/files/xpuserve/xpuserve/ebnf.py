@@ -1,9 +1,9 @@
-"""The form of an answer as a grammar in EBNF, for OpenVINO GenAI.
+"""The form of an answer as an EBNF grammar, for OpenVINO GenAI.
 
-The library compiles grammars within the step that all requests share, for seconds where a text may have hundreds of
-characters; what it cannot compile ends them all; and of a JSON schema it makes a grammar in which whitespace never
-ends. So it gets a grammar that is made here: of what it compiles at once, and without whitespace but for a space after
-a comma or colon. What cannot be written so is refused. An answer may be less than the schema allows, but nothing else.
+The library compiles grammars within the step that all requests share, for seconds if a text may have hundreds of
+characters; a grammar that it cannot compile ends all requests; and its own grammar of a JSON schema allows endless
+whitespace. So this makes a grammar that it compiles at once, without whitespace except for a space after
+a comma or colon. Other forms are refused. The grammar may allow less than the schema, but nothing else.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, Optional
 from xpuserve.regex import class_of, expression
 from xpuserve.structured import StructuredOutput, StructuredOutputError, bound_expression
 
-# Characters of a text that may be counted, those of all together and of an expression with its counts written out,
-# items of a list, and properties: what the library takes a second for is a multiple of these.
+# Limits: characters of a counted text, of all together, of an expression with its counts expanded, items of a list,
+# and properties: the library needs a second for a multiple of these.
 MOST_CHARACTERS, MOST_COUNTED, MOST_WRITTEN_OUT, MOST_ITEMS, MOST_PROPERTIES = 64, 128, 256, 100, 100
 RULES = {
     "char": f'{class_of([(0, 31), (34, 34), (92, 92)], negated=True)} | "\\\\" ["\\\\/bfnrt]',
@@ -35,13 +35,13 @@ RULES = {
     "array": '"[" (any (comma any)*)? "]"',
 }
 _SIMPLE = {"boolean": "boolean", "null": "null"}
-# Keywords that say what may not be, in ways that a grammar does not.
+# Keywords that exclude values in ways that a grammar cannot.
 _REFUSED = (
     *("not", "if", "then", "else", "contains", "minContains", "maxContains", "propertyNames", "patternProperties"),
     *("dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems"),
     *("uniqueItems", "minProperties", "maxProperties", "multipleOf", "prefixItems", "additionalItems", "$dynamicRef"),
 )
-# What a schema says of values of each type; where no type is given, it is the first of which something is said.
+# Keywords for each type; without a type, it is the first one with a keyword present.
 _SAYS = {
     "object": ("properties", "required", "additionalProperties"),
     "array": ("items", "minItems", "maxItems"),
@@ -60,7 +60,7 @@ _TYPES: dict[str, Any] = {
 
 
 def grammar(output: StructuredOutput) -> str:
-    """The grammar of a form, whose first rule is root; raises StructuredOutputError, whose place is one in the form."""
+    """The grammar of a form, whose first rule is root. Raises StructuredOutputError with the place in the form."""
     if output.kind == "choice":
         return _written({"root": _either([_literal(choice) for choice in json.loads(output.text)])})
     if output.kind == "regex":
@@ -76,7 +76,7 @@ def _written(rules: Mapping[str, str]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Just this text."""
+    """Exactly this text."""
     escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
     parts = re.findall("[\x00-\x7f]+|[^\x00-\x7f]", text)
     return " ".join(
@@ -92,15 +92,15 @@ def _either(ways: Sequence[str]) -> str:
 
 
 class _Schema:
-    """A JSON schema on its way to a grammar."""
+    """Converts a JSON schema to a grammar."""
 
     def __init__(self, schema: Any) -> None:
         self._root = schema
         self._rules: dict[str, str] = {}
         self._known: dict[str, str] = {}  # references, and their rules
         self._counted = self._properties = 0  # characters and properties
-        self._depth = 0  # of objects and lists around what is written
-        self._within: dict[str, int] = {}  # references that are being written, and their depth
+        self._depth = 0  # of objects and lists around the present one
+        self._within: dict[str, int] = {}  # references in progress, and their depth
 
     def grammar(self) -> str:
         """See above."""
@@ -187,7 +187,7 @@ class _Schema:
         shared = {"type": schema["type"]} if "type" in schema else {}
         return _either([self._value({**shared, **way}, f"{where}[{n}]") for n, way in enumerate(ways)])
 
-    _oneof = _anyof  # what was checked before has ways that no value shares
+    _oneof = _anyof  # the alternatives checked before have no common value
 
     def _allof(self, schema: Mapping[str, Any], where: str) -> str:
         if len(schema["allOf"]) > 1:
@@ -208,7 +208,7 @@ class _Schema:
             return '"{" "}"' if more is False else self._rule(f'"{{" ({pair} (comma {pair})*)? "}}"')
         written = [f"{_literal(json.dumps(name, ensure_ascii=False))} colon {value}" for name, value in pairs]
         needed = [name in required for name, _value in pairs]
-        # What may follow the n-th property, and what may be the first: all up to the first that is required.
+        # What may follow the n-th property, and what may be the first: all up to the first required one.
         rest = ['""']
         for pair, must in zip(reversed(written[1:]), reversed(needed[1:])):
             rest.append(self._rule(f"comma {pair} {rest[-1]}" if must else f"(comma {pair})? {rest[-1]}"))
@@ -266,7 +266,7 @@ def _counts(schema: Mapping[str, Any], low: str, high: str, most: int, where: st
 
 
 def _between(low: Optional[int], high: Optional[int], *, fractions: bool) -> Iterator[str]:
-    """The numbers between two whole ones, which count; with a part behind the point where that stays between them."""
+    """The numbers between two integers, inclusive; with a fraction if that stays between them."""
     if high is None or high >= 0:
         yield from _from(max(0, low or 0) if low is not None else 0, high, "", fractions=fractions)
     if low is None or low < 0:
@@ -290,7 +290,7 @@ def _from(low: int, high: Optional[int], sign: str, *, fractions: bool) -> Itera
 
 
 def _digits(low: int, high: Optional[int]) -> Iterator[str]:
-    """Whole numbers from 0 on, by how many digits they have."""
+    """Non-negative integers, by their number of digits."""
     lengths = range(len(str(low)), len(str(low if high is None else high)) + 1)
     for length in lengths:
         least, most = 10 ** (length - 1) if length > 1 else 0, 10**length - 1

@@ -1,6 +1,6 @@
-"""API keys: read from a file, compared in constant time, read again when the process is told to.
+"""API keys: read from a file, compared in constant time, read again on request.
 
-Only Python's own library is used: `xpuserve chat` reads keys too.
+It needs only Python's own library: `xpuserve chat` reads keys too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?::([1-9][0-9]{0,2}))?")
 
 
 class Key(NamedTuple):
-    """A key, whose it is, and how much of the service it gets beside another."""
+    """A key, its owner, and its weight."""
 
     key: str
     name: str
@@ -30,7 +30,7 @@ class KeysError(Exception):
 
 
 class Keys:
-    """The keys that are accepted. Only their digests are kept."""
+    """The accepted keys. Only their digests are kept."""
 
     def __init__(self, path: Path) -> None:
         """Read the file; raises KeysError."""
@@ -39,12 +39,12 @@ class Keys:
         self.reload()
 
     def reload(self) -> int:
-        """Read the file again, and return how many keys it has; after a KeysError, the former keys stay."""
+        """Read the file again, and return the number of keys; after a KeysError, the former keys stay."""
         self._known = [(_digest(key.key.encode()), key._replace(key="")) for key in read(self._path)]
         return len(self._known)
 
     def accept(self, key: str) -> Optional[Key]:
-        """Whose `key` is, without itself; None for nobody. Equal-length digests of all are compared, whichever fits."""
+        """The owner of `key`; None if it is unknown. It compares the digests of all keys, whichever matches."""
         digest = _digest(key.encode())
         found = None
         for known, whose in self._known:
@@ -54,14 +54,14 @@ class Keys:
 
     @property
     def names(self) -> frozenset[str]:
-        """Whose keys there are."""
+        """The owners of all keys."""
         return frozenset(key.name for _name, key in self._known)
 
 
 def read(path: Path) -> list[Key]:
     """The keys in a file, one a line: `KEY`, `NAME KEY` or `NAME:WEIGHT KEY`; several may have one name.
 
-    Those without a name are called by their place in the file. Empty lines and lines that begin with # do not count.
+    A key without a name is called by its position. Empty lines and lines that begin with # are ignored.
     Raises KeysError.
     """
     try:

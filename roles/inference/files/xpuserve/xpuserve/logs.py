@@ -1,4 +1,4 @@
-"""Lines of the log: one JSON object each. Nothing of what people ask, or are answered, is logged."""
+"""Log lines: one JSON object each. Requests' and answers' texts are never logged."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import logging
 from datetime import datetime, timezone
 from typing import Any
 
-# That are looked for among the repeated.
+# Most messages to remember.
 MESSAGES = 1000
 
 
 class JSONFormatter(logging.Formatter):
-    """Writes a record, with what `fields` gave it."""
+    """Formats a record, with the fields of `fields`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
@@ -25,7 +25,7 @@ class JSONFormatter(logging.Formatter):
 
 
 class Repeated(logging.Filter):
-    """Lets of each warning or error only so many through in a while, and says in the next how many there were.
+    """Limits repetitions of each warning or error in an interval, and reports their number in the next one.
 
     A server without free file descriptors would write thousands a second.
     """
@@ -34,7 +34,7 @@ class Repeated(logging.Filter):
         super().__init__()
         self._most = most
         self._seconds = seconds
-        self._seen: dict[tuple[str, str], list[float]] = {}  # since when, and how many
+        self._seen: dict[tuple[str, str], list[float]] = {}  # start of the interval, and the count
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See logging.Filter."""
@@ -45,19 +45,19 @@ class Repeated(logging.Filter):
             if count > self._most:
                 record.fields = {**getattr(record, "fields", {}), "left_out": int(count - self._most)}
             since, count = record.created, 0
-        if len(self._seen) > MESSAGES:  # some are made of what happened, and each is another
+        if len(self._seen) > MESSAGES:  # messages with variable parts differ each time
             self._seen.clear()
         self._seen[record.name, str(record.msg)] = [since, count + 1]
         return count < self._most
 
 
 def fields(**values: Any) -> dict[str, Any]:
-    """What goes into a line as fields of its own: `log.info("...", extra=fields(request_id=...))`."""
+    """Extra fields of a log line: `log.info("...", extra=fields(request_id=...))`."""
     return {"fields": {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}}
 
 
 def use_json() -> None:
-    """Write everything that is logged to standard error, as JSON."""
+    """Write all log lines to standard error, as JSON."""
     handler = logging.StreamHandler()
     handler.setFormatter(JSONFormatter())
     handler.addFilter(Repeated())

@@ -1,4 +1,4 @@
-"""What the service counts, under vLLM's names and in its buckets, in Prometheus' text format."""
+"""The service's metrics, under vLLM's names and with its buckets, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Counter:
-    """A number that only grows, for each set of labels."""
+    """A growing number, for each set of labels."""
 
     kind = "counter"
 
@@ -48,17 +48,17 @@ class Counter:
 
 
 class Gauge(Counter):
-    """A number that is as it is now."""
+    """A present value."""
 
     kind = "gauge"
 
     def set(self, value: float, **labels: str) -> None:
-        """Say what it is."""
+        """Set the value."""
         self._values[tuple(labels.items())] = value
 
 
 class Histogram:
-    """How often values up to each bound were seen."""
+    """A histogram: counts of values up to each bound."""
 
     kind = "histogram"
 
@@ -84,7 +84,7 @@ class Histogram:
 
 
 class Metrics:
-    """Everything that is counted. The engine's thread and the web server's loop both call it."""
+    """All metrics. The engine's thread and the web server's loop both call it."""
 
     def __init__(self, model: str = "", context_length: int = 1) -> None:
         self._lock = threading.Lock()
@@ -152,7 +152,7 @@ class Metrics:
             self._success.add(0, finished_reason=reason)
 
     def token(self, request: Request) -> None:
-        """A request has a new token; its times are as they were before it."""
+        """A request has a new token; its times are those before it."""
         times, now = request.times, time.monotonic()
         with self._lock:
             if times.tokens:
@@ -169,7 +169,7 @@ class Metrics:
         times.tokens += 1
 
     def over(self, request: Request, reason: str) -> None:
-        """A request is over: stop, length, abort or error."""
+        """A request ended: stop, length, abort or error."""
         times, now = request.times, time.monotonic()
         with self._lock:
             self._success.add(finished_reason=reason)
@@ -177,7 +177,7 @@ class Metrics:
                 self._key_tokens.add(len(request.prompt), key=request.key, kind="prompt")
                 self._key_tokens.add(times.tokens, key=request.key, kind="generation")
             if reason not in ("stop", "length"):
-                return  # how long it took says nothing of the service
+                return  # its duration says nothing about the service
             self._whole.see(now - times.submitted)
             self._queue.see(times.started - times.submitted)
             self._inference.see(now - times.started)
@@ -195,15 +195,15 @@ class Metrics:
                 self._per_token.see((times.last - times.first) / (times.tokens - 1))
 
     def http(self, handler: str, method: str, status: int, key: str = "") -> None:
-        """An HTTP request was answered; `handler` is its route, not what the client wrote, and `key` its key's name."""
+        """An HTTP request was answered; `handler` is its route, not its path, and `key` its key's name."""
         with self._lock:
             if key:
                 self._key_requests.add(key=key, status=str(status))
             self._http.add(handler=handler, method=method, status=str(status))
 
     def text(self, running: int, waiting: int, cache_usage: float = 0.0, engine: int = 0) -> str:
-        """All metrics; how many requests run and wait, how full their cache is, and which process is its own (0: none),
-        the engine knows.
+        """All metrics. The engine gives the numbers of running and waiting requests, the cache's fill level, and its
+        process (0: none).
         """
         service, other = _resident("self"), _resident(str(engine)) if engine else 0
         with self._lock:
@@ -221,7 +221,7 @@ class Metrics:
 
 
 def _resident(process: str) -> int:
-    """Bytes that a process has in memory; 0 where it is gone."""
+    """Resident memory of a process in bytes; 0 if it has ended."""
     try:
         pages = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]
     except OSError:

@@ -1,4 +1,4 @@
-"""Takes out of a report what names people, machines and networks, and whatever opens a door."""
+"""Removes names of people, machines and networks, and secrets, from a report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-#: Order matters: what holds others comes first.
+#: The order matters: patterns that contain others come first.
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)", re.DOTALL), "[key]"),
     (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/@]*@", re.IGNORECASE), r"\1[credentials]@"),
@@ -36,13 +36,13 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
 _ADDRESS = re.compile(
     r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}(?![\w.])|[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*)(?![\w:])", re.I
 )
-#: What a version looks like: numbers and what packagers add, no spaces.
+#: The form of a version: numbers and packagers' suffixes, no spaces.
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]{1,60}")
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+:~-]{0,80}")
 
 
 class Redactor:
-    """Redacts text; what is known of the node is taken out wherever it stands."""
+    """Redacts text; known names of the node are removed everywhere."""
 
     def __init__(self, names: Iterable[str] = (), secrets: Iterable[str] = ()) -> None:
         """Take names of the machine and its people, and secrets such as the service's keys."""
@@ -51,7 +51,7 @@ class Redactor:
         self._known = [(text, known[text]) for text in sorted(known, key=len, reverse=True)]
 
     def text(self, text: str) -> str:
-        """Return free text without what must not be told."""
+        """Return free text without private data."""
         for known, instead in self._known:
             text = re.sub(rf"(?<!\w){re.escape(known)}(?!\w)", instead, text, flags=re.IGNORECASE)
         for pattern, instead in _PATTERNS:
@@ -59,15 +59,15 @@ class Redactor:
         return _ADDRESS.sub(lambda match: "[address]" if _is_address(match[0]) else match[0], text)
 
     def name(self, text: str) -> str:
-        """Return a package's name as it is, though it may be called as somebody is, and anything else redacted."""
+        """Return a package's name unchanged, even if it equals a person's, and anything else redacted."""
         return text if _PACKAGE.fullmatch(text) else self.text(text)
 
     def version(self, text: str) -> str:
-        """Return a version as it is, which can look like an address, and anything else redacted."""
+        """Return a version unchanged, even if it looks like an address, and anything else redacted."""
         return text if _VERSION.fullmatch(text) else self.text(text)
 
     def data(self, value: Any) -> Any:
-        """Return plain data with all of its texts redacted, keys too; a mapping ``versions`` has versions."""
+        """Return plain data with all texts redacted, keys too; a mapping ``versions`` has versions."""
         if isinstance(value, dict):
             return {
                 self.text(str(key)): (

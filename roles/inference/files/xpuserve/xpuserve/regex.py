@@ -1,4 +1,4 @@
-"""Regular expressions as EBNF: those of which every engine's library means the same."""
+"""Regular expressions as EBNF: the subset with the same meaning in every engine's library."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Ranges = Sequence[tuple[int, int]]
 _MOST = 0x10FFFF
 _ESCAPED = {"d": [(48, 57)], "w": [(48, 57), (65, 90), (95, 95), (97, 122)], "s": [(9, 13), (32, 32)]}
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v"}
-# What stands in a JSON text for something else, or may not be there.
+# Characters that JSON escapes, or forbids.
 _QUOTED = [(0, 31), (34, 34), (92, 92)]
 
 
 def class_of(ranges: Ranges, *, negated: bool = False) -> str:
     """A character class.
 
-    OpenVINO's library takes letters and digits behind an escape for part of it, \\xdf and e for one character. So
-    letters and digits come first, then the rest of ASCII, and then what is not printed.
+    OpenVINO's library reads letters and digits after an escape as part of it: \\xdf and e as one character. So
+    letters and digits come first, then the rest of ASCII, and then unprintable characters.
     """
     split = [(max(low, a), min(high, b)) for low, high in ranges for a, b in ((0, 31), (32, 126), (127, _MOST))]
     parts = sorted((pair for pair in split if pair[0] <= pair[1]), key=_last_where_escaped)
@@ -34,7 +34,7 @@ def _last_where_escaped(pair: tuple[int, int]) -> int:
 
 
 def expression(text: str, where: str, *, quoted: bool = False) -> str:
-    """A regular expression that a whole answer matches, or with `quoted` some part of a JSON text.
+    """A regular expression for a whole answer, or with `quoted` for a part of a JSON text.
 
     Raises StructuredOutputError.
     """
@@ -67,13 +67,13 @@ class _Reader:
         self.at = 0
 
     def refused(self, what: str) -> StructuredOutputError:
-        """The error that says what is not offered."""
+        """The error about an unsupported feature."""
         return StructuredOutputError(
             self._where, f"this server's engine does not offer {what!r} at character {self.at + 1} of it"
         )
 
     def ways(self, *, top: bool = False) -> str:
-        """What stands between bars, up to the end of the group."""
+        """The alternatives, up to the end of the group."""
         found = [self._sequence(top=top)]
         while self._next() == "|":
             self.at += 1
@@ -134,7 +134,7 @@ class _Reader:
                 raise self.refused("{")
             counted = f"{{{int(low)}{comma}{int(high) if high else ''}}}"
             self.at = end + 1
-        if counted and self._next() == "?":  # that it takes the least first changes nothing of what matches
+        if counted and self._next() == "?":  # a lazy quantifier matches the same texts
             self.at += 1
         if counted and self._next() and self._next() in "*+?{":
             raise self.refused(self._next())

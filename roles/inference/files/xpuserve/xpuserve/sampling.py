@@ -1,4 +1,4 @@
-"""How tokens are chosen where a request does not say: as the operator says, or the model, or as suits most."""
+"""Default sampling of requests: the operator's, else the model's, else a general one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-# Of small models that nobody says anything of, every token is possible at temperature 1, and many answers go astray.
+# Without settings for a small model, every token is possible at temperature 1, and many answers go astray.
 FALLBACK: dict[str, Any] = {"temperature": 0.7, "min_p": 0.1}
 
 
 class SamplingDefaults(BaseModel):
-    """What operators may set; the names are those of a request's fields."""
+    """Settings for operators; the names are those of a request's fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -27,13 +27,13 @@ class SamplingDefaults(BaseModel):
 
 
 def defaults(operator: SamplingDefaults, model: Path) -> dict[str, Union[int, float]]:
-    """What holds for requests that do not say, by the names of their fields."""
+    """The defaults of requests, by field name."""
     said = {**_model_s(model), **operator.model_dump(exclude_none=True)}
     return said or dict(FALLBACK)
 
 
 def _model_s(path: Path) -> dict[str, Any]:
-    """What a model's generation_config.json says, but for what no request may ask for."""
+    """The model's generation_config.json, without values that no request may have."""
     try:
         said = json.loads((path / "generation_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

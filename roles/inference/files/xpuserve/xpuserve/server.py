@@ -1,4 +1,4 @@
-"""The service's own process: the web server on the main thread, and one for the engine, whose process it starts."""
+"""The service's process: the web server on the main thread, and a thread for the engine, whose process it starts."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from xpuserve.metrics import Metrics
 from xpuserve.settings import Settings
 from xpuserve.tls import Certificate, TLSError
 
-# What follows SIGTERM when answers under way have had settings.stop_timeout; together less than what the unit's
-# TimeoutStopSec is longer than that.
-CLOSE_SECONDS = 2  # for an error to reach the clients of those that took longer
-STOP_SECONDS = 3  # for the engine to leave its library
+# Steps after SIGTERM, when settings.stop_timeout is over for answers in progress; together they must fit the extra
+# time of the unit's TimeoutStopSec.
+CLOSE_SECONDS = 2  # for an error to reach the remaining clients
+STOP_SECONDS = 3  # for the engine to unload its library
 
 # Drains an instance while it exists: a gateway sends it no more requests. Root writes it; it outlives the process.
 DRAIN_FILE = "/etc/xpuserve/drain-{}"
-# Seconds between two looks at the certificate's files.
+# Seconds between checks of the certificate's files.
 CERTIFICATE_SECONDS = 10
 
 log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which by itself would cut an answer's connection where the time to stop is over.
+    """uvicorn, which would otherwise cut answers' connections at the end of the time to stop.
 
-    It tells systemd's watchdog that all is well, from the web server's loop and while the engine gets on: whichever of
-    the two hangs, systemd ends the process and starts it anew.
+    It notifies systemd's watchdog from the web server's loop while the engine makes progress: if either of
+    the two hangs, systemd ends the process and restarts it.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Server(uvicorn.Server):
         """See uvicorn.Server."""
         await super().startup(sockets)
         for listener in sockets or ():
-            listener.listen(QUEUED)  # uvicorn's backlog is how many are accepted at once, too
+            listener.listen(QUEUED)  # uvicorn's backlog is also the number of connections accepted at once
         if self._agent_address:
             try:
                 self._agent_server = await self._agent.start(*self._agent_address)
@@ -105,14 +105,14 @@ class Server(uvicorn.Server):
 
 
 def run(settings: Settings, instance: int, listener: socket.socket, command: Sequence[str]) -> int:
-    """Serve on `listener` until SIGTERM or SIGINT; the result is the exit status, 1 if the engine failed.
+    """Serve on `listener` until SIGTERM or SIGINT; returns the exit status, 1 if the engine failed.
 
     `command` starts the process of the engine; it gets one more argument, the descriptor of its channel.
 
     SIGHUP reads the API keys and the certificate again. Raises KeysError and TLSError.
     """
     failed = False
-    faulthandler.enable()  # what the watchdog ends says where it hung
+    faulthandler.enable()  # a process that the watchdog ends logs its stack
     keys = Keys(Path(settings.api_keys_file)) if settings.api_keys_file else None
     certificate: Optional[Certificate] = None
     if settings.tls_certificate:
@@ -169,24 +169,24 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
         backlog=ACCEPTED,
         log_config=None,
         access_log=False,
-        proxy_headers=False,  # shares and limits count by address; uvicorn would take it from a local client's header
+        proxy_headers=False,  # limits count by address; uvicorn would take it from a local client's header
         lifespan="off",
         timeout_graceful_shutdown=close,
     )
     server = Server(config, engine, settings, instance, certificate)
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn sends itself the signal again when it has stopped; this handler then lets us go on.
+        # uvicorn sends itself the signal again after it has stopped; this handler ignores that.
         signal.signal(number, server.handle_exit)
     signal.signal(signal.SIGHUP, lambda *_ignored: _reload(keys, certificate))
     engine.start()
-    # Whoever connects meanwhile waits in the kernel, and systemd's watchdog is not told to begin.
+    # New connections wait in the kernel meanwhile, and systemd's watchdog has not started.
     backend.await_tokenizer()
     server.run(sockets=[listener])
     if engine.ready:
         engine.stop(STOP_SECONDS)
     status = 1 if failed else 0
     if engine.alive:
-        # Its thread is inside the engine's library, which Python's end would tear down under it.
+        # Its thread is inside the engine's library, which Python's exit would tear down.
         logging.shutdown()
         os._exit(status)
     return status

@@ -1,4 +1,4 @@
-"""The service's configuration file: its keys, their types, and which of them go together."""
+"""The service's configuration file: its keys, their types, and valid combinations."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from xpuserve import weights
 from xpuserve.sampling import SamplingDefaults
 
-# What may wait, as requests and as tokens of their prompts.
+# The queue's limits, in requests and in tokens of their prompts.
 QUEUE_REQUESTS, QUEUE_TOKENS = 32, 65536
-# A step takes seconds at most, but for one that compiles a GPU's kernels.
+# A step takes seconds at most, except one that compiles a GPU's kernels.
 STALL_SECONDS = 300
 
 # Low-bit formats of BigDL-LLM 2.4.0 by device. Its CPU code raises for the others at the first token.
@@ -26,16 +26,16 @@ BIGDL_FORMATS = {
 }
 # Layers of these widths get BigDL's fp16 kernel, which exists for GPUs only.
 BIGDL_FP16_GPU_WIDTHS = {4096, 11008}
-# The one kind of tokenizer (byte-level BPE) that OpenVINO GenAI 2026.4 makes of a GGUF file.
+# The only kind of tokenizer (byte-level BPE) that OpenVINO GenAI 2026.4 makes from a GGUF file.
 OPENVINO_GGUF_TOKENIZER = "gpt2"
-# What engine torch computes in, by model.low_bit; without a word, in what current models were trained in.
+# Precisions of engine torch, by model.low_bit; by default that of the training of current models.
 TORCH_NUMBERS = {"": "bfloat16", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-# What ipex-llm 2.2.0 adds to that.
+# Formats that ipex-llm 2.2.0 adds to that.
 IPEX_LLM_FORMATS = {
     "cpu": ["sym_int4", "asym_int4", "sym_int5", "asym_int5", "sym_int8"],
     "gpu": [*("sym_int4", "asym_int4", "sym_int5", "asym_int5", "sym_int8"), *("nf3", "nf4", "fp4", "fp6", "fp8")],
 }
-# model.low_bit by engine and device; engine openvino takes a model as it is.
+# model.low_bit by engine and device; engine openvino takes a model unchanged.
 LOW_BIT_FORMATS = {
     "bigdl": BIGDL_FORMATS,
     "torch": {device: [*TORCH_NUMBERS, *formats] for device, formats in IPEX_LLM_FORMATS.items()},
@@ -48,11 +48,11 @@ WEIGHT_FORMATS = {
 
 
 class SettingsError(Exception):
-    """The configuration cannot be used; the message names the file and each wrong key."""
+    """The configuration is invalid; the message names the file and each wrong key."""
 
 
 class ModelSettings(BaseModel):
-    """The one model that is served."""
+    """The served model."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -81,38 +81,38 @@ class Settings(BaseModel):
     device: Literal["cpu", "gpu"]
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
-    hosts: list[str] = []  # more names that a Host header may have, where the service listens on a loopback address
-    cors_origins: list[str] = []  # of web pages whose scripts may ask; "*" for all
-    connections: int = Field(default=4096, ge=1)  # at a time; those that are idle longest make room for others
-    client_connections: int = Field(default=0, ge=0)  # the same of one address; 0 is no limit of its own
-    agent_port: int = Field(default=0, ge=0, le=65535)  # where gateways learn how busy an instance is; 0 is nowhere
-    api_keys_file: str = ""  # keys that clients need, one a line; without a file, everyone is served
-    tls_certificate: str = ""  # PEM file of a certificate and its chain; without one, HTTP is spoken in the clear
+    hosts: list[str] = []  # more allowed names in a Host header, if the service listens on a loopback address
+    cors_origins: list[str] = []  # web pages whose scripts may send requests; "*" for all
+    connections: int = Field(default=4096, ge=1)  # concurrent ones; those that are idle longest make room for others
+    client_connections: int = Field(default=0, ge=0)  # the same for one address; 0 is no separate limit
+    agent_port: int = Field(default=0, ge=0, le=65535)  # port for gateways that read an instance's load; 0 for none
+    api_keys_file: str = ""  # clients' keys, one a line; without a file, everyone is served
+    tls_certificate: str = ""  # PEM file of a certificate and its chain; without one, HTTP is unencrypted
     tls_key: str = ""  # PEM file of its key
-    metrics_key: bool = False  # whether metrics need a key too, where there are keys
+    metrics_key: bool = False  # whether metrics need a key too, if there are keys
     model: ModelSettings
     cache_dir: str = Field(min_length=1)
-    engine_process: bool = True  # whether the engine has a process of its own; without, its end is the service's
+    engine_process: bool = True  # whether the engine has a separate process; without, its end is the service's
     threads: int = Field(default=0, ge=0)  # CPU threads of the engine; 0 leaves it to the engine
-    max_tokens_default: int = Field(default=0, ge=0)  # of a request that says none; 0 is the rest of the context
+    max_tokens_default: int = Field(default=0, ge=0)  # of a request without a limit; 0 is the rest of the context
     sampling_defaults: SamplingDefaults = SamplingDefaults()
     warm_up: bool = True
     request_timeout: int = Field(default=600, ge=0)  # seconds for a whole answer, waiting included; 0 is no limit
-    queue_requests: int = Field(default=QUEUE_REQUESTS, ge=1)  # that may wait; more are refused
+    queue_requests: int = Field(default=QUEUE_REQUESTS, ge=1)  # waiting requests; more are refused
     client_batch_requests: int = Field(
         default=0, ge=0
     )  # of one client on the device; 0: 3 in 4 with several keys, or all
-    priorities: bool = False  # whether clients may say that a request waits until no other does
+    priorities: bool = False  # whether clients may give a request low priority
     stall_timeout: int = Field(
         default=STALL_SECONDS, ge=1
-    )  # seconds without a step that ended, after which the engine hangs
-    start_timeout: int = Field(default=3600, ge=1)  # seconds that loading, quantising and compiling may take
-    stop_timeout: int = Field(default=60, ge=1)  # seconds that answers under way have when the service is to end
-    queue_tokens: int = Field(default=QUEUE_TOKENS, ge=1)  # of prompts that may wait
-    batch_requests: int = Field(default=0, ge=0)  # requests that are on the device together; 0 leaves it to the engine
-    batch_tokens: int = Field(default=0, ge=0)  # that their key-value caches hold together; 0 leaves it to the engine
-    prefix_cache_by_client: bool = False  # whether a client's prompts are not found in the cache of another's
-    prefill_tokens: int = Field(default=256, ge=1)  # of prompts that are read in one step beside running answers
+    )  # seconds without a completed step, after which the engine counts as hung
+    start_timeout: int = Field(default=3600, ge=1)  # time limit in seconds for loading, quantising and compiling
+    stop_timeout: int = Field(default=60, ge=1)  # seconds for answers in progress when the service stops
+    queue_tokens: int = Field(default=QUEUE_TOKENS, ge=1)  # of waiting prompts
+    batch_requests: int = Field(default=0, ge=0)  # requests on the device together; 0 leaves it to the engine
+    batch_tokens: int = Field(default=0, ge=0)  # of their key-value caches together; 0 leaves it to the engine
+    prefix_cache_by_client: bool = False  # whether clients do not share cached prompts
+    prefill_tokens: int = Field(default=256, ge=1)  # of prompts read in one step beside running answers
 
     @model_validator(mode="after")
     def _certificate_has_a_key(self) -> Settings:
@@ -141,7 +141,7 @@ class Settings(BaseModel):
 
 
 def load(path: Path) -> Settings:
-    """Read and validate a configuration file; raises SettingsError."""
+    """Load and validate a configuration file. Raises SettingsError."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -156,7 +156,7 @@ def load(path: Path) -> Settings:
 
 
 def check_model(settings: Settings) -> weights.Weights:
-    """Look at the model's files, without loading them; raises SettingsError."""
+    """Check the model's files, without loading them. Raises SettingsError."""
     model = settings.model
     try:
         found = weights.inspect(Path(model.path))

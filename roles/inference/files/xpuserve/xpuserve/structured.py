@@ -1,7 +1,7 @@
-"""The form that an answer must have: what clients ask for, and what of it is refused before any engine sees it.
+"""The form of an answer: what clients may request, and what is refused before any engine sees it.
 
-llguidance compiles a grammar in a millisecond, but for some it takes minutes. So what makes it slow is bounded here,
-and what it still takes is measured, off the engine's thread.
+llguidance compiles most grammars in a millisecond, but some take minutes. So this limits what makes it slow,
+and measures the remaining time, outside of the engine's thread.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Optional
 
-# Of a schema: its length as JSON; values of all kinds in it; how deep they are nested; properties, references, and
-# values of enum and const; characters of such a value; what a number may be that says how many or how long.
+# Limits of a schema: its length as JSON; all values in it; their nesting; properties, references, and
+# values of enum and const; characters of such a value; and the largest count or length.
 MOST_CHARACTERS, MOST_NODES, MOST_DEPTH = 65536, 4000, 48
 MOST_PROPERTIES, MOST_REFERENCES, MOST_VALUES, MOST_VALUE_CHARACTERS = 300, 100, 500, 1000
 MOST_REPEATED, MOST_MULTIPLE = 1000, 1000
-# Of a regular expression or grammar: its length, and characters when all that is counted in it is written out.
+# Limits of a regular expression or grammar: its length, and its characters with all counts expanded.
 MOST_EXPRESSION, MOST_WRITTEN_OUT = 4096, 4000
-# Seconds of CPU time for the grammar and its first mask; whatever takes longer here would hold up an engine.
+# CPU seconds for the grammar and its first mask; anything slower would delay an engine.
 COMPILE_SECONDS = 0.25
-# Of llguidance, for a step: a tenth to a half of what it allows by itself.
+# llguidance's limits for a step: a tenth to a half of its defaults.
 LIMITS: dict[str, Any] = {
     "max_items_in_row": 1000,
     "initial_lexer_fuel": 500_000,
@@ -33,11 +33,11 @@ LIMITS: dict[str, Any] = {
     "max_grammar_size": 50_000,
     "verbose_errors": False,
 }
-# Between values and names one space at most: models of every size run away in whitespace where they may.
+# At most one space between values and names: models of every size get lost in unlimited whitespace.
 JSON_OPTIONS: Any = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
-# Fields of a request that ask for a form, beside the two that have several ways to.
+# Fields of a request that set a form, beside the two with several notations.
 _KINDS = {
     "guided_json": "json_schema",
     "guided_regex": "regex",
@@ -47,13 +47,13 @@ _KINDS = {
     "grammar": "grammar",
 }
 FIELDS = ("response_format", "structured_outputs", *_KINDS)
-# What of Lark is as large as it likes behind a few words.
+# Lark features of unlimited size in a few words.
 _EMBEDDED = re.compile(r"%\s*(json|regex|llguidance)\b")
 _OUTPUTS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar": "grammar"}
 
 
 class StructuredOutputError(ValueError):
-    """The form cannot be kept to; `where` is its place in the request, and the message is for the client."""
+    """The form is not supported; `where` is its place in the request, and the message is for the client."""
 
     def __init__(self, where: str, problem: str) -> None:
         super().__init__(f"{where}: {problem}")
@@ -61,7 +61,7 @@ class StructuredOutputError(ValueError):
         self.problem = problem
 
     def within(self, where: str) -> StructuredOutputError:
-        """The same, where the form is at this place in the request."""
+        """The same error, with this place of the form in the request."""
         return StructuredOutputError(where + self.where, self.problem)
 
 
@@ -76,7 +76,7 @@ class StructuredOutput:
     text: str = ""
 
     def grammar(self) -> str:
-        """The same for llguidance; raises ValueError."""
+        """The form as llguidance's grammar. Raises ValueError."""
         from llguidance import LLMatcher  # noqa: PLC0415 - most requests need none
         from llguidance.gbnf_to_lark import any_to_lark  # noqa: PLC0415
 
@@ -90,20 +90,20 @@ class StructuredOutput:
         return str(LLMatcher.grammar_from_json_schema(self.schema(), overrides=JSON_OPTIONS))
 
     def schema(self) -> str:
-        """The schema as JSON, for the kinds that are JSON."""
+        """The schema as JSON, for JSON kinds."""
         return self.text if self.kind == "json_schema" else '{"type":"object"}'
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A form, and the place in the request that asks for it."""
+    """A form, and its place in the request."""
 
     output: StructuredOutput
     where: str
 
 
 def asked(fields: Mapping[str, Any]) -> Optional[Asked]:
-    """What form a request's fields ask for, if any, unchecked but for their types; raises StructuredOutputError."""
+    """The form in a request's fields, if any, only its types validated. Raises StructuredOutputError."""
     found = [*_response_format(fields.get("response_format")), *_outputs(fields.get("structured_outputs"))]
     for name, kind in _KINDS.items():
         if fields.get(name) not in (None, ""):
@@ -115,7 +115,7 @@ def asked(fields: Mapping[str, Any]) -> Optional[Asked]:
 
 
 def check(wanted: Asked) -> None:
-    """Refuse what cannot be kept to, or takes too long, on another thread than the engine's.
+    """Refuse forms that are unsupported or take too long; runs outside of the engine's thread.
 
     Raises StructuredOutputError.
     """
@@ -177,7 +177,7 @@ def _asked(kind: str, value: Any, where: str) -> Asked:
 
 @lru_cache(maxsize=256)
 def _problem(output: StructuredOutput) -> Optional[tuple[str, str]]:
-    """What is wrong with a form, and the place in it; None if nothing is."""
+    """The problem of a form, and its place; None without one."""
     try:
         if output.kind == "json_schema":
             return _schema_problem(output)
@@ -205,7 +205,7 @@ def _schema_problem(output: StructuredOutput) -> Optional[tuple[str, str]]:
 
 
 def _bound_schema(schema: Any) -> None:
-    """Refuse what would take llguidance long; raises StructuredOutputError."""
+    """Refuse a schema that llguidance would take long for. Raises StructuredOutputError."""
     counted = {"nodes": 0, "properties": 0, "references": 0, "values": 0}
     limits = {
         "nodes": (MOST_NODES, "values"),
@@ -261,12 +261,12 @@ def _deep() -> str:
 def bound_expression(text: str, where: str, most: int = MOST_WRITTEN_OUT) -> None:
     """Refuse a long regular expression or grammar, or one whose counts, written out, are; raises StructuredOutputError.
 
-    {m,n} counts n times what is before it, up to the group or character class that ends there. In a grammar, what is
-    in quotes counts as if it were none, which refuses a little more than needed.
+    {m,n} counts n times the group or character class before it. In a grammar, quotes
+    are ignored, which refuses a little more than needed.
     """
     if len(text) > MOST_EXPRESSION:
         raise StructuredOutputError(where, f"it may have {MOST_EXPRESSION} characters")
-    sizes, last, at = [0], 0, 0  # of the open groups, and of what came last
+    sizes, last, at = [0], 0, 0  # of the open groups, and of the last element
     while at < len(text):
         char, step = text[at], 1
         if char == "{" and (end := text.find("}", at)) > 0:
@@ -295,7 +295,7 @@ def bound_expression(text: str, where: str, most: int = MOST_WRITTEN_OUT) -> Non
 
 
 def _class_length(text: str, start: int) -> int:
-    """How long the character class is that begins at `start`."""
+    """Length of the character class that begins at `start`."""
     at = start + 1
     while at < len(text) and (text[at] != "]" or at == start + 1):
         at += 2 if text[at] == "\\" else 1
@@ -303,7 +303,7 @@ def _class_length(text: str, start: int) -> int:
 
 
 def _refusal(output: StructuredOutput) -> str:
-    """What llguidance says against a form, in one line; empty if nothing."""
+    """llguidance's error about a form, in one line; empty without one."""
     from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415 - most requests need none
 
     began = time.thread_time()
@@ -319,7 +319,7 @@ def _refusal(output: StructuredOutput) -> str:
 
 
 def _line(text: str) -> str:
-    """The text in one line, without what it draws below a regular expression."""
+    """The text in one line, without the drawing below a regular expression."""
     return " ".join(part for part in text.split() if part.strip("^"))[:300] or "it cannot be compiled"
 
 
@@ -329,7 +329,7 @@ def _bytes_tokenizer() -> Any:
 
 
 def library_tokenizer(tokens: Sequence[bytes], end: int) -> Any:
-    """A vocabulary for llguidance: bytes by token, and the token that ends an answer, which may be behind them."""
+    """A vocabulary for llguidance: bytes by token, and the end-of-answer token, which may be beyond them."""
     from llguidance import LLTokenizer, TokenizerWrapper  # noqa: PLC0415
 
     vocabulary = _Vocabulary(tokens, end)
@@ -338,7 +338,7 @@ def library_tokenizer(tokens: Sequence[bytes], end: int) -> Any:
 
 
 class _Vocabulary:
-    """The same in the shape that llguidance asks for. Tokens without bytes are special: no text has them."""
+    """The same in llguidance's interface. Tokens without bytes are special: no text has them."""
 
     bos_token_id = None
 
@@ -350,12 +350,12 @@ class _Vocabulary:
         self.library: Any = None
 
     def __call__(self, text: bytes) -> list[int]:
-        """Token ids of a text that the grammar leaves no choice about: any that have its bytes will do."""
+        """Token ids of a text that the grammar forces: any tokens with its bytes will do."""
         return list(self.library.greedy_tokenize(text.decode())) if self.library else []
 
 
 def _place(schema: Any, message: str) -> str:
-    """Where in a schema the refusal is due: in the deepest part that by itself is refused for the same."""
+    """The place of the refusal in a schema: the deepest part that gives the same error by itself."""
     place, part = "", schema
     while True:
         for inner, each in _parts(part):

@@ -1,4 +1,4 @@
-"""Empties SYCL's cache of compiled kernels when the driver that they were compiled for has changed.
+"""Clears SYCL's cache of compiled kernels after a change of their driver.
 
 A cache of an earlier driver made cards fault (seen on a Max 1100 after an upgrade), and SYCL_CACHE_PERSISTENT keeps it
 over upgrades.
@@ -21,12 +21,12 @@ _MARK = ".driver"
 
 
 def refresh(cache: Path, root: Path = Path("/")) -> bool:
-    """Empty the cache where it was filled with another driver, and note the present one; return whether it was."""
+    """Clear the cache if another driver filled it, and record the present one; return whether it did."""
     present, mark = fingerprint(root), cache / _MARK
     if _text(mark) == present:
         return False
     old = cache.is_dir() and any(path.name != _MARK for path in cache.iterdir())
-    # The mark comes last: where this is interrupted, the next start empties what is left.
+    # The mark is written last: after an interruption, the next start clears the rest.
     shutil.rmtree(cache, ignore_errors=True)
     cache.mkdir(parents=True, exist_ok=True)
     mark.write_text(present, encoding="ascii")
@@ -34,7 +34,7 @@ def refresh(cache: Path, root: Path = Path("/")) -> bool:
 
 
 def fingerprint(root: Path = Path("/")) -> str:
-    """Return what changes with the versions of the driver."""
+    """Return a value that changes with the versions of the driver."""
     parts = [_text(root / f"sys/module/{name}/srcversion").strip() for name in ("i915", "xe")]
     for stanza in _text(root / "var/lib/dpkg/status").split("\n\n"):
         fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")

@@ -1,4 +1,4 @@
-"""Telling systemd how the service is doing (sd_notify's protocol)."""
+"""Notify systemd of the service's state (sd_notify's protocol)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 def watchdog_seconds() -> float:
-    """How often at least the service manager wants to hear WATCHDOG=1; 0 where it does not."""
+    """Maximum interval in seconds between WATCHDOG=1 messages; 0 without a watchdog."""
     wanted = os.environ.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
     return int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 if wanted else 0.0
 
@@ -16,8 +16,8 @@ def watchdog_seconds() -> float:
 def notify(state: str, *, wait: bool = True) -> None:
     """Send lines such as READY=1 or STATUS=... to the service manager; without one, do nothing.
 
-    Without `wait`, nothing is sent while the manager has not read what came before. That it cannot be told, or no file
-    be opened, is no reason to end.
+    Without `wait`, nothing is sent while the manager has not read earlier messages. Failures to send, or to open a
+    socket, are ignored.
     """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:

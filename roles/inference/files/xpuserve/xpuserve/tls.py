@@ -1,6 +1,6 @@
-"""The service's certificate: files that are read at the start, and again when they have changed.
+"""The service's certificate: its files are read at the start, and again after changes.
 
-Only Python's own library is used: the command line talks to the service too.
+It needs only Python's own library: the command line connects to the service too.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import stat
 from pathlib import Path
 from typing import Optional
 
-# OpenSSL's X509_V_FLAG_PARTIAL_CHAIN, which Python names from 3.10 on: a certificate of the file is trusted by itself,
+# OpenSSL's X509_V_FLAG_PARTIAL_CHAIN, which Python names from 3.10 on: it trusts a certificate of the file itself,
 # whoever signed it.
 _PARTIAL_CHAIN = 0x80000
 
 
 class TLSError(Exception):
-    """The certificate or its key cannot be used; the message names the file, and never has what is in it."""
+    """The certificate or its key cannot be used; the message names the file, never its content."""
 
 
 class Certificate:
@@ -29,20 +29,20 @@ class Certificate:
         self.context = self._loaded()
 
     def reload(self) -> bool:
-        """Read the files again if they have changed, and return whether; after a TLSError, the former stay.
+        """Read the files again if they have changed, and return whether; after a TLSError, the former ones stay.
 
-        Connections that there are keep what they have.
+        Open connections keep their certificate.
         """
         state = self._state()
         if state == self._read:
             return False
         self._read = state
-        self._loaded()  # a key that is not the certificate's would leave the context with half of both
+        self._loaded()  # a key of another certificate would leave the context with half of both
         self._load_into(self.context)
         return True
 
     def _state(self) -> list[tuple[int, int]]:
-        """What differs after a change; a file that is not there yet has none."""
+        """The state of the files, to detect a change; empty for a missing file."""
         files = [file.stat() if file.exists() else None for file in (self._certificate, self._key)]
         return [(found.st_mtime_ns, found.st_ino) if found else (0, 0) for found in files]
 
@@ -73,7 +73,7 @@ class Certificate:
 
 
 def trusting(file: Optional[Path] = None, *, named: bool = True) -> ssl.SSLContext:
-    """What a client needs to ask a server: those of `file` are trusted, or else those that the system trusts.
+    """The context of a client: it trusts the certificates of `file`, or else those of the system.
 
     Without `named`, the certificate may be for another name: that of a node, which asks itself at a loopback address.
     Raises TLSError.

@@ -1,4 +1,4 @@
-"""What model files are, read from their headers: no engine library is needed, and nothing in them is run."""
+"""Model files, read from their headers: without any engine library, and without running anything in them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, BinaryIO
 
 from xpuserve import formats
 
-# Pickle: loading one of these runs whatever code its author put in.
+# Pickle: loading one of these runs its author's code.
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Tokenizers of large vocabularies have 30 MB; beyond are weights in some form.
+# Tokenizers of large vocabularies have 30 MB; larger files are weights in some form.
 _LARGEST_COMPANION = 128 * 1024 * 1024
 _NOT_WEIGHTS = {"training_args.bin", "openvino_tokenizer.bin", "openvino_detokenizer.bin"}
 
 
 class WeightsError(Exception):
-    """The path holds no model that can be served."""
+    """The path has no model that can be served."""
 
 
 class PickleError(WeightsError):
@@ -48,7 +48,7 @@ class Weights:
 
 
 def inspect(path: Path) -> Weights:
-    """Say what model `path` holds. Raises PickleError or WeightsError."""
+    """Describe the model at `path`. Raises PickleError or WeightsError."""
     try:
         if path.is_file():
             return _gguf(path)
@@ -60,7 +60,7 @@ def inspect(path: Path) -> Weights:
 
 
 def publish(partial: Path, output: Path) -> None:
-    """Give a finished directory of model files its name; after a power cut it is there whole or not at all."""
+    """Rename a finished directory of model files; after a power cut it is there completely or not at all."""
     for path in (*partial.iterdir(), partial):
         _sync(path)
     partial.rename(output)
@@ -68,7 +68,7 @@ def publish(partial: Path, output: Path) -> None:
 
 
 def companions(path: Path) -> list[Path]:
-    """What belongs to the weights in a directory: tokenizer, whatever its files are called, settings and code."""
+    """Files beside the weights in a directory: tokenizer, whatever its files are called, settings and code."""
     weights = (*PICKLE_SUFFIXES, ".safetensors", ".gguf")
     return [
         file
@@ -110,7 +110,7 @@ def _directory(path: Path) -> Weights:
 
 
 def _shards(path: Path) -> list[Path]:
-    """The files that transformers opens: one, or those that the index names; no adapter and no second copy."""
+    """The files that transformers opens: one, or those of the index; no adapter and no second copy."""
     single, index = path / formats.WHOLE, path / formats.INDEX
     if index.is_file():
         mapped = _read_json(index).get("weight_map")

@@ -1,7 +1,7 @@
-"""How families of models write tool calls and thoughts into their answers, and which of them a chat template is for.
+"""Syntax of tool calls and thoughts by model family, and which family a chat template belongs to.
 
-A dialect is found by the words of the template. Where a template knows no tools, they are written into the
-conversation's text, and a grammar forces the answer into a form that can be read.
+A dialect is recognised by words in the template. If a template does not support tools, they are described in the
+conversation's text, and a grammar forces the answer into a readable form.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from xpuserve.dialects.hermes import Hermes
 from xpuserve.dialects.llama import Llama
 from xpuserve.dialects.mistral import Mistral
 
-# The more special first.
+# The more specific first.
 NATIVE: tuple[type[Dialect], ...] = (Mistral, Hermes, Llama)
 
 
 def of(template: str) -> Dialect:
-    """The dialect of the models that a chat template is for."""
+    """The dialect of a chat template's models."""
     found: type[Dialect] = next((each for each in NATIVE if each.writes(template)), Generic)
     return found(template)

@@ -1,4 +1,4 @@
-"""What dialects share: the parts of an answer, and reading them from text that comes piece by piece."""
+"""Common part of dialects: the parts of an answer, and reading them from streamed text."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
-# Kinds of parts. A call's text is the name of its tool; its arguments come in any number of parts.
+# Kinds of parts. A call's text is its tool's name; its arguments come in any number of parts.
 TEXT, THOUGHT, CALL, ARGUMENTS = "text", "thought", "call", "arguments"
 OPEN_THOUGHT, CLOSE_THOUGHT = "<think>", "</think>"
 
 
 class Part(NamedTuple):
-    """Some more of an answer."""
+    """A further part of an answer."""
 
     kind: str
     text: str
 
 
 class Reader(ABC):
-    """Reads one answer. What could still become something else is held back until it is clear."""
+    """Reads one answer. It holds back text that could still become something else."""
 
     @abstractmethod
     def feed(self, text: str) -> list[Part]:
-        """The parts that are clear now that `text` has come."""
+        """The parts that are certain after `text`."""
 
     @abstractmethod
     def finish(self) -> list[Part]:
-        """What was held back, when no text follows."""
+        """The text held back, when no more follows."""
 
 
 class FirstCall(Reader):
-    """Passes on what another reader gives, without all calls but the first."""
+    """Passes on another reader's parts, without calls after the first."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -56,10 +56,10 @@ class FirstCall(Reader):
 
 
 class Dialect(ABC):
-    """The way of one family of models."""
+    """The syntax of one family of models."""
 
-    native: ClassVar[bool] = True  # whether the chat template writes tools, calls and results by itself
-    # Special tokens that the readers need to see; all others are no part of an answer's text.
+    native: ClassVar[bool] = True  # whether the chat template supports tools, calls and results
+    # Special tokens that the readers need; all others are no part of an answer's text.
     markers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, template: str) -> None:
@@ -73,26 +73,26 @@ class Dialect(ABC):
 
     @abstractmethod
     def reader(self, tools: Collection[str]) -> Reader:
-        """A reader of one answer, which may call these tools; the call of another is text."""
+        """A reader of one answer, which may call these tools; a call of another one counts as text."""
 
     def call_id(self) -> str:
-        """A new id for a call, as the family's template takes it."""
+        """A new id for a call, as the family's template accepts it."""
         return f"call_{uuid.uuid4().hex[:24]}"
 
 
 def overlap(text: str, marker: str) -> int:
-    """Length of the longest end of `text` that `marker`, which is not in it, begins with."""
+    """Length of the longest end of `text` with which `marker`, which is not in it, begins."""
     longest = min(len(text), len(marker) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(marker[:n])), 0)
 
 
 def held(text: str, markers: Sequence[str]) -> int:
-    """How much of the end of `text` may be the beginning of one of `markers`."""
+    """Length of the end of `text` that may begin one of `markers`."""
     return max((overlap(text, marker) for marker in markers), default=0)
 
 
 def merged(parts: Iterator[Part]) -> list[Part]:
-    """The parts, with neighbours of one kind as one; a call stays alone."""
+    """The parts, with neighbours of one kind joined; a call stays separate."""
     result: list[Part] = []
     for part in parts:
         if result and part.kind == result[-1].kind != CALL:

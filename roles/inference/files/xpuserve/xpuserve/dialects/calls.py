@@ -1,4 +1,4 @@
-"""One call as a JSON object with a name and arguments, read while it comes: arguments are passed on as they are."""
+"""Reads one call, a JSON object with a name and arguments, while it streams; arguments pass through unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Optional
 from xpuserve.dialects.base import ARGUMENTS, CALL, Part
 
 _STRING = r'"((?:[^"\\]|\\.)*)"'
-# A call whose arguments can be passed on before its end; other orders of the same are read when they are complete.
+# A call whose arguments can stream; with another order of keys it is read when it is complete.
 _HEAD = re.compile(
     rf'\s*\{{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*{_STRING}\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{{)',
     re.DOTALL,
@@ -20,16 +20,16 @@ _SIGNIFICANT = re.compile(r'["\\{}\[\]]')
 
 
 class Span:
-    """Finds the end of a JSON object or array in text that comes piece by piece."""
+    """Finds the end of a JSON object or array in streamed text."""
 
     def __init__(self, depth: int = 0) -> None:
-        """`depth` is how many have begun before the text."""
+        """`depth` is the number of brackets open before the text."""
         self._depth = depth
         self._quoted = False
-        self._skip = 0  # characters behind a backslash at the end of the last piece
+        self._skip = 0  # characters after a backslash at the end of the last piece
 
     def feed(self, text: str) -> Optional[int]:
-        """Where in `text` the object ends, or None if it goes on."""
+        """The position in `text` where the object ends, or None if it continues."""
         at, self._skip = self._skip, 0
         while match := _SIGNIFICANT.search(text, at):
             at, sign = match.end(), match.group()
@@ -54,20 +54,20 @@ class Span:
 class CallReader:
     """Reads one call of one of `tools` from text that begins with it.
 
-    `done` says that it is complete, `failed` that the text is no such call; `rest` is then what follows it, or all.
+    `done` means that it is complete, `failed` that the text is no such call; `rest` is the text after it, or all.
     """
 
     def __init__(self, tools: Collection[str]) -> None:
         self._tools = tools
         self._whole = Span()
-        self._inner: Optional[Span] = None  # of the arguments, while they are passed on
-        self._began = False  # the call was given out
+        self._inner: Optional[Span] = None  # of the arguments, while they stream
+        self._began = False  # the call has been yielded
         self._text = ""
         self.rest = ""
         self.done = self.failed = False
 
     def feed(self, text: str) -> Iterator[Part]:
-        """What is clear of the call now that `text` has come."""
+        """The certain parts of the call after `text`."""
         if self._inner:
             yield from self._argue(text)
             return
@@ -93,7 +93,7 @@ class CallReader:
             yield from self._complete(len(self._text) - len(text) + end)
 
     def finish(self) -> None:
-        """No text follows: what is no call by now is none."""
+        """No text follows: an incomplete call fails."""
         if not self.done and not self._began:
             self._fail()
 
@@ -107,7 +107,7 @@ class CallReader:
             self._skip(text[end:])
 
     def _skip(self, text: str) -> None:
-        """Behind the arguments, nothing up to the end of the whole counts."""
+        """After the arguments, ignore everything up to the end of the object."""
         end = self._whole.feed(text)
         if end is not None:
             self.done, self.rest = True, text[end:]
@@ -126,7 +126,7 @@ class CallReader:
 
 
 def read_call(text: str, tools: Collection[str]) -> Optional[tuple[str, str]]:
-    """Name and arguments of a complete call, or None if it is none."""
+    """Name and arguments of a complete call, or None if the text is no call."""
     try:
         value: Any = json.loads(text)
     except (ValueError, RecursionError):

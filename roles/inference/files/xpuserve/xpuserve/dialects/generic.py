@@ -1,6 +1,6 @@
-"""For templates that know no tools: they are described in the system message, and the answer is one JSON object.
+"""For templates without tools: the system message describes them, and the answer is one JSON object.
 
-The object is either text for the person or a call, and a grammar lets nothing else come.
+The object is either text for the person or a call; a grammar allows nothing else.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def call_schema(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def answer_schema(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The same of an answer that may also be text."""
+    """The JSON schema of an answer that may also be text."""
     return {"anyOf": [_single(RESPONSE, {"type": "string"}), _single(CALL_KEY, call_schema(tools))]}
 
 
@@ -58,7 +58,7 @@ def _single(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(messages: Sequence[Message], options: ChatOptions) -> list[Message]:
-    """The conversation as one of texts only, with the tools in its system message."""
+    """The conversation as plain texts, with the tools in its system message."""
     has_system = bool(messages) and messages[0].role == "system"
     system, rest = (messages[0].content, messages[1:]) if has_system else ("", messages)
     if options.tools:
@@ -78,7 +78,7 @@ def plain(messages: Sequence[Message], options: ChatOptions) -> list[Message]:
 
 
 def _say(messages: list[Message], role: str, text: str) -> None:
-    """Add a turn, or more to the last where it is of the same role: many templates want them in turn."""
+    """Add a turn, or extend the last one of the same role: many templates require alternating roles."""
     if messages and messages[-1].role == role:
         messages[-1] = Message(role, f"{messages[-1].content}\n{text}")
     else:
@@ -90,7 +90,7 @@ def _written(name: str, arguments: str) -> str:
 
 
 def _called(messages: Sequence[Message], result: Message) -> str:
-    """The name of the tool whose result it is."""
+    """The name of the tool that gave this result."""
     names = [call.name for message in messages for call in message.calls if call.id == result.call]
     return result.name or (names[-1] if names else "the tool")
 
@@ -113,12 +113,12 @@ _HOW = {
 
 
 class GenericReader(Reader):
-    """Text from the string of `response`, or a call; an answer that is neither is text as it is."""
+    """Text from the string of `response`, or a call; any other answer counts as plain text."""
 
     def __init__(self, tools: Collection[str]) -> None:
         self._tools = tools
-        self._text = ""  # not given out yet
-        self._head = ""  # what is before the call
+        self._text = ""  # not yielded yet
+        self._head = ""  # text before the call
         self._string: Optional[_String] = None
         self._call: Optional[CallReader] = None
         self._plain = self._over = False
@@ -173,7 +173,7 @@ class GenericReader(Reader):
 
 
 def _key(text: str) -> Optional[tuple[str, str]]:
-    """The object's first key and what follows it; None while it may still come, and an empty key where none will."""
+    """The object's first key and the text after it; None while it may still come, and an empty key if it cannot."""
     for name, begin in ((RESPONSE, '"'), (CALL_KEY, "{")):
         rest = text
         for token in ("{", f'"{name}"', ":", begin):
@@ -189,14 +189,14 @@ def _key(text: str) -> Optional[tuple[str, str]]:
 
 
 class _String:
-    """The text of a JSON string that comes piece by piece, from behind its first quotation mark."""
+    """The text of a streamed JSON string, after its opening quotation mark."""
 
     def __init__(self) -> None:
         self._held = ""
         self.ended = False
 
     def feed(self, text: str) -> str:
-        """The text that is clear now."""
+        """The certain text so far."""
         text = self._held + text
         self._held, at, result = "", 0, ""
         while at < len(text) and not self.ended:
@@ -215,7 +215,7 @@ class _String:
 
 
 def _escape(text: str) -> int:
-    """Length of the escape that `text` begins with; 0 where more has to come to know."""
+    """Length of the escape at the beginning of `text`; 0 if it is incomplete."""
     if len(text) < 2:
         return 0
     if text[1] != "u":

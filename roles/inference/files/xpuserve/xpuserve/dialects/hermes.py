@@ -18,7 +18,7 @@ class Hermes(Dialect):
 
     @classmethod
     def writes(cls, template: str) -> bool:
-        """See Dialect. Tags that hold parameters as tags of their own are another family's."""
+        """See Dialect. Another family has separate tags for parameters."""
         return OPEN in template and "<parameter=" not in template and "arg_key" not in template
 
     def reader(self, tools: Collection[str]) -> Reader:
@@ -27,13 +27,13 @@ class Hermes(Dialect):
 
 
 class HermesReader(Reader):
-    """Text, and between tags calls. What is between tags and no call is text, with the tags."""
+    """Text, and calls between tags. Other text between tags stays text, with the tags."""
 
     def __init__(self, tools: Collection[str]) -> None:
         self._tools = tools
         self._call: Optional[CallReader] = None
-        self._text = ""  # not given out yet
-        self._blank = ""  # before the tag, if what follows that is a call
+        self._text = ""  # not yielded yet
+        self._blank = ""  # text before the tag, if a call follows
         self._called = False
 
     def feed(self, text: str) -> list[Part]:
@@ -85,7 +85,7 @@ class HermesReader(Reader):
             self._call, self._text, text = CallReader(self._tools), "", after
 
     def _kept(self) -> int:
-        """What may be the beginning of a tag, and blanks, which are no text before one."""
+        """The possible beginning of a tag, and blanks, which are dropped before one."""
         keep = held(self._text, (OPEN,))
         text = self._text[: len(self._text) - keep]
         return keep + len(text) - len(text.rstrip())

@@ -28,7 +28,7 @@ class Llama(Dialect):
 
 
 class BareReader(Reader):
-    """Calls from the answer's beginning to its end; an answer that begins otherwise is text."""
+    """Calls from the answer's beginning to its end; any other answer is text."""
 
     def __init__(self, tools: Collection[str], tag: str = "") -> None:
         self._tools = tools
@@ -73,7 +73,7 @@ class BareReader(Reader):
                 self._call, self._head, self._plain = None, "", True
 
     def _unread(self) -> str:
-        """What is no call; at the answer's beginning with the blanks before it."""
+        """Text that is no call; at the answer's beginning with the blanks before it."""
         assert self._call  # noqa: S101 - as its callers have it
         blank = "" if self._called else self._head[: len(self._head) - len(self._head.lstrip())]
         return blank + self._call.rest

@@ -1,4 +1,4 @@
-"""Mistral and Mixtral from version 3 on: a list of calls, or each call's name and arguments, behind a tag."""
+"""Mistral and Mixtral from version 3 on: after a tag, a list of calls, or each call's name and arguments."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Mistral(Dialect):
 
 
 class MistralReader(Reader):
-    """Text, and behind the tag calls to the answer's end."""
+    """Text, and after the tag calls to the answer's end."""
 
     def __init__(self, tools: Collection[str]) -> None:
         self._tools = tools
-        self._text = ""  # not given out yet; behind the tag, of the next call
-        self._before = ""  # what is no text if a call follows: blanks, the tag and a bracket
+        self._text = ""  # not yielded yet; after the tag, of the next call
+        self._before = ""  # dropped if a call follows: blanks, the tag and a bracket
         self._tagged = self._called = False
         self._listed: Optional[CallReader] = None  # a call in a list
         self._arguments: Optional[Span] = None  # of a call by name
@@ -101,12 +101,12 @@ class MistralReader(Reader):
         self._text = self._text[len(self._text) - keep :]
 
     def _no_call(self, text: str) -> Iterator[Part]:
-        # The tag in it is text: only what comes now may be another.
+        # This tag is text: only later text may be another one.
         yield Part(TEXT, self._before + text)
         self._text, self._before, self._tagged, self._called = "", "", False, False
 
     def _next_call(self) -> Generator[Part, None, str]:
-        """Begin the next call, if it is clear what it is; returns the text of it."""
+        """Begin the next call, as soon as its form is certain; returns its text."""
         text = self._text
         again = text.lstrip(_BETWEEN.replace("[", ""))
         if self._called and again.startswith(TAG):

@@ -1,4 +1,4 @@
-"""Models that think aloud first: what is between tags at the answer's beginning is no part of it."""
+"""Models that think first: text between tags at the answer's beginning is not part of it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Optional
 
 from xpuserve.dialects.base import CLOSE_THOUGHT, OPEN_THOUGHT, TEXT, THOUGHT, Part, Reader, held, merged
 
-# Where in the answer the next text is: in what may be the opening tag, in the thought, in blanks behind that, or in
-# what the answer says.
+# The reader's place in the answer: the possible opening tag, the thought, blanks after it, or
+# the answer itself.
 _BEFORE, _INSIDE, _BEHIND, _OVER = range(4)
 
 
 class ThinkingReader(Reader):
-    """Gives the text behind the thought to another reader, or out, if there is none."""
+    """Passes the text after the thought to another reader, or yields it, without one."""
 
     def __init__(self, then: Optional[Reader], *, begun: bool) -> None:
-        """`begun` says that the prompt has the opening tag."""
+        """`begun`: the prompt contains the opening tag."""
         self._then = then
-        self._text = ""  # not given out yet
+        self._text = ""  # not yielded yet
         self._place = _INSIDE if begun else _BEFORE
-        self._thought = False  # whether some of it was given out
+        self._thought = False  # whether some of it was yielded
 
     def feed(self, text: str) -> list[Part]:
         """See Reader."""
@@ -43,7 +43,7 @@ class ThinkingReader(Reader):
             text = begin[len(OPEN_THOUGHT) :] if self._place == _INSIDE else text
         if self._place == _INSIDE:
             thought, tag, text = text.partition(CLOSE_THOUGHT)
-            # Blanks around it are no thought.
+            # Blanks around it are not part of the thought.
             thought = thought if self._thought else thought.lstrip()
             clear = thought[: len(thought) - (0 if tag else held(thought, (CLOSE_THOUGHT,)))].rstrip()
             self._thought = self._thought or bool(clear)
