@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from xpuserve.backends.huggingface import ROOM
 from xpuserve.engine.backend import Model
@@ -114,12 +115,14 @@ def told_together(model: Model) -> list[Token]:
                 return found
 
 
-def check_told(told: Sequence[Token], chances: Sequence[float]) -> None:
-    """Compare reported log probabilities with those of all tokens but the first."""
-    assert [token.id for token in told] == list(TOLD)
-    assert told[0].logprob is None
-    for token, chance in zip(told[1:], chances):
-        assert token.logprob is not None
-        # BigDL's numbers are others for a part of a prompt than for a whole one: by 0.03 was seen.
-        assert abs(token.logprob - chance) < 0.1
-        assert token.logprob <= token.top[0][1]
+def check_told(logits: Any, generate: Callable[[Sequence[int], SamplingParams], Tokens], model: Model) -> None:
+    """Compare reported log probabilities, alone and beside another request, with the library's logits of TOLD."""
+    chances = logits[0, :-1].float().log_softmax(-1).cpu()
+    for told in (told_alone(generate), told_together(model)):
+        assert [token.id for token in told] == list(TOLD)
+        assert told[0].logprob is None
+        for token, chance in zip(told[1:], chances):
+            assert token.logprob is not None
+            # BigDL's numbers are others for a part of a prompt than for a whole one: by 0.03 was seen.
+            assert abs(token.logprob - float(chance[token.id])) < 0.1
+            assert token.logprob <= token.top[0][1]

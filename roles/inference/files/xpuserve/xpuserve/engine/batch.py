@@ -6,7 +6,7 @@ the positions of their own row, so that a row gives the same tokens as a run by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import numpy
@@ -67,26 +67,27 @@ class Prefill:
 
     def read(self, tokens: int) -> Any:
         """Read some more of them; returns the logits after the last, [vocabulary]."""
-        end = min(self.done + tokens, len(self._prompt))
-        ids = numpy.array([self._prompt[self.done : end]])
-        positions = numpy.arange(self.done, end)[None]
-        logits, self._cache = self._model.forward(ids, positions, numpy.ones((1, end), bool), self._cache)
-        self.done = end
-        return logits[0]
+        return self._read(tokens, self._model.forward)[0]
 
     def read_told(self, tokens: int, count: int) -> tuple[Any, list[Token]]:
         """The same with log probabilities: those of the following tokens, and of so many alternatives each.
 
         The first call includes the prompt's first token, so that in the end each token has been covered once.
         """
-        start, end = self.done, min(self.done + tokens, len(self._prompt))
-        ids, positions = numpy.array([self._prompt[start:end]]), numpy.arange(start, end)[None]
-        logits, self._cache = self._model.every(ids, positions, numpy.ones((1, end), bool), self._cache)
-        self.done = end
+        start = self.done
+        logits = self._read(tokens, self._model.every)
         first = [Token(self._prompt[0])] if start == 0 else []
         return logits[-1], first + told(
-            self._prompt[start + 1 : end + 1], logits[: len(self._prompt) - 1 - start], count
+            self._prompt[start + 1 : self.done + 1], logits[: len(self._prompt) - 1 - start], count
         )
+
+    def _read(self, tokens: int, forward: Callable[[Any, Any, Any, Any], tuple[Any, Any]]) -> Any:
+        """Read some more of them by a method of the model; returns its logits."""
+        end = min(self.done + tokens, len(self._prompt))
+        ids, positions = numpy.array([self._prompt[self.done : end]]), numpy.arange(self.done, end)[None]
+        logits, self._cache = forward(ids, positions, numpy.ones((1, end), bool), self._cache)
+        self.done = end
+        return logits
 
     def part(self) -> Part:
         """The tokens read so far, as a row for a batch."""

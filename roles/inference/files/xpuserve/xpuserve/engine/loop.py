@@ -10,12 +10,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Optional
+from typing import Optional, Union
 
 from xpuserve.dialects.base import Dialect
 from xpuserve.dialects.generic import Generic
 from xpuserve.engine import prompts
-from xpuserve.engine.backend import Backend, EngineError, EngineLostError, Tokenizer
+from xpuserve.engine.backend import Backend, EngineError, EngineLostError
 from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.generation import Generation
 from xpuserve.engine.plain import PlainText
@@ -235,7 +235,8 @@ class Engine:
     def tokenizer_info(self) -> tuple[Optional[str], Optional[str], str]:
         """The model's tokens at the beginning and the end of a text, if any, and its chat template."""
         with self._encoding:
-            begin, end = (_written(self._encoder, number) for number in (self._encoder.bos_id, self._encoder.eos_id))
+            pieces = self._encoder.pieces()  # the whole vocabulary
+            begin, end = (_written(pieces, number) for number in (self._encoder.bos_id, self._encoder.eos_id))
             return begin, end, self._encoder.template
 
     def begins_thought(self, prompt: Sequence[int]) -> bool:
@@ -446,9 +447,8 @@ class Engine:
         log.info("request over", extra=line)
 
 
-def _written(tokenizer: Tokenizer, number: Optional[int]) -> Optional[str]:
+def _written(pieces: Sequence[Union[str, bytes]], number: Optional[int]) -> Optional[str]:
     """A special token as it is spelled in a text."""
-    pieces = tokenizer.pieces()
     if number is None or number >= len(pieces):
         return None
     piece = pieces[number]
