@@ -21,10 +21,10 @@ _ROLES = {layer.name: layer.role for layer in LAYERS}
 Render = Callable[[str, Mapping[str, Any]], str]
 
 _ROOT_FILE = {"mode": "0644", "owner": "root", "group": "root"}
-#: The file that role pinned_packages writes for a layer: path and template.
+#: The files that role pinned_packages writes for a package record: path and template.
 _PIN_FILES = {
-    "/etc/apt/preferences.d/xpu-fleet-{layer}.pref": "pinned_packages/preferences.j2",
-    "/etc/apt/apt.conf.d/52xpu-fleet-{layer}": "pinned_packages/unattended-upgrades.conf.j2",
+    "/etc/apt/preferences.d/xpu-fleet-{record}.pref": "pinned_packages/preferences.j2",
+    "/etc/apt/apt.conf.d/52xpu-fleet-{record}": "pinned_packages/unattended-upgrades.conf.j2",
 }
 
 
@@ -36,7 +36,7 @@ def variable_of(layer: str) -> str:
 def expected_of(expected: Mapping[str, Any], render: Render) -> dict[str, Any]:
     """Return one layer's expectation with everything resolved that only the controller can read.
 
-    - ``pins``: a list of packages kept at their versions, each with ``layer``, ``versions``, ``not_upgraded``;
+    - ``pins``: a list of packages kept at their versions, each with ``record`` (its name), ``versions``, ``not_upgraded``;
     - ``files``: beside ``sha256`` there can be ``template`` (``role/name``, with ``variables``) or ``archive`` (a
       directory below ``roles``, with ``package``). ``items`` give a file each, and replace ``{item}`` in its path.
       One whose ``when`` is false is expected to be absent.
@@ -53,7 +53,7 @@ def expected_of(expected: Mapping[str, Any], render: Render) -> dict[str, Any]:
             "pinned_packages_not_upgraded": pin.get("not_upgraded", []),
         }
         for path, template in _PIN_FILES.items():
-            files[path.format(layer=pin["layer"])] = {**_ROOT_FILE, "template": template, "variables": shown}
+            files[path.format(record=pin["record"])] = {**_ROOT_FILE, "template": template, "variables": shown}
     files.update(expected.get("files", {}))
     if files:
         told.update({"files": {}, "absent": list(expected.get("absent", []))})

@@ -29,8 +29,8 @@ def digest(template: str, **variables: Any) -> str:
 
 def test_pins_are_packages_holds_and_the_files_that_keep_them() -> None:
     pins = [
-        {"layer": "modules", "versions": {"alpha": "1.0", "udev": ""}},
-        {"layer": "driver", "versions": {"beta": "2.0"}, "not_upgraded": ["gamma"]},
+        {"record": "modules", "versions": {"alpha": "1.0", "udev": ""}},
+        {"record": "driver", "versions": {"beta": "2.0"}, "not_upgraded": ["gamma"]},
     ]
     expected = expected_of({"pins": pins, "module": "i915"}, render)
     assert (expected["module"], expected["holds"]) == ("i915", ["alpha", "beta"])
