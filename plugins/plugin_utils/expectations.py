@@ -36,7 +36,7 @@ def variable_of(layer: str) -> str:
 def expected_of(expected: Mapping[str, Any], render: Render) -> dict[str, Any]:
     """Return one layer's expectation with everything resolved that only the controller can read.
 
-    - ``pins``: a list of packages kept at their versions, each with ``record`` (its name), ``versions``, ``not_upgraded``;
+    - ``pins``: a list of packages kept at their versions, each with ``record``, ``versions``, ``not_upgraded``;
     - ``files``: beside ``sha256`` there can be ``template`` (``role/name``, with ``variables``) or ``archive`` (a
       directory below ``roles``, with ``package``). ``items`` give a file each, and replace ``{item}`` in its path.
       One whose ``when`` is false is expected to be absent.

@@ -16,7 +16,8 @@ from xpuserve import backends
 from xpuserve.backends import tokenizers
 from xpuserve.engine.channel import MOST_BYTES, Channel, ChannelError
 from xpuserve.engine.messages import Add, Drop, Load, Ready, RemoteError, Result, Status, Step, decode, encode
-from xpuserve.engine.request import SamplingParams, Token
+from xpuserve.engine.remote import RemoteRunner
+from xpuserve.engine.request import Request, SamplingParams, Token
 from xpuserve.engine.runner import OutOfMemoryError, TooLargeError
 from xpuserve.engine.scheduler import Scheduler
 from xpuserve.engine.worker import Worker
@@ -183,6 +184,22 @@ def test_what_fails_in_a_worker_is_told(asking: Asking) -> None:
         asking.read()
     assert isinstance(asking.over[1], RemoteError)
     assert asking.over[1].kind == "IndexError"
+
+
+def test_an_idle_process_takes_no_cache() -> None:
+    """It frees the last answer's after the step that ended it, and then nobody waits for a step."""
+    steps = [Step((Result(0, (Token(5),)),), (0,), 0.25, 1), Step((Result(0, ended=True),), (), 0.25, 1)]
+    backend = SimpleNamespace(
+        _settings=SimpleNamespace(stall_timeout=5), tell=lambda message: None, exchange=lambda *ignored: [steps.pop(0)]
+    )
+    runner = RemoteRunner(backend, Ready("on", 32, []))  # type: ignore[arg-type]
+    runner.add(Request("", [1], SamplingParams(9), lambda event: None))
+    taken = []
+    while runner.busy:
+        list(runner.step())
+        taken.append(runner.cache_usage)
+    runner.close()
+    assert taken == [0.25, 0.0]
 
 
 def test_a_tokenizer_is_loaded_without_pytorch_which_the_next_engine_needs(monkeypatch: pytest.MonkeyPatch) -> None:

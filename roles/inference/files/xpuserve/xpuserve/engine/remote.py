@@ -235,8 +235,8 @@ class RemoteRunner(Runner):
 
     @property
     def cache_usage(self) -> float:
-        """See Runner."""
-        return self._usage
+        """See Runner. Of an idle process 0: it frees memory after the step that is read last here."""
+        return self._usage if self._ids else 0.0
 
     @property
     def stepped(self) -> bool:
