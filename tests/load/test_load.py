@@ -133,7 +133,7 @@ def leave(client: LoadClient, number: int) -> str:
         return when
     body = client.body(some_text(chance), ENDLESS, ignore_eos=True)
     head = [f"{name}: {value}" for name, value in {**client.headers(), "Content-Length": len(body)}.items()]
-    sent = "\r\n".join(["POST /v1/completions HTTP/1.1", "Host: here", *head, "", ""]).encode() + body
+    sent = "\r\n".join(["POST /v1/completions HTTP/1.1", "Host: localhost", *head, "", ""]).encode() + body
     with socket.create_connection(("127.0.0.1", client.port)) as connection:
         connection.sendall(sent[: chance.randrange(len(sent))] if when == "asking" else sent)
         if when == "waiting":
