@@ -24,9 +24,9 @@ LOGS := $(CACHE)/run/logs
 marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: /')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat demo-shell demo-remove demo-fleet demo-fleet-remove test lint unit containers molecule machines test-faults test-drift test-fleet test-engine
+.PHONY: help demo chat demo-shell demo-remove demo-fleet demo-fleet-remove test lint unit containers molecule machines test-faults test-drift test-fleet test-gateway test-engine
 .PHONY: test-core test-roles test-upgrade test-load bench-inference bench-llama-cpp bench-fleet bench-gateway build sanity page docs lock clean
-.PHONY: test-clients tools machine-tools haproxy sbom advisories
+.PHONY: test-clients tools machine-tools gateway-tools sbom advisories
 .PHONY: venv-dev venv-demo venv-build venv-page venv-load venv-sbom venv-clients venv-clients-llama-index
 
 help: ## List the targets
@@ -59,7 +59,7 @@ test: lint $(if $(filter no,$(MACHINES)),,machine-tools) ## Run all checks and t
 	  echo "What failed first (whole output: $(LOGS)):"; \
 	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; exit 1; }
 
-lint unit containers molecule machines test-faults test-drift test-fleet test-core test-roles test-upgrade test-engine test-load \
+lint unit containers molecule machines test-faults test-drift test-fleet test-gateway test-core test-roles test-upgrade test-engine test-load \
   bench-inference bench-llama-cpp bench-fleet bench-gateway docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
 
 lint: venv-dev ## Check style, types, documents and the changelog
@@ -79,9 +79,12 @@ containers: unit
 	@$(MAKE) --no-print-directory molecule build
 	@$(MAKE) --no-print-directory test-core CORE='--cores 2.17 --nodes none'
 
-unit: tools haproxy ## Run the unit tests in parallel, and those of the gateway and of nftables
+unit: tools gateway-tools ## Run the unit tests in parallel, and those of the gateway and of nftables
 	{ python3 -m pytest tests/unit --numprocesses auto --maxprocesses 8 --dist worksteal && \
 	  python3 -m pytest tests/gateway tests/filter; } $(marked)
+
+test-gateway: tools gateway-tools ## Test the gateway with the HAProxy of each distribution (VERSIONS=trixie, or paths of programs; not in make test)
+	PYTHONPATH=molecule python3 -m tests.gateway.versions $(VERSIONS)
 
 molecule: tools ## Build test hosts, provision them twice, test their services
 	molecule test --scenario-name default $(marked)
@@ -126,7 +129,7 @@ bench-llama-cpp: venv-dev ## Build the peer that is available only as source, fo
 bench-fleet: tools ## Measure the cost of site.yml on 1, 5 and 20 nodes (BENCH='--nodes 1,5' for fewer, BENCH=--help)
 	@PYTHONPATH=molecule python3 tests/bench/fleet.py $(BENCH)
 
-bench-gateway: venv-dev haproxy ## Measure the gateway's cost, its balancing, and its cost for larger fleets (minutes)
+bench-gateway: venv-dev gateway-tools ## Measure the gateway's cost, its balancing, and its cost for larger fleets (minutes)
 	@PYTHONPATH=molecule python3 -m tests.bench.door
 	@PYTHONPATH=molecule python3 -m tests.bench.fleet_size
 
@@ -170,9 +173,9 @@ clean: venv-dev ## Remove test hosts and the files of tests in the checkout
 	@for fleet in default fleet demo demo-fleet dev kernel faults bench core alone; do $(rig) down --fleet $$fleet; done
 	@rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache xpu-fleet-*.tar.gz
 
-haproxy:
-	@PATH="$$PATH:/usr/sbin"; command -v haproxy >/dev/null || { echo "To be installed: the Debian package haproxy" && apt-get update -q \
-	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends haproxy; }
+gateway-tools:
+	@PATH="$$PATH:/usr/sbin"; for tool in haproxy keepalived; do command -v $$tool >/dev/null || { echo "To be installed: the Debian package $$tool" && \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$tool; } || exit; done
 
 # Debian packages of this machine, named before they are installed.
 tools: venv-dev

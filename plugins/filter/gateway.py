@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.xpu.fleet.plugins.module_utils import gateway
+from ansible_collections.xpu.fleet.plugins.module_utils import gateway, gateway_address
 
 
 def gateway_instances(
@@ -35,6 +35,20 @@ def gateway_moved(node: str, variables: Mapping[str, Any], known: Mapping[str, A
         raise AnsibleFilterError(str(error)) from None
 
 
+def gateway_peers(
+    name: str,
+    gateways: Sequence[str],
+    variables: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, str],
+    links: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return a gateway's own address, those of the others, and its priority."""
+    try:
+        return gateway_address.peers(name, gateways, variables, settings, links)
+    except gateway.GatewayError as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
 class FilterModule:
     """For Ansible."""
 
@@ -45,4 +59,5 @@ class FilterModule:
             "gateway_pools": gateway.pools,
             "gateway_keys": gateway_keys,
             "gateway_moved": gateway_moved,
+            "gateway_peers": gateway_peers,
         }

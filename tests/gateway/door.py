@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 KEY = "key-of-the-first-client"
 OTHER_KEY = "key-of-the-other-client"
 MODEL = "small"
+#: The program under test; `make test-gateway` sets others than the machine's.
+HAPROXY = os.environ.get("XPU_FLEET_HAPROXY", "haproxy")
 
 
 def free_port() -> int:
@@ -33,21 +38,21 @@ def free_port() -> int:
         return port
 
 
-def render(place: Path, variables: dict[str, Any]) -> None:
-    """Write what role gateway writes, into a directory of the test's own.
+def render(place: Path, variables: dict[str, Any], *more: str) -> None:
+    """Write what role gateway writes, and ``more`` of its templates, into a directory of the test's own.
 
     The templates need nothing of Ansible's but to_json and bool; Jinja alone takes a thousandth of a playbook's time.
     """
     defaults = yaml.safe_load((ROOT / "roles/gateway/defaults/main.yml").read_text())
     known = yaml.safe_load((ROOT / "roles/gateway/vars/main.yml").read_text())
-    values = {**defaults, **known, **variables}
+    values = {**defaults, **known, "__gateway_local": True, **variables}
+    host = values["gateway_host"]
     values |= {
         "ansible_managed": "a test",
         "__gateway_settings": str(place),
         "__gateway_state": str(place),
         "__gateway_runtime": str(place),
-        "__gateway_bind_host": values["gateway_host"],
-        "__gateway_local": True,
+        "__gateway_bind_host": f"[{host}]" if ":" in host else host,
         "__gateway_keys": keys(values["gateway_api_keys"]),
         "__gateway_pools": pools(values["instances"]),
     }
@@ -55,8 +60,8 @@ def render(place: Path, variables: dict[str, Any]) -> None:
     jinja = jinja2.Environment(  # noqa: S701 - no HTML
         loader=loader, trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
-    jinja.filters |= {"to_json": json.dumps, "bool": bool}
-    for name in ("haproxy.cfg", "keys.map", "models.map", "models.json"):
+    jinja.filters |= {"to_json": json.dumps, "bool": bool, "xpu.fleet.as_list": list}
+    for name in ("haproxy.cfg", "keys.map", "models.map", "models.json", *more):
         (place / name).write_text(jinja.get_template(f"{name}.j2").render(values))
 
 
@@ -66,7 +71,7 @@ class Door:
     def __init__(self, place: Path, port: int, metrics_port: int) -> None:
         self.place, self.port, self.metrics_port = place, port, metrics_port
         self.process = subprocess.Popen(
-            ["haproxy", "-W", "-f", str(place / "haproxy.cfg")],
+            [HAPROXY, "-W", "-f", str(place / "haproxy.cfg")],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -101,6 +106,21 @@ class Door:
         """Status and weight of each instance."""
         rows = [line.split(",") for line in self.admin("show stat").splitlines() if line and not line.startswith("#")]
         return {row[1]: (row[17], int(row[18])) for row in rows if row[1].startswith("node-")}
+
+    def reload(self) -> None:
+        """Do what the unit's ExecReload does, and wait until the new process has the socket.
+
+        Before its sixth second, HAProxy 2.6 and 2.8 pass no counters on to the next process.
+        """
+        self.until(lambda _states: "resync_timeout=<PAST>" in self.admin("show peers"))
+        keep = ROOT / "roles/gateway/files/keep_state.py"
+        subprocess.run([sys.executable, "-I", keep, f"{self.place}/admin.sock", f"{self.place}/servers"], check=True)
+        former = self._worker()
+        self.process.send_signal(signal.SIGUSR2)
+        self.until(lambda _states: self._worker() != former)
+
+    def _worker(self) -> str:
+        return next(line for line in self.admin("show info").splitlines() if line.startswith("Pid: "))
 
     def idle(self) -> None:
         """Wait until no instance has a request: one that has just been answered counts for a moment still."""

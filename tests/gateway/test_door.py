@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import signal
 import ssl
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.plugins.support.certificates import make
 
-from tests.gateway.door import KEY, MODEL, OTHER_KEY, ROOT, Door, gateway
+from tests.gateway.door import HAPROXY, KEY, MODEL, OTHER_KEY, Door, gateway, render
 from tests.gateway.engines import Engine
 
 QUESTION = "a question that nobody else may read"
@@ -34,13 +34,6 @@ def total(engines: list[Engine]) -> int:
 def conversation(number: int, **more: object) -> dict[str, object]:
     """The body of a request of that conversation."""
     return {"messages": [{"role": "user", "content": f"{QUESTION} {number}"}], **more}
-
-
-def reload(door: Door) -> None:
-    """Do what the unit's ExecReload does."""
-    keep = ROOT / "roles/gateway/files/keep_state.py"
-    subprocess.run([sys.executable, "-I", keep, f"{door.place}/admin.sock", f"{door.place}/servers"], check=True)
-    door.process.send_signal(signal.SIGUSR2)
 
 
 def test_the_requests_of_a_conversation_go_to_one_instance_and_conversations_to_all(tmp_path: Path) -> None:
@@ -168,8 +161,9 @@ def test_a_reload_keeps_streams_counters_and_what_is_known_of_instances(tmp_path
         assert answer.line() == "data: b"
         for _ in range(3):
             door.ask(path="/v1/models").rest()
-        reload(door)
-        door.says(lambda line: "Loading success" in line)
+        door.reload()
+        # The former process passes on what it counted.
+        door.until(lambda _: "key=first" in door.admin("show table keys"))
         assert door.states()["node-0"][0].startswith("DRAIN")  # from its first moment, before the agent was asked again
         assert door.ask(path="/v1/models").status == 200
         refused = door.ask(path="/v1/models")
@@ -297,3 +291,44 @@ def test_instances_are_asked_over_tls_if_their_certificate_is_known(tmp_path: Pa
         door.process.send_signal(signal.SIGUSR2)
         door.until(lambda states: all(up.startswith("DOWN") for up, _ in states.values()))
         assert door.ask(conversation(1)).status == 503
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "tls": {"gateway_tls": True},
+    "all addresses, some clients": {
+        "gateway_host": "::",
+        "__gateway_local": False,
+        "gateway_clients": ["192.0.2.0/24"],
+    },
+    "limits": {"gateway_api_keys": [KEY], "gateway_key_requests": 2, "gateway_key_requests_per_minute": 60},
+    "instances with tls and without agent": {"gateway_instance_authorities": "given"},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_haproxy_takes_the_settings_without_a_warning(tmp_path: Path, name: str) -> None:
+    certificate, both = make(tmp_path), tmp_path / "door.pem"
+    both.write_text("".join(file.read_text() for file in certificate))
+    apart = "authorities" in str(SETTINGS[name])
+    instances = {
+        node: [
+            {
+                "name": f"{node}-0",
+                "address": "192.0.2.1",
+                "port": 8000,
+                "agent_port": 0 if apart else 9000,
+                "tls": apart,
+            }
+            | {"model": model, "requests": 4}
+        ]
+        for node, model in (("a", "small"), ("b", "large"))
+    }
+    files = {"__gateway_certificate_and_key": str(both), "__gateway_authorities_file": str(certificate.certificate)}
+    given = {"instances": instances, "gateway_tls": False, "gateway_api_keys": [], **files, **SETTINGS[name]}
+    render(tmp_path, given)
+    # Without the servers' state of an earlier process.
+    settings = tmp_path / "haproxy.cfg"
+    settings.write_text(re.sub(".*server-state.*", "", settings.read_text()))
+    found = subprocess.run([HAPROXY, "-c", "-f", settings], capture_output=True, text=True, check=False)
+    assert found.returncode == 0 and not re.search("WARNING|ALERT", found.stderr + found.stdout), found

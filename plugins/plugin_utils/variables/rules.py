@@ -102,6 +102,10 @@ def _is_in(least: float, most: float, kind: Any = (int, float)) -> Rule:
 
 _ADDRESS: Rule = ("an IP address, such as 127.0.0.1 or 0.0.0.0", _is_address)
 _CLIENT: Rule = ("an address (192.0.2.7) or a network (192.0.2.0/24)", _is_network)
+_SHARED: Rule = (
+    "an address with its prefix, such as 192.0.2.5/24, or empty",
+    lambda value: value == "" or ("/" in str(value) and _is_network(value)),
+)
 _ABSOLUTE: Rule = ("an absolute path", lambda value: str(value).startswith("/"))
 
 #: Variables with their minimum.
@@ -137,6 +141,8 @@ _KINDS: list[tuple[str, Rule]] = [
     ("inference_cors_origins", _matches("* or an origin such as https://chat.example.com", r"\*|https?://[^/\s]+")),
     ("inference_port gateway_port gateway_metrics_port node_reboot_ports", _PORT),
     ("inference_agent_port", _number(0, 65535)),
+    ("gateway_address", _SHARED),
+    ("gateway_address_id", _number(1, 255)),
     (
         "inference_memory_max",
         _matches(

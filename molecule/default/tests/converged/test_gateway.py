@@ -67,5 +67,6 @@ def test_it_runs_without_root_and_keeps_no_key(host: Any) -> None:
     process = host.check_output("systemctl show --property MainPID --value xpu-gateway")
     assert host.check_output(f"stat --format %U /proc/{process}") == "xpu-gateway"
     assert KEY not in host.check_output("cat /etc/xpu-gateway/*; journalctl --unit xpu-gateway --no-pager")
-    assert host.file("/etc/xpu-gateway/tls.pem.key").mode == 0o640
+    assert host.file("/etc/xpu-gateway/tls.pem.key").mode == 0o600
+    assert host.file("/etc/xpu-gateway/door.pem").mode == 0o640
     assert not host.service("haproxy").is_enabled
