@@ -194,6 +194,7 @@ def test_an_idle_process_takes_no_cache() -> None:
     )
     runner = RemoteRunner(backend, Ready("on", 32, []))  # type: ignore[arg-type]
     runner.add(Request("", [1], SamplingParams(9), lambda event: None))
+    assert runner.ahead == 1
     taken = []
     while runner.busy:
         list(runner.step())

@@ -91,8 +91,9 @@ def test_an_engine_that_is_killed_ends_nobody_else(capfd: pytest.CaptureFixture[
         stream = ask("WAIT")
         # One on the device is all that this engine has: the others wait over there, and here.
         waiting = [pool.submit(lambda: events(ask("Where?"))) for _ in range(6)]
-        waits = re.compile(rb"^vllm:num_requests_waiting{.*} 2.0$", re.MULTILINE)
-        wait_for(lambda: bool(waits.search(ask.request("GET", "/metrics").read())), LONG)
+        counted = re.compile(rb"^vllm:num_requests_(running|waiting){.*} (.*)$", re.MULTILINE)
+        wanted = {b"running": b"1.0", b"waiting": b"6.0"}
+        wait_for(lambda: dict(counted.findall(ask.request("GET", "/metrics").read())) == wanted, LONG)
         os.kill(engine_of(process), signal.SIGKILL)
         assert events(stream)[-1]["error"]["code"] == "engine_restarting"
         problem = ask.request("GET", "/health")

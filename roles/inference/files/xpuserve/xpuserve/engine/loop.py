@@ -120,12 +120,12 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Number of requests that wait for the device or for encoding."""
-        return len(self._waiting) + sum(self._promised_to.values())
+        return len(self._waiting) + self._runner.ahead + sum(self._promised_to.values())
 
     @property
     def running(self) -> int:
         """Number of requests on the device."""
-        return len(self._answers)
+        return max(0, len(self._answers) - self._runner.ahead)
 
     @property
     def retry_after(self) -> int:

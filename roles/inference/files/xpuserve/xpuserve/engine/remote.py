@@ -273,6 +273,11 @@ class RemoteRunner(Runner):
         self._told += 1
         self._backend.tell(message)
 
+    @property
+    def ahead(self) -> int:
+        """See Runner."""
+        return len(self._waiting)
+
     def begun(self, request: Request) -> bool:
         """See Runner."""
         return self._ids.get(request) not in self._waiting

@@ -68,6 +68,11 @@ class Runner(ABC):
         """Whether steps have to go on without any request."""
         return False
 
+    @property
+    def ahead(self) -> int:
+        """Number of added requests that wait for their place on the device."""
+        return 0
+
     def begun(self, request: Request) -> bool:
         """Whether an added request has its place on the device."""
         return True
