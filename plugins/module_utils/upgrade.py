@@ -78,18 +78,22 @@ def lock_verdict(
     has_ended: Callable[[Mapping[str, str]], bool],
     take_over: bool,
 ) -> dict[str, Any]:
-    """Return which run's lock may be taken over on each host (``replaces``), ``problems`` and ``notes``."""
+    """Return which run's lock may be taken over on each host (``replaces``), ``problems`` and ``notes``.
+
+    ``mine`` is empty for a run that takes none, and removes what it finds.
+    """
+    fate = "taken over" if mine else "removed"
     replaces, problems, notes = {}, dict[str, str](), dict[str, str]()
     for host, lock in found.items():
         replaces[host] = ""
-        if not lock or lock["run"] == mine["run"]:
+        if not lock or lock["run"] == mine.get("run"):
             continue
         who = f"{one_line(lock['owner'])} on {one_line(lock['host'])} (process {one_line(lock['process'])})"
         what = f"{who} changes this fleet since {lock['since']}: {one_line(lock['purpose'])}"
         if take_over or has_ended(lock):
             replaces[host] = lock["run"]
             why = "that process has ended" if has_ended(lock) else "xpu_upgrade_take_over is set"
-            notes[lock["run"]] = f"The lock of an interrupted run is taken over: {what}. Now {why}."
+            notes[lock["run"]] = f"The lock of an interrupted run is {fate}: {what}. Now {why}."
         else:
             problems[lock["run"]] = (
                 f"{what}; last seen at {lock['seen']}. Wait for its end. If that machine or process is gone, take the "

@@ -110,7 +110,8 @@ class Door:
     def reload(self) -> None:
         """Do what the unit's ExecReload does, and wait until the new process has the socket.
 
-        Before its sixth second, HAProxy 2.6 and 2.8 pass no counters on to the next process.
+        In its first five seconds, HAProxy 2.6 and 2.8 pass no counters on to the next process, and 3.0 may miss the
+        signal.
         """
         self.until(lambda _states: "resync_timeout=<PAST>" in self.admin("show peers"))
         keep = ROOT / "roles/gateway/files/keep_state.py"

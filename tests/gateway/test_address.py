@@ -5,6 +5,7 @@ A third namespace has the network's bridge, and the client.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -89,6 +90,13 @@ class Gateway:
     def has_address(self) -> bool:
         return f" {ADDRESS} " in ip("-n", self.where, "address", "show", "dev", "wire")
 
+    @property
+    def heard(self) -> int:
+        """Packets from the others: one a second from the gateway with the address, and ten when it takes it."""
+        found = json.loads(ip("-n", self.where, "-json", "-stats", "link", "show", "wire"))
+        packets: int = found[0]["stats64"]["rx"]["packets"]
+        return packets
+
 
 @pytest.fixture
 def gateways() -> Iterator[list[Gateway]]:
@@ -161,6 +169,8 @@ def test_the_address_follows_the_gateway_that_answers(gateways: list[Gateway]) -
     first.log.clear()
     first.open()
     until(lambda: _is_backup(first), first.log)
+    before = first.heard
+    until(lambda: first.heard >= before + 20, first.log)
     assert second.has_address and not first.has_address
     second.kill()
     until(lambda: first.has_address and not second.has_address and _answers(net))

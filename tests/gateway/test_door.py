@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import signal
 import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -288,7 +287,7 @@ def test_instances_are_asked_over_tls_if_their_certificate_is_known(tmp_path: Pa
     with gateway(tmp_path, [Engine("a")], tls=tls, __gateway_authorities_file=str(files.certificate)) as door:
         assert door.ask(conversation(1)).json() == {"by": "a"}
         make(other).certificate.replace(files.certificate)
-        door.process.send_signal(signal.SIGUSR2)
+        door.reload()
         door.until(lambda states: all(up.startswith("DOWN") for up, _ in states.values()))
         assert door.ask(conversation(1)).status == 503
 

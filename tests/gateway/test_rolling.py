@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ STREAM = {"messages": [{"role": "user", "content": "a"}], "stream": True}
 STUBS: dict[str, list[dict[str, Any]]] = {
     "fleet": [
         {"name": "Look", "ansible.builtin.set_fact": {"audit_report": {"nodes": {}, "status": "ok"}}, "run_once": True},
-        {"name": "See", "ansible.builtin.set_fact": {"xpu_audit": {"layers": {}}, "xpu_due": ["service"]}},
+        {
+            "name": "See",
+            "ansible.builtin.set_fact": {
+                "xpu_audit": {"layers": {}},
+                "xpu_due": "{{ ['service'] if due | default(true) | bool else [] }}",
+            },
+        },
     ],
     "provision": [{"name": "Change it", "ansible.builtin.debug": {"msg": "for {{ inference_queue_requests }}"}}],
     "audit": [
@@ -64,21 +71,23 @@ class Run(Controller):
 
 
 class Node:
-    """A node of two instances behind a gateway."""
+    """A node of two instances behind one gateway or two."""
 
-    def __init__(self, place: Path, instances: list[Instance], door: Door) -> None:
-        self.place, self.instances, self.door = place, instances, door
-        self.lock = place / "upgrade.lock"
+    def __init__(self, place: Path, instances: list[Instance], doors: list[Door]) -> None:
+        self.place, self.instances, self.doors, self.door = place, instances, doors, doors[0]
+        self.locks = [place / f"lock-{door.place.name}" for door in doors]
+        self.lock = self.locks[0]
         self.runs: list[Run] = []
         self._copy()
 
     def _copy(self) -> None:
         """Copy what is tried; its modules keep their files in the test's folder."""
         ports = re.findall(r"server node-\d 127.0.0.1:(\d+)", (self.door.place / "haproxy.cfg").read_text())
+        # The gateways are this machine: what is delegated to one of them finds its own files by its name.
         own = {
             "xpu.fleet.service_drain": {"directory": str(self.place / "drained")},
-            "xpu.fleet.fleet_lock": {"file": str(self.lock)},
-            "xpu.fleet.gateway_servers": {"socket": f"{self.door.place}/admin.sock"},
+            "xpu.fleet.fleet_lock": {"file": f"{self.place}/lock-{{{{ item.key | default(item) }}}}"},
+            "xpu.fleet.gateway_servers": {"socket": f"{self.place}/{{{{ item }}}}/admin.sock"},
         }
         plays = yaml.safe_load((ROOT / "playbooks/upgrade.yml").read_text())
         (self.place / "upgrade.yml").write_text(yaml.safe_dump([{**play, "module_defaults": own} for play in plays]))
@@ -107,7 +116,8 @@ class Node:
                 "urls": [f"http://127.0.0.1:{port}" for port in ports],
             },
         }
-        hosts = {"all": {"vars": variables, "hosts": {"node": {}}, "children": {"gateways": {"hosts": {"door": {}}}}}}
+        gateways: dict[str, Any] = {"hosts": {door.place.name: {} for door in self.doors}}
+        hosts = {"all": {"vars": variables, "hosts": {"node": {}}, "children": {"gateways": gateways}}}
         (self.place / "hosts.json").write_text(json.dumps(hosts))
 
     def upgrade(self, *arguments: str) -> Run:
@@ -116,37 +126,65 @@ class Node:
         return self.runs[-1]
 
     def statuses(self) -> set[str]:
-        """What the gateway thinks of its instances."""
-        return {status.partition(" ")[0] for status, _weight in self.door.states().values()}
+        """What the gateways think of its instances."""
+        return {status.partition(" ")[0] for door in self.doors for status, _weight in door.states().values()}
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
+@pytest.fixture(params=[1])
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
     (tmp_path / "drained").mkdir()
-    (tmp_path / "door").mkdir()
     instances = [Instance(number, tmp_path / "drained") for number in range(2)]
-    with gateway(tmp_path / "door", instances) as door:
-        one = Node(tmp_path, instances, door)
+    with ExitStack() as stack:
+        doors = []
+        for number in range(request.param):
+            place = tmp_path / f"door{number + 1}"
+            place.mkdir()
+            doors.append(stack.enter_context(gateway(place, instances)))
+        one = Node(tmp_path, instances, doors)
         yield one
         for run in one.runs:
             run.kill()
 
 
+@pytest.mark.parametrize("node", [1, 2], indirect=True)
 def test_a_node_is_changed_when_its_answers_have_ended_and_then_serves(node: Node) -> None:
     for instance in node.instances:
         instance.may_go_on.clear()
-    answer = node.door.ask(STREAM)
+    answers = [door.ask(STREAM) for door in node.doors]
     run = node.upgrade()
     run.comes_to("Wait until the gateways send it nothing")
     node.door.until(lambda _states: node.statuses() == {"DRAIN"})
-    assert "Ensure the layers are in order" not in run.output and json.loads(node.lock.read_text())["process"] == str(
-        run._process.pid
-    )
+    assert "Ensure the layers are in order" not in run.output
+    assert [json.loads(lock.read_text())["process"] for lock in node.locks] == [str(run._process.pid)] * len(node.doors)
     for instance in node.instances:
         instance.may_go_on.set()
-    assert answer.rest().endswith("[DONE]\n\n")
+    assert all(answer.rest().endswith("[DONE]\n\n") for answer in answers)
     assert run.end() == 0, run.output
-    assert "for 2" in run.output and "node: done" in run.output and node.statuses() == {"UP"} and not node.lock.exists()
+    assert "for 2" in run.output and "node: done" in run.output and node.statuses() == {"UP"}
+    assert not any(lock.exists() for lock in node.locks)
+
+
+@pytest.mark.parametrize("node", [2], indirect=True)
+def test_a_node_is_not_changed_while_a_gateway_cannot_be_told(node: Node) -> None:
+    node.doors[1].process.kill()
+    (node.doors[1].place / "admin.sock").unlink()
+    run = node.upgrade("-e", "xpu_upgrade_drain_timeout=2")
+    assert run.end() == 2
+    said = " ".join(run.output.split())
+    assert "node: failed, it serves as before: Wait until the gateways send it nothing" in said and "for 2" not in said
+    node.door.until(lambda states: all(status == "UP" for status, _weight in states.values()))
+
+
+def test_a_run_without_a_change_removes_the_lock_of_an_interrupted_one(node: Node) -> None:
+    # A process of that number began at another time.
+    node.lock.write_text(json.dumps({**owner("new driver", os.getpid()), "started": "1"}))
+    run = node.upgrade("-e", "due=false")
+    assert run.end() == 0, run.output
+    assert "The lock of an interrupted run is removed" in run.output and not node.lock.exists(), run.output
+    node.lock.write_text(json.dumps(owner("new driver", os.getpid())))
+    run = node.upgrade("-e", "due=false")
+    assert run.end() == 0, run.output
+    assert f"(process {os.getpid()}) changes this fleet since" in " ".join(run.output.split()) and node.lock.exists()
 
 
 def test_a_node_that_fails_its_gate_stays_out_until_a_run_heals_it(node: Node) -> None:
@@ -195,3 +233,12 @@ def test_a_node_that_failed_goes_back_to_what_was_proven(node: Node) -> None:
     run = node.upgrade("-e", "xpu_upgrade_back=true")
     assert run.end() == 0, run.output
     assert "for 1" in run.output and "node: done" in run.output and node.statuses() == {"UP"}
+
+
+def test_a_node_without_a_record_of_proven_settings_is_named(node: Node) -> None:
+    (node.place / "drained/drain-0").write_text(json.dumps({"reason": "r", "owner": "o", "since": "s", "failed": True}))
+    run = node.upgrade("-e", "xpu_upgrade_back=true")
+    assert run.end() == 2
+    said = " ".join(run.output.split())
+    assert "node has no proven settings to go back to:" in said and "proven.json is missing there" in said
+    assert run.output.count("fatal: ") == 1

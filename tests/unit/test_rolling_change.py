@@ -43,6 +43,7 @@ STUBS: dict[str, list[dict[str, Any]]] = {
         {"name": "Lock", "ansible.builtin.fail": {"msg": "alice has it"}, "when": "locked | default(false)"},
         {**fact(upgrade_lock={"run": "r"}), "run_once": True},
     ],
+    "upgrade_leftover": [{"name": "Look", "ansible.builtin.debug": {"msg": "looked for a lock"}, "run_once": True}],
     "upgrade_renew": [{"name": "Renew", "ansible.builtin.debug": {"msg": "renewed"}, "run_once": True}],
     "upgrade_release": [{"name": "Release", "ansible.builtin.debug": {"msg": "released"}, "run_once": True}],
     "upgrade_node": [
@@ -84,7 +85,7 @@ def test_drained_nodes_a_canary_and_batches_go_one_after_the_other(upgrade: Call
     assert run.status == 2, run.output
     said = [line.partition('"msg": "')[2] for line in run.output.splitlines() if "nodes went before" in line]
     assert [line.partition(".")[0] for line in said] == ["c", "a", "d", "e"]
-    assert run.output.count("renewed") == 4 and run.output.count("released") == 1
+    assert run.output.count("renewed") == 4 and run.output.count("released") == 1 and "looked" not in run.output
     for words in ('"a: done"', '"c: done"', '"canary: a"', '"first, already drained: c"'):
         assert words in run.output
     # Unreachable or refused nodes are named and stop no others.
@@ -124,3 +125,4 @@ def test_nothing_begins_without_consent_and_the_lock(
 def test_a_fleet_in_order_is_left_alone(upgrade: Callable[..., Run]) -> None:
     run = upgrade({"a": None, "b": None}, YES)
     assert run.status == 0 and "released" not in run.output and "WARNING" not in run.output
+    assert run.output.count("looked for a lock") == 1

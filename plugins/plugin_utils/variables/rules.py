@@ -113,7 +113,8 @@ _LEAST = {
     0: """
         node_reboot_budget node_reboot_idle_timeout python_runtime_minimum_free_bytes model_context_length
         inference_client_connections inference_request_timeout inference_batch_requests inference_batch_tokens
-        inference_client_batch_requests inference_threads gateway_key_requests gateway_key_requests_per_minute
+        inference_client_batch_requests inference_client_batch_tokens inference_threads
+        gateway_key_requests gateway_key_requests_per_minute
         inference_max_tokens_default gateway_instance_requests xpu_audit_tokens_per_second xpu_upgrade_pause
     """,
     1: """

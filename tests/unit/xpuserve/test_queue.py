@@ -94,7 +94,7 @@ def test_whatever_comes_and_goes_the_queue_has_what_is_there() -> None:
             queue.extend(there[-1:])
         elif there and dice.random() < 0.3:
             queue.remove(there.pop(dice.randrange(len(there))))
-        elif (head := queue.head(lambda client: client != "a")) is not None:
+        elif (head := queue.head(lambda first: first.client != "a")) is not None:
             queue.take(head)
             there.remove(head)
             taken.append(head)
@@ -143,6 +143,26 @@ def test_one_client_of_several_leaves_room_on_the_device() -> None:
     wait_for(lambda: other.times.complete)
     assert not any(each.times.complete for each in flood)
     for each in flood:
+        engine.cancel(each)
+    engine.stop(5)
+
+
+def test_a_client_has_no_more_tokens_on_the_device_than_it_may() -> None:
+    backend = TinyBackend()
+    engine = Engine(backend, prompt_format="tokenizer", warm_up=False, queue_requests=64, client_batch_tokens=6500)
+    flood = [request("flood", tokens=3000) for _ in range(10)]
+    engine.submit(*flood)
+    engine.start()
+    wait_for(lambda: engine.running == 2)  # of four rows
+    other = request("other", tokens=12)
+    engine.submit(other)
+    wait_for(lambda: other.times.complete)
+    assert sum(bool(each.times.started) for each in flood) == 2
+    # One that is larger than the limit is served alone.
+    large = request("large", tokens=7000)
+    engine.submit(large)
+    wait_for(lambda: bool(large.times.started))
+    for each in (*flood, large):
         engine.cancel(each)
     engine.stop(5)
 

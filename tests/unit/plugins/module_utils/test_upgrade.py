@@ -96,7 +96,12 @@ def test_a_second_controller_is_refused_and_told_by_whom() -> None:
 def test_the_lock_of_a_run_that_was_cut_off_is_taken_over_and_told(how: dict[str, bool], why: str) -> None:
     found = verdict(LOCK, **how)
     assert (found["replaces"], found["problems"]) == ({"door": "r1"}, [])
-    assert why in found["notes"][0] and "alice" in found["notes"][0]
+    assert why in found["notes"][0] and "alice" in found["notes"][0] and "is taken over" in found["notes"][0]
+
+
+def test_a_run_that_takes_no_lock_removes_that_of_a_run_that_was_cut_off() -> None:
+    found = lock_verdict({"door": LOCK}, {}, lambda _lock: True, False)
+    assert found["replaces"] == {"door": "r1"} and "is removed: alice" in found["notes"][0]
 
 
 def test_what_a_lock_says_cannot_break_a_terminal() -> None:

@@ -139,6 +139,7 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
         queue_requests=settings.queue_requests,
         queue_tokens=settings.queue_tokens,
         client_batch_requests=settings.client_batch_requests,
+        client_batch_tokens=settings.client_batch_tokens,
         several_clients=keys is not None and len(keys.names) > 1,
         metrics=metrics,
         on_status=lambda status: systemd.notify(f"STATUS={status}"),

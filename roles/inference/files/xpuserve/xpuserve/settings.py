@@ -102,6 +102,7 @@ class Settings(BaseModel):
     client_batch_requests: int = Field(
         default=0, ge=0
     )  # of one client on the device; 0: 3 in 4 with several keys, or all
+    client_batch_tokens: int = Field(default=0, ge=0)  # of those requests, prompts and longest answers; 0 is no limit
     priorities: bool = False  # whether clients may give a request low priority
     stall_timeout: int = Field(
         default=STALL_SECONDS, ge=1

@@ -55,6 +55,7 @@ class Engine:
         queue_requests: int = QUEUE_REQUESTS,
         queue_tokens: int = QUEUE_TOKENS,
         client_batch_requests: int = 0,
+        client_batch_tokens: int = 0,
         several_clients: bool = False,
         metrics: Optional[Metrics] = None,
         on_status: Callable[[str], None] = lambda status: None,
@@ -62,6 +63,7 @@ class Engine:
         on_failed: Callable[[], None] = lambda: None,
     ) -> None:
         """`client_batch_requests` limits a client's requests on the device; 0 is all, or 3/4 with `several_clients`.
+        `client_batch_tokens` limits their tokens (prompts and longest answers); 0 is no limit.
 
         `on_status`, `on_ready` and `on_failed` are called on the engine's thread."""
         self._backend = backend
@@ -73,6 +75,7 @@ class Engine:
         self._queue_requests = queue_requests
         self._queue_tokens = queue_tokens
         self._client_batch_requests = client_batch_requests
+        self._client_batch_tokens = client_batch_tokens
         self._several_clients = several_clients
         self.metrics = metrics or Metrics()
         self._mean_seconds = 0.0  # that a request takes
@@ -323,11 +326,16 @@ class Engine:
         short = sum(len(request.prompt) for request in own) + tokens <= self._queue_tokens * OWN_SHARE
         return few and short and self.waiting + requests <= 2 * self._queue_requests
 
-    def _may_run(self, client: str) -> bool:
-        """Whether a client may have one more request on the device."""
+    def _may_run(self, request: Request) -> bool:
+        """Whether a request's client may have it on the device beside its others."""
         rows = self._runner.rows
         most = self._client_batch_requests or (rows - rows // 4 if self._several_clients and rows > 3 else 0)
-        return not most or sum(request.client == client for request in self._answers) < most
+        own = [each for each in self._answers if each.client == request.client]
+        if most and len(own) >= most:
+            return False
+        # One that is larger than the limit runs alone; otherwise it would never be served.
+        tokens = sum(each.most_tokens for each in (*own, request))
+        return not self._client_batch_tokens or not own or tokens <= self._client_batch_tokens
 
     def _wait(self) -> bool:
         """Wait for work; False when the engine is to stop and none is left."""

@@ -43,16 +43,17 @@ class FairQueue:
         for request in reversed(list(requests)):
             self._of(request).appendleft(request)
 
-    def head(self, may: Callable[[str], bool] = lambda client: True) -> Optional[Request]:
-        """The next request, among clients for which `may` is true."""
-        turns = [(low, self._given[client], n) for n, (low, client) in enumerate(self._waiting) if may(client)]
-        return list(self._waiting.values())[min(turns)[2]][0] if turns else None
+    def head(self, may: Callable[[Request], bool] = lambda request: True) -> Optional[Request]:
+        """The next request, among clients whose first one `may` begin."""
+        firsts = [(low, self._given[client], waiting[0]) for (low, client), waiting in self._waiting.items()]
+        turns = [(low, given, n) for n, (low, given, first) in enumerate(firsts) if may(first)]
+        return firsts[min(turns)[2]][2] if turns else None
 
     def take(self, request: Request) -> None:
         """Take a request whose turn it is."""
         client = request.client
         self._now = max(self._now, self._given[client])
-        self._given[client] += (len(request.prompt) + request.sampling.max_tokens) / request.weight
+        self._given[client] += request.most_tokens / request.weight
         self.remove(request)
 
     def remove(self, request: Request) -> None:

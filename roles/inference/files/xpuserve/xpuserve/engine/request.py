@@ -172,6 +172,11 @@ class Request:
     together: Sequence[Request] = field(default=(), repr=False)  # the requests that form one reply with it
 
     @property
+    def most_tokens(self) -> int:
+        """Tokens of the prompt and of the longest answer."""
+        return len(self.prompt) + self.sampling.max_tokens
+
+    @property
     def begun(self) -> bool:
         """Whether the device has worked on the reply."""
         return any(each.times.started for each in (self, *self.together))
