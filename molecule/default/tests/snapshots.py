@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = Path(__file__).parents[1] / "files/snapshot.py"
-#: Differences to ignore: backups of user databases, Ansible's directory, systemd's counters.
-PASSING = r"/etc/(group|gshadow|passwd|shadow)-|/(root|home/[^/]+)/\.ansible(/.*)?|/var/lib/systemd/.*"
+#: Differences to ignore: backups of user databases, those of packages at midnight, Ansible's directory, systemd's counters.
+PASSING = r"/etc/(group|gshadow|passwd|shadow)-|/var/backups/.*|/(root|home/[^/]+)/\.ansible(/.*)?|/var/lib/systemd/.*"
 
 
 def snapshot(host: Any, passing: str = "", touched: bool = False) -> dict[str, Any]:
