@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = Path(__file__).parents[1] / "files/snapshot.py"
-#: Differences to ignore: backups of user databases, those of packages at midnight, Ansible's directory, systemd's counters.
+#: Differences to ignore: backups of user databases, daily ones of packages, Ansible's directory, systemd's counters.
 PASSING = r"/etc/(group|gshadow|passwd|shadow)-|/var/backups/.*|/(root|home/[^/]+)/\.ansible(/.*)?|/var/lib/systemd/.*"
 
 
