@@ -114,8 +114,8 @@ test-roles: tools ## Test each role alone on a bare node (not in make test)
 test-upgrade: tools ## Upgrade nodes that version 0.1 provisioned (not in make test)
 	PYTHONPATH=molecule python3 -m pytest tests/hosts/test_upgrade.py
 
-test-engine: venv-dev ## Compare batched with single answers, on the libraries of engines bigdl and torch (not in make test)
-	for name in bigdl-cpu peer-transformers; do \
+test-engine: venv-dev ## Compare batched with single answers, and vectors of texts, on the engines' libraries (not in make test)
+	for name in bigdl-cpu peer-transformers openvino; do \
 	  engine=$$(PYTHONPATH=molecule python3 tests/engine/environment.py $$name) && \
 	  $$engine/bin/python -m pytest tests/engine || exit; \
 	done

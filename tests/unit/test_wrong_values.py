@@ -104,6 +104,13 @@ VALUES: list[tuple[str, Any, str]] = [
         " must be a share of the memory such as 90%, bytes with K, M, G or T, or infinity, but is '90 %'",
     ),
     ("inference_instances", "two", " must be auto or a number from 1, but is 'two'"),
+    (
+        "inference_embedding_model",
+        "models/bge",
+        " must be an absolute path outside /home, /root and /tmp, but is 'models/bge'",
+    ),
+    ("inference_rerank_model", "/home/alice/bge", " must be an absolute path outside /home, /root and /tmp, but is "),
+    ("inference_embedding_pooling", "max", " must be one of auto, cls, mean, last, but is a string: 'max'"),
     ("inference_max_tokens_default", -1, " must be a number from 0, but is -1"),
     ("inference_sampling_defaults", {"temperature": 3}, "['temperature'] must be a number from 0 to 2, but is 3"),
     ("inference_sampling_defaults", {"top_k": 0.5}, "['top_k'] must be a whole number from 0 to "),

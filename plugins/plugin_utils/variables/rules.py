@@ -145,6 +145,10 @@ _KINDS: list[tuple[str, Rule]] = [
     ("gateway_address", _SHARED),
     ("gateway_address_id", _number(1, 255)),
     (
+        "inference_embedding_model inference_rerank_model",
+        _matches("an absolute path outside /home, /root and /tmp", r"|(?!/(home|root|tmp)(/|$))/.*[^/]"),
+    ),
+    (
         "inference_memory_max",
         _matches(
             "a share of the memory such as 90%, bytes with K, M, G or T, or infinity",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Optional
 
 from xpuserve.api.completer import Limits
-from xpuserve.engine.backend import Backend, EngineError, Tokenizer
+from xpuserve.engine.backend import Backend, EngineError, EngineLostError, TextModels, Tokenizer
 from xpuserve.engine.prompts import PromptError
 from xpuserve.engine.request import PLAIN, ChatOptions, Message, SamplingParams, Token
-from xpuserve.engine.runner import Tokens
+from xpuserve.engine.runner import OutOfMemoryError, Tokens
+from xpuserve.text_models import TextModel
 
 MODEL = "fake-1b"
 CONTEXT = 64
 LIMITS = Limits(CONTEXT, max_tokens_default=40)
+EMBEDDING, RERANK = (TextModel(name, Path("/x"), 100) for name in ("fake-embedding", "fake-rerank"))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
@@ -93,3 +97,34 @@ class FakeBackend(Backend):
                 yield Token(token)
         finally:
             self.closed.set()
+
+
+class FakeTexts(TextModels):
+    """A text has a token for each byte. Its vector is its length and its first byte; it is as relevant to a query as it
+    has letters of it. One holding WAIT takes until it may be done; CRASH, FULL and LOST fail.
+    """
+
+    def __init__(self) -> None:
+        self.may_answer = threading.Event()
+        self.answering = threading.Event()
+        self.seen: list[list[str]] = []  # computed together
+
+    def count(self, texts: Sequence[str], query: Optional[str] = None) -> list[int]:
+        return [len((query or "").encode()) + len(text.encode()) for text in texts]
+
+    def embed(self, texts: Sequence[str]) -> list[bytes]:
+        self._compute(texts)
+        return [struct.pack("<2f", len(text), ord(text[0])) for text in texts]
+
+    def rank(self, query: str, texts: Sequence[str]) -> list[float]:
+        self._compute(texts)
+        return [len(set(query) & set(text)) / len(set(query)) for text in texts]
+
+    def _compute(self, texts: Sequence[str]) -> None:
+        self.seen.append(list(texts))
+        for word, error in (("CRASH", ValueError), ("FULL", OutOfMemoryError), ("LOST", EngineLostError)):
+            if any(word in text for text in texts):
+                raise error("it went wrong")
+        if any("WAIT" in text for text in texts):
+            self.answering.set()
+            assert self.may_answer.wait(5)

@@ -17,11 +17,12 @@ from typing import Any, Optional
 FAKE = """
     import json, os, sys, tempfile, time
     from pathlib import Path
-    from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, ByteTokenizer, FakeBackend
+    from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, ByteTokenizer, FakeBackend, FakeTexts
     from xpuserve import backends, logs
 
     def create(settings, instance):
         backend = FakeBackend()
+        backend.texts = FakeTexts() if settings.embedding_model else None
         if "load" in sys.argv:
             backend.load = lambda: time.sleep(60)
         if "broken" in sys.argv:
@@ -45,7 +46,10 @@ ENGINE = (
     from xpuserve.engine import worker
     from xpuserve.engine.channel import Channel
 
-    sys.exit(worker.run(Channel(socket.socket(fileno=int(sys.argv[-1]))), create))
+    channel, texts = (
+        Channel(socket.socket(fileno=int(end))) if end.isdecimal() else None for end in (sys.argv[-1], sys.argv[-2])
+    )
+    sys.exit(worker.run(channel, create, texts))
 """
 )
 CODE = (
@@ -61,6 +65,7 @@ CODE = (
         return ByteTokenizer()
 
     backends._load_tokenizer = load_tokenizer
+    backends._load_counts = lambda settings: FakeTexts().count
     model = {"name": MODEL, "path": "/x", "format": "gguf", "context_length": 64}
     more, engine, *arguments = sys.argv[1:]
     settings = Settings(engine="openvino", device="cpu", model=model, cache_dir="/x", **json.loads(more))

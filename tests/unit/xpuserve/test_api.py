@@ -22,7 +22,8 @@ from xpuserve.api.app import create_app
 from xpuserve.api.completer import Limits
 from xpuserve.api.schema import NOT_OFFERED
 from xpuserve.client import APIClient
-from xpuserve.engine.loop import Engine, QueueFullError
+from xpuserve.engine.loop import Engine
+from xpuserve.engine.queue import QueueFullError
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, SamplingParams
 from xpuserve.keys import Keys
 

@@ -16,8 +16,8 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyBackend
 from fastapi.testclient import TestClient
 from xpuserve.api.app import create_app
 from xpuserve.api.completer import Limits
-from xpuserve.engine.loop import Engine, QueueFullError
-from xpuserve.engine.queue import FairQueue
+from xpuserve.engine.loop import Engine
+from xpuserve.engine.queue import FairQueue, QueueFullError
 from xpuserve.engine.request import Request, SamplingParams
 from xpuserve.keys import Keys
 
@@ -29,20 +29,20 @@ def request(client: str, name: str = "", tokens: int = 10, **more: Any) -> Reque
     return Request(name or client, [1] * (tokens // 2), sampling, lambda event: None, client=client, **more)
 
 
-def take(queue: FairQueue) -> Request:
+def take(queue: FairQueue[Request]) -> Request:
     head = queue.head()
     assert head
     queue.take(head)
     return head
 
 
-def order(queue: FairQueue) -> list[str]:
+def order(queue: FairQueue[Request]) -> list[str]:
     """Takes all."""
     return [take(queue).id for _ in range(len(queue))]
 
 
 def test_a_client_that_floods_waits_for_itself_alone() -> None:
-    queue = FairQueue()
+    queue = FairQueue[Request]()
     queue.extend(request("flood", f"f{n}") for n in range(6))
     queue.extend([request("other", "o0"), request("other", "o1")])
     assert order(queue) == ["f0", "o0", "f1", "o1", "f2", "f3", "f4", "f5"]
@@ -50,21 +50,21 @@ def test_a_client_that_floods_waits_for_itself_alone() -> None:
 
 
 def test_turns_are_counted_in_tokens() -> None:
-    queue = FairQueue()
+    queue = FairQueue[Request]()
     queue.extend(request("long", f"l{n}", 30) for n in range(3))
     queue.extend(request("short", f"s{n}") for n in range(9))
     assert Counter(each[0] for each in order(queue)[:8]) == {"s": 6, "l": 2}
 
 
 def test_a_client_of_twice_the_weight_gets_twice_as_much() -> None:
-    queue = FairQueue()
+    queue = FairQueue[Request]()
     queue.extend(request("heavy", weight=2.0) for _ in range(20))
     queue.extend(request("light") for _ in range(20))
     assert Counter(order(queue)[:15]) == {"heavy": 10, "light": 5}
 
 
 def test_nobody_saves_up_turns_while_away() -> None:
-    queue = FairQueue()
+    queue = FairQueue[Request]()
     queue.extend(request("flood", f"f{n}") for n in range(10))
     for _ in range(6):
         take(queue)
@@ -73,13 +73,13 @@ def test_nobody_saves_up_turns_while_away() -> None:
 
 
 def test_low_priority_waits_until_no_other_does() -> None:
-    queue = FairQueue()
+    queue = FairQueue[Request]()
     queue.extend([request("a", "batch", low_priority=True), request("a", "first"), request("b", "second")])
     assert order(queue) == ["first", "second", "batch"]
 
 
 def test_what_was_taken_too_early_is_first_again() -> None:
-    queue = FairQueue()
+    queue = FairQueue[Request]()
     queue.extend(request("a", f"a{n}") for n in range(4))
     queue.put_back([take(queue), take(queue)])
     assert order(queue) == ["a0", "a1", "a2", "a3"]
@@ -87,7 +87,7 @@ def test_what_was_taken_too_early_is_first_again() -> None:
 
 def test_whatever_comes_and_goes_the_queue_has_what_is_there() -> None:
     dice = random.Random(4)  # noqa: S311
-    queue, there, taken = FairQueue(), list[Request](), list[Request]()
+    queue, there, taken = FairQueue[Request](), list[Request](), list[Request]()
     for n in range(3000):
         if dice.random() < 0.6:
             there.append(request(dice.choice("abcde"), str(n), low_priority=dice.random() < 0.2))

@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.set_defaults(run=_convert)
 
     engine = commands.add_parser("engine")  # internal commands of the service: not in the list of commands
+    engine.add_argument("texts", type=int, nargs="?", help="the channel for texts, if there are models for them")
     engine.add_argument("channel", type=int)
     engine.set_defaults(run=_engine)
 
@@ -358,7 +359,11 @@ def _engine(arguments: argparse.Namespace) -> int:
     from xpuserve.engine.channel import Channel  # noqa: PLC0415
 
     logs.use_json()
-    return worker.run(Channel(socket.socket(fileno=arguments.channel)), backends.create)
+    channel, texts = (
+        None if end is None else Channel(socket.socket(fileno=end)) for end in (arguments.channel, arguments.texts)
+    )
+    assert channel  # noqa: S101 - argparse has seen it
+    return worker.run(channel, backends.create, texts)
 
 
 def _myself() -> list[str]:

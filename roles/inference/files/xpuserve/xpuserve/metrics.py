@@ -123,6 +123,16 @@ class Metrics:
             "xpuserve_key_requests_total", "HTTP requests of an API key, including refused ones."
         )
         self._key_tokens = Counter("xpuserve_key_tokens_total", "Tokens of finished requests of an API key.")
+        self._text_requests = Counter(
+            "xpuserve_text_requests_total", "Ended requests for embeddings and relevance by outcome."
+        )
+        self._text_tokens = Counter("xpuserve_text_tokens_total", "Tokens embedded and compared with a query.")
+        self._text_waiting = Gauge(
+            "xpuserve_text_requests_waiting", "Requests for embeddings and relevance in their queue."
+        )
+        self._text_seconds = Histogram(
+            "xpuserve_text_request_seconds", "Time to the end of a request for embeddings or relevance.", _REQUEST
+        )
         self._memory = Gauge("process_resident_memory_bytes", "Resident memory of the service and its engine process.")
         self._memory_of = Gauge("xpuserve_resident_memory_bytes", "Resident memory of each process.")
         self._all: tuple[Counter | Histogram, ...] = (
@@ -141,6 +151,10 @@ class Metrics:
                 self._http,
                 self._key_requests,
                 self._key_tokens,
+                self._text_requests,
+                self._text_tokens,
+                self._text_waiting,
+                self._text_seconds,
                 self._memory,
                 self._memory_of,
             ),
@@ -194,6 +208,16 @@ class Metrics:
             if times.tokens > 1:
                 self._per_token.see((times.last - times.first) / (times.tokens - 1))
 
+    def texts_over(self, kind: str, outcome: str, tokens: int, seconds: float, key: str = "") -> None:
+        """A request for embeddings (embed) or relevance (rerank) ended: stop, abort or error."""
+        with self._lock:
+            self._text_requests.add(kind=kind, outcome=outcome)
+            self._text_tokens.add(tokens, kind=kind)
+            if key:
+                self._key_tokens.add(tokens, key=key, kind="prompt")
+            if outcome == "stop":
+                self._text_seconds.see(seconds)
+
     def http(self, handler: str, method: str, status: int, key: str = "") -> None:
         """An HTTP request was answered; `handler` is its route, not its path, and `key` its key's name."""
         with self._lock:
@@ -201,15 +225,16 @@ class Metrics:
                 self._key_requests.add(key=key, status=str(status))
             self._http.add(handler=handler, method=method, status=str(status))
 
-    def text(self, running: int, waiting: int, cache_usage: float = 0.0, engine: int = 0) -> str:
-        """All metrics. The engine gives the numbers of running and waiting requests, the cache's fill level, and its
-        process (0: none).
+    def text(self, running: int, waiting: int, cache_usage: float = 0.0, engine: int = 0, texts: int = 0) -> str:
+        """All metrics. The engine gives the numbers of running and waiting requests, the cache's fill level, its
+        process (0: none), and the number of waiting requests for embeddings and relevance.
         """
         service, other = _resident("self"), _resident(str(engine)) if engine else 0
         with self._lock:
             self._running.set(running)
             self._waiting.set(waiting)
             self._cache.set(cache_usage)
+            self._text_waiting.set(texts)
             self._memory.set(service + other)
             self._memory_of.set(service, process="service")
             self._memory_of.set(other, process="engine")

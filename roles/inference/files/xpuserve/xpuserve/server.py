@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 import uvicorn
 
-from xpuserve import backends, sampling, systemd
+from xpuserve import backends, sampling, systemd, text_models
 from xpuserve.agent import Agent
 from xpuserve.api import origin
 from xpuserve.api.app import create_app
@@ -160,6 +160,7 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
         "hosts": origin.hosts(listener.getsockname()[0], settings.hosts),
         "origins": settings.cors_origins,
         "metrics_key": settings.metrics_key,
+        "texts": text_models.of(settings),
     }
     app = create_app(engine, model.name, limits, keys, **options)
     door = Door(most_connections(settings.connections), settings.client_connections)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from xpuserve import weights
+from xpuserve import text_models, weights
 from xpuserve.sampling import SamplingDefaults
 
 # The queue's limits, in requests and in tokens of their prompts.
@@ -91,6 +91,9 @@ class Settings(BaseModel):
     tls_key: str = ""  # PEM file of its key
     metrics_key: bool = False  # whether metrics need a key too, if there are keys
     model: ModelSettings
+    embedding_model: str = ""  # directory of a model in OpenVINO's format; none without
+    embedding_pooling: Literal["auto", "cls", "mean", "last"] = "auto"  # auto: as its 1_Pooling/config.json says
+    rerank_model: str = ""  # directory of a cross-encoder in OpenVINO's format; none without
     cache_dir: str = Field(min_length=1)
     engine_process: bool = True  # whether the engine has a separate process; without, its end is the service's
     threads: int = Field(default=0, ge=0)  # CPU threads of the engine; 0 leaves it to the engine
@@ -119,6 +122,19 @@ class Settings(BaseModel):
     def _certificate_has_a_key(self) -> Settings:
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise ValueError("tls_certificate and tls_key go together: set both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _text_models_have_an_engine_and_names(self) -> Settings:
+        paths = [path for path in (self.embedding_model, self.rerank_model) if path]
+        if paths and self.engine != "openvino":
+            raise ValueError(f"embedding_model and rerank_model are for engine openvino, not {self.engine}")
+        names = [self.model.name, *(Path(path).name for path in paths)]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"two models have the same name: {', '.join(names)}; embedding_model and rerank_model are named as "
+                "their directories are"
+            )
         return self
 
     @model_validator(mode="after")
@@ -161,6 +177,7 @@ def check_model(settings: Settings) -> weights.Weights:
     model = settings.model
     try:
         found = weights.inspect(Path(model.path))
+        text_models.of(settings)
     except weights.WeightsError as error:
         raise SettingsError(str(error)) from None
     if found.format != model.format:

@@ -15,7 +15,8 @@ from fastapi import Request as HTTPRequest
 
 from xpuserve.api import errors
 from xpuserve.api.observe import CLIENT_LEFT
-from xpuserve.engine.loop import Engine, QueueFullError
+from xpuserve.engine.loop import Engine
+from xpuserve.engine.queue import QueueFullError
 from xpuserve.engine.request import Event, Failed, Piece, Request, SamplingParams
 
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any, Optional
 
@@ -25,15 +25,17 @@ from xpuserve.api.observe import Observe
 from xpuserve.api.origin import KnownHost, OnlyJSON
 from xpuserve.api.responses import ResponsesReply, ResponsesRequest
 from xpuserve.api.schema import ChatRequest, CompletionRequest
+from xpuserve.api.texts import KINDS, EmbeddingsRequest, RerankRequest, TextCompleter
 from xpuserve.api.tokens import DetokenizeRequest, TokenizeRequest
 from xpuserve.engine.loop import Engine
 from xpuserve.keys import Keys
 from xpuserve.metrics import CONTENT_TYPE
-from xpuserve.settings import STALL_SECONDS
+from xpuserve.settings import QUEUE_TOKENS, STALL_SECONDS
+from xpuserve.text_models import TextModel
 
-# Largest body: more than any text of as many tokens as the context has. A long token has four letters, and JSON may
-# write each of them in six bytes. Without a limit, one client could take all memory, and the tokenizer's time, from
-# the others.
+# Largest body: more than any text of as many tokens as the context has, or, where texts can be embedded, as the queue
+# has by default. A long token has four letters, and JSON may write each of them in six bytes. Without a limit, one
+# client could take all memory, and the tokenizer's time, from the others.
 BODY_BYTES, BODY_BYTES_PER_TOKEN = 65536, 24
 
 
@@ -47,13 +49,17 @@ def create_app(
     hosts: Optional[Collection[str]] = None,
     origins: Sequence[str] = (),
     metrics_key: bool = False,
+    texts: Optional[Mapping[str, TextModel]] = None,
 ) -> FastAPI:
     """The web application in front of `engine`.
 
     Without `keys`, it serves everyone; with them and `metrics_key`, metrics need one too. `hosts` are
     the accepted names in Host headers; None for any. `origins` are the web pages whose scripts may send requests. An
-    engine with work that completes no step for `stall_timeout` is unhealthy.
+    engine with work that completes no step for `stall_timeout` is unhealthy. `texts` are the models for embedding and
+    rerank.
     """
+    texts = texts or {}
+    body_tokens = max(limits.context_length, QUEUE_TOKENS if texts else 0)
     handlers: dict[Any, Any] = {
         StarletteHTTPException: errors.on_http_error,
         RequestValidationError: errors.on_invalid,
@@ -64,26 +70,18 @@ def create_app(
         *([Middleware(CORSMiddleware, **_cors(origins))] if origins else []),
         *([Middleware(RequireKey, keys=keys, metrics_open=not metrics_key)] if keys else []),
         Middleware(OnlyJSON),
-        Middleware(BodyLimit, limit=BODY_BYTES + BODY_BYTES_PER_TOKEN * limits.context_length),
+        Middleware(BodyLimit, limit=BODY_BYTES + BODY_BYTES_PER_TOKEN * body_tokens),
     ]
     app = FastAPI(title="xpuserve", docs_url=None, redoc_url=None, exception_handlers=handlers, middleware=layers)
-    completer = Completer(engine, model, limits)
-    card = document.ModelCard(id=model, created=int(time.time()), max_model_len=limits.context_length)
-    document.complete(app, model)
+    paths = {each.name: KINDS[kind].path for kind, each in texts.items()}
+    completer = Completer(engine, model, limits, paths)
+    document.complete(app, model, {kind: each.name for kind, each in texts.items()})
     page.add(app)
 
     _add_probes(app, engine, stall_timeout)
-
-    @app.get("/v1/models", responses={**document.KEY_NEEDED, **document.FAILED})
-    async def models() -> document.Models:
-        """The one model that is served."""
-        return document.Models(data=[card])
-
-    @app.get("/v1/models/{name:path}", responses={**document.KEY_NEEDED, **document.UNKNOWN_MODEL, **document.FAILED})
-    async def one_model(name: str) -> document.ModelCard:
-        """The model of that name."""
-        completer.check_model(name)
-        return card
+    lengths = {model: limits.context_length, **{each.name: each.max_tokens for each in texts.values()}}
+    _add_models(app, completer, lengths)
+    _add_texts(app, TextCompleter(engine, model, limits, texts), texts)
 
     @app.post("/v1/chat/completions", responses=document.completion(document.ChatCompletion))
     async def chat_completions(body: ChatRequest, http: Request) -> Response:
@@ -143,6 +141,42 @@ def create_app(
         )
 
     return app
+
+
+def _add_models(app: FastAPI, completer: Completer, lengths: Mapping[str, int]) -> None:
+    """Add the pages about models; `lengths` are their maximum tokens by name, the chat model's first."""
+    created = int(time.time())
+    cards = {name: document.ModelCard(id=name, created=created, max_model_len=most) for name, most in lengths.items()}
+
+    @app.get("/v1/models", responses={**document.KEY_NEEDED, **document.FAILED})
+    async def models() -> document.Models:
+        """The models that are served, the chat model first."""
+        return document.Models(data=list(cards.values()))
+
+    @app.get("/v1/models/{name:path}", responses={**document.KEY_NEEDED, **document.UNKNOWN_MODEL, **document.FAILED})
+    async def one_model(name: str) -> document.ModelCard:
+        """The model of that name."""
+        if name not in cards:
+            completer.check_model(name)
+        return cards[name]
+
+
+def _add_texts(app: FastAPI, completer: TextCompleter, models: Mapping[str, TextModel]) -> None:
+    """Add the pages of models for texts. Without its model, a page says that, and is not in the document."""
+
+    @app.post(
+        KINDS["embedding"].path,
+        responses=document.texts(document.Embeddings),
+        include_in_schema="embedding" in models,
+    )
+    async def embeddings(body: EmbeddingsRequest, http: Request) -> Response:
+        """The embedding of each text."""
+        return await completer.embeddings(body, http)
+
+    @app.post(KINDS["rerank"].path, responses=document.texts(document.Ranking), include_in_schema="rerank" in models)
+    async def rerank(body: RerankRequest, http: Request) -> Response:
+        """The documents in the order of their relevance to a query."""
+        return await completer.rerank(body, http)
 
 
 def _add_probes(app: FastAPI, engine: Engine, stall_timeout: float) -> None:

@@ -22,8 +22,9 @@ from xpuserve.api.plan import Plan, plan
 from xpuserve.api.replies import Asked, ChatReply, Choice, EchoReply, Reply, TokenCounts
 from xpuserve.api.schema import ChatRequest, CompletionBase, CompletionRequest
 from xpuserve.dialects.base import Reader
-from xpuserve.engine.loop import Engine, QueueFullError
+from xpuserve.engine.loop import Engine
 from xpuserve.engine.prompts import PromptError
+from xpuserve.engine.queue import QueueFullError
 from xpuserve.engine.request import Failed, Finished, Piece, TokenText
 
 T = TypeVar("T")
@@ -63,8 +64,10 @@ class Order:
 class Completer:
     """Answers requests with the one model."""
 
-    def __init__(self, engine: Engine, model: str, limits: Limits) -> None:
+    def __init__(self, engine: Engine, model: str, limits: Limits, others: Mapping[str, str]) -> None:
+        """`others` are the names of models for other paths, with that path."""
         self._engine = engine
+        self._others = others
         self._model = model
         self._limits = limits
         # Requests in order, without those whose client left: requests that have not begun here can be cancelled.
@@ -124,7 +127,8 @@ class Completer:
     def check_model(self, name: Optional[str]) -> None:
         """Refuse every model but the served one, which a request may omit."""
         if name not in (None, self._model):
-            message = f"unknown model {name!r}; this server has {self._model!r}"
+            what = f"model {name!r} is for {self._others[name]}" if name in self._others else f"unknown model {name!r}"
+            message = f"{what}; this server has {self._model!r}"
             raise APIError(404, message, param="model", code="model_not_found")
 
     async def _complete(self, order: Order, http: Request, reply_type: Callable[[Asked], Reply]) -> Response:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Optional
+from collections.abc import Mapping
+from typing import Any, Literal, Optional, Union
 
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
@@ -46,7 +47,7 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "xpuserve"
-    max_model_len: int = Field(description="tokens of prompt and answer together")
+    max_model_len: int = Field(description="tokens of prompt and answer together, or of a text to embed or rank")
 
 
 class Models(BaseModel):
@@ -181,6 +182,53 @@ class TokenizerInfo(BaseModel):
     model_max_length: int
 
 
+class TextUsage(BaseModel):
+    """Token counts."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embedding(BaseModel):
+    """The vector of a text; with encoding_format base64, as text."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: Union[list[float], str]
+
+
+class Embeddings(BaseModel):
+    """The vectors of all texts of a request, in their order."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: TextUsage
+
+
+class RankedText(BaseModel):
+    """The text of a document."""
+
+    text: str
+
+
+class Ranked(BaseModel):
+    """A document's place in the request, and its relevance, from 0 to 1."""
+
+    index: int
+    relevance_score: float
+    document: Optional[RankedText] = None
+
+
+class Ranking(BaseModel):
+    """The documents that are most relevant to a query, the best first."""
+
+    id: str
+    model: str
+    results: list[Ranked]
+    usage: TextUsage
+
+
 class ResponsesUsage(BaseModel):
     """Token counts."""
 
@@ -289,6 +337,11 @@ def tokens() -> Responses:
     return {status: answer for status, answer in answers.items() if status != 200}
 
 
+def texts(reply: type[BaseModel]) -> Responses:
+    """Possible answers to a request for embeddings or relevance."""
+    return {200: {"model": reply}, **tokens()}
+
+
 def completion(reply: type[BaseModel]) -> Responses:
     """Possible answers to a request for a completion."""
     # Without a schema: it would be that of each event, which only OpenAPI 3.2 supports.
@@ -311,9 +364,13 @@ def completion(reply: type[BaseModel]) -> Responses:
     }
 
 
-def complete(app: FastAPI, model: str) -> None:
-    """Complete the application's document: the served model, keys, and 400 instead of 422."""
+def complete(app: FastAPI, model: str, texts: Mapping[str, str]) -> None:
+    """Complete the application's document: the served models, keys, and 400 instead of 422.
+
+    `texts` are the names of the models for embedding and rerank.
+    """
     written = app.openapi
+    own = {"EmbeddingsRequest": texts.get("embedding"), "RerankRequest": texts.get("rerank")}
 
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:
@@ -327,10 +384,11 @@ def complete(app: FastAPI, model: str) -> None:
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for name in ("HTTPValidationError", "ValidationError"):
                 components["schemas"].pop(name, None)
-            for schema in components["schemas"].values():
+            for name, schema in components["schemas"].items():
                 named = schema.get("properties", {}).get("model", {})
                 if "anyOf" in named:  # a request's
-                    schema["properties"]["model"] = {"enum": [None, model], "description": named.get("description", "")}
+                    served = {"enum": [None, own.get(name, model)], "description": named.get("description", "")}
+                    schema["properties"]["model"] = served
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]

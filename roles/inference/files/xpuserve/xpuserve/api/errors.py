@@ -69,6 +69,13 @@ def too_long(context: int, prompt: int, wanted: Optional[int], param: str) -> AP
     return APIError(400, said, param=param, code="context_length_exceeded")
 
 
+def text_too_long(most: int, length: int, param: str, *, with_query: bool) -> APIError:
+    """The refusal of a text that an embedding or rerank model cannot read as a whole."""
+    both = " with the query" if with_query else ""
+    message = f"This model's maximum context length is {most} tokens. However, {param}{both} has {length} tokens."
+    return APIError(400, message, param=param, code="context_length_exceeded")
+
+
 def failure(event: Failed) -> APIError:
     """The error of an engine that gave no answer."""
     status, headers = {

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from xpuserve import text_models
+
 if TYPE_CHECKING:
     from xpuserve.engine.backend import Backend, Tokenizer
     from xpuserve.engine.remote import RemoteBackend
+    from xpuserve.engine.remote_texts import Count
     from xpuserve.settings import Settings
 
 
@@ -34,7 +37,15 @@ def remote(settings: Settings, instance: int, command: Sequence[str]) -> RemoteB
 
     load = partial(_load_tokenizer, settings, instance)
     shared = settings.engine == "openvino"  # those of transformers are not made for two threads
-    return RemoteBackend(command, settings, instance, tokenizer=load, second_tokenizer=None if shared else load)
+    counts = partial(_load_counts, settings) if settings.embedding_model or settings.rerank_model else None
+    second = None if shared else load
+    return RemoteBackend(command, settings, instance, tokenizer=load, second_tokenizer=second, counts=counts)
+
+
+def _load_counts(settings: Settings) -> Count:
+    from xpuserve.backends.openvino_texts import TextTokenizers  # noqa: PLC0415
+
+    return TextTokenizers(text_models.of(settings)).count
 
 
 def _load_tokenizer(settings: Settings, instance: int) -> Tokenizer:

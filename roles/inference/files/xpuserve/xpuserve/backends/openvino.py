@@ -16,8 +16,9 @@ import numpy
 import openvino
 import openvino_genai
 
-from xpuserve import ebnf
+from xpuserve import ebnf, text_models
 from xpuserve.backends import memory
+from xpuserve.backends.openvino_texts import OpenVINOTexts
 from xpuserve.engine import selftest
 from xpuserve.engine.backend import Backend, EngineError, Tokenizer
 from xpuserve.engine.prompts import PromptError, for_template
@@ -96,6 +97,7 @@ class OpenVINOBackend(Backend):
     def __init__(self, settings: Settings, instance: int) -> None:
         self._settings = settings
         self._instance = instance
+        self._text_bytes = 0  # weights of the models for texts
 
     def load(self) -> None:
         """See Backend."""
@@ -111,6 +113,9 @@ class OpenVINOBackend(Backend):
                 path, self._scheduler(), self._device(), properties
             )
         self.tokenizer = OpenVINOTokenizer(self._pipeline.get_tokenizer(), self._settings.model.context_length)
+        if models := text_models.of(self._settings):
+            self.texts = OpenVINOTexts(models, self._device(), properties)
+            self._text_bytes = sum(model.bytes for model in models.values())
 
     def _scheduler(self) -> Any:
         config = openvino_genai.SchedulerConfig()
@@ -148,7 +153,8 @@ class OpenVINOBackend(Backend):
         # GPU_MEMORY_STATISTICS covers one Core, and the pipeline's own is not accessible: the weights
         # count with the size of their files.
         path = Path(self._settings.model.path)
-        return max(0, total - sum(file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.bin"))))
+        weights = sum(file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.bin")))
+        return max(0, total - weights - self._text_bytes)
 
     def _device(self) -> str:
         if self._settings.device == "cpu":

@@ -94,10 +94,29 @@ class Model(ABC):
         """Return unused memory to the device."""
 
 
+class TextModels(ABC):
+    """The embedding and the rerank model beside the chat model, of which one may be missing. They are not for the
+    engine's thread: one other thread counts tokens, and another one computes.
+    """
+
+    @abstractmethod
+    def count(self, texts: Sequence[str], query: Optional[str] = None) -> list[int]:
+        """Tokens of each text for the embedding model or, with a query, of the query and each text for the other."""
+
+    @abstractmethod
+    def embed(self, texts: Sequence[str]) -> list[bytes]:
+        """The embedding of each text, as little-endian 32-bit floats. Raises EngineLostError, OutOfMemoryError."""
+
+    @abstractmethod
+    def rank(self, query: str, texts: Sequence[str]) -> list[float]:
+        """How relevant each text is to the query, from 0 to 1. Raises as `embed` does."""
+
+
 class Backend(ABC):
     """One loaded model on one device. Only the engine's thread calls its methods, and its tokenizer's."""
 
     tokenizer: Tokenizer
+    texts: Optional[TextModels] = None
     # Request features that not every engine has: logit_bias, logprobs, top_logprobs, prompt_logprobs,
     # structured_outputs, grammar.
     offers: frozenset[str] = frozenset()

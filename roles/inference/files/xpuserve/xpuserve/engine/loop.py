@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,17 +19,16 @@ from xpuserve.engine.backend import Backend, EngineError, EngineLostError
 from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.generation import Generation
 from xpuserve.engine.plain import PlainText
-from xpuserve.engine.queue import FairQueue
+from xpuserve.engine.queue import BoundedQueue, QueueFullError
 from xpuserve.engine.request import PLAIN, ChatOptions, Failed, Message, Request, SamplingParams
 from xpuserve.engine.runner import OneAtATime, Runner, TooLargeError, run_single
+from xpuserve.engine.texts import TextQueue
 from xpuserve.engine.vocabulary import fast_decode, hidden, showing
 from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
 from xpuserve.settings import QUEUE_REQUESTS, QUEUE_TOKENS
 
 MAX_RETRY_SECONDS = 60
-# Each client's own share of the queue, whoever fills the rest.
-OWN_SHARE = 1 / 8
 # Seconds between restarts of an engine that ends; after so many in a row, requests do not wait for the next.
 MAX_RESTART_SECONDS, HOPEFUL_RESTARTS = 60, 3
 WARM_UP_TOKENS = 8
@@ -37,10 +36,6 @@ WARM_UP_TOKENS = 8
 FAILED_STEPS = 3
 
 log = logging.getLogger(__name__)
-
-
-class QueueFullError(Exception):
-    """The queue is full."""
 
 
 class Engine:
@@ -72,8 +67,6 @@ class Engine:
         self._on_status = on_status
         self._on_ready = on_ready
         self._on_failed = on_failed
-        self._queue_requests = queue_requests
-        self._queue_tokens = queue_tokens
         self._client_batch_requests = client_batch_requests
         self._client_batch_tokens = client_batch_tokens
         self._several_clients = several_clients
@@ -81,14 +74,15 @@ class Engine:
         self._mean_seconds = 0.0  # that a request takes
         # The following fields change only under this lock, and only this thread waits on it.
         self._changed = threading.Condition()
-        self._waiting = FairQueue()
-        self._promised_to: Counter[str] = Counter()  # queue slots, reserved while prompts are encoded
+        self._waiting = BoundedQueue[Request](queue_requests, queue_tokens)
         self._answers: dict[Request, Generation] = {}  # to the requests on the device
         self._progress = 0.0  # when work began or the last step ended
         self._closed: Optional[Failed] = None  # the refusal for new requests
         self._stopping = False
         self._encoding = threading.Lock()  # the web side encodes one prompt at a time
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        limits = {"requests": queue_requests, "tokens": queue_tokens}
+        self.texts = TextQueue(backend, self.metrics, lambda: self.ready, **limits)
         self._cache_usage = 0.0
         self._failed_steps = 0  # since the last token
         self._restarts = 0  # since an engine's last token
@@ -123,7 +117,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Number of requests that wait for the device or for encoding."""
-        return len(self._waiting) + self._runner.ahead + sum(self._promised_to.values())
+        return self._waiting.total + self._runner.ahead
 
     @property
     def running(self) -> int:
@@ -142,7 +136,8 @@ class Engine:
 
     def counted(self) -> str:
         """The metrics, for Prometheus."""
-        return self.metrics.text(self.running, self.waiting, self._cache_usage, self._backend.process)
+        process = self._backend.process
+        return self.metrics.text(self.running, self.waiting, self._cache_usage, process, self.texts.waiting)
 
     def stop(self, timeout: float) -> None:
         """Let the thread finish what is queued and end, waiting at most `timeout` seconds."""
@@ -159,13 +154,16 @@ class Engine:
         with self._changed:
             self._closed = event
         self._refuse(event, lambda request: not request.begun)
+        self.texts.drain(event)
 
     def abort(self, event: Failed) -> None:
         """End every unfinished request, and every later one, with `event`."""
         with self._changed:
             self._closed = event
             running, waiting = list(self._answers), list(self._waiting)
-            self._waiting = FairQueue()
+            for request in waiting:
+                self._waiting.remove(request)
+        self.texts.abort(event)
         for request in (*running, *waiting):
             request.cancelled.set()
             request.deliver(event)
@@ -176,24 +174,20 @@ class Engine:
     def places(self, requests: int, client: str = "") -> Iterator[None]:
         """Reserve queue slots for a client's requests while their prompts are encoded, or raise QueueFullError."""
         with self._changed:
-            if not self._room_for(client, requests, 0):
-                raise QueueFullError
-            self._promised_to[client] += requests
+            self._waiting.promise(client, requests, self._runner.ahead)
         try:
             yield
         finally:
             with self._changed:
-                self._promised_to[client] -= requests
-                self._promised_to += Counter()  # clients without any are removed
+                self._waiting.release(client, requests)
 
     def submit(self, *requests: Request) -> None:
         """Queue all of these requests, or raise QueueFullError and queue none."""
         with self._changed:
             closed = self._closed
             if not closed:
-                if not self._room_for(
-                    requests[0].client, len(requests), sum(len(request.prompt) for request in requests)
-                ):
+                tokens = sum(request.tokens for request in requests)
+                if not self._waiting.has_room(requests[0].client, len(requests), tokens, self._runner.ahead):
                     raise QueueFullError
                 if not self._answers and not self._waiting and not self._runner.busy:
                     self._progress = time.monotonic()
@@ -256,6 +250,7 @@ class Engine:
             self.abort(Failed("the engine ended"))
             self._on_failed()
         finally:
+            self.texts.abort(Failed("the engine ended"))
             self._backend.close()
 
     def _serve(self) -> bool:
@@ -312,19 +307,6 @@ class Engine:
         with self._changed:
             self._changed.notify()
             self._runner.wake()
-
-    def _room_for(self, client: str, requests: int, tokens: int) -> bool:
-        # A request larger than the whole queue is accepted if nothing waits; otherwise it would never be served.
-        waiting = sum(len(request.prompt) for request in self._waiting)
-        if not self.waiting:
-            return True
-        if self.waiting + requests <= self._queue_requests and waiting + tokens <= self._queue_tokens:
-            return True
-        # A full queue still accepts clients with little in it; only very many of those fill their reserve.
-        own = list(self._waiting.of(client))
-        few = len(own) + self._promised_to[client] + requests <= self._queue_requests * OWN_SHARE
-        short = sum(len(request.prompt) for request in own) + tokens <= self._queue_tokens * OWN_SHARE
-        return few and short and self.waiting + requests <= 2 * self._queue_requests
 
     def _may_run(self, request: Request) -> bool:
         """Whether a request's client may have it on the device beside its others."""

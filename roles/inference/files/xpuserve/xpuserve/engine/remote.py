@@ -21,6 +21,7 @@ from typing import Any, Optional
 from xpuserve.engine.backend import Backend, EngineLostError, Tokenizer
 from xpuserve.engine.channel import Channel, ChannelError, readable
 from xpuserve.engine.messages import Add, Drop, Load, Ready, Status, Step, ToEngine, decode, encode
+from xpuserve.engine.remote_texts import Count, RemoteTexts
 from xpuserve.engine.request import Request
 from xpuserve.engine.runner import Output, Runner
 from xpuserve.settings import Settings
@@ -47,8 +48,10 @@ class RemoteBackend(Backend):
         *,
         tokenizer: Callable[[], Tokenizer],
         second_tokenizer: Optional[Callable[[], Tokenizer]] = None,
+        counts: Optional[Callable[[], Count]] = None,
     ) -> None:
-        """`command` gets the descriptor of its channel as last argument.
+        """`command` gets the descriptor of its channel as last argument, and before it that of a channel for texts, if
+        `counts` loads tokenizers of embedding and rerank models.
 
         `tokenizer` loads the model's here; without `second_tokenizer`, two threads may share it.
         """
@@ -58,6 +61,9 @@ class RemoteBackend(Backend):
         self._load_tokenizer = tokenizer
         self._load_second = second_tokenizer
         self._second: Optional[Tokenizer] = None
+        self._load_counts = counts
+        self._remote_texts = RemoteTexts(settings.stall_timeout)
+        self.texts = self._remote_texts if counts else None
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._loaded = False
         self.on_status: Callable[[str], None] = lambda text: None
@@ -70,6 +76,8 @@ class RemoteBackend(Backend):
             if not self._loaded:  # in parallel with the process, which loads the model
                 self.tokenizer = self._load_tokenizer()
                 self._second = self._load_second() if self._load_second else self.tokenizer
+                if self._load_counts:
+                    self._remote_texts.counts = self._load_counts()
                 self._loaded = True
         finally:
             self._tokenizes.set()
@@ -77,15 +85,21 @@ class RemoteBackend(Backend):
 
     def _start(self) -> None:
         self.close()
-        here, there = socket.socketpair()
-        with there:
-            command = [*self._command, str(there.fileno())]
-            # The process sends systemd nothing: systemd listens only to the service.
-            environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+        pairs = [socket.socketpair() for _each in range(2 if self.texts else 1)]
+        here, *texts = [own for own, _its in pairs]
+        its = [end.fileno() for _own, end in pairs]
+        # The process sends systemd nothing: systemd listens only to the service.
+        environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+        try:
             self._process = subprocess.Popen(
-                command, pass_fds=[there.fileno()], env=environment, stdin=subprocess.DEVNULL
+                [*self._command, *map(str, reversed(its))], pass_fds=its, env=environment, stdin=subprocess.DEVNULL
             )
+        finally:
+            for _own, end in pairs:
+                end.close()
         self._channel = Channel(here, self._settings.stall_timeout)
+        for end in texts:
+            self._remote_texts.begin(end, self._process)
         self._send(Load(self._settings.model_dump(), self._instance))
 
     def _until_ready(self) -> Ready:

@@ -172,6 +172,11 @@ class Request:
     together: Sequence[Request] = field(default=(), repr=False)  # the requests that form one reply with it
 
     @property
+    def tokens(self) -> int:
+        """The tokens of its prompt."""
+        return len(self.prompt)
+
+    @property
     def most_tokens(self) -> int:
         """Tokens of the prompt and of the longest answer."""
         return len(self.prompt) + self.sampling.max_tokens

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Optional
 
+from xpuserve.engine import remote_texts
 from xpuserve.engine.backend import Backend, EngineError
 from xpuserve.engine.channel import Channel, ChannelError
 from xpuserve.engine.messages import Add, Drop, Load, Ready, Result, Status, Step, ToService, decode, encode
@@ -23,13 +24,18 @@ from xpuserve.engine.runner import OutOfMemoryError, Runner, TooLargeError
 from xpuserve.logs import fields
 from xpuserve.settings import Settings
 
+# Seconds for texts that are being computed when the service leaves.
+LEAVE_SECONDS = 2.0
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 log = logging.getLogger(__name__)
 
 
-def run(channel: Channel, create: Callable[[Settings, int], Backend]) -> int:
-    """Load a model, as the first message says, and serve until the channel is closed; returns the exit status."""
+def run(channel: Channel, create: Callable[[Settings, int], Backend], texts: Optional[Channel] = None) -> int:
+    """Load a model, as the first message says, and serve until the channel is closed; returns the exit status.
+
+    The backend's embedding and rerank models serve channel `texts`.
+    """
     _prepare()
     messages = channel.receive()
     if not messages:
@@ -39,9 +45,13 @@ def run(channel: Channel, create: Callable[[Settings, int], Backend]) -> int:
         raise EngineError(f"the first message is {type(first).__name__}, not Load")
     doing = "the model could not be loaded"
     try:
-        runner = _loaded(channel, create(Settings.model_validate(first.settings), first.instance))
+        backend = create(Settings.model_validate(first.settings), first.instance)
+        runner = _loaded(channel, backend)
         doing = "the engine ended"
+        answering = remote_texts.serve(texts, backend.texts) if texts and backend.texts else None
         Worker(runner, channel).run()
+        if answering:
+            answering.join(LEAVE_SECONDS)  # or it would return into a library that Python's exit takes down
     except ChannelError:  # the service is gone
         return 0
     except Exception:
