@@ -22,10 +22,13 @@ from rig.host import RigError, say
 
 from tests.bench import process, report
 from tests.bench.report import Measured, Report, Row
-from tests.bench.servers import CONTESTANTS, RAW, looped, versions
+from tests.bench.servers import CONTESTANTS, RAW, STRUCTURED, looped, versions
 
+Run = dict[str, Any]
 README = Path(__file__).resolve().parents[2] / "roles/inference/README.md"
 LEAST_REQUESTS = 8
+# Clients of a pair, and a schema whose answers are longer than any that is measured.
+PAIR_CLIENTS, SCHEMA = 8, Path(__file__).with_name("schema.json")
 # Length of each answer if only the cost of streaming is measured.
 COST_TOKENS = 300
 
@@ -53,6 +56,11 @@ def main() -> int:
         cost = bench.cost("openvino")
         lines.append(report.cost(cost))
         promised.append(report.cheap(cost))
+    for name in STRUCTURED if options.pairs else ():
+        if name in present:
+            pairs = bench.pairs(name)
+            lines.append(report.structured(CONTESTANTS[name].title, pairs))
+            promised.append(report.as_fast(name, pairs))
     print("\n".join(["", *lines, "", *map(str, promised)]))
     if options.write:
         report.write(README, lines)
@@ -77,6 +85,14 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=2, metavar="N", help="of each client (default: 2)")
     parser.add_argument("--prompt-tokens", type=int, default=64, metavar="N", help="(default: 64)")
     parser.add_argument("--max-tokens", type=int, default=64, metavar="N", help="length of an answer (default: 64)")
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=5,
+        metavar="N",
+        help="runs of 8 clients with a JSON schema, each beside one with plain answers of as many tokens, of "
+        f"{' and '.join(STRUCTURED)} if they take part; 0 for none (default: 5)",
+    )
     parser.add_argument("--write", action="store_true", help="put the table into roles/inference/README.md")
     return parser.parse_args(arguments)
 
@@ -119,6 +135,31 @@ class Bench:
                 error = str(problem)
                 say(f"{name}: {error}")
         return Measured(name, runs, error)
+
+    def pairs(self, name: str) -> list[tuple[Run, Run]]:
+        """Runs of one server with plain answers and with a JSON schema, each pair with the same prompts, in turns."""
+        found: list[tuple[Run, Run]] = []
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            try:
+                for pair in self._pairs(name, Path(folder)):
+                    found.append(pair)
+                    say(f"{name}: pair {len(found)}, {' and '.join(report.speeds(pair))} tok/s")
+            except process.BenchError as problem:
+                say(f"{name}: {problem}")
+        return found
+
+    def _pairs(self, name: str, folder: Path) -> Iterator[tuple[Run, Run]]:
+        log, port = self._logs / f"bench-pairs-{name}.log", process.free_port()
+        start = CONTESTANTS[name].start(self._environments[name], folder, port)
+        tokens = [f"--prompt-tokens={self._options.prompt_tokens}", f"--max-tokens={self._options.max_tokens}"]
+        requests = self._options.requests * PAIR_CLIENTS
+        with process.running(start, port, log):
+            for number in range(self._options.pairs):
+                pair: dict[bool, Run] = {}
+                for form in (False, True) if number % 2 == 0 else (True, False):
+                    given = [*tokens, f"--seed={number}", *([f"--schema={SCHEMA}"] if form else [])]
+                    pair[form] = process.ask(port, start.model, PAIR_CLIENTS, requests, given)
+                yield pair[False], pair[True]
 
     def cost(self, engine: str) -> dict[int, float]:
         """Microseconds of the service's own CPU for a streamed token, by clients, with a stand-in for its engine."""

@@ -196,6 +196,46 @@ def cheap(microseconds: Mapping[int, float]) -> Promise:
     return Promise(what, max(shared, default=None), bool(shared) and max(shared) <= 80)
 
 
+Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+
+
+def speeds(pair: tuple[Mapping[str, Any], Mapping[str, Any]]) -> tuple[str, str]:
+    """The tokens a second of a run with plain answers, and of one with a JSON schema, for people."""
+    plain, formed = (speed(run) for run in pair)
+    return ("failed" if plain is None else f"{plain:.0f} plain", "failed" if formed is None else f"{formed:.0f} formed")
+
+
+def ratios(pairs: Pairs) -> list[float]:
+    """Of each pair, the tokens a second with a JSON schema to those with plain answers of as many tokens.
+
+    A pair with a failed request, or with other numbers of tokens, has none.
+    """
+    found = []
+    for plain, formed in pairs:
+        before, after = speed(plain), speed(formed)
+        if before and after and plain["answer_tokens_mean"] == formed["answer_tokens_mean"]:
+            found.append(after / before)
+    return found
+
+
+def structured(title: str, pairs: Pairs) -> str:
+    """The line about the cost of structured answers."""
+    found = ratios(pairs)
+    what = f"- {title}: tok/s of 8 clients with a JSON schema to plain answers of as many tokens"
+    if not found:
+        return f"{what}: not measured."
+    spread = f"median of {len(found)} pairs, {min(found):.2f} to {max(found):.2f}"
+    return f"{what}: {statistics.median(found):.2f} ({spread})."
+
+
+def as_fast(name: str, pairs: Pairs) -> Promise:
+    """Whether structured answers are nearly as fast as plain ones."""
+    found = ratios(pairs)
+    middle = statistics.median(found) if len(found) == len(pairs) and found else None
+    what = f"{name}, 8 clients, tok/s with a JSON schema to plain answers, at least 0.95"
+    return Promise(what, middle, middle is not None and middle >= 0.95)
+
+
 def figure(value: Optional[float]) -> str:
     """A ratio, for people."""
     return "-" if value is None else f"{value:.2f}"

@@ -170,6 +170,8 @@ def llama_cpp(python: Path, folder: Path, port: int) -> Start:
 
 
 RAW = "raw"
+#: Contestants whose structured answers are compared with plain ones.
+STRUCTURED = ("openvino", "bigdl")
 #: The last commit in which the engine was a thread of the service.
 ONE_PROCESS = "afcc94669aea09147dbb5a67c5d8a3b4ca9c7278"
 #: In order of measurement: contestants that are compared follow each other.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rig.host import RigError
@@ -111,3 +113,22 @@ def test_a_peer_that_is_not_built_is_left_out(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("rig.cache.ARTIFACTS", tmp_path)
     monkeypatch.setattr("tests.engine.environment.made", refuse)
     assert llama.peer() is None
+
+
+def test_a_pair_is_one_server_asked_with_and_without_a_schema(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def ask(port: int, model: str, clients: int, requests: int, options: list[str]) -> dict[str, Any]:
+        asked.append(options[2:])
+        return {"tokens_per_second": 10 * len(asked), "failed": 0, "answer_tokens_mean": 64}
+
+    started: list[Any] = []
+    monkeypatch.setattr("rig.cache.RUN", tmp_path)
+    monkeypatch.setattr(process, "running", lambda *arguments: started.append(arguments) or nullcontext())
+    monkeypatch.setattr(process, "ask", ask)
+    options = command.parsed(["--pairs", "2"])
+    pairs = command.Bench(options, {"openvino": tmp_path}).pairs("openvino")
+    schema = f"--schema={command.SCHEMA}"
+    assert asked == [["--seed=0"], ["--seed=0", schema], ["--seed=1", schema], ["--seed=1"]]
+    assert [tuple(each["tokens_per_second"] for each in pair) for pair in pairs] == [(10, 20), (40, 30)]
+    assert len(started) == 1

@@ -176,6 +176,7 @@ def test_a_promise_that_is_not_kept_or_not_measured_is_a_failure(
     monkeypatch.setattr(command, "CONTESTANTS", here)
     monkeypatch.setattr(command.Bench, "turn", lambda self, name, number: found[name])
     monkeypatch.setattr(command.Bench, "cost", lambda self, name: {8: 70.0})
+    monkeypatch.setattr(command.Bench, "pairs", lambda self, name: [(run(100), run(97))])
     monkeypatch.setattr(command, "versions", str)
     monkeypatch.setattr(cache, "RUN", tmp_path)
     monkeypatch.setattr("sys.argv", ["bench", "--servers=openvino,tutorial", "--clients=8"])
@@ -187,3 +188,16 @@ def test_the_table_goes_between_the_marks(tmp_path: Path) -> None:
     readme.write_text(f"before\n{report.BEGIN}old\n{report.END}\nafter\n")
     report.write(readme, ["new", "lines"])
     assert readme.read_text() == f"before\n{report.BEGIN}new\nlines\n{report.END}\nafter\n"
+
+
+def test_structured_answers_are_compared_pair_by_pair() -> None:
+    pairs = [(run(100), run(97)), (run(50), run(48)), (run(80), run(80))]
+    assert report.structured("ours", pairs) == (
+        "- ours: tok/s of 8 clients with a JSON schema to plain answers of as many tokens: 0.97 (median of 3 pairs, "
+        "0.96 to 1.00)."
+    )
+    assert report.as_fast("openvino", pairs).kept
+    assert not report.as_fast("openvino", [(run(100), run(90))]).kept
+    for other in (run(100, failed=1), run(100, answer=20)):
+        promise = report.as_fast("openvino", [*pairs, (run(100), other)])
+        assert (promise.found, promise.kept) == (None, False)

@@ -127,6 +127,19 @@ def test_clients_ask_at_the_same_time_and_prompts_are_as_long_as_wanted(
     assert len(server.asked) == 3 + 3 + 6
 
 
+def test_answers_of_a_schema_end_with_it(server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text('{"type": "object"}')
+    measure(capsys, server.url, "--clients", "1", "--requests", "1", "--schema", str(file))
+    for body in server.asked:
+        assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+        assert "ignore_eos" not in body
+    file.write_text("[]")
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--url", server.url, "--schema", str(file)])
+    assert "not a JSON object" in capsys.readouterr().err
+
+
 def test_the_table(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["bench", "--url", server.url, "--clients", "1,2", "--requests", "3", "--max-tokens", "8"]
     assert cli.main(command) == 0

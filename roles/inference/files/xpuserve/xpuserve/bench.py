@@ -64,6 +64,7 @@ class Load:
     max_tokens: int
     ignore_eos: bool
     counted: bool = True  # whether the server counts tokens in a stream
+    schema: Optional[dict[str, Any]] = None  # that answers keep to
 
 
 @dataclass
@@ -196,7 +197,10 @@ class Bench:
             "max_tokens": max_tokens,
             "temperature": 0,
         }
-        if self.load.ignore_eos:
+        if self.load.schema:
+            form = {"name": "answer", "strict": True, "schema": self.load.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        elif self.load.ignore_eos:
             body["ignore_eos"] = True
         return body
 
@@ -228,6 +232,7 @@ def run(
     max_tokens: int,
     requests: Optional[int],
     natural_end: bool,
+    schema: Optional[dict[str, Any]] = None,
     seed: Optional[int],
     as_json: bool,
 ) -> int:
@@ -235,7 +240,7 @@ def run(
     if seed is None:
         seed = random.SystemRandom().randrange(2**32)
     try:
-        wanted = Load(model or client.first_model(), prompt_tokens, max_tokens, not natural_end)
+        wanted = Load(model or client.first_model(), prompt_tokens, max_tokens, not natural_end, schema=schema)
         bench = Bench(client, wanted, seed)
         bench.prepare()
         runs = []

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import logging
 import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xpuserve.client import APIClient
@@ -175,6 +176,12 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         bench.add_argument(f"--{name}-tokens", type=_count, default=128, metavar="N", help=text)
     bench.add_argument("--natural-end", action="store_true", help="allow the model to end an answer earlier")
     bench.add_argument(
+        "--schema",
+        type=_schema,
+        metavar="FILE",
+        help="JSON schema of the answers (response_format); an answer ends with its structure",
+    )
+    bench.add_argument(
         "--seed",
         type=int,
         metavar="N",
@@ -222,6 +229,16 @@ def _count(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
+
+
+def _schema(file: str) -> dict[str, Any]:
+    try:
+        schema = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{file}: {error}") from None
+    if not isinstance(schema, dict):
+        raise argparse.ArgumentTypeError(f"{file}: not a JSON object")
+    return schema
 
 
 def _counts(text: str) -> list[int]:
@@ -275,6 +292,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         max_tokens=arguments.max_tokens,
         requests=arguments.requests,
         natural_end=arguments.natural_end,
+        schema=arguments.schema,
         seed=arguments.seed,
         as_json=arguments.json,
     )
