@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -117,14 +117,18 @@ def test_a_peer_that_is_not_built_is_left_out(tmp_path: Path, monkeypatch: pytes
 
 def test_a_pair_is_one_server_asked_with_and_without_a_schema(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[list[str]] = []
+    started: list[int] = []
+
+    def running(start: servers.Start, port: int, log: Path) -> AbstractContextManager[None]:
+        started.append(port)
+        return nullcontext()
 
     def ask(port: int, model: str, clients: int, requests: int, options: list[str]) -> dict[str, Any]:
         asked.append(options[2:])
         return {"tokens_per_second": 10 * len(asked), "failed": 0, "answer_tokens_mean": 64}
 
-    started: list[Any] = []
     monkeypatch.setattr("rig.cache.RUN", tmp_path)
-    monkeypatch.setattr(process, "running", lambda *arguments: started.append(arguments) or nullcontext())
+    monkeypatch.setattr(process, "running", running)
     monkeypatch.setattr(process, "ask", ask)
     options = command.parsed(["--pairs", "2"])
     pairs = command.Bench(options, {"openvino": tmp_path}).pairs("openvino")
