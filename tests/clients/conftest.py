@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "roles/inference/files/xpuserve"), str(ROOT / "collections")]
 
 import uvicorn  # noqa: E402
-from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL, FakeBackend, wait_for  # noqa: E402
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import EMBEDDING, MODEL, FakeBackend, wait_for  # noqa: E402
 from xpuserve import dialects  # noqa: E402
 from xpuserve.api.app import create_app  # noqa: E402
 from xpuserve.api.completer import Limits  # noqa: E402
@@ -70,7 +70,7 @@ def running(backend: Backend) -> Iterator[Engine]:
 @contextmanager
 def served(engine: Engine) -> Iterator[str]:
     """The URL of an engine."""
-    app = create_app(engine, MODEL, Limits(32768, 2000))
+    app = create_app(engine, MODEL, Limits(32768, 2000), texts={"embedding": EMBEDDING})
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -10,16 +10,16 @@ import anthropic
 import instructor
 import llm
 import pytest
-from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import MODEL
+from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import EMBEDDING, MODEL, FakeTexts
 from langchain_core.messages import HumanMessage, ToolMessage
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai import OpenAI
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput, ToolOutput
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from tests.clients.conftest import Scripted, calls, get_weather, says
+from tests.clients.conftest import Scripted, calls, get_weather, running, says, served
 
 NO_KEY = "none"
 CITY: dict[str, Any] = {"name": "Paris", "people": 2102650}
@@ -76,6 +76,19 @@ def test_openai(url: str, native: bool, backend: Scripted) -> None:
         (item,) = events.get_final_response().output
     assert item.type == "function_call"
     assert json.loads(item.arguments) == {"city": "Paris"}
+
+
+def test_openai_embeds(backend: Scripted) -> None:
+    backend.texts = FakeTexts()
+    with running(backend) as engine, served(engine) as url:
+        client = OpenAI(base_url=url, api_key=NO_KEY, max_retries=0)
+        found = client.embeddings.create(model=EMBEDDING.name, input=["Paris", "x"])
+        assert [each.embedding for each in found.data] == [[5, ord("P")], [1, ord("x")]]
+        # LangChain otherwise sends token ids of OpenAI's own models.
+        embeddings = OpenAIEmbeddings(
+            base_url=url, api_key=NO_KEY, model=EMBEDDING.name, check_embedding_ctx_length=False
+        )
+        assert embeddings.embed_query("Paris") == [5, ord("P")]
 
 
 def test_anthropic(url: str, native: bool, backend: Scripted) -> None:

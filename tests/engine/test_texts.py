@@ -76,6 +76,16 @@ def test_tokens_are_counted_to_the_last(models: OpenVINOTexts) -> None:
     assert models.count(["x"] * 100) == [3] * 100
 
 
+def test_one_query_for_many_texts_stays_in_the_librarys_memory(models: OpenVINOTexts) -> None:
+    """With one query for several texts of a batch the library's tokenizer crashed after some ten calls."""
+    query = "the capital of France"
+    for number in range(100):
+        texts = ["x " * (number * each % 17) + "of" for each in range(1, 12)]
+        (own,) = models.count(["of"], query)
+        assert models.count(texts, query) == [own + text.count(" ") for text in texts]
+        assert len(models.rank(query, texts)) == len(texts)
+
+
 def test_a_model_that_is_none_is_named(folder: Path, tmp_path: Path) -> None:
     for file in (folder / "rerank").iterdir():
         if file.is_file():

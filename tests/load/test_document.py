@@ -4,7 +4,9 @@ it says there.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +15,19 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.load.service import Service
+from tests.load.service import ENVIRONMENTS, Service
+
+TEXT_MODELS = Path(__file__).resolve().parents[1] / "engine/text_models.py"
 
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The document of a service whose longest answer is short."""
-    service = Service(tmp_path_factory.mktemp("service"), context_length=64, max_tokens_default=4, queue_requests=64)
+    """The document of a service with small models for texts, whose longest answer is short."""
+    texts = tmp_path_factory.mktemp("texts")
+    subprocess.run([ENVIRONMENTS["openvino"] / "bin/python", TEXT_MODELS, texts], check=True)
+    more: dict[str, Any] = {"max_tokens_default": 4, "queue_requests": 64}
+    more |= {"embedding_model": str(texts / "embed"), "rerank_model": str(texts / "rerank")}
+    service = Service(tmp_path_factory.mktemp("service"), context_length=64, **more)
     with service.running() as client:
         yield schemathesis.openapi.from_url(f"http://127.0.0.1:{client.port}/openapi.json")
 

@@ -18,8 +18,6 @@ from xpuserve.engine.backend import EngineError, TextModels
 from xpuserve.engine.runner import OutOfMemoryError
 from xpuserve.text_models import TextModel
 
-# The library returns only the best three scores by default.
-_ALL_SCORES = 2**31 - 1
 # Texts whose tokens are counted together, which is ten times faster than one by one, and their longest length in
 # characters: the library pads all of them to the longest.
 _BATCH, _SHORT = 64, 4096
@@ -40,14 +38,13 @@ class TextTokenizers:
     def count(self, texts: Sequence[str], query: Optional[str] = None) -> list[int]:
         """See TextModels."""
         tokenizer = self._tokenizers["embedding" if query is None else "rerank"]
-        if query is None:
-            before: tuple[list[str], ...] = ()
-        elif tokenizer.supports_paired_input():
-            before = ([query],)
-        else:  # as the pipeline does
-            before, texts = (), [query + text for text in texts]
+        paired = query is not None and tokenizer.supports_paired_input()
+        if query is not None and not paired:  # as the pipeline does
+            texts = [query + text for text in texts]
         counts: list[int] = []
         for batch in _batches(texts):
+            # One query for several texts writes beyond the library's memory (2026.4.1).
+            before = ([query] * len(batch),) if paired else ()
             counts += tokenizer.encode(*before, batch, truncation=False).attention_mask.data.sum(1).tolist()
         return counts
 
@@ -86,7 +83,7 @@ class OpenVINOTexts(TextModels):
 
     @staticmethod
     def _rerank(model: TextModel, device: str, properties: Mapping[str, Any]) -> Any:
-        pipeline = openvino_genai.TextRerankPipeline(str(model.path), device, top_n=_ALL_SCORES, **properties)
+        pipeline = openvino_genai.TextRerankPipeline(str(model.path), device, **properties)
         ((_number, score),) = pipeline.rerank("Hello", ["Hello"])
         if not math.isfinite(score):
             raise RuntimeError("its scores are not numbers")
@@ -123,9 +120,12 @@ class OpenVINOTexts(TextModels):
 
     def rank(self, query: str, texts: Sequence[str]) -> list[float]:
         """See TextModels."""
+        scores: list[float] = []
         with _memory():
-            found = dict(self._ranker.rerank(query, list(texts)))  # by number, the best first
-        return [float(found[number]) for number in range(len(texts))]
+            for text in texts:  # one by one, for the reason in `count`
+                ((_number, score),) = self._ranker.rerank(query, [text])
+                scores.append(float(score))
+        return scores
 
 
 @contextmanager
