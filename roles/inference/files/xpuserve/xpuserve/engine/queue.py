@@ -36,9 +36,9 @@ T = TypeVar("T", bound=Waiting)
 class FairQueue(Generic[T]):
     """The client that has received least is next (start-time fair queueing).
 
-    A request counts with its most tokens over its client's weight. A client that comes, or comes back, starts level with
-    the waiting ones: it cannot save up. Its own requests keep their order. Requests of low priority wait until there
-    are no others.
+    A request counts with its most tokens over its client's weight. A client that comes, or comes back, starts level
+    with the waiting ones: it cannot save up. Its own requests keep their order. Requests of low priority wait until
+    there are no others.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,6 @@ class FairQueue(Generic[T]):
         firsts = [(low, self._given[client], waiting[0]) for (low, client), waiting in self._waiting.items()]
         turns = [(low, given, n) for n, (low, given, first) in enumerate(firsts) if may(first)]
         return firsts[min(turns)[2]][2] if turns else None
-
 
     def take(self, request: T) -> None:
         """Take a request whose turn it is."""
@@ -128,7 +127,7 @@ class BoundedQueue(FairQueue[T]):
         self._promised_to += Counter()  # clients without any are removed
 
     def has_room(self, client: str, requests: int, tokens: int, ahead: int = 0) -> bool:
-        """Whether there is room for a client's requests, with so many tokens together; `ahead` others wait elsewhere."""
+        """Whether there is room for a client's requests, with so many tokens; `ahead` others wait elsewhere."""
         # A request larger than the whole queue is accepted if nothing waits; otherwise it would never be served.
         total = self.total + ahead
         if not total:

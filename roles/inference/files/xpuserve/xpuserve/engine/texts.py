@@ -68,7 +68,7 @@ class TextJob:
         return len(left)
 
     @property
-    def cost(self) -> int:
+    def most_tokens(self) -> int:
         """The tokens of its next turn."""
         done = len(self.results)
         return sum(self.lengths[done : done + self.portion])
