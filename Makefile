@@ -154,7 +154,7 @@ page: venv-page ## Test the chat page and its accessibility in a headless browse
 	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; }
 	python3 -m pytest tests/page
 
-test-load: venv-dev venv-load ## Overload the service, disconnect clients and kill engines, with real engines (minutes; not in make test)
+test-load: venv-dev venv-load ## Overload the service, disconnect clients and kill engines, with real engines (an hour; not in make test)
 	openvino=$$(PYTHONPATH=molecule python3 tests/engine/environment.py openvino) \
 	  && bigdl=$$(PYTHONPATH=molecule python3 tests/engine/environment.py bigdl-cpu) \
 	  && XPU_FLEET_OPENVINO=$$openvino XPU_FLEET_BIGDL=$$bigdl $(LOAD)/bin/python -m pytest tests/load
