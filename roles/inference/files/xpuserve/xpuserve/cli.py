@@ -377,11 +377,8 @@ def _engine(arguments: argparse.Namespace) -> int:
     from xpuserve.engine.channel import Channel  # noqa: PLC0415
 
     logs.use_json()
-    channel, texts = (
-        None if end is None else Channel(socket.socket(fileno=end)) for end in (arguments.channel, arguments.texts)
-    )
-    assert channel  # noqa: S101 - argparse has seen it
-    return worker.run(channel, backends.create, texts)
+    texts = None if arguments.texts is None else Channel(socket.socket(fileno=arguments.texts))
+    return worker.run(Channel(socket.socket(fileno=arguments.channel)), backends.create, texts)
 
 
 def _myself() -> list[str]:

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from xpuserve import ebnf, structured
 from xpuserve.api import errors, sse
 from xpuserve.api.answer import Answer
-from xpuserve.api.errors import SERVER_ERROR, APIError
+from xpuserve.api.errors import APIError
 from xpuserve.api.observe import CLIENT_LEFT
 from xpuserve.api.plan import Plan, plan
 from xpuserve.api.replies import Asked, ChatReply, Choice, EchoReply, Reply, TokenCounts
@@ -46,6 +46,10 @@ class Limits:
     by_client: bool = False  # whether only its own client may reuse a cached prompt
     priorities: bool = False  # whether a client may give a request low priority (X-Priority: batch)
     request_timeout: float = 0  # seconds for a whole answer, waiting included; 0 is no limit
+
+    def low_priority(self, http: Request) -> bool:
+        """Whether a request has low priority."""
+        return self.priorities and http.headers.get("x-priority", "").lower() == "batch"
 
 
 @dataclass
@@ -147,7 +151,7 @@ class Completer:
                 limit = self._max_tokens(len(prompt), body.max_completion_tokens or body.max_tokens, order.where)
                 choices += [(prompt, body.sampling(limit, n, defaults, order.form)) for n in range(body.answers)]
             readers = self._readers(order, prompts[0])
-            low = self._limits.priorities and http.headers.get("x-priority", "").lower() == "batch"
+            low = self._limits.low_priority(http)
             markers = order.plan.markers if order.plan else ()
             salt = f"{answer.client if self._limits.by_client else ''}\n{body.cache_salt or ''}"
             answer.submit(choices, continues=order.continues, markers=markers, low_priority=low, salt=salt)
@@ -174,8 +178,7 @@ class Completer:
 
     def _check_ready(self) -> None:
         if not self._engine.serving:
-            retry = {"Retry-After": errors.RETRY_SECONDS}
-            raise APIError(503, "the model is not ready yet", SERVER_ERROR, code="not_ready", headers=retry)
+            raise errors.not_ready()
 
     async def _checked(self, planned: Plan) -> Optional[structured.Asked]:
         """The validated form of a chat's answer. Raises StructuredOutputError."""

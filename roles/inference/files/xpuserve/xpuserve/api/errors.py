@@ -76,6 +76,12 @@ def text_too_long(most: int, length: int, param: str, *, with_query: bool) -> AP
     return APIError(400, message, param=param, code="context_length_exceeded")
 
 
+def not_ready() -> APIError:
+    """The refusal of a request while the model is loaded."""
+    headers = {"Retry-After": RETRY_SECONDS}
+    return APIError(503, "the model is not ready yet", SERVER_ERROR, code="not_ready", headers=headers)
+
+
 def failure(event: Failed) -> APIError:
     """The error of an engine that gave no answer."""
     status, headers = {

@@ -19,7 +19,7 @@ from xpuserve.api import errors
 from xpuserve.api.answer import Answer, client_of
 from xpuserve.api.completer import Limits
 from xpuserve.api.conversation import Text
-from xpuserve.api.errors import SERVER_ERROR, APIError
+from xpuserve.api.errors import APIError
 from xpuserve.api.schema import first_not_offered, name_not_offered
 from xpuserve.engine.loop import Engine
 from xpuserve.engine.queue import QueueFullError
@@ -122,16 +122,15 @@ class RerankRequest(BaseModel):
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a model is for: its request's path and the field of its texts."""
+    """What a model is for: its request's path, and the variable that sets it."""
 
     path: str
-    field: str
     setting: str
 
 
 KINDS = {
-    "embedding": _Kind("/v1/embeddings", "input", "inference_embedding_model"),
-    "rerank": _Kind("/v1/rerank", "documents", "inference_rerank_model"),
+    "embedding": _Kind("/v1/embeddings", "inference_embedding_model"),
+    "rerank": _Kind("/v1/rerank", "inference_rerank_model"),
 }
 
 
@@ -150,9 +149,8 @@ class TextCompleter:
     async def embeddings(self, body: EmbeddingsRequest, http: Request) -> Response:
         """The embeddings of texts. Raises APIError."""
         model = self._model("embedding", body.model, first_not_offered(body.model_extra or {}, NOT_OFFERED_EMBEDDINGS))
-        single = isinstance(body.input, str)
-        texts = [body.input] if isinstance(body.input, str) else body.input
-        job = await self._done(model, http, texts, "input" if single else "input.{}")
+        texts, where = ([body.input], "input") if isinstance(body.input, str) else (body.input, "input.{}")
+        job = await self._done(model, http, texts, where)
         written = []
         for number, vector in enumerate(job.results):
             value = base64.b64encode(vector).decode("ascii") if body.encoding_format == "base64" else _floats(vector)
@@ -195,10 +193,9 @@ class TextCompleter:
     ) -> TextJob:
         """A job with the results of texts; `where` is the place of one of them in the request. Raises APIError."""
         if not self._engine.serving:
-            retry = {"Retry-After": errors.RETRY_SECONDS}
-            raise APIError(503, "the model is not ready yet", SERVER_ERROR, code="not_ready", headers=retry)
+            raise errors.not_ready()
         queue, answer = self._engine.texts, Answer(self._engine, http, self._limits.request_timeout)
-        low = self._limits.priorities and http.headers.get("x-priority", "").lower() == "batch"
+        low = self._limits.low_priority(http)
         job: Optional[TextJob] = None
         try:
             with queue.place(answer.client):  # before the tokenizer has work with it

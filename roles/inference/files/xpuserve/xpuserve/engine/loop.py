@@ -316,8 +316,9 @@ class Engine:
         if most and len(own) >= most:
             return False
         # One that is larger than the limit runs alone; otherwise it would never be served.
-        tokens = sum(each.most_tokens for each in (*own, request))
-        return not self._client_batch_tokens or not own or tokens <= self._client_batch_tokens
+        if not self._client_batch_tokens or not own:
+            return True
+        return sum(each.most_tokens for each in (*own, request)) <= self._client_batch_tokens
 
     def _wait(self) -> bool:
         """Wait for work; False when the engine is to stop and none is left."""
