@@ -68,46 +68,41 @@ def _handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""
 
-        def reply(self, status: int, body: bytes) -> None:
+        def reply(self, status: int, body: bytes) -> bytes:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Content-Type", "application/json")
             self.end_headers()
-            self.wfile.write(body)
+            return body
 
         def do_GET(self) -> None:
             if engine.act == "hang":
                 engine.may_go_on.wait(600)
-            self.reply(200 if engine.ready else 503, b"{}")
+            self.wfile.write(self.reply(200 if engine.ready else 503, b"{}"))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             engine.begin({"headers": dict(self.headers), "body": body})
             try:
-                self.answer(body)
+                last = self.answer(body)
             finally:
-                engine.end()
+                engine.end()  # before the last bytes: who has them may send the next request at once
+            if last:
+                self.wfile.write(last)
 
-        def answer(self, body: dict[str, Any]) -> None:
-            if engine.act == "close":
+        def answer(self, body: dict[str, Any]) -> bytes:
+            """Send all of an answer but its last bytes; gives those."""
+            if engine.act in ("close", "reset", "nonsense"):
                 self.close_connection = True
-                return
-            if engine.act == "reset":
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.connection.close()
-                self.close_connection = True
-                return
-            if engine.act == "nonsense":
-                self.wfile.write(b"?\n")
-                self.close_connection = True
-                return
+                if engine.act == "reset":
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.connection.close()
+                return b"?\n" if engine.act == "nonsense" else b""
             if engine.act == "refuse":
-                self.reply(503, b"{}")
-                return
+                return self.reply(503, b"{}")
             if not body.get("stream"):
                 engine.may_go_on.wait(600)
-                self.reply(200, json.dumps({"by": engine.name}).encode())
-                return
+                return self.reply(200, json.dumps({"by": engine.name}).encode())
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("Transfer-Encoding", "chunked")
@@ -117,9 +112,9 @@ def _handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
             if engine.act == "break":
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
-                return
+                return b""
             self.chunk("data: [DONE]\n\n")
-            self.wfile.write(b"0\r\n\r\n")
+            return b"0\r\n\r\n"
 
         def chunk(self, text: str) -> None:
             self.wfile.write(f"{len(text):x}\r\n{text}\r\n".encode())
