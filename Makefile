@@ -129,8 +129,9 @@ bench-llama-cpp: venv-dev ## Build the peer that is available only as source, fo
 bench-fleet: tools ## Measure the cost of site.yml on 1, 5 and 20 nodes (BENCH='--nodes 1,5' for fewer, BENCH=--help)
 	@PYTHONPATH=molecule python3 tests/bench/fleet.py $(BENCH)
 
-bench-gateway: venv-dev gateway-tools ## Measure the gateway's cost, its balancing, and its cost for larger fleets (minutes)
+bench-gateway: venv-dev gateway-tools ## Measure the gateway's cost, balancing and cache hits, and its cost for larger fleets (minutes)
 	@PYTHONPATH=molecule python3 -m tests.bench.door
+	@PYTHONPATH=molecule:roles/inference/files/xpuserve python3 -m tests.bench.prefix
 	@PYTHONPATH=molecule python3 -m tests.bench.fleet_size
 
 build sanity: export PATH := $(BUILD)/bin:$(HOST_PATH)

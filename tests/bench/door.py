@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -93,17 +93,25 @@ async def gateway(instances: list[Instance], way: str = "") -> AsyncIterator[tup
         for serve in (each.answer, each.tell)
     ]
     ports = [server.sockets[0].getsockname()[1] for server in servers]
+    try:
+        async with proxied(list(zip(ports[::2], ports[1::2])), "m", 4096, way) as port:
+            while (await ask(port, {}))[0] != 200:
+                await asyncio.sleep(0.1)
+            yield port, ports[0]
+    finally:
+        for server in servers:
+            server.close()
+
+
+@asynccontextmanager
+async def proxied(instances: Sequence[tuple[int, int]], model: str, requests: int, way: str = "") -> AsyncIterator[int]:
+    """Run HAProxy before instances with these ports and agents' ports, which take so many requests; its port."""
     known = {
         f"n{number}": [
-            {
-                "name": f"n{number}-0",
-                "address": "127.0.0.1",
-                "port": ports[2 * number],
-                "agent_port": ports[2 * number + 1],
-            }
-            | {"model": "m", "requests": 4096}
+            {"name": f"n{number}-0", "address": "127.0.0.1", "port": port, "agent_port": agent}
+            | {"model": model, "requests": requests}
         ]
-        for number in range(len(instances))
+        for number, (port, agent) in enumerate(instances)
     }
     with tempfile.TemporaryDirectory(prefix="xpu-") as place:
         port = free_port()
@@ -120,14 +128,10 @@ async def gateway(instances: list[Instance], way: str = "") -> AsyncIterator[tup
             "haproxy", "-db", "-f", str(configuration), stdout=nothing, stderr=nothing
         )
         try:
-            while (await ask(port, {}))[0] != 200:
-                await asyncio.sleep(0.1)
-            yield port, ports[0]
+            yield port
         finally:
             process.terminate()
             await process.wait()
-            for server in servers:
-                server.close()
 
 
 async def ask(port: int, body: dict[str, Any]) -> tuple[int, bytes]:
