@@ -25,7 +25,7 @@ def engine(backend: FakeBackend) -> Iterator[Engine]:
     ready = threading.Event()
     engine = Engine(backend, prompt_format="tokenizer", queue_requests=2, on_ready=ready.set, on_failed=ready.set)
     engine.start()
-    assert ready.wait(5)
+    assert ready.wait(60)
     backend.seen.clear()
     backend.closed.clear()
     yield engine
@@ -53,4 +53,4 @@ def url(app: FastAPI) -> Iterator[str]:
     wait_for(lambda: server.started)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
-    thread.join(5)
+    thread.join(60)

@@ -22,7 +22,7 @@ LIMITS = Limits(CONTEXT, max_tokens_default=40)
 EMBEDDING, RERANK = (TextModel(name, Path("/x"), 100) for name in ("fake-embedding", "fake-rerank"))
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until it holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -70,7 +70,7 @@ class FakeBackend(Backend):
 
     def load(self) -> None:
         self.threads.add(threading.current_thread().name)
-        assert self.may_load.wait(5)
+        assert self.may_load.wait(60)
         if self.load_error:
             raise self.load_error
         self.tokenizer = self.fake_tokenizer
@@ -92,7 +92,7 @@ class FakeBackend(Backend):
                     yield None
                 if n == 2 and "WAIT" in text:
                     self.answering.set()
-                    assert self.may_answer.wait(5)
+                    assert self.may_answer.wait(60)
                 self.tokens += 1
                 yield Token(token)
         finally:
@@ -127,4 +127,4 @@ class FakeTexts(TextModels):
                 raise error("it went wrong")
         if any("WAIT" in text for text in texts):
             self.answering.set()
-            assert self.may_answer.wait(5)
+            assert self.may_answer.wait(60)

@@ -330,7 +330,7 @@ def occupy(engine: Engine, backend: FakeBackend, waiting: int = 0) -> queue.Queu
     """Let the engine work on a request that does not end, with others waiting."""
     events: queue.Queue[Event] = queue.Queue()
     engine.submit(Request("first", list(b"WAIT"), SamplingParams(31), events.put))
-    assert backend.answering.wait(5)
+    assert backend.answering.wait(60)
     for n in range(waiting):
         engine.submit(Request(f"waiting{n}", list(b"x"), SamplingParams(1), events.put))
     return events
@@ -345,7 +345,7 @@ def test_a_full_queue_is_a_429(client: TestClient, engine: Engine, backend: Fake
     backend.may_answer.set()
     finished = 0
     while finished < 3:
-        finished += isinstance(events.get(timeout=5), Finished)
+        finished += isinstance(events.get(timeout=60), Finished)
     assert client.post(CHAT, json=chat()).status_code == 200
 
 
@@ -378,7 +378,7 @@ def may_encode(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[thre
     event, encode = threading.Event(), engine.encode_chat
 
     def wait(*arguments: Any) -> list[int]:
-        assert event.wait(10)
+        assert event.wait(60)
         return encode(*arguments)
 
     monkeypatch.setattr(engine, "encode_chat", wait)
@@ -461,10 +461,10 @@ def test_an_engine_that_ends_answers_those_who_wait_and_those_who_come(engine: E
     events: queue.Queue[Event] = queue.Queue()
     engine.submit(Request("first", list(b"WAIT EXIT"), SamplingParams(31), events.put))
     engine.submit(Request("waiting", list(b"x"), SamplingParams(1), events.put))
-    assert events.get(timeout=5) == Piece("P")
-    assert events.get(timeout=5) == events.get(timeout=5) == Failed("the engine ended")
+    assert events.get(timeout=60) == Piece("P")
+    assert events.get(timeout=60) == events.get(timeout=60) == Failed("the engine ended")
     engine.submit(Request("late", list(b"x"), SamplingParams(1), events.put))
-    assert events.get(timeout=5) == Failed("the engine ended")
+    assert events.get(timeout=60) == Failed("the engine ended")
 
 
 def test_when_the_service_ends_what_has_begun_goes_on_and_what_waits_is_refused(
@@ -472,7 +472,7 @@ def test_when_the_service_ends_what_has_begun_goes_on_and_what_waits_is_refused(
 ) -> None:
     with ThreadPoolExecutor(2) as pool:
         begun = pool.submit(client.post, CHAT, json=chat("WAIT", n=2))
-        assert backend.answering.wait(5)
+        assert backend.answering.wait(60)
         waiting = pool.submit(client.post, CHAT, json=chat())
         wait_for(lambda: engine.waiting == 2)  # one of them is the second answer of what has begun
         engine.drain(Failed("the server is shutting down", "shutting_down"))
@@ -488,7 +488,7 @@ def test_an_engine_that_ends_while_it_loads_says_so(backend: FakeBackend) -> Non
     backend.load_error = SystemExit()
     failed = threading.Event()
     Engine(backend, prompt_format="tokenizer", on_failed=failed.set).start()
-    assert failed.wait(5)
+    assert failed.wait(60)
 
 
 def test_only_the_engines_thread_touches_the_model(client: TestClient, backend: FakeBackend) -> None:
@@ -520,7 +520,7 @@ def test_an_engine_that_hangs_is_not_healthy(engine: Engine, backend: FakeBacken
         wait_for(lambda path=path: client.get(path).status_code == 503)  # type: ignore[misc]
         assert client.get(path).json()["status"].startswith("the engine has work, but no step ended for")
     backend.may_answer.set()
-    while not isinstance(events.get(timeout=5), Finished):
+    while not isinstance(events.get(timeout=60), Finished):
         pass
     wait_for(lambda: client.get("/ready").status_code == 200)
     assert engine.stalled_seconds == 0
@@ -543,7 +543,7 @@ def test_a_model_that_does_not_load_is_never_ready(backend: FakeBackend) -> None
     failed = threading.Event()
     engine = Engine(backend, prompt_format="tokenizer", on_failed=failed.set)
     engine.start()
-    assert failed.wait(5)
+    assert failed.wait(60)
     client = TestClient(create_app(engine, MODEL, LIMITS))
     wait_for(lambda: client.get("/health").status_code == 503)
     assert client.get("/ready").status_code == 503
@@ -561,11 +561,11 @@ def pieces(url: str, body: dict[str, Any]) -> Generator[str, None, None]:
 def test_a_client_that_leaves_a_stream_stops_the_engine(url: str, engine: Engine, backend: FakeBackend) -> None:
     stream = pieces(url, chat("WAIT"))
     assert next(stream) == "P"
-    assert backend.answering.wait(5)
+    assert backend.answering.wait(60)
     stream.close()
     wait_for(lambda: cancelled(engine))
     backend.may_answer.set()
-    assert backend.closed.wait(5)
+    assert backend.closed.wait(60)
     assert backend.tokens == 3  # the two that had come and one that was under way
     assert "".join(pieces(url, chat())) == ANSWER
 
@@ -606,7 +606,7 @@ def test_a_stream_begins_before_its_first_token_and_is_kept_alive(
     monkeypatch.setattr("xpuserve.api.completer.WAITING_SECONDS", 0.1)
     monkeypatch.setattr("xpuserve.api.sse.COMMENT_SECONDS", 0.05)
     occupy(engine, backend)
-    connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection = HTTPConnection(url.removeprefix("http://"), timeout=60)
     with closing(connection):
         connection.request("POST", CHAT, json.dumps(chat(stream=True)), {"Content-Type": "application/json"})
         response = connection.getresponse()

@@ -292,7 +292,7 @@ def test_a_person_at_a_terminal_stops_an_answer_and_begins_anew(server: Server) 
         person.sees("Model: Paris é")
         person.sees("You: ")
         person.types(b"\x04")
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     contents = [[message["content"] for message in body["messages"]] for body in server.asked]
     assert contents == [["hang"], ["hang", "Paris é", "And then?"], ["Where?"]]
 

@@ -59,12 +59,12 @@ def head(length: int, path: str = CHAT, kind: str = "application/json") -> bytes
 
 
 def connected(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=10)
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def ask(connection: Optional[socket.socket], port: int = 0, body: bytes = BODY) -> tuple[int, bytes]:
     """Ask on a connection, or a new one."""
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     client.sock = connection or connected(port)
     client.request("POST", CHAT, body, {"Content-Type": "application/json"})
     response = client.getresponse()
@@ -89,13 +89,13 @@ def test_of_one_address_only_so_many_are_there(serve: Serve, backend: FakeBacken
             f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(wait)}\r\n\r\n"
         )
         connection.sendall(head.encode() + wait)
-    assert backend.answering.wait(5)
+    assert backend.answering.wait(60)
     with connected(port) as third:
         client = http.client.HTTPResponse(third)
         client.begin()
         assert (client.status, client.headers["retry-after"]) == (503, "5")
         assert json.loads(client.read())["error"]["code"] == "too_many_connections"
-    other = socket.create_connection(("127.0.0.1", port), timeout=10, source_address=("127.0.0.2", 0))
+    other = socket.create_connection(("127.0.0.1", port), timeout=60, source_address=("127.0.0.2", 0))
     other.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
     assert other.recv(12) == b"HTTP/1.1 200"
     backend.may_answer.set()
@@ -154,7 +154,7 @@ def test_a_client_that_does_not_read_is_dropped(serve: Serve, engine: Engine, ba
         wait_for(lambda: bool(backend.seen))
         wait_for(lambda: serve.door.connections == 0)
         wait_for(lambda: engine.running == 0)
-        deaf.settimeout(10)
+        deaf.settimeout(60)
         sent = b"".join(iter(lambda: deaf.recv(65536), b""))
         assert b"200 OK" in sent
         assert b"[DONE]" not in sent

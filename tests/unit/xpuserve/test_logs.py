@@ -105,7 +105,7 @@ def test_every_line_of_the_process_is_json(capfd: pytest.CaptureFixture[str]) ->
         ask("Where?").read()
         ask.request("GET", "/nothing").read()
         process.terminate()
-        process.wait(10)
+        process.wait(60)
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert {"request over", "answered"} <= {line["message"] for line in lines}
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)

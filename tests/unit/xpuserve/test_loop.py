@@ -53,7 +53,7 @@ def engine(tiny: TinyBackend) -> Iterator[Engine]:
     ready = threading.Event()
     engine = Engine(tiny, prompt_format="tokenizer", warm_up=False, on_ready=ready.set, on_failed=ready.set)
     engine.start()
-    assert ready.wait(5)
+    assert ready.wait(60)
     yield engine
     engine.stop(5)
     assert not engine.alive
@@ -75,7 +75,7 @@ class Asked(Request):
     def outcome(self) -> tuple[str, Event]:
         """The whole text, and what ended it."""
         text = ""
-        while isinstance(event := self.events.get(timeout=5), Piece):
+        while isinstance(event := self.events.get(timeout=60), Piece):
             text += event.text
         return text, event
 
@@ -98,7 +98,7 @@ def test_one_that_leaves_does_not_disturb_the_others(engine: Engine) -> None:
     stays, leaves = Asked(PROMPT, ignore_eos=True, most=200), Asked(PROMPT + "A", ignore_eos=True, most=10**4)
     reference = Asked(PROMPT, ignore_eos=True, most=200)
     engine.submit(stays, leaves)
-    assert isinstance(leaves.events.get(timeout=5), Piece)
+    assert isinstance(leaves.events.get(timeout=60), Piece)
     engine.cancel(leaves)
     whole = stays.outcome()
     engine.submit(reference)
@@ -116,14 +116,14 @@ def test_a_prompt_that_takes_long_to_encode_holds_up_no_answer(
 
     def encode(text: str, *, special: bool) -> list[int]:
         encoding.set()
-        assert may_end.wait(10)
+        assert may_end.wait(60)
         return [1]
 
     monkeypatch.setattr(tiny.second, "encode", encode)
     with ThreadPoolExecutor(1) as pool:
         prompt = pool.submit(engine.encode_text, "a long one")
         try:
-            assert encoding.wait(5)
+            assert encoding.wait(60)
             beside = Asked(PROMPT)
             engine.submit(beside)
             assert beside.outcome()[0] == answer(PROMPT, 20)
@@ -171,7 +171,7 @@ def test_what_can_never_be_served_is_refused(client: TestClient, engine: Engine,
 def test_whether_requests_are_answered_together_is_told(fake: Any, batching: str) -> None:
     backend = fake()
     may_load = threading.Event()
-    load, backend.load = backend.load, lambda: may_load.wait(5) and load()
+    load, backend.load = backend.load, lambda: may_load.wait(60) and load()
     engine = Engine(backend, prompt_format="tokenizer", warm_up=False)
     engine.start()
     client = TestClient(create_app(engine, MODEL, LIMITS))
@@ -306,7 +306,7 @@ def test_a_prompt_whose_tokens_are_told_holds_nobody_up(roomy: TestClient, tiny:
 @pytest.fixture
 def official(url: str) -> Iterator[OpenAI]:
     """OpenAI's own client, unmodified."""
-    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=10) as client:
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
         yield client
 
 
@@ -400,7 +400,7 @@ def test_an_engine_that_ends_answers_everyone_on_the_device(engine: Engine, tiny
     together = [Asked(PROMPT + letter, ignore_eos=True, most=10**6) for letter in "AB"]
     engine.submit(*together)
     for each in together:
-        assert isinstance(each.events.get(timeout=5), Piece)
+        assert isinstance(each.events.get(timeout=60), Piece)
     engine.abort(Failed("it stops"))
     assert [each.outcome()[1] for each in together] == [Failed("it stops")] * 2
     wait_for(lambda: engine.running == 0)
@@ -426,7 +426,7 @@ def test_an_engine_whose_steps_all_fail_ends(tiny: TinyBackend, failed: threadin
         assert isinstance(each.outcome()[1], Failed)
         if n == FAILED_STEPS:
             break
-    assert failed.wait(5)
+    assert failed.wait(60)
     engine.stop(5)
     assert not engine.alive
     engine.submit(asked[-1])
@@ -439,7 +439,7 @@ def test_an_engine_whose_steps_all_fail_ends_also_when_others_wait(tiny: TinyBac
     engine.submit(*asked)
     tiny.model.lost = True
     engine.start()
-    assert failed.wait(5)
+    assert failed.wait(60)
     assert {type(each.outcome()[1]) for each in asked} == {Failed}
 
 

@@ -19,7 +19,7 @@ QUESTION: Any = [{"role": "user", "content": "Where?"}]
 @pytest.fixture
 def client(url: str) -> Iterator[OpenAI]:
     # One that tries again would hide a refusal.
-    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=10) as client:
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
         yield client
 
 
@@ -113,7 +113,7 @@ def test_leaving_a_stream_stops_the_engine(client: OpenAI, backend: FakeBackend)
     wait: Any = [{"role": "user", "content": "WAIT"}]
     with client.chat.completions.create(model=MODEL, messages=wait, stream=True) as stream:
         assert next(stream)
-        assert backend.answering.wait(5)
+        assert backend.answering.wait(60)
     backend.may_answer.set()
-    assert backend.closed.wait(5)
+    assert backend.closed.wait(60)
     assert client.chat.completions.create(model=MODEL, messages=QUESTION).choices[0].message.content == ANSWER

@@ -138,7 +138,7 @@ def asking(ends: tuple[Channel, Channel]) -> Iterator[Asking]:
     asking = Asking(ends, TinyModel())
     yield asking
     asking.channel.close()
-    asking.thread.join(5)
+    asking.thread.join(60)
     assert not asking.thread.is_alive()
 
 

@@ -34,7 +34,7 @@ def events(response: http.client.HTTPResponse) -> list[Any]:
 
 def stop(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> int:
     process.send_signal(number)
-    return process.wait(10)
+    return process.wait(60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

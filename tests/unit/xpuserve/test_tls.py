@@ -62,12 +62,12 @@ def serve(engine: Engine, files: Files) -> Iterator[Serve]:
 
 def served(port: int) -> str:
     """The certificate that a client is shown."""
-    return ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=60)
 
 
 def refused(port: int, sent: bytes) -> bytes:
     """What a connection that sends this reads to its end."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(sent)
         got = b""
         try:
@@ -90,7 +90,7 @@ def test_what_is_sent_with_the_end_of_the_handshake_is_read(serve: Serve, files:
     context = trusting(files.certificate)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
-    with socket.create_connection(("127.0.0.1", serve()), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", serve()), timeout=60) as connection:
         while True:
             try:
                 tls.do_handshake()
@@ -119,7 +119,7 @@ def test_who_does_not_speak_tls_leaves_no_trace(serve: Serve, sent: bytes) -> No
 
 def test_connections_without_a_handshake_make_room(serve: Serve, files: Files) -> None:
     port = serve(connections=3)
-    silent = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(6)]
+    silent = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(6)]
     assert silent[0].recv(1) == b""
     assert APIClient(f"https://localhost:{port}", tls=trusting(files.certificate)).first_model() == MODEL
     for connection in silent:
@@ -152,7 +152,7 @@ def test_a_changed_certificate_is_served_without_a_restart(
     with port:
         first = served(port.number)
         make(tmp_path)
-        asyncio.run(asyncio.wait_for(kept(), 10))
+        asyncio.run(asyncio.wait_for(kept(), 60))
         assert served(port.number) != first
         assert served(port.number).split() == files.certificate.read_text().split()
 
