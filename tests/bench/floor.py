@@ -12,7 +12,6 @@ import os
 import selectors
 import socket
 import statistics
-import struct
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -24,7 +23,6 @@ from tokenizers import Tokenizer
 
 STEP_SECONDS, STEPS, ROUNDS, CLIENTS = 0.02, 200, 3, (1, 8, 32)
 CONTEXT = 6  # tokens that are decoded with the new one
-LENGTH = struct.Struct("!I")
 
 
 class Streams:
@@ -38,7 +36,7 @@ class Streams:
     def decoded(self, data: bytes) -> list[tuple[int, str]]:
         """The text of a step's tokens, by client."""
         found = []
-        for client, token in json.loads(data[LENGTH.size :]):
+        for client, token in json.loads(data):
             self._ids[client] = [*self._ids[client][-CONTEXT:], token]
             found.append((client, self._tokenizer.decode(self._ids[client])[-5:]))
         return found
@@ -76,7 +74,7 @@ def engine(steps: socket.socket, clients: int) -> None:
     for number in range(STEPS):
         time.sleep(STEP_SECONDS)
         data = json.dumps([[client, 300 + number] for client in range(clients)]).encode()
-        steps.sendall(LENGTH.pack(len(data)) + data)
+        steps.sendall(data)
 
 
 def reader(ends: Sequence[socket.socket]) -> None:
@@ -90,7 +88,7 @@ def reader(ends: Sequence[socket.socket]) -> None:
 
 def measured(way: Callable[[socket.socket, Streams], Coroutine[Any, Any, None]], tokenizer: Any, clients: int) -> float:
     """Microseconds of CPU a token."""
-    here, there = socket.socketpair()
+    here, there = socket.socketpair(type=socket.SOCK_SEQPACKET)  # a step is received whole, and alone
     pairs = [socket.socketpair() for _ in range(clients)]
     children: list[int] = []
     for work in (partial(engine, there, clients), partial(reader, [end for _own, end in pairs])):

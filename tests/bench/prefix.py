@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import http.client
-import json
 import random
-import re
 import statistics
 import tempfile
 import time
@@ -22,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from rig import cache
+from xpuserve.client import APIClient
 
 from tests.bench import process, servers
 from tests.bench.door import WAYS, pooled, proxied
 from tests.bench.fleet import this_machine
+from tests.load.client import LoadClient
 
 INSTANCES, CONVERSATIONS, TURNS, CLIENTS = 3, 12, 4, 4
 #: Words of a conversation's beginning, and tokens of an answer.
@@ -38,7 +37,7 @@ class Client:
     """Leads conversations through a gateway."""
 
     def __init__(self, port: int, seed: str) -> None:
-        self._port = port
+        self._client = APIClient(f"http://127.0.0.1:{port}")
         self._seed = seed
         self.first_tokens: list[float] = []  # in seconds, of all turns but each conversation's first
 
@@ -56,36 +55,19 @@ class Client:
 
     def _ask(self, messages: list[dict[str, str]]) -> tuple[float, str]:
         body = {"model": servers.NAME, "messages": messages, "max_tokens": ANSWER_TOKENS, "ignore_eos": True}
-        began = time.perf_counter()
-        client = http.client.HTTPConnection("127.0.0.1", self._port, timeout=600)
-        text = json.dumps({**body, "temperature": 0, "stream": True})
-        client.request("POST", "/v1/chat/completions", text, {"Content-Type": "application/json"})
-        response, seconds, answer = client.getresponse(), 0.0, ""
-        assert response.status == 200, response.read()
-        for line in response:
-            if line.startswith(b"data: {"):
-                piece = json.loads(line[6:])["choices"][0]["delta"].get("content", "")
-                seconds = seconds or (time.perf_counter() - began if piece else 0.0)
-                answer += piece
-        client.close()
+        began, seconds, answer = time.perf_counter(), 0.0, ""
+        for event in self._client.events({**body, "temperature": 0}):
+            if event.text and not answer:
+                seconds = time.perf_counter() - began
+            answer += event.text
         return seconds, answer
 
 
 def counted(ports: list[int]) -> tuple[float, float]:
     """Prompt tokens that all instances have looked up in their caches, and found there."""
-    totals = []
-    for name in ("queries", "hits"):
-        total = 0.0
-        for port in ports:
-            client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-            client.request("GET", "/metrics")
-            found = re.search(
-                rf"^vllm:prefix_cache_{name}_total{{.*}} (.+)$", client.getresponse().read().decode(), re.M
-            )
-            assert found
-            total += float(found[1])
-        totals.append(total)
-    return totals[0], totals[1]
+    found = [LoadClient(port, servers.NAME).metrics() for port in ports]
+    queries, hits = (sum(each[f"vllm:prefix_cache_{name}_total"] for each in found) for name in ("queries", "hits"))
+    return queries, hits
 
 
 async def measured(way: str, instances: list[tuple[int, int]], seed: str) -> str:

@@ -69,6 +69,7 @@ def _handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
             """Say nothing."""
 
         def reply(self, status: int, body: bytes) -> bytes:
+            """Send all of a reply but its body; gives that."""
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Content-Type", "application/json")
