@@ -320,7 +320,7 @@ def test_an_engine_that_fails_later_is_a_500_or_an_error_event(client: TestClien
 
 
 def test_a_bug_is_a_500_in_the_same_shape(client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "encode_chat", lambda *arguments: 1 // 0)
+    monkeypatch.setattr(engine.encoder, "encode_chat", lambda *arguments: 1 // 0)
     response = client.post(CHAT, json=chat())
     assert response.status_code == 500
     assert error(response)["type"] == "server_error"
@@ -375,13 +375,13 @@ def test_several_answers_are_queued_together_or_not_at_all(
 @pytest.fixture
 def may_encode(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Until it is set, no prompt of a chat is encoded."""
-    event, encode = threading.Event(), engine.encode_chat
+    event, encode = threading.Event(), engine.encoder.encode_chat
 
     def wait(*arguments: Any) -> list[int]:
         assert event.wait(60)
         return encode(*arguments)
 
-    monkeypatch.setattr(engine, "encode_chat", wait)
+    monkeypatch.setattr(engine.encoder, "encode_chat", wait)
     yield event
     event.set()
 

@@ -251,4 +251,4 @@ def test_a_piece_of_text_is_the_chunk_that_it_would_be_as_an_object(kind: type[R
     reply = kind(Asked("1", 2, "a model", include_usage=kind is ChatReply))
     for n, text in enumerate(["", "x", '"\\\n\x00\x7f', "Größe 😀", "\u2028</script>"] * 2):
         chunk = reply._chunk(reply._choice(n % 2, reply._some(text), None))
-        assert [event(piece) for piece in reply.more(n % 2, text, ())] == [event(chunk)]
+        assert list(reply.more(n % 2, text, ())) == [event(chunk)]

@@ -92,7 +92,7 @@ def test_no_text_of_anyone_is_logged(client: TestClient, log: Lines, prompt: str
 def test_a_bug_is_logged_with_its_id(
     client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch, log: Lines
 ) -> None:
-    monkeypatch.setattr(engine, "encode_chat", lambda *arguments: 1 // 0)
+    monkeypatch.setattr(engine.encoder, "encode_chat", lambda *arguments: 1 // 0)
     response = client.post(CHAT, json=chat())
     (line,) = log.of("a bug")
     assert line["request_id"] == response.headers["x-request-id"]

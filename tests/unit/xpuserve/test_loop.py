@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_document import chec
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.test_metrics import read, scrape
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import (
     VOCABULARY,
+    RemoteTiny,
     TinyBackend,
     TinyTokenizer,
     expected,
@@ -27,6 +29,7 @@ from fastapi.testclient import TestClient
 from openai import OpenAI
 from xpuserve.api.app import create_app
 from xpuserve.api.completer import Limits
+from xpuserve.api.mailbox import Mailbox
 from xpuserve.engine.loop import FAILED_STEPS, Engine
 from xpuserve.engine.request import Event, Failed, Finished, Piece, Request, SamplingParams
 from xpuserve.engine.runner import TooLargeError
@@ -49,9 +52,25 @@ def tiny() -> TinyBackend:
 
 
 @pytest.fixture
-def engine(tiny: TinyBackend) -> Iterator[Engine]:
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A web server's, in a thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture(params=["here", "process", "apart"])
+def engine(request: pytest.FixtureRequest, tiny: TinyBackend, loop: asyncio.AbstractEventLoop) -> Iterator[Engine]:
+    """Whose steps are here, or in a process, whose results its thread or a web server's loop takes."""
     ready = threading.Event()
-    engine = Engine(tiny, prompt_format="tokenizer", warm_up=False, on_ready=ready.set, on_failed=ready.set)
+    backend = tiny if request.param == "here" else RemoteTiny(tiny)
+    engine = Engine(backend, prompt_format="tokenizer", warm_up=False, on_ready=ready.set, on_failed=ready.set)
+    if request.param == "apart":
+        engine.attend(Mailbox(loop).listen)
     engine.start()
     assert ready.wait(60)
     yield engine
@@ -109,6 +128,21 @@ def test_one_that_leaves_does_not_disturb_the_others(engine: Engine) -> None:
     assert read(text, "vllm:request_success_total", finished_reason="length") == 2
 
 
+def test_one_that_leaves_before_its_turn_waits_no_more(engine: Engine) -> None:
+    running = [Asked(PROMPT + letter, ignore_eos=True, most=10**4) for letter in "ABCD"]
+    engine.submit(*running)
+    wait_for(lambda: engine.running == 4)
+    leaves = Asked(PROMPT)
+    engine.submit(leaves)
+    ahead = 1 if isinstance(engine._backend, RemoteTiny) else 0  # it waits in the process
+    wait_for(lambda: engine.waiting == 1 and engine._runner.ahead == ahead)
+    engine.cancel(leaves)
+    wait_for(lambda: engine.waiting == 0)
+    assert engine.running == 4
+    for each in running:
+        engine.cancel(each)
+
+
 def test_a_prompt_that_takes_long_to_encode_holds_up_no_answer(
     engine: Engine, tiny: TinyBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +155,7 @@ def test_a_prompt_that_takes_long_to_encode_holds_up_no_answer(
 
     monkeypatch.setattr(tiny.second, "encode", encode)
     with ThreadPoolExecutor(1) as pool:
-        prompt = pool.submit(engine.encode_text, "a long one")
+        prompt = pool.submit(engine.encoder.encode_text, "a long one")
         try:
             assert encoding.wait(60)
             beside = Asked(PROMPT)
@@ -143,7 +177,7 @@ def test_prompts_are_encoded_one_at_a_time(engine: Engine, tiny: TinyBackend, mo
 
     monkeypatch.setattr(tiny.second, "encode", encode)
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(engine.encode_text, "ab")) == [[1], [1]]
+        assert list(pool.map(engine.encoder.encode_text, "ab")) == [[1], [1]]
 
 
 def test_without_memory_for_all_the_newest_is_told_to_come_back(client: TestClient, tiny: TinyBackend) -> None:
@@ -253,7 +287,7 @@ LONG = PROMPT * 30  # more than a step reads
 @pytest.fixture
 def roomy(engine: Engine) -> TestClient:
     """With room for long prompts, and as many tokens known as there are."""
-    engine.vocabulary = VOCABULARY
+    engine.encoder.vocabulary = VOCABULARY
     return TestClient(create_app(engine, MODEL, Limits(4096, 400)), raise_server_exceptions=False)
 
 

@@ -95,6 +95,15 @@ def test_what_is_no_message_is_refused_and_not_kept() -> None:
             Channel(other).send(["x" * MOST_BYTES])
 
 
+@pytest.mark.parametrize("data", [b"", b"[1", b"\xff"])
+def test_what_is_no_json_is_refused(data: bytes) -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        one.sendall(len(data).to_bytes(4, "big") + data)
+        with pytest.raises(ChannelError, match=f"a message of {len(data)} bytes that is no JSON"):
+            Channel(other).receive()
+
+
 def test_an_end_that_does_not_read_is_not_waited_for_longer_than_it_may_take() -> None:
     one, other = socket.socketpair()
     with one, other, pytest.raises(ChannelError, match="timed out"):
@@ -189,15 +198,13 @@ def test_what_fails_in_a_worker_is_told(asking: Asking) -> None:
 def test_an_idle_process_takes_no_cache() -> None:
     """It frees the last answer's after the step that ended it, and then nobody waits for a step."""
     steps = [Step((Result(0, (Token(5),)),), (0,), 0.25, 1), Step((Result(0, ended=True),), (), 0.25, 1)]
-    backend = SimpleNamespace(
-        _settings=SimpleNamespace(stall_timeout=5), tell=lambda message: None, exchange=lambda *ignored: [steps.pop(0)]
-    )
+    backend = SimpleNamespace(_settings=SimpleNamespace(stall_timeout=5), received=lambda: [steps.pop(0)])
     runner = RemoteRunner(backend, Ready("on", 32, []))  # type: ignore[arg-type]
     runner.add(Request("", [1], SamplingParams(9), lambda event: None))
     assert runner.ahead == 1
     taken = []
     while runner.busy:
-        list(runner.step())
+        list(runner.results())
         taken.append(runner.cache_usage)
     runner.close()
     assert taken == [0.25, 0.0]

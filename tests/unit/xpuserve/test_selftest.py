@@ -72,9 +72,7 @@ class Blind(Scheduler):
 
     def step(self) -> Any:
         for output in super().step():
-            for token in output.tokens:
-                object.__setattr__(token, "logprob", math.nan)
-            yield output
+            yield output._replace(tokens=[token._replace(logprob=math.nan) for token in output.tokens])
 
 
 def test_probabilities_that_are_no_numbers_are_found() -> None:

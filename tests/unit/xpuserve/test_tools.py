@@ -224,7 +224,7 @@ def test_a_seed_below_0_is_none_and_many_stops_are_taken(client: TestClient, bac
 def test_token_ids_are_prompts_and_a_prompt_is_echoed(
     client: TestClient, engine: Engine, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "vocabulary", 256)
+    monkeypatch.setattr(engine.encoder, "vocabulary", 256)
     backend.answer = "!"
     asked = {"prompt": [list(b"Hi"), list(b"Yo")], "echo": True}
     assert [each["text"] for each in client.post("/v1/completions", json=asked).json()["choices"]] == ["Hi!", "Yo!"]
@@ -240,7 +240,7 @@ def test_token_ids_are_prompts_and_a_prompt_is_echoed(
 
 
 def test_text_to_token_ids_and_back(client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "vocabulary", 258)
+    monkeypatch.setattr(engine.encoder, "vocabulary", 258)
     told = client.post("/tokenize", json={"prompt": "Hi"}).json()
     assert told == {"count": 3, "max_model_len": 4096, "tokens": [256, 72, 105]}
     assert client.post("/tokenize", json={"prompt": "Hi", "add_special_tokens": False}).json()["tokens"] == [72, 105]

@@ -4,17 +4,25 @@ else; so whatever a batch mixes up shows in the answer.
 
 from __future__ import annotations
 
+import socket
+import threading
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import numpy
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import ByteTokenizer
 from xpuserve.engine.backend import Backend, Model, Part
+from xpuserve.engine.channel import Channel, ChannelError
+from xpuserve.engine.messages import Ready, encode
+from xpuserve.engine.remote import RemoteBackend
 from xpuserve.engine.request import Event, Request, SamplingParams
 from xpuserve.engine.runner import OutOfMemoryError
 from xpuserve.engine.scheduler import Scheduler
+from xpuserve.engine.worker import Worker
 
 VOCABULARY, END = 40, 0
 ROOM = 7
@@ -153,3 +161,39 @@ class TinyBackend(Backend):
 
     def runner(self) -> Scheduler:
         return Scheduler(self.model, batch_requests=4, batch_tokens=10**8, prefill_tokens=16)
+
+
+class RemoteTiny(RemoteBackend):
+    """The same behind a channel; its process is a thread, so that a test can change the model."""
+
+    restartable = False
+
+    def __init__(self, tiny: TinyBackend) -> None:
+        settings = SimpleNamespace(stall_timeout=60, start_timeout=60)
+        super().__init__(
+            (),
+            settings,  # type: ignore[arg-type]
+            0,
+            tokenizer=TinyTokenizer,
+            second_tokenizer=lambda: tiny.second,
+        )
+        self._tiny = tiny
+
+    def _start(self) -> None:
+        own, its = (Channel(end, 60) for end in socket.socketpair())
+        self._channel = own
+        thread = threading.Thread(target=self._work, args=(its,))
+        self._process = SimpleNamespace(  # type: ignore[assignment]
+            pid=0,
+            poll=lambda: None if thread.is_alive() else 1,
+            wait=lambda *_timeout: (thread.join(), 1)[1],  # type: ignore[func-returns-value]
+            kill=lambda: None,
+        )
+        thread.start()
+
+    def _work(self, channel: Channel) -> None:
+        runner = self._tiny.runner()
+        channel.send(encode(Ready(runner.batching, runner.rows, sorted(self._tiny.offers))))
+        with suppress(ChannelError):  # the engine is gone
+            Worker(runner, channel).run()
+        channel.close()

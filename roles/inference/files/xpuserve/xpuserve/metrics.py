@@ -159,6 +159,7 @@ class Metrics:
                 self._memory_of,
             ),
         )
+        self._tokens = 0  # of answers; a counter with labels takes longer
         # A rate needs a series that begins at 0.
         for counter in (self._looked_up, self._found, self._prompt_tokens, self._generation_tokens):
             counter.add(0)
@@ -178,7 +179,7 @@ class Metrics:
                 if times.cached is not None:
                     self._looked_up.add(len(request.prompt))
                     self._found.add(times.cached)
-            self._generation_tokens.add()
+            self._tokens += 1
         times.last = now
         times.tokens += 1
 
@@ -231,6 +232,8 @@ class Metrics:
         """
         service, other = _resident("self"), _resident(str(engine)) if engine else 0
         with self._lock:
+            self._generation_tokens.add(self._tokens)
+            self._tokens = 0
             self._running.set(running)
             self._waiting.set(waiting)
             self._cache.set(cache_usage)

@@ -8,8 +8,11 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Optional
 
 import uvicorn
@@ -19,6 +22,7 @@ from xpuserve.agent import Agent
 from xpuserve.api import origin
 from xpuserve.api.app import create_app
 from xpuserve.api.completer import Limits
+from xpuserve.api.mailbox import Mailbox
 from xpuserve.door import ACCEPTED, QUEUED, Door, most_connections, protocol
 from xpuserve.engine.backend import Backend
 from xpuserve.engine.loop import Engine
@@ -35,6 +39,8 @@ STOP_SECONDS = 3  # for the engine to unload its library
 
 # Drains an instance while it exists: a gateway sends it no more requests. Root writes it; it outlives the process.
 DRAIN_FILE = "/etc/xpuserve/drain-{}"
+# Seconds between updates of the answers' date.
+TICK_SECONDS = 1.0
 # Seconds between checks of the certificate's files.
 CERTIFICATE_SECONDS = 10
 
@@ -63,9 +69,11 @@ class Server(uvicorn.Server):
         self._agent_address = (settings.host, settings.agent_port + instance) if settings.agent_port else None
         self._stall_timeout = settings.stall_timeout
         self._stop_timeout = settings.stop_timeout
+        self._wake: Callable[[], object] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server."""
+        self._engine.attend(Mailbox.of(asyncio.get_running_loop()).listen)
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(QUEUED)  # uvicorn's backlog is also the number of connections accepted at once
@@ -79,6 +87,25 @@ class Server(uvicorn.Server):
             self._watch = asyncio.create_task(self._keep_watch(interval))
         if self._certificate:
             self._renewal = asyncio.create_task(self._keep_certificate(self._certificate))
+
+    async def main_loop(self) -> None:
+        """See uvicorn.Server, which wakes up ten times a second to see whether it has to end."""
+        loop, leaves = asyncio.get_running_loop(), asyncio.Event()
+        self._wake = partial(loop.call_soon_threadsafe, leaves.set)
+        while not await self.on_tick(0):
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(leaves.wait(), TICK_SECONDS)
+
+    def handle_exit(self, sig: int, frame: Optional[FrameType]) -> None:
+        """See uvicorn.Server."""
+        super().handle_exit(sig, frame)
+        self.leave()
+
+    def leave(self) -> None:
+        """End; on any thread."""
+        self.should_exit = True
+        with suppress(RuntimeError):  # the loop has ended
+            self._wake()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server."""
@@ -126,7 +153,7 @@ def run(settings: Settings, instance: int, listener: socket.socket, command: Seq
     def on_failed() -> None:
         nonlocal failed
         failed = True
-        server.should_exit = True
+        server.leave()
 
     metrics = Metrics(settings.model.name, settings.model.context_length)
     backend: Backend = (

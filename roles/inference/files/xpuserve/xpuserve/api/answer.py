@@ -1,25 +1,24 @@
-"""From the engine's thread to the web server's loop."""
+"""The events of one HTTP request's answer."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Optional, TypeVar
-from weakref import WeakKeyDictionary, ref
+from typing import Any, Optional, TypeVar
 
 from fastapi import Request as HTTPRequest
 
 from xpuserve.api import errors
+from xpuserve.api.mailbox import Mailbox
 from xpuserve.api.observe import CLIENT_LEFT
 from xpuserve.engine.loop import Engine
 from xpuserve.engine.queue import QueueFullError
 from xpuserve.engine.request import Event, Failed, Piece, Request, SamplingParams
 
 T = TypeVar("T")
+Events = list[tuple[int, Event]]
 
 
 def client_of(http: HTTPRequest) -> dict[str, Any]:
@@ -28,38 +27,6 @@ def client_of(http: HTTPRequest) -> dict[str, Any]:
     if key:
         return {"client": key.name, "weight": float(key.weight), "key": key.name}
     return {"client": http.client.host if http.client else ""}
-
-
-class Mailbox:
-    """Passes a step's events to the answers of one loop: it wakes the loop once, however many events there are."""
-
-    _all: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox]] = WeakKeyDictionary()
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = ref(loop)
-        self._lock = threading.Lock()
-        self._posted: list[tuple[Answer, tuple[int, Event]]] = []
-
-    @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> Mailbox:
-        """The mailbox of a loop; call it on that loop."""
-        return cls._all.setdefault(loop, cls(loop))
-
-    def post(self, answer: Answer, item: tuple[int, Event]) -> None:
-        """Pass an event to an answer; on any thread."""
-        with self._lock:
-            self._posted.append((answer, item))
-            first = len(self._posted) == 1
-        loop = self._loop()
-        if first and loop:
-            with suppress(RuntimeError):  # the server has stopped, and its loop with it
-                loop.call_soon_threadsafe(self._hand_out)
-
-    def _hand_out(self) -> None:
-        with self._lock:
-            posted, self._posted = self._posted, []
-        for answer, item in posted:
-            answer.put(item)
 
 
 class Answer:
@@ -78,6 +45,8 @@ class Answer:
         self._mailbox = Mailbox.of(self._loop)
         self._there: list[Optional[tuple[int, Event]]] = []  # received events; None means that the client left
         self._waiter: Optional[asyncio.Future[None]] = None
+        self._pass: Callable[[], None] = self._wake  # called when there are events
+        self._unfinished = 0  # choices
         self._requests: list[Request] = []
         self._watcher = asyncio.create_task(self._watch())
         # The limit is here and not in the engine, which may be what hangs.
@@ -85,7 +54,7 @@ class Answer:
 
     async def result(self, work: asyncio.Future[T]) -> T:
         """The result of `work`; on timeout or if the client leaves, cancel it and raise APIError."""
-        end = asyncio.ensure_future(self._come())
+        end = asyncio.ensure_future(self.come())
         try:
             await asyncio.wait((work, end), return_when=asyncio.FIRST_COMPLETED)
             if not end.done():
@@ -118,7 +87,7 @@ class Answer:
                 f"{self._http.state.request_id}-{n}",
                 prompt,
                 sampling,
-                partial(self._deliver, n),
+                partial(self._mailbox.post, self, n),
                 continues,
                 markers=markers,
                 low_priority=low_priority,
@@ -135,6 +104,7 @@ class Answer:
         except QueueFullError:
             raise errors.busy(self._engine.retry_after) from None
         self._requests = requests
+        self._unfinished = len(requests)
 
     async def first(self, begun: float = 0, waiting: float = 0) -> Optional[Event]:
         """The first event, which `events` yields again; None if the client left before it.
@@ -142,35 +112,63 @@ class Answer:
         With `begun`, also None after about so many seconds on the device, or `waiting` seconds in the queue.
         """
         seconds = 0.0
-        while not await self._come(begun):
+        while not await self.come(begun):
             seconds += begun
             if seconds >= waiting or any(request.begun for request in self._requests):
                 return None
         return self._there[0][1] if self._there[0] else None
 
-    async def events(self, silence: float = 0) -> AsyncIterator[list[tuple[int, Event]]]:
+    async def events(self) -> AsyncIterator[Events]:
         """All events with the number of their choice, up to the last, a failure, or the client's departure.
 
-        Events that arrive together, as a step's do, are one list. Before the first event, it yields an empty list after
-        each `silence` seconds, unless that is 0.
+        Events that arrive together, as a step's do, are one list.
         """
-        unfinished = len(self._requests)
         try:
-            while unfinished:
-                if not await self._come(silence):
-                    yield []
-                    continue
-                came, self._there, silence = self._there, [], 0
-                items = [item for item in came if item]
-                unfinished -= sum(not isinstance(event, Piece) for _ignored, event in items)
-                if items:
-                    yield items
-                if len(items) < len(came):
-                    return
+            while self._unfinished:
+                await self.come()
+                yield self._taken()
         finally:
             self.close()
 
-    async def _come(self, seconds: float = 0) -> bool:
+    async def pass_to(self, take: Callable[[Events], bool], drain: Callable[[], Awaitable[None]]) -> None:
+        """Call `take` with the same events as they come: a task that waited for them would take longer than their work.
+
+        After a call that returns False, wait for `drain` before the next.
+        """
+        while self._unfinished:
+            await drain()
+            paused = self._loop.create_future()
+            self._pass = partial(self._pass_on, take, paused)
+            try:
+                if self._there:
+                    self._pass()
+                await paused
+            finally:
+                self._pass = self._wake
+
+    def _pass_on(self, take: Callable[[Events], bool], paused: asyncio.Future[None]) -> None:
+        if paused.done():
+            return
+        try:
+            if not take(self._taken()) or not self._unfinished:
+                paused.set_result(None)
+        except Exception as error:
+            paused.set_exception(error)
+
+    def _taken(self) -> Events:
+        """The events that are there."""
+        found: Events = []
+        came, self._there = self._there, []
+        for item in came:
+            if item is None:
+                self._unfinished = 0
+                break
+            found.append(item)
+            if not isinstance(item[1], Piece):
+                self._unfinished = 0 if isinstance(item[1], Failed) else self._unfinished - 1
+        return found
+
+    async def come(self, seconds: float = 0) -> bool:
         """Wait for an event, at most so many seconds (0 is no limit); returns whether there is one."""
         if not self._there:
             self._waiter = self._loop.create_future()
@@ -180,9 +178,12 @@ class Answer:
                 await self._waiter
         return bool(self._there)
 
-    def put(self, item: Optional[tuple[int, Event]]) -> None:
-        """Receive an event, on the loop of the web server."""
-        self._there.append(item)
+    def put(self, *items: Optional[tuple[int, Event]]) -> None:
+        """Receive events, on the loop of the web server."""
+        self._there += items
+        self._pass()
+
+    def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -192,9 +193,6 @@ class Answer:
         if self._alarm:
             self._alarm.cancel()
         self._cancel()
-
-    def _deliver(self, choice: int, event: Event) -> None:
-        self._mailbox.post(self, (choice, event))
 
     async def _watch(self) -> None:
         while (await self._http.receive())["type"] != "http.disconnect":

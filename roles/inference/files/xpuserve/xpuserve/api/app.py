@@ -120,7 +120,7 @@ def create_app(
             ids = await completer.prompt(ChatRequest(messages=body.messages), http)
         else:
             special = body.add_special_tokens is not False
-            work = partial(engine.encode_text, body.prompt or "", special=special)
+            work = partial(engine.encoder.encode_text, body.prompt or "", special=special)
             ids = await completer.in_turn(work, http)
         return document.Tokens(count=len(ids), max_model_len=limits.context_length, tokens=ids)
 
@@ -128,13 +128,13 @@ def create_app(
     async def detokenize(body: DetokenizeRequest, http: Request) -> document.DetokenizedText:
         """The text of token ids, without special tokens."""
         completer.check_model(body.model)
-        work = partial(engine.decode, body.tokens)
+        work = partial(engine.encoder.decode, body.tokens)
         return document.DetokenizedText(prompt=await completer.in_turn(work, http, "tokens"))
 
     @app.get("/tokenizer_info", responses=document.tokens())
     async def tokenizer_info(http: Request) -> document.TokenizerInfo:
         """The tokens around a text, and the model's chat template."""
-        begin, end, template = await completer.in_turn(engine.tokenizer_info, http)
+        begin, end, template = await completer.in_turn(engine.encoder.tokenizer_info, http)
         context = limits.context_length
         return document.TokenizerInfo(
             bos_token=begin, eos_token=end, chat_template=template or None, model_max_length=context

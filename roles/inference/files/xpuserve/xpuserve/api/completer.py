@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 
 from xpuserve import ebnf, structured
 from xpuserve.api import errors, sse
-from xpuserve.api.answer import Answer
+from xpuserve.api.answer import Answer, Events
 from xpuserve.api.errors import APIError
 from xpuserve.api.observe import CLIENT_LEFT
 from xpuserve.api.plan import Plan, plan
@@ -89,7 +89,7 @@ class Completer:
             form = await self._checked(planned)
         except structured.StructuredOutputError as error:
             raise APIError(400, str(error), param=error.where) from None
-        encode = partial(self._engine.encode_chat, messages, planned.options)
+        encode = partial(self._engine.encoder.encode_chat, messages, planned.options)
         order = Order(body, [encode], field, planned.options.continues, form, planned)
         return await self._complete(order, http, reply)
 
@@ -103,7 +103,9 @@ class Completer:
         except structured.StructuredOutputError as error:
             raise APIError(400, str(error), param=error.where) from None
         encode = [
-            partial(self._engine.encode_text, prompt) if isinstance(prompt, str) else partial(self._known, prompt)
+            partial(self._engine.encoder.encode_text, prompt)
+            if isinstance(prompt, str)
+            else partial(self._known, prompt)
             for prompt in body.prompts
         ]
         order = Order(body, encode, "prompt", continues=True, form=form)
@@ -117,7 +119,9 @@ class Completer:
         self.check_model(body.model)
         planned = plan(body, self._engine.dialect, ())
         messages = [message.as_message() for message in body.messages]
-        return await self.in_turn(partial(self._engine.encode_chat, messages, planned.options), http, "messages")
+        return await self.in_turn(
+            partial(self._engine.encoder.encode_chat, messages, planned.options), http, "messages"
+        )
 
     async def in_turn(self, work: Callable[[], T], http: Request, where: str = "prompt") -> T:
         """Run the tokenizer for the request's field `where`, in turn. Raises APIError."""
@@ -167,7 +171,7 @@ class Completer:
         reply = reply_type(asked)
         usage = TokenCounts(sum(map(len, prompts)))
         if body.stream:
-            return sse.EventStream(_events(answer, len(choices), reply, usage), reply.done)
+            return sse.EventStream(answer, _Encoder(len(choices), reply, usage).encode, reply.done)
         return await _whole(answer, len(choices), reply, usage)
 
     def _check(self, body: CompletionBase) -> None:
@@ -217,18 +221,18 @@ class Completer:
 
     def _known(self, prompt: Ids) -> Ids:
         """A prompt in token ids, all known to the model. Raises PromptError."""
-        self._engine.decode(prompt)
+        self._engine.encoder.decode(prompt)
         return prompt
 
     def _texts(self, body: CompletionRequest) -> list[str]:
         """The texts of a request's prompts, repeated for each answer."""
-        texts = [prompt if isinstance(prompt, str) else self._engine.decode(prompt) for prompt in body.prompts]
+        texts = [prompt if isinstance(prompt, str) else self._engine.encoder.decode(prompt) for prompt in body.prompts]
         return [text for text in texts for _answer in range(body.answers)]
 
     def _readers(self, order: Order, prompt: Ids) -> list[Reader]:
         if not order.plan:
             return []
-        begun = order.plan.options.thinks and self._engine.begins_thought(prompt)
+        begun = order.plan.options.thinks and self._engine.encoder.begins_thought(prompt)
         found = [order.plan.reader(begun=begun) for _answer in range(order.body.answers)]
         return [reader for reader in found if reader]
 
@@ -261,25 +265,26 @@ async def _whole(answer: Answer, choices: int, reply: Reply, usage: TokenCounts)
     return JSONResponse(reply.whole([Choice(*each) for each in zip(texts, tokens, reasons, prompts)], usage))
 
 
-async def _events(answer: Answer, choices: int, reply: Reply, usage: TokenCounts) -> AsyncGenerator[list[bytes], None]:
-    """The events of a stream; one list is sent together."""
-    objects: list[sse.Piece] = [*reply.begin(choices)]
-    async for events in answer.events(sse.COMMENT_SECONDS):
-        if not events:
-            yield [sse.COMMENT]
-            continue
+class _Encoder:
+    """Encodes the events of an answer as those of a stream."""
+
+    def __init__(self, choices: int, reply: Reply, usage: TokenCounts) -> None:
+        self._unfinished = choices
+        self._reply = reply
+        self._usage = usage
+        self._before: Sequence[sse.Piece] = reply.begin(choices)
+
+    def encode(self, events: Events) -> bytes:
+        """What is sent for these events."""
+        reply = self._reply
+        pieces, self._before = [*self._before], ()
         for n, event in events:
-            if isinstance(event, Failed):
-                yield [reply.encode(each) for each in (*objects, *reply.fail(event))]
-                return
-            if isinstance(event, Finished):
-                usage.add(event.tokens)
-                objects += reply.end(n, event.reason)
-            elif event.prompt:
-                objects += reply.prompt(n, event.prompt)
+            if isinstance(event, Piece):
+                pieces += reply.prompt(n, event.prompt) if event.prompt else reply.more(n, event.text, event.tokens)
+            elif isinstance(event, Finished):
+                self._usage.add(event.tokens)
+                self._unfinished -= 1
+                pieces += [*reply.end(n, event.reason), *(() if self._unfinished else reply.close(self._usage))]
             else:
-                objects += reply.more(n, event.text, event.tokens)
-        if objects:
-            yield [reply.encode(each) for each in objects]
-        objects = []
-    yield [reply.encode(each) for each in reply.close(usage)]
+                pieces += reply.fail(event)
+        return b"".join([each if isinstance(each, bytes) else reply.encode(each) for each in pieces])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple, Optional
 
 from xpuserve.api import errors, sse
@@ -85,11 +85,10 @@ class Reply:
         around = self._around.get(choice)
         if around is None:  # the constant parts are encoded once
             mark = uuid.uuid4().hex
-            before, behind = sse.encoded(self._chunk(self._choice(choice, self._some(mark), None))).split(
-                sse.encoded(mark)
-            )
+            event = self.encode(self._chunk(self._choice(choice, self._some(mark), None)))
+            before, behind = event.split(sse.encoded(mark))
             around = self._around[choice] = before, behind
-        return [b"%b%b%b" % (around[0], sse.encoded(text), around[1])]
+        return (b"%b%b%b" % (around[0], encode_basestring(text).encode(), around[1]),)
 
     def prompt(self, choice: int, tokens: Tokens) -> list[Object]:
         """The log probabilities of the next tokens of a choice's prompt."""
@@ -110,7 +109,7 @@ class Reply:
         return [errors.failure(event).body]
 
     @staticmethod
-    def encode(data: sse.Piece) -> bytes:
+    def encode(data: Object) -> bytes:
         """An object as an event of the stream."""
         return sse.event(data)
 
@@ -167,7 +166,7 @@ class EchoReply(Reply):
     def _behind(self, choice: int, tokens: Tokens) -> Tokens:
         """An answer's tokens, with offsets behind the prompt's text."""
         length = len(self._texts[choice])
-        return [replace(token, offset=length + token.offset) for token in tokens]
+        return [token._replace(offset=length + token.offset) for token in tokens]
 
 
 class ChatReply(Reply):

@@ -51,7 +51,7 @@ class Detokenizer:
         if self._read - self._start >= _TOGETHER:
             self._start = last
             self._before = self._decode(self._ids[last:read])
-        return self._until_stop(text)
+        return self._until_stop(text) if self._stop else text
 
     def each(self, ids: Sequence[int]) -> list[str]:
         """The text of each of these tokens as the next one; U+FFFD if it ends within a character."""

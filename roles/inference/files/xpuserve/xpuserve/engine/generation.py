@@ -90,9 +90,11 @@ class Generation:
 
     def _deliver(self, text: str) -> None:
         self._given += len(text)
-        ready = [token for token in self._held if token.offset < self._given]
-        self._held = self._held[len(ready) :]
-        self.request.deliver(Piece(text, tuple(ready)))
+        ready: tuple[TokenText, ...] = ()
+        if self._held:
+            ready = tuple([token for token in self._held if token.offset < self._given])
+            self._held = self._held[len(ready) :]
+        self.request.deliver(Piece(text, ready))
 
 
 def _told(token: Token, text: Detokenizer, offset: int) -> TokenText:

@@ -1,4 +1,6 @@
-"""The engine's thread: it alone owns the device, and steps the requests there."""
+"""The engine's thread: it alone owns the device, and steps the requests there; of an engine in a process of its own,
+it sends what may block, and the web server's loop takes the results.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +9,29 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Optional, Union
+from typing import Optional
 
 from xpuserve.dialects.base import Dialect
 from xpuserve.dialects.generic import Generic
 from xpuserve.engine import prompts
 from xpuserve.engine.backend import Backend, EngineError, EngineLostError
 from xpuserve.engine.detokenizer import Detokenizer
+from xpuserve.engine.encoder import Encoder
 from xpuserve.engine.generation import Generation
-from xpuserve.engine.plain import PlainText
 from xpuserve.engine.queue import BoundedQueue, QueueFullError
-from xpuserve.engine.request import PLAIN, ChatOptions, Failed, Message, Request, SamplingParams
-from xpuserve.engine.runner import OneAtATime, Runner, TooLargeError, run_single
+from xpuserve.engine.request import Failed, Message, Request, SamplingParams
+from xpuserve.engine.runner import OneAtATime, Output, Runner, TooLargeError, run_single
 from xpuserve.engine.texts import TextQueue
 from xpuserve.engine.vocabulary import fast_decode, hidden, showing
 from xpuserve.logs import fields
 from xpuserve.metrics import Metrics
 from xpuserve.settings import QUEUE_REQUESTS, QUEUE_TOKENS
+
+# Calls a function on another thread whenever a descriptor is readable, until it returns False; returns a function that
+# ends this, after which no call is in progress.
+Listen = Callable[[int, Callable[[], bool]], Callable[[], None]]
 
 MAX_RETRY_SECONDS = 60
 # Seconds between restarts of an engine that ends; after so many in a row, requests do not wait for the next.
@@ -79,23 +84,30 @@ class Engine:
         self._progress = 0.0  # when work began or the last step ended
         self._closed: Optional[Failed] = None  # the refusal for new requests
         self._stopping = False
-        self._encoding = threading.Lock()  # the web side encodes one prompt at a time
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         limits = {"requests": queue_requests, "tokens": queue_tokens}
         self.texts = TextQueue(backend, self.metrics, lambda: self.ready, **limits)
         self._cache_usage = 0.0
         self._failed_steps = 0  # since the last token
         self._restarts = 0  # since an engine's last token
+        self._listen: Optional[Listen] = None
+        self._loss: Optional[Exception] = None  # found by the thread that receives results
         self._runner: Runner = OneAtATime(backend.generate)  # until the backend's is set
         self.ready = False
         self.trouble = ""  # why the engine is loaded again
         self.batching = ""  # the Runner's batching, once the model is loaded
         self.dialect: Dialect = Generic("")  # of the model, once it is loaded
-        self.vocabulary = 0  # tokens of its tokenizer
+        self.encoder = Encoder(prompt_format)
 
     def start(self) -> None:
         """Begin to load, in the engine's thread."""
         self._thread.start()
+
+    def attend(self, listen: Listen) -> None:
+        """Take the results of an engine in a process of its own where `listen` calls: on the web server's loop."""
+        with self._changed:
+            self._listen = listen
+        self._notify()
 
     @property
     def alive(self) -> bool:
@@ -209,38 +221,6 @@ class Engine:
         else:
             self._notify()
 
-    def encode_chat(self, messages: Sequence[Message], options: ChatOptions = PLAIN) -> list[int]:
-        """Token ids of a conversation; raises PromptError."""
-        with self._encoding:
-            options = replace(options, tools=self._plain.hidden_tools(options.tools))
-            return prompts.encode_chat(self._plain, self._prompt_format, self._plain.hidden(messages), options)
-
-    def encode_text(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a plain text; `special` adds the model's tokens at its beginning. Raises PromptError."""
-        with self._encoding:
-            if special:
-                return prompts.encode_text(self._encoder, text)
-            return self._encoder.encode(text, special=False)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, for the web side. Raises PromptError."""
-        if not all(0 <= number < self.vocabulary for number in ids):
-            raise prompts.PromptError(f"a token id is not below {self.vocabulary}, the size of the vocabulary")
-        with self._encoding:
-            return self._encoder.decode(ids)
-
-    def tokenizer_info(self) -> tuple[Optional[str], Optional[str], str]:
-        """The model's tokens at the beginning and the end of a text, if any, and its chat template."""
-        with self._encoding:
-            pieces = self._encoder.pieces()  # the whole vocabulary
-            begin, end = (_written(pieces, number) for number in (self._encoder.bos_id, self._encoder.eos_id))
-            return begin, end, self._encoder.template
-
-    def begins_thought(self, prompt: Sequence[int]) -> bool:
-        """Whether the answer to a prompt begins within a thought."""
-        with self._encoding:
-            return prompts.begins_thought(self._encoder, prompt)
-
     def _run(self) -> None:
         try:
             while self._serve():
@@ -261,7 +241,10 @@ class Engine:
             self._on_ready()
             self._backend.when_lost(self._notify)
             while self._wait():
-                self._step()
+                if self._listen and self._runner.source >= 0:
+                    self._serve_apart(self._listen)
+                else:
+                    self._step()
         except Exception as error:
             # An engine that never served may never do: the service manager has to see that.
             if not self._backend.restartable or not (self.ready or self.trouble):
@@ -302,6 +285,61 @@ class Engine:
             request.deliver(event)
             self.metrics.over(request, "abort")
 
+    def _serve_apart(self, listen: Listen) -> None:
+        """Do what may block, while `listen` takes the results; returns when the engine stops or needs a probe."""
+        self._loss = None
+        end = listen(self._runner.source, self._received)
+        try:
+            while self._apart():
+                self._begin()
+                self._runner.send()
+        finally:
+            end()
+        if self._loss:
+            raise self._loss
+        self._runner.check()
+        if self._failed_steps >= FAILED_STEPS:
+            self._probe()
+
+    def _apart(self) -> bool:
+        """Wait for something to begin, cancel or send; False if results are no longer to be taken elsewhere."""
+        with self._changed:
+            while not self._loss:
+                if not self._answers and (self._failed_steps >= FAILED_STEPS or (self._stopping and not self._waiting)):
+                    return False
+                if self._runner.unsent or self._cancelled or self._may_begin:
+                    return True
+                patience = self._runner.patience
+                if patience is not None and patience <= 0:
+                    break
+                self._changed.wait(patience)
+        return False
+
+    @property
+    def _cancelled(self) -> list[Generation]:
+        """Answers on the device that are no longer wanted."""
+        return [each for each in self._answers.values() if each.request.cancelled.is_set()]
+
+    @property
+    def _may_begin(self) -> bool:
+        """Whether a waiting request may be put on the device."""
+        if not self._waiting or self._failed_steps >= FAILED_STEPS:
+            return False
+        request = self._waiting.head(self._may_run)
+        return request is not None and self._runner.fits(request)
+
+    def _received(self) -> bool:
+        """Give out results that are there; False if the engine is lost. On any thread."""
+        with self._changed:
+            try:
+                self._take(self._runner.results())
+                self._note()
+            except Exception as error:
+                self._loss = error
+            if self._loss or self._stopping or self._failed_steps or self._runner.unsent or self._may_begin:
+                self._changed.notify()
+            return self._loss is None
+
     def _notify(self) -> None:
         """Wake the engine's thread, wherever it waits."""
         with self._changed:
@@ -334,12 +372,11 @@ class Engine:
         self._on_status("loading the model")
         self._backend.load()
         # The web side's tokenizer: encoding a long prompt must not delay the tokens that this thread decodes.
-        self._encoder = self._backend.second_tokenizer()
-        self._plain = PlainText(self._encoder)
+        tokenizer = self._backend.second_tokenizer()
+        self.encoder.use(tokenizer)
         self._decode = fast_decode(self._backend.tokenizer)
-        self.dialect = prompts.dialect(self._encoder, self._prompt_format)
-        self.vocabulary = len(self._encoder.pieces())
-        self._markers = hidden(self._encoder, self.dialect.markers)
+        self.dialect = prompts.dialect(tokenizer, self._prompt_format)
+        self._markers = hidden(tokenizer, self.dialect.markers)
         log.info("model loaded in %.1f s", time.monotonic() - started)
         self._on_status("testing the model")
         runner = self._backend.runner()
@@ -350,17 +387,31 @@ class Engine:
             # A GPU compiles its kernels at the first prompt, which can take minutes.
             started = time.monotonic()
             self._on_status("warming up")
-            prompt = self.encode_chat([Message("user", "Hello")])
+            prompt = self.encoder.encode_chat([Message("user", "Hello")])
             run_single(runner, prompt, SamplingParams(max_tokens=WARM_UP_TOKENS, temperature=0))
             log.info("warmed up in %.1f s", time.monotonic() - started)
 
     def _step(self) -> None:
-        for gone in [each for each in self._answers.values() if each.request.cancelled.is_set()]:
-            self._over(gone, "abort")
+        self._begin()
+        self._take(self._runner.step())
+        if not self._answers:  # free the memory of ended requests now, not at the next one
+            deque(self._runner.step(), maxlen=0)
+            if self._failed_steps >= FAILED_STEPS:
+                self._probe()
+        self._note()
+
+    def _begin(self) -> None:
+        """Drop cancelled answers, and put waiting requests on the device."""
+        with self._changed:
+            for gone in self._cancelled:
+                self._over(gone, "abort")
         if self._failed_steps < FAILED_STEPS:
             self._admit()
+
+    def _take(self, outputs: Iterator[Output]) -> None:
+        """Give out results."""
         failed = answered = False
-        for output in self._runner.step():
+        for output in outputs:
             failed |= output.error is not None and not isinstance(output.error, TooLargeError)
             answered |= bool(output.tokens) or output.ended
             each = self._answers.get(output.request)
@@ -375,10 +426,9 @@ class Engine:
         self._failed_steps = 0 if answered else self._failed_steps + failed
         if answered:
             self._restarts = 0
-        if not self._answers:  # free the memory of ended requests now, not at the next one
-            deque(self._runner.step(), maxlen=0)
-            if self._failed_steps >= FAILED_STEPS:
-                self._probe()
+
+    def _note(self) -> None:
+        """Note a step's end."""
         self._cache_usage = self._runner.cache_usage
         if self._runner.stepped:
             self._progress = time.monotonic()
@@ -390,7 +440,9 @@ class Engine:
         """
         try:
             run_single(
-                self._runner, self.encode_text("Hello"), SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)
+                self._runner,
+                self.encoder.encode_text("Hello"),
+                SamplingParams(max_tokens=1, temperature=0, ignore_eos=True),
             )
         except Exception as error:
             raise EngineError(f"{FAILED_STEPS} steps in a row failed, and a test prompt failed too") from error
@@ -436,11 +488,3 @@ class Engine:
             seconds=now - times.submitted,
         )
         log.info("request over", extra=line)
-
-
-def _written(pieces: Sequence[Union[str, bytes]], number: Optional[int]) -> Optional[str]:
-    """A special token as it is spelled in a text."""
-    if number is None or number >= len(pieces):
-        return None
-    piece = pieces[number]
-    return piece if isinstance(piece, str) else piece.decode("utf-8", "replace")

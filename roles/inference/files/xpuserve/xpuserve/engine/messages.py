@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 from xpuserve.engine.request import SamplingParams, Token
 from xpuserve.engine.runner import OutOfMemoryError, TooLargeError
@@ -68,8 +68,7 @@ class Ready:
     offers: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A step's result for one request. `cached`, with its first tokens, is the number of cached prompt tokens."""
 
     id: int
@@ -80,8 +79,7 @@ class Result:
     prompt: Sequence[Token] = ()
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """A step's results. `began` are the requests that got their place on the device since the last, and `usage` is the
     cache's fill level, from 0 to 1. `heard` is the number of Adds and Drops that the process has read.
     """
@@ -112,7 +110,7 @@ def decode(array: list[Any]) -> Union[ToEngine, ToService]:
     kind, *values = array
     if kind == "Step":
         results, began, usage, heard = values
-        return Step(tuple(_of(*each) for each in results), tuple(began), usage, heard)
+        return Step(tuple([_of(each) for each in results]), tuple(began), usage, heard)
     if kind == "Add":
         number, prompt, sampling, salt = values
         if sampling["structured"]:
@@ -132,14 +130,18 @@ def _tokens(tokens: Sequence[Token]) -> list[Any]:
     return [token.id if token.logprob is None else [token.id, token.logprob, list(token.top)] for token in tokens]
 
 
-def _of(number: int, tokens: list[Any], ended: int, cached: Optional[int], *more: Any) -> Result:
-    error, prompt = (*more, ())[:2]
-    return Result(number, _read(tokens), bool(ended), cached, _error(*error) if error else None, _read(prompt))
+def _of(array: list[Any]) -> Result:
+    number, tokens, ended, cached, error, *prompt = array
+    told = _read(prompt[0]) if prompt else ()
+    return Result(number, _read(tokens), bool(ended), cached, _error(*error) if error else None, told)
 
 
 def _read(tokens: Sequence[Any]) -> tuple[Token, ...]:
     return tuple(
-        Token(each) if isinstance(each, int) else Token(each[0], each[1], tuple(map(tuple, each[2]))) for each in tokens
+        [
+            Token(each) if isinstance(each, int) else Token(each[0], each[1], tuple(map(tuple, each[2])))
+            for each in tokens
+        ]
     )
 
 

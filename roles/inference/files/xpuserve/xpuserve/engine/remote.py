@@ -14,8 +14,10 @@ import socket
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Optional
 
 from xpuserve.engine.backend import Backend, EngineLostError, Tokenizer
@@ -174,16 +176,16 @@ class RemoteBackend(Backend):
             self._channel.close()
         raise EngineLostError(reason)
 
-    def exchange(self, timeout: float, also: int) -> list[Step]:
-        """The results of steps, after at most `timeout` seconds, or when the descriptor `also` is readable.
+    @property
+    def descriptor(self) -> int:
+        """The channel's; -1 without a process."""
+        return -1 if self._process is None else self._channel.fileno()
 
-        Raises EngineLostError.
-        """
+    def received(self) -> list[Step]:
+        """The results of steps that are there. Raises EngineLostError."""
         if self._process is None:
             raise EngineLostError("the engine's process ended")
-        if self._channel.fileno() not in readable([self._channel.fileno(), also], timeout):
-            return []
-        return [message for message in self._receive(0) if isinstance(message, Step)]
+        return [message for message in self._decoded(self._channel.present) if isinstance(message, Step)]
 
     def tell(self, message: ToEngine) -> None:
         """Send a message; the next step reports if the process is gone."""
@@ -197,8 +199,11 @@ class RemoteBackend(Backend):
             raise EngineLostError(str(error)) from None
 
     def _receive(self, timeout: float) -> list[Any]:
+        return self._decoded(partial(self._channel.receive, timeout))
+
+    def _decoded(self, receive: Callable[[], Optional[list[list[Any]]]]) -> list[Any]:
         try:
-            messages = self._channel.receive(timeout)
+            messages = receive()
         except ChannelError as error:
             raise EngineLostError(str(error)) from None
         if messages is None:
@@ -236,7 +241,9 @@ class RemoteRunner(Runner):
         self._counts: dict[Request, int] = {}
         self._waiting: set[int] = set()  # those that wait for room
         self._usage = 0.0
-        self._told = self._heard = 0  # messages sent to the process, and those that it has read
+        self._telling = threading.Lock()
+        self._unsent: deque[ToEngine] = deque()
+        self._told = self._heard = 0  # messages to the process, and those that it has read
         self._stepped = True
         self._progress = time.monotonic()
         self._wakes, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -284,8 +291,19 @@ class RemoteRunner(Runner):
             self._tell(Drop(number))
 
     def _tell(self, message: ToEngine) -> None:
-        self._told += 1
-        self._backend.tell(message)
+        with self._telling:
+            self._told += 1
+            self._unsent.append(message)
+
+    @property
+    def unsent(self) -> bool:
+        """See Runner."""
+        return bool(self._unsent)
+
+    def send(self) -> None:
+        """See Runner."""
+        while self._unsent:
+            self._backend.tell(self._unsent.popleft())
 
     @property
     def ahead(self) -> int:
@@ -301,21 +319,45 @@ class RemoteRunner(Runner):
         with suppress(OSError):  # it wakes anyway, or is closed
             os.write(self._wake, b"\0")
 
+    @property
+    def source(self) -> int:
+        """See Runner."""
+        return self._backend.descriptor
+
+    @property
+    def patience(self) -> Optional[float]:
+        """See Runner."""
+        return self._progress + self._stall_timeout - time.monotonic() if self.busy else None
+
+    def check(self) -> None:
+        """See Runner."""
+        if (self.patience or 1) <= 0:
+            self._backend.hangs(f"the engine has work, but no step ended for {self._stall_timeout:g} s")
+
     def step(self) -> Iterator[Output]:
         """See Runner. Raises EngineLostError."""
         self._stepped = True
-        if not self.busy:
+        left = self.patience
+        if left is None:
             return
-        left = self._progress + self._stall_timeout - time.monotonic()
-        if left <= 0:
-            self._backend.hangs(f"the engine has work, but no step ended for {self._stall_timeout:g} s")
-        steps = self._backend.exchange(left, self._wakes)
-        self._stepped = bool(steps)
-        if not steps:
+        self.check()
+        self.send()
+        source = self.source
+        ready = readable([source, self._wakes], left) if source >= 0 else [source]
+        if source in ready:
+            yield from self.results()
+        else:
+            self._stepped = False
             with suppress(BlockingIOError):
                 os.read(self._wakes, 4096)
-            return
-        self._progress = now = time.monotonic()
+
+    def results(self) -> Iterator[Output]:
+        """See Runner. Raises EngineLostError."""
+        steps = self._backend.received()
+        self._stepped = bool(steps)
+        now = time.monotonic()
+        if steps:
+            self._progress = now
         for step in steps:
             self._usage, self._heard = step.usage, step.heard
             for number in step.began:

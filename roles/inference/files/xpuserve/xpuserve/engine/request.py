@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 from xpuserve.structured import StructuredOutput
 
@@ -79,8 +79,7 @@ class SamplingParams:
     prompt_logprobs: bool = False  # whether to report the same for the prompt's tokens
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A token of an answer. With its log probability, and the likeliest tokens with theirs, if the request wants them:
     the model's own, before penalties, bias and temperature.
     """
@@ -97,8 +96,7 @@ class PromptTokens:
     tokens: Sequence[Token]
 
 
-@dataclass(frozen=True)
-class TokenText:
+class TokenText(NamedTuple):
     """The same for the client. Bytes that are no whole character are U+FFFD; `offset` is the start of the token's text
     in the answer, or in the prompt.
     """
@@ -109,8 +107,7 @@ class TokenText:
     offset: int
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Some more text of the answer, and its tokens, if the request wants log probabilities; or,
     before it, tokens of the prompt.
     """
@@ -120,16 +117,14 @@ class Piece:
     prompt: tuple[TokenText, ...] = ()
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """The answer is complete: `reason` is stop (the model or a stop sequence ended it) or length."""
 
     reason: str
     tokens: int
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(NamedTuple):
     """The request has no complete answer: the engine failed, or the server stops (`code` shutting_down)."""
 
     message: str
@@ -154,7 +149,7 @@ class Times:
 
 @dataclass(eq=False)
 class Request:
-    """One prompt on its way through the engine; `deliver` is called on the engine's thread."""
+    """One prompt on its way through the engine; `deliver` is called on the thread that takes its results."""
 
     id: str
     prompt: list[int]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from xpuserve.engine.request import PromptTokens, Request, SamplingParams, Token
 
@@ -20,8 +19,7 @@ class TooLargeError(Exception):
     """A request that can never be served, even alone; the message is for its client."""
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """A step's result for one request. An answer that ended or failed gets no further token. `prompt` are
     the prompt's next tokens, if their log probabilities are wanted; all come before the answer's second token.
     """
@@ -76,6 +74,33 @@ class Runner(ABC):
     def begun(self, request: Request) -> bool:
         """Whether an added request has its place on the device."""
         return True
+
+    @property
+    def source(self) -> int:
+        """A descriptor that is readable when there are `results`, which another thread may take; -1 if only `step` has
+        them.
+        """
+        return -1
+
+    def results(self) -> Iterator[Output]:
+        """The results that are there."""
+        return iter(())
+
+    @property
+    def unsent(self) -> bool:
+        """Whether `send` has something to do."""
+        return False
+
+    def send(self) -> None:  # noqa: B027 - most are where the results are
+        """Send what was added and dropped to where the results come from; it may block."""
+
+    @property
+    def patience(self) -> Optional[float]:
+        """Seconds within which results have to come; None if there is no such limit now."""
+        return None
+
+    def check(self) -> None:  # noqa: B027 - as above
+        """Raise EngineLostError if there were none within that time."""
 
     def wake(self) -> None:  # noqa: B027 - most do not wait
         """Wake a step that waits: there is news for the engine's thread. On any thread."""

@@ -177,7 +177,7 @@ class Scheduler(Runner):
                 continue
             if not row.prefill.left:
                 self._read.append(self._prefills.pop(0))
-                yield replace(self._choose(row, logits), prompt=told)
+                yield self._choose(row, logits)._replace(prompt=told)
             elif told:
                 yield Output(row.request, prompt=told)
 
