@@ -221,6 +221,8 @@ BAD_BODIES = {
     "no tokens": (chat(max_tokens=0), 400, "max_tokens"),
     "max_tokens of a wrong type": (chat(max_tokens=1.5), 400, "max_tokens"),
     "more tokens than the context": (chat(max_tokens=10**30), 400, "max_tokens"),
+    "more tokens at least than at most": (chat(min_tokens=6, max_tokens=5), 400, "min_tokens"),
+    "more tokens at least than there is room for": (chat(min_tokens=60), 400, "min_tokens"),
     "prompt and answer longer than the context": (chat("x" * 60, max_tokens=5), 400, "max_tokens"),
     "prompt longer than the context": (chat("x" * 64), 400, "messages"),
     "empty prompt": (chat(""), 400, "messages"),

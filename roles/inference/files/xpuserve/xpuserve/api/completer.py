@@ -153,6 +153,9 @@ class Completer:
             choices, defaults = [], self._limits.sampling or {}
             for prompt in prompts:
                 limit = self._max_tokens(len(prompt), body.max_completion_tokens or body.max_tokens, order.where)
+                if (body.min_tokens or 0) > limit:
+                    message = f"min_tokens is {body.min_tokens}, but the answer has at most {limit} tokens"
+                    raise APIError(400, message, param="min_tokens")
                 choices += [(prompt, body.sampling(limit, n, defaults, order.form)) for n in range(body.answers)]
             readers = self._readers(order, prompts[0])
             low = self._limits.low_priority(http)
