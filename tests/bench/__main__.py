@@ -53,8 +53,8 @@ def main() -> int:
     lines = document(found, rows, options)
     promised = report.promises(found, rows, options.clients)
     if "openvino" in present:
-        cost = bench.cost("openvino")
-        lines.append(report.cost(cost))
+        cost, least = bench.cost("openvino"), bench.cost("openvino", "floor.py")
+        lines.append(report.cost(cost, least))
         promised.append(report.cheap(cost))
     for name in STRUCTURED if options.pairs else ():
         if name in present:
@@ -161,12 +161,14 @@ class Bench:
                     pair[form] = process.ask(port, start.model, PAIR_CLIENTS, requests, given)
                 yield pair[False], pair[True]
 
-    def cost(self, engine: str) -> dict[int, float]:
-        """Microseconds of the service's own CPU for a streamed token, by clients, with a stand-in for its engine."""
+    def cost(self, engine: str, script: str = "cost.py") -> dict[int, float]:
+        """Microseconds of the service's own CPU for a streamed token, by clients, with a stand-in for its engine; or of
+        another script's.
+        """
         work = {"runs": [(clients, COST_TOKENS) for clients in self._options.clients]}
-        log = self._logs / f"bench-cost-{engine}.log"
+        log = self._logs / f"bench-{script}-{engine}.log"
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            start = looped(engine, "cost.py")(self._environments[engine], Path(folder), process.free_port())
+            start = looped(engine, script)(self._environments[engine], Path(folder), process.free_port())
             runs = process.loop(start, work, Path(folder), log)
         return {clients: run["us_per_token"] for clients, run in runs.items()}
 

@@ -1,7 +1,8 @@
-"""CPU that a streamed token costs a program that does nothing else (floor.py TOKENIZER, in an engine's environment).
+"""CPU that a streamed token costs a program that does nothing else.
 
-A process sends a step's tokens every 20 ms, as the engine's does; this one decodes them, and writes an event to each
-client. With one thread or two, as the service has: what it costs above this is its own.
+``floor.py CONFIG OUTPUT WORK`` in the engine's environment, as cost.py. A process sends a step's tokens every 20 ms, as
+the engine's does; this one looks up their texts, and writes an event to each client. What the service costs above that
+is its own: checks, shares, deadlines, counts, and text that is whole.
 """
 
 from __future__ import annotations
@@ -14,67 +15,53 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
 
-from tokenizers import Tokenizer
+from xpuserve import backends, cli, settings
 
-STEP_SECONDS, STEPS, ROUNDS, CLIENTS = 0.02, 200, 3, (1, 8, 32)
-CONTEXT = 6  # tokens that are decoded with the new one
+STEP_SECONDS, STEPS, ROUNDS = 0.02, 300, 3
+BEFORE = b'data: {"id":"cmpl-1","object":"text_completion","created":1,"model":"m","choices":[{"index":0,"text":'
+BEHIND = b',"logprobs":null,"finish_reason":null}]}\n\n'
 
 
 class Streams:
     """Events to clients."""
 
-    def __init__(self, tokenizer: Any, clients: Sequence[socket.socket]) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, pieces: Sequence[str], clients: Sequence[socket.socket]) -> None:
+        self._pieces = pieces
         self._clients = clients
-        self._ids: list[list[int]] = [[] for _ in clients]
 
-    def decoded(self, data: bytes) -> list[tuple[int, str]]:
-        """The text of a step's tokens, by client."""
-        found = []
+    def send(self, data: bytes) -> None:
+        """Send a step's tokens."""
         for client, token in json.loads(data):
-            self._ids[client] = [*self._ids[client][-CONTEXT:], token]
-            found.append((client, self._tokenizer.decode(self._ids[client])[-5:]))
-        return found
-
-    def send(self, texts: list[tuple[int, str]]) -> None:
-        """Send them."""
-        for client, text in texts:
-            choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": None}
-            data = json.dumps({"id": "cmpl-1", "object": "text_completion", "choices": [choice]}).encode()
-            self._clients[client].send(b"data: %b\n\n" % data)
+            event = b"%b%b%b" % (BEFORE, json.dumps(self._pieces[token]).encode(), BEHIND)
+            self._clients[client].send(b"%x\r\n%b\r\n" % (len(event), event))
 
 
-async def one_thread(steps: socket.socket, streams: Streams) -> None:
-    """Receive, decode and send on the loop."""
+async def receive(steps: socket.socket, take: Callable[[bytes], None]) -> None:
+    """Pass on what comes, until that ends."""
     loop = asyncio.get_running_loop()
-    steps.setblocking(False)
-    while data := await loop.sock_recv(steps, 65536):
-        streams.send(streams.decoded(data))
+    over = loop.create_future()
 
+    def readable() -> None:
+        data = steps.recv(65536)
+        if data:
+            take(data)
+        else:
+            loop.remove_reader(steps.fileno())
+            over.set_result(None)
 
-async def two_threads(steps: socket.socket, streams: Streams) -> None:
-    """Receive and decode on a thread, and send on the loop."""
-    loop = asyncio.get_running_loop()
-
-    def receive() -> None:
-        while data := steps.recv(65536):
-            loop.call_soon_threadsafe(streams.send, streams.decoded(data))
-
-    with ThreadPoolExecutor(1) as pool:
-        await loop.run_in_executor(pool, receive)
+    loop.add_reader(steps.fileno(), readable)
+    await over
 
 
 def engine(steps: socket.socket, clients: int) -> None:
     """Send the steps."""
     for number in range(STEPS):
         time.sleep(STEP_SECONDS)
-        data = json.dumps([[client, 300 + number] for client in range(clients)]).encode()
-        steps.sendall(data)
+        steps.sendall(json.dumps([[client, 300 + number] for client in range(clients)]).encode())
 
 
 def reader(ends: Sequence[socket.socket]) -> None:
@@ -86,28 +73,26 @@ def reader(ends: Sequence[socket.socket]) -> None:
             pass
 
 
-def measured(way: Callable[[socket.socket, Streams], Coroutine[Any, Any, None]], tokenizer: Any, clients: int) -> float:
+def measured(pieces: Sequence[str], clients: int) -> float:
     """Microseconds of CPU a token."""
     here, there = socket.socketpair(type=socket.SOCK_SEQPACKET)  # a step is received whole, and alone
-    pairs = [socket.socketpair() for _ in range(clients)]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ends = [socket.create_connection(server.getsockname()) for _client in range(clients)]
+        own = [server.accept()[0] for _client in range(clients)]
     children: list[int] = []
-    for work in (partial(engine, there, clients), partial(reader, [end for _own, end in pairs])):
+    for work in (partial(engine, there, clients), partial(reader, ends)):
         child = os.fork()
         if not child:
-            here.close()
-            for own, _end in pairs:
-                own.close()
-            if children:
-                there.close()
+            for one in (here, *own, *([there] if children else [])):
+                one.close()
             work()
             os._exit(0)
         children.append(child)
     there.close()
-    streams = Streams(tokenizer, [own for own, _end in pairs])
     began = time.process_time()
-    asyncio.run(way(here, streams))
+    asyncio.run(receive(here, Streams(pieces, own).send))
     spent = time.process_time() - began
-    for one in (here, *(end for pair in pairs for end in pair)):
+    for one in (here, *own, *ends):
         one.close()
     for child in children:
         os.waitpid(child, 0)
@@ -115,13 +100,16 @@ def measured(way: Callable[[socket.socket, Streams], Coroutine[Any, Any, None]],
 
 
 def main() -> None:
-    """Print the medians."""
-    tokenizer = Tokenizer.from_file(sys.argv[1])
-    tokenizer.decode([300])
-    for clients in CLIENTS:
-        for way in (one_thread, two_threads):
-            found = statistics.median(measured(way, tokenizer, clients) for _ in range(ROUNDS))
-            print(f"{clients} clients, {way.__name__.replace('_', ' ')}: {found:.0f} us a token", flush=True)
+    """Measure, and write the medians."""
+    config = settings.load(Path(sys.argv[1]))
+    cli._prepare(config)
+    tokenizer = backends._load_tokenizer(config, 0)
+    pieces = [tokenizer.decode([token]) for token in range(300 + STEPS)]
+    runs = []
+    for clients, _tokens in json.loads(sys.argv[3])["runs"]:
+        found = statistics.median(measured(pieces, clients) for _round in range(ROUNDS))
+        runs.append({"clients": clients, "us_per_token": round(found, 1)})
+    Path(sys.argv[2]).write_text(json.dumps({"runs": runs}), encoding="utf-8")
 
 
 if __name__ == "__main__":

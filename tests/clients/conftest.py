@@ -84,7 +84,7 @@ def served(engine: Engine) -> Iterator[str]:
 def url(request: pytest.FixtureRequest, backend: Scripted) -> Iterator[str]:
     """A service whose model's template supports tools, and one whose does not."""
     with running(backend) as engine:
-        engine.vocabulary = 256
+        engine.encoder.vocabulary = 256
         if request.param == "native":
             engine.dialect = dialects.of(QWEN)
         backend.seen.clear()

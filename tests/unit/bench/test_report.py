@@ -152,7 +152,9 @@ def test_what_was_promised_of_two_processes() -> None:
 
 
 def test_what_a_token_may_cost() -> None:
-    assert "94 at 1, 80 at 8" in report.cost({1: 94.2, 8: 79.8})
+    told = report.cost({1: 94.2, 8: 79.8}, {1: 50.1, 8: 30.4})
+    assert "94 at 1, 80 at 8; of a program" in told
+    assert "sends it: 50 at 1, 30 at 8." in told
     assert report.cheap({1: 94.2, 8: 79.8}).kept  # a client alone pays for each step's message
     assert not report.cheap({8: 70.0, 16: 80.5}).kept
     assert not report.cheap({1: 50.0}).kept
@@ -175,7 +177,7 @@ def test_a_promise_that_is_not_kept_or_not_measured_is_a_failure(
     here = {name: each._replace(python=lambda: tmp_path) for name, each in CONTESTANTS.items()}
     monkeypatch.setattr(command, "CONTESTANTS", here)
     monkeypatch.setattr(command.Bench, "turn", lambda self, name, number: found[name])
-    monkeypatch.setattr(command.Bench, "cost", lambda self, name: {8: 70.0})
+    monkeypatch.setattr(command.Bench, "cost", lambda self, *_names: {8: 70.0})
     monkeypatch.setattr(command.Bench, "pairs", lambda self, name: [(run(100), run(97))])
     monkeypatch.setattr(command, "versions", str)
     monkeypatch.setattr(cache, "RUN", tmp_path)
