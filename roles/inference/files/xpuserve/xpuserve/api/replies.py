@@ -88,6 +88,7 @@ class Reply:
             event = self.encode(self._chunk(self._choice(choice, self._some(mark), None)))
             before, behind = event.split(sse.encoded(mark))
             around = self._around[choice] = before, behind
+        # A string's encoding as in sse.encoded(), without its choice of a type: this is each token's.
         return (b"%b%b%b" % (around[0], encode_basestring(text).encode(), around[1]),)
 
     def prompt(self, choice: int, tokens: Tokens) -> list[Object]:

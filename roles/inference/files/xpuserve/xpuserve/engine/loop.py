@@ -323,10 +323,12 @@ class Engine:
     @property
     def _may_begin(self) -> bool:
         """Whether a waiting request may be put on the device."""
-        if not self._waiting or self._failed_steps >= FAILED_STEPS:
-            return False
+        return bool(self._waiting) and self._failed_steps < FAILED_STEPS and self._next() is not None
+
+    def _next(self) -> Optional[Request]:
+        """The waiting request whose turn it is, if there is room for it on the device."""
         request = self._waiting.head(self._may_run)
-        return request is not None and self._runner.fits(request)
+        return request if request is not None and self._runner.fits(request) else None
 
     def _received(self) -> bool:
         """Give out results that are there; False if the engine is lost. On any thread."""
@@ -451,8 +453,8 @@ class Engine:
     def _admit(self) -> None:
         while True:
             with self._changed:
-                request = self._waiting.head(self._may_run)
-                if request is None or not self._runner.fits(request):
+                request = self._next()
+                if request is None:
                     return
                 self._waiting.take(request)
                 before = request.prompt if request.continues else ()
