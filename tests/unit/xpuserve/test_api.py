@@ -552,7 +552,7 @@ def test_a_model_that_does_not_load_is_never_ready(backend: FakeBackend) -> None
 
 
 def cancelled(engine: Engine) -> bool:
-    return any(request.cancelled.is_set() for request in list(engine._answers))
+    return any(request.cancelled for request in list(engine._answers))
 
 
 def pieces(url: str, body: dict[str, Any]) -> Generator[str, None, None]:

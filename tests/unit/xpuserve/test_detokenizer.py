@@ -104,7 +104,7 @@ def test_log_probabilities_go_with_the_text_after_bytes_that_are_no_character() 
     request = Request("r", [1], SamplingParams(100, logprobs=0), events.append)
     answer = Generation(request, Detokenizer(ByteTokenizer().decode, ("END",)), Metrics())
     written = [0xF0] * 20 + list(b"ab END")
-    assert answer.take(Output(request, [Token(token, -1.0) for token in written])) == "stop"
+    assert answer.take(Output(request, [Token(token, -1.0) for token in written]), []) == "stop"
     told = [token for event in events if isinstance(event, Piece) for token in event.tokens]
     assert [token.text.strip("\ufffd") for token in told[-3:]] == ["a", "b", " "]
     assert [token.offset for token in told[-2:]] == [21, 22]

@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Optional
 
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import wait_for
@@ -21,10 +22,10 @@ class Kept:
     """An answer that keeps what it gets, and how much at once."""
 
     def __init__(self) -> None:
-        self.got: list[list[tuple[int, Event]]] = []
+        self.got: list[list[Optional[tuple[int, Event]]]] = []
 
-    def put(self, *items: tuple[int, Event]) -> None:
-        self.got.append(list(items))
+    def put(self, items: list[Optional[tuple[int, Event]]]) -> None:
+        self.got.append(items)
 
 
 class Loop:

@@ -26,12 +26,13 @@ PARAMS = SamplingParams(9, seed=-1, stop=("a", "b"), logit_bias=((5, 1.5), (7, -
 MESSAGES = [
     Load({"engine": "openvino"}, 3),
     Add(7, [1, 2, 3], PARAMS),
-    Add(7, [1, 2, 3], PARAMS, "salt"),
+    Add(7, [1, 2, 3], PARAMS, "salt", "client"),
     Drop(7),
     Status("loading the model"),
     Ready("on", 32, ["logprobs"]),
     Step(),
     Step((Result(7, (Token(5),)), Result(8, (Token(6, -1.5, ((6, -1.5), (9, -2.0))),), cached=16)), (7, 8), 0.25, 3),
+    Step((), (), 0.25, 3, (7, 5, 8, 6)),
     Step((Result(9, ended=True),)),
     Step((Result(9, prompt=(Token(5), Token(6, -1.5, ((6, -1.5), (9, -2.0))))),)),
 ]
@@ -49,6 +50,13 @@ def ends() -> Iterator[tuple[Channel, Channel]]:
 def test_a_message_arrives_as_it_was_sent(ends: tuple[Channel, Channel], message: Any) -> None:
     ends[0].send(encode(message))
     assert [decode(array) for array in ends[1].receive() or ()] == [message]
+
+
+def test_a_step_s_single_tokens_come_first_unless_that_would_change_the_order() -> None:
+    cached, more = Result(7, (Token(5),), cached=16), Result(7, (Token(6),))
+    others = [Result(1, (Token(5, -1.5),)), Result(2, (Token(5), Token(6))), Result(3, ended=True), cached, more]
+    plain = [Result(8, (Token(5),)), Result(9, (Token(6),)), Result(9, (Token(7),))]
+    assert Step.of([*others, *plain], [7], 0.25, 3) == Step(others, [7], 0.25, 3, [8, 5, 9, 6, 9, 7])
 
 
 @pytest.mark.parametrize("error", [OutOfMemoryError("full"), TooLargeError("ask for less"), ValueError("bad")])
@@ -137,6 +145,8 @@ class Asking:
             assert isinstance(step, Step)
             self.began += step.began
             self.heard = step.heard
+            for number, token in zip(step.tokens[::2], step.tokens[1::2]):
+                self.tokens.setdefault(number, []).append(token)
             for result in step.results:
                 self.tokens.setdefault(result.id, []).extend(token.id for token in result.tokens)
                 self.over[result.id] = result.ended or result.error
@@ -170,7 +180,7 @@ def test_a_worker_forgets_what_nobody_wants(asking: Asking) -> None:
         asking.add(number, [*PROMPT, number + 1], 10**4)
     while asking.began != [0, 1]:
         asking.read()
-    for number in (0, 2, 3):  # one on the device, and two that wait
+    for number in (2, 3, 0):  # two that wait, and one on the device
         asking.channel.send(encode(Drop(number)))
     asking.add(9, PROMPT, 3)
     while len(asking.tokens.get(9, ())) < 3:
@@ -197,7 +207,7 @@ def test_what_fails_in_a_worker_is_told(asking: Asking) -> None:
 
 def test_an_idle_process_takes_no_cache() -> None:
     """It frees the last answer's after the step that ended it, and then nobody waits for a step."""
-    steps = [Step((Result(0, (Token(5),)),), (0,), 0.25, 1), Step((Result(0, ended=True),), (), 0.25, 1)]
+    steps = [Step((), (0,), 0.25, 1, (0, 5)), Step((Result(0, ended=True),), (), 0.25, 1)]
     backend = SimpleNamespace(_settings=SimpleNamespace(stall_timeout=5), received=lambda: [steps.pop(0)])
     runner = RemoteRunner(backend, Ready("on", 32, []))  # type: ignore[arg-type]
     runner.add(Request("", [1], SamplingParams(9), lambda event: None))

@@ -8,6 +8,7 @@ from typing import Union
 
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import ByteTokenizer
+from xpuserve.engine.detokenizer import Detokenizer
 from xpuserve.engine.vocabulary import _gpt2_letters, fast_decode
 
 WORDS = [" the", " a", "Gr", "e", "\n", "\xe9", " \U0001f600", "Pa", "ris", "ing"]
@@ -69,6 +70,33 @@ def test_a_table_gives_what_the_library_gives(
     found = [decode(ids) for ids in many]
     assert library.calls == asked
     assert found == [library.decode(ids) for ids in many]
+
+
+def random_ids(dice: random.Random) -> list[int]:
+    return [dice.randrange(len(TOKENS)) for _ in range(dice.randint(0, 12))]
+
+
+@pytest.mark.parametrize("errors", ["replace", "ignore"])
+@pytest.mark.parametrize("stripped", [True, False])
+def test_an_answer_by_a_table_is_the_library_s_text(errors: str, stripped: bool) -> None:
+    library = Library(bytes, errors, stripped=stripped)
+    table, dice = fast_decode(library), random.Random(1)  # noqa: S311
+    for _ in range(1000):
+        ids, text = random_ids(dice), Detokenizer(table)
+        assert "".join(map(text.push, ids)) + text.finish() == library.decode(ids)
+
+
+@pytest.mark.parametrize("stripped", [True, False])
+def test_an_answer_by_a_table_comes_as_by_the_library(stripped: bool) -> None:
+    library = Library(bytes, stripped=stripped)
+    table, dice = fast_decode(library), random.Random(1)  # noqa: S311
+    for _ in range(300):
+        before = [each for each in random_ids(dice) if not 127 < each < 256]  # whole characters
+        one, other = Detokenizer(table, before=before), Detokenizer(library.decode, before=before)
+        for token in b"The 1st \xc3\xa9, " + bytes([dice.randrange(128)]):
+            assert one.each([token, 65, 256]) == other.each([token, 65, 256])
+            assert one.push(token) == other.push(token)
+        assert one.finish() == other.finish()
 
 
 def test_a_library_that_does_otherwise_decodes_itself() -> None:

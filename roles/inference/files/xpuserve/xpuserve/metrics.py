@@ -166,22 +166,23 @@ class Metrics:
         for reason in ("stop", "length", "abort", "error"):
             self._success.add(0, finished_reason=reason)
 
-    def token(self, request: Request) -> None:
-        """A request has a new token; its times are those before it."""
-        times, now = request.times, time.monotonic()
+    def first_token(self, request: Request) -> None:
+        """A request has its first token."""
+        times = request.times
         with self._lock:
-            if times.tokens:
-                self._next.see(now - times.last)
-            else:
-                times.first = now
-                self._first.see(now - times.submitted)
-                self._prompt_tokens.add(len(request.prompt))
-                if times.cached is not None:
-                    self._looked_up.add(len(request.prompt))
-                    self._found.add(times.cached)
+            self._first.see(times.first - times.submitted)
+            self._prompt_tokens.add(len(request.prompt))
+            if times.cached is not None:
+                self._looked_up.add(len(request.prompt))
+                self._found.add(times.cached)
             self._tokens += 1
-        times.last = now
-        times.tokens += 1
+
+    def next_tokens(self, gaps: Sequence[float]) -> None:
+        """A step has further tokens of requests; `gaps` are the seconds since the token before each."""
+        with self._lock:
+            for seconds in gaps:
+                self._next.see(seconds)
+            self._tokens += len(gaps)
 
     def over(self, request: Request, reason: str) -> None:
         """A request ended: stop, length, abort or error."""

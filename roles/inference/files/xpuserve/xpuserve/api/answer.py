@@ -178,7 +178,7 @@ class Answer:
                 await self._waiter
         return bool(self._there)
 
-    def put(self, *items: Optional[tuple[int, Event]]) -> None:
+    def put(self, items: list[Optional[tuple[int, Event]]]) -> None:
         """Receive events, on the loop of the web server."""
         self._there += items
         self._pass()
@@ -198,12 +198,12 @@ class Answer:
         while (await self._http.receive())["type"] != "http.disconnect":
             pass
         self._cancel()
-        self.put(None)
+        self.put([None])
 
     def _expire(self, timeout: float) -> None:
         self._cancel()
         code = "engine_restarting" if self._engine.trouble else "deadline_exceeded"
-        self.put((0, Failed(f"no complete answer within {timeout:g} seconds", code)))
+        self.put([(0, Failed(f"no complete answer within {timeout:g} seconds", code))])
 
     def _cancel(self) -> None:
         for request in self._requests:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import ClassVar, Optional, Protocol
@@ -18,7 +19,7 @@ STOPPED_SECONDS = 0.5
 class Receiver(Protocol):
     """An answer."""
 
-    def put(self, *items: tuple[int, Event]) -> None:
+    def put(self, items: list[Optional[tuple[int, Event]]]) -> None:
         """Receive events, on the loop."""
 
 
@@ -33,9 +34,8 @@ class Mailbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = ref(loop)
-        self._lock = threading.Lock()
-        self._posted: dict[Receiver, list[tuple[int, Event]]] = {}
-        self._collects = False  # the events of `receive`, to be handed out at its end
+        self._posted: deque[tuple[Receiver, int, Event]] = deque()
+        self._called = False  # `_hand_out` will run, and has not begun
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Mailbox:
@@ -44,10 +44,9 @@ class Mailbox:
 
     def post(self, answer: Receiver, choice: int, event: Event) -> None:
         """Pass an event of a choice to an answer; on any thread."""
-        with self._lock:
-            first = not self._posted
-            self._posted.setdefault(answer, []).append((choice, event))
-        if first and not self._collects:
+        self._posted.append((answer, choice, event))
+        if not self._called:
+            self._called = True
             self._call(self._hand_out)
 
     def listen(self, descriptor: int, receive: Callable[[], bool]) -> Callable[[], None]:
@@ -57,12 +56,11 @@ class Mailbox:
         """
 
         def received() -> None:
-            self._collects = True
+            self._called = True
             try:
                 goes_on = receive()
             finally:
-                self._collects = False
-            self._hand_out()
+                self._hand_out()
             if not goes_on:
                 remove()
 
@@ -93,7 +91,10 @@ class Mailbox:
                 loop.call_soon_threadsafe(function)
 
     def _hand_out(self) -> None:
-        with self._lock:
-            posted, self._posted = self._posted, {}
-        for answer, events in posted.items():
-            answer.put(*events)
+        self._called = False  # first: what is posted from now on calls again
+        events: dict[Receiver, list[Optional[tuple[int, Event]]]] = {}
+        while self._posted:
+            answer, choice, event = self._posted.popleft()
+            events.setdefault(answer, []).append((choice, event))
+        for answer, its in events.items():
+            answer.put(its)

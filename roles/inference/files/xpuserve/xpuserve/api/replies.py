@@ -13,6 +13,8 @@ from xpuserve.engine.request import Failed, TokenText
 
 Tokens = Sequence[TokenText]
 Object = dict[str, Any]
+# A text that no chunk has by itself.
+_MARK = uuid.uuid4().hex
 
 
 class Asked(NamedTuple):
@@ -84,9 +86,8 @@ class Reply:
             return [self._chunk(self._choice(choice, self._some(text), None, tokens))]
         around = self._around.get(choice)
         if around is None:  # the constant parts are encoded once
-            mark = uuid.uuid4().hex
-            event = self.encode(self._chunk(self._choice(choice, self._some(mark), None)))
-            before, behind = event.split(sse.encoded(mark))
+            event = self.encode(self._chunk(self._choice(choice, self._some(_MARK), None)))
+            before, behind = event.split(sse.encoded(_MARK))
             around = self._around[choice] = before, behind
         # A string's encoding as in sse.encoded(), without its choice of a type: this is each token's.
         return (b"%b%b%b" % (around[0], encode_basestring(text).encode(), around[1]),)

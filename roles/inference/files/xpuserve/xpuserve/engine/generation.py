@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Optional
 
 from xpuserve.engine.detokenizer import Detokenizer
@@ -32,22 +33,33 @@ class Generation:
         self._offset = 0
         self._given = 0
 
-    def take(self, output: Output) -> Optional[str]:
-        """Give out a step's result; returns the reason why the answer ended, None if it continues."""
+    def take(self, output: Output, gaps: list[float]) -> Optional[str]:
+        """Give out a step's result; returns the reason why the answer ended, None if it continues.
+
+        The seconds between its tokens are added to `gaps`.
+        """
         if output.error:
             return self.fail(output.error)
         if output.prompt and self._prompt:
             told = tuple([self._of_prompt(token, self._prompt) for token in output.prompt])
             self.request.deliver(Piece("", prompt=told))
+        times, text = self.request.times, self._text
         for token in output.tokens:
-            self._metrics.token(self.request)
+            now = time.monotonic()
+            if times.tokens:
+                gaps.append(now - times.last)
+            else:
+                times.first = now
+                self._metrics.first_token(self.request)
+            times.last = now
+            times.tokens += 1
             if token.logprob is not None:
                 self._hold(token)
-            if piece := self._text.push(token.id):
+            if piece := text.push(token.id):
                 self._deliver(piece)
-            if self._text.stopped:
+            if text.stopped:
                 return self._finish("stop")
-            if self.request.times.tokens >= self.request.sampling.max_tokens:
+            if times.tokens >= self.request.sampling.max_tokens:
                 return self._finish("length")
         return self._finish("stop") if output.ended else None
 

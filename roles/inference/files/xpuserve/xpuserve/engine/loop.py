@@ -91,6 +91,7 @@ class Engine:
         self._failed_steps = 0  # since the last token
         self._restarts = 0  # since an engine's last token
         self._listen: Optional[Listen] = None
+        self._listens = False  # another thread receives results, and this one never waits for a step
         self._loss: Optional[Exception] = None  # found by the thread that receives results
         self._runner: Runner = OneAtATime(backend.generate)  # until the backend's is set
         self.ready = False
@@ -177,7 +178,7 @@ class Engine:
                 self._waiting.remove(request)
         self.texts.abort(event)
         for request in (*running, *waiting):
-            request.cancelled.set()
+            request.cancelled = True
             request.deliver(event)
         for request in waiting:
             self.metrics.over(request, "abort")
@@ -211,14 +212,15 @@ class Engine:
 
     def cancel(self, request: Request) -> None:
         """Cancel a request: it leaves the queue now, or the device after its next step."""
-        request.cancelled.set()
+        request.cancelled = True
         with self._changed:
             waits = request in self._waiting.of(request.client)
             if waits:
                 self._waiting.remove(request)
+            runs = request in self._answers
         if waits:
             self.metrics.over(request, "abort")
-        else:
+        elif runs:
             self._notify()
 
     def _run(self) -> None:
@@ -288,6 +290,7 @@ class Engine:
     def _serve_apart(self, listen: Listen) -> None:
         """Do what may block, while `listen` takes the results; returns when the engine stops or needs a probe."""
         self._loss = None
+        self._listens = True
         end = listen(self._runner.source, self._received)
         try:
             while self._apart():
@@ -295,6 +298,7 @@ class Engine:
                 self._runner.send()
         finally:
             end()
+            self._listens = False
         if self._loss:
             raise self._loss
         self._runner.check()
@@ -318,7 +322,7 @@ class Engine:
     @property
     def _cancelled(self) -> list[Generation]:
         """Answers on the device that are no longer wanted."""
-        return [each for each in self._answers.values() if each.request.cancelled.is_set()]
+        return [each for each in self._answers.values() if each.request.cancelled]
 
     @property
     def _may_begin(self) -> bool:
@@ -346,7 +350,8 @@ class Engine:
         """Wake the engine's thread, wherever it waits."""
         with self._changed:
             self._changed.notify()
-            self._runner.wake()
+            if not self._listens:
+                self._runner.wake()
 
     def _may_run(self, request: Request) -> bool:
         """Whether a request's client may have it on the device beside its others."""
@@ -413,6 +418,7 @@ class Engine:
     def _take(self, outputs: Iterator[Output]) -> None:
         """Give out results."""
         failed = answered = False
+        gaps: list[float] = []
         for output in outputs:
             failed |= output.error is not None and not isinstance(output.error, TooLargeError)
             answered |= bool(output.tokens) or output.ended
@@ -420,7 +426,7 @@ class Engine:
             if each is None:  # it ended earlier in this step
                 continue
             try:
-                outcome = "abort" if output.request.cancelled.is_set() else each.take(output)
+                outcome = "abort" if output.request.cancelled else each.take(output, gaps)
             except Exception as error:
                 outcome = each.fail(error)
             if outcome:
@@ -428,6 +434,7 @@ class Engine:
         self._failed_steps = 0 if answered else self._failed_steps + failed
         if answered:
             self._restarts = 0
+            self.metrics.next_tokens(gaps)
 
     def _note(self) -> None:
         """Note a step's end."""

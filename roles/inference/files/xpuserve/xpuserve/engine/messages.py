@@ -6,7 +6,7 @@ Step after each step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, Optional, Union
 
@@ -43,6 +43,7 @@ class Add:
     prompt: Sequence[int]
     sampling: SamplingParams
     salt: str = ""
+    client: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,29 @@ class Result(NamedTuple):
 class Step(NamedTuple):
     """A step's results. `began` are the requests that got their place on the device since the last, and `usage` is the
     cache's fill level, from 0 to 1. `heard` is the number of Adds and Drops that the process has read.
+
+    `tokens` are the results that are one token and nothing else, as most are: a request's id, its token's id, and so
+    on. They come before the others.
     """
 
     results: Sequence[Result] = ()
     began: Sequence[int] = ()
     usage: float = 0.0
     heard: int = 0
+    tokens: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, results: Iterable[Result], began: Sequence[int], usage: float, heard: int) -> Step:
+        """The same with `tokens` taken from the results, whose order is kept for each request."""
+        tokens: list[int] = []
+        others: list[Result] = []
+        for result in results:
+            plain = len(result.tokens) == 1 and result == Result(result.id, (Token(result.tokens[0].id),))
+            if plain and all(other.id != result.id for other in others):
+                tokens += (result.id, result.tokens[0].id)
+            else:
+                others.append(result)
+        return cls(others, began, usage, heard, tokens)
 
 
 ToEngine = Union[Load, Add, Drop]
@@ -99,9 +117,9 @@ def encode(message: Union[ToEngine, ToService]) -> list[Any]:
     """A message as JSON data."""
     if isinstance(message, Step):
         results = [_result(each) for each in message.results]
-        return ["Step", results, list(message.began), message.usage, message.heard]
+        return ["Step", results, list(message.began), message.usage, message.heard, list(message.tokens)]
     if isinstance(message, Add):
-        return ["Add", message.id, list(message.prompt), asdict(message.sampling), message.salt]
+        return ["Add", message.id, list(message.prompt), asdict(message.sampling), message.salt, message.client]
     return [type(message).__name__, *(getattr(message, each.name) for each in fields(message))]
 
 
@@ -109,13 +127,14 @@ def decode(array: list[Any]) -> Union[ToEngine, ToService]:
     """Decode the JSON data of `encode`."""
     kind, *values = array
     if kind == "Step":
-        results, began, usage, heard = values
-        return Step(tuple([_of(each) for each in results]), tuple(began), usage, heard)
+        results, began, usage, heard, tokens = values
+        return Step(tuple([_of(each) for each in results]), tuple(began), usage, heard, tuple(tokens))
     if kind == "Add":
-        number, prompt, sampling, salt = values
+        number, prompt, sampling, *others = values
         if sampling["structured"]:
             sampling["structured"] = StructuredOutput(**sampling["structured"])
-        return Add(number, prompt, SamplingParams(**{name: _frozen(value) for name, value in sampling.items()}), salt)
+        params = SamplingParams(**{name: _frozen(value) for name, value in sampling.items()})
+        return Add(number, prompt, params, *others)
     found: Union[ToEngine, ToService] = _KINDS[kind](*values)
     return found
 

@@ -24,7 +24,7 @@ from xpuserve.engine.backend import Backend, EngineLostError, Tokenizer
 from xpuserve.engine.channel import Channel, ChannelError, readable
 from xpuserve.engine.messages import Add, Drop, Load, Ready, Status, Step, ToEngine, decode, encode
 from xpuserve.engine.remote_texts import Count, RemoteTexts
-from xpuserve.engine.request import Request
+from xpuserve.engine.request import Request, Token
 from xpuserve.engine.runner import Output, Runner
 from xpuserve.settings import Settings
 
@@ -185,7 +185,7 @@ class RemoteBackend(Backend):
         """The results of steps that are there. Raises EngineLostError."""
         if self._process is None:
             raise EngineLostError("the engine's process ended")
-        return [message for message in self._decoded(self._channel.present) if isinstance(message, Step)]
+        return self._decoded(self._channel.present)
 
     def tell(self, message: ToEngine) -> None:
         """Send a message; the next step reports if the process is gone."""
@@ -238,7 +238,7 @@ class RemoteRunner(Runner):
         self._numbers = itertools.count()
         self._ids: dict[Request, int] = {}
         self._requests: dict[int, Request] = {}
-        self._counts: dict[Request, int] = {}
+        self._left: dict[int, int] = {}  # tokens that may still come
         self._waiting: set[int] = set()  # those that wait for room
         self._usage = 0.0
         self._telling = threading.Lock()
@@ -278,15 +278,16 @@ class RemoteRunner(Runner):
         number = next(self._numbers)
         if not self.busy:
             self._progress = time.monotonic()
-        self._ids[request], self._requests[number], self._counts[request] = number, request, 0
+        self._ids[request], self._requests[number] = number, request
+        self._left[number] = request.sampling.max_tokens
         self._waiting.add(number)
-        self._tell(Add(number, request.prompt, request.sampling, request.salt))
+        self._tell(Add(number, request.prompt, request.sampling, request.salt, request.client))
 
     def drop(self, request: Request) -> None:
         """See Runner."""
         number = self._ids.pop(request, None)
         if number is not None:
-            del self._requests[number], self._counts[request]
+            del self._requests[number], self._left[number]
             self._waiting.discard(number)
             self._tell(Drop(number))
 
@@ -364,13 +365,23 @@ class RemoteRunner(Runner):
                 self._waiting.discard(number)
                 if number in self._requests:
                     self._requests[number].times.started = now
-            for result in step.results:
-                request = self._requests.get(result.id)
-                if request is None:  # dropped meanwhile
-                    continue
-                if result.cached is not None:
-                    request.times.cached = result.cached
-                self._counts[request] += len(result.tokens)
-                if result.ended or result.error or self._counts[request] >= request.sampling.max_tokens:
-                    del self._ids[request], self._requests[result.id], self._counts[request]
-                yield Output(request, result.tokens, result.ended, result.error, result.prompt)
+            pairs = iter(step.tokens)
+            for number, token in zip(pairs, pairs):
+                request = self._came(number, 1)
+                if request:
+                    yield Output(request, (Token(token),))
+            for number, tokens, ended, cached, error, prompt in step.results:
+                request = self._came(number, len(tokens), over=ended or error is not None)
+                if request:
+                    if cached is not None:
+                        request.times.cached = cached
+                    yield Output(request, tokens, ended, error, prompt)
+
+    def _came(self, number: int, tokens: int, *, over: bool = False) -> Optional[Request]:
+        """The request of a result; None if it was dropped meanwhile. After its last, the process has dropped it too."""
+        request = self._requests.get(number)
+        if request is not None:
+            self._left[number] -= tokens
+            if over or self._left[number] <= 0:
+                del self._ids[request], self._requests[number], self._left[number]
+        return request

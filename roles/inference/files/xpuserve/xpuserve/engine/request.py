@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -156,7 +155,7 @@ class Request:
     sampling: SamplingParams
     deliver: Callable[[Event], None]
     continues: bool = False  # the answer continues the prompt's text
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    cancelled: bool = False
     times: Times = field(default_factory=Times)
     client: str = ""  # its owner: the name of a key, or else an address
     weight: float = 1.0  # weight of that client in the queue

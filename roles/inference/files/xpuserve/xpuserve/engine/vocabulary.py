@@ -24,14 +24,13 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 def fast_decode(tokenizer: Tokenizer) -> Decode:
     """A function that decodes as the tokenizer does; the tokenizer's own if no table matches it."""
-    found = _table(tokenizer)
-    return partial(_decoded, *found) if found else tokenizer.decode
+    return _table(tokenizer) or tokenizer.decode
 
 
 def token_bytes(tokenizer: Tokenizer) -> Optional[Sequence[bytes]]:
     """The bytes of each token, none if it is special; None if no table matches the library."""
     found = _table(tokenizer)
-    return found[0] if found else None
+    return found.known if found else None
 
 
 def special_texts(tokenizer: Tokenizer) -> list[str]:
@@ -42,10 +41,24 @@ def special_texts(tokenizer: Tokenizer) -> list[str]:
     ]
 
 
-def _table(tokenizer: Tokenizer) -> Optional[tuple[list[bytes], str, bool]]:
-    """The table that matches the library, the spelling of bytes that are no character, and whether it drops a leading
-    space.
-    """
+class Table:
+    """Decodes by the bytes of each token; special ones have none."""
+
+    def __init__(self, known: Sequence[bytes], errors: str, stripped: bool) -> None:
+        """`errors` is the spelling of bytes that are no character, as in bytes.decode(); `stripped` drops the space
+        at the beginning of a text.
+        """
+        self.known = known
+        self.errors = errors
+        self.stripped = stripped
+
+    def __call__(self, ids: Sequence[int]) -> str:
+        text = b"".join([self.known[n] for n in ids]).decode("utf-8", self.errors)
+        return text[1:] if self.stripped and text[:1] == " " else text
+
+
+def _table(tokenizer: Tokenizer) -> Optional[Table]:
+    """The table that matches the library."""
     pieces = tokenizer.pieces()
     if not pieces:
         return None
@@ -53,17 +66,13 @@ def _table(tokenizer: Tokenizer) -> Optional[tuple[list[bytes], str, bool]]:
     samples = [(ids, decode(ids)) for ids in _samples(tokenizer, len(pieces))]
     special = {n for n, piece in enumerate(pieces) if _looks_special(piece) and decode([n]) == ""}
     # Some write bytes that are no character as U+FFFD and some omit them; some drop the space before a first word.
-    ways = itertools.product(_tables(pieces), ("replace", "ignore"), (False, True))
-    for table, errors, stripped in ways:
-        known = [b"" if n in special else each for n, each in enumerate(table)]
-        if all(_decoded(known, errors, stripped, ids) == text for ids, text in samples):
-            return known, errors, stripped
+    ways = itertools.product(_spellings(pieces), ("replace", "ignore"), (False, True))
+    for spelling, errors, stripped in ways:
+        known = [b"" if n in special else each for n, each in enumerate(spelling)]
+        table = Table(known, errors, stripped)
+        if all(table(ids) == text for ids, text in samples):
+            return table
     return None
-
-
-def _decoded(known: Sequence[bytes], errors: str, stripped: bool, ids: Sequence[int]) -> str:
-    text = b"".join([known[n] for n in ids]).decode("utf-8", errors)
-    return text[1:] if stripped and text[:1] == " " else text
 
 
 def _samples(tokenizer: Tokenizer, tokens: int) -> Iterator[list[int]]:
@@ -76,7 +85,7 @@ def _samples(tokenizer: Tokenizer, tokens: int) -> Iterator[list[int]]:
         yield from ([each] for each in ids)
 
 
-def _tables(pieces: Sequence[Union[str, bytes]]) -> Iterator[list[bytes]]:
+def _spellings(pieces: Sequence[Union[str, bytes]]) -> Iterator[list[bytes]]:
     """The ways in which vocabularies write bytes: raw, as GPT-2's letters, and as SentencePiece's."""
     if all(isinstance(piece, bytes) for piece in pieces):
         yield [piece for piece in pieces if isinstance(piece, bytes)]

@@ -119,7 +119,12 @@ class Worker:
             self._heard += 1
             if isinstance(message, Add):
                 request = Request(
-                    str(message.id), list(message.prompt), message.sampling, lambda event: None, salt=message.salt
+                    str(message.id),
+                    list(message.prompt),
+                    message.sampling,
+                    lambda event: None,
+                    client=message.client,
+                    salt=message.salt,
                 )
                 self._waiting.append((message.id, request))
             elif isinstance(message, Drop):
@@ -166,5 +171,5 @@ class Worker:
         """Send a step's results; also its end, as long as a client waits for it."""
         results, usage = list(results), self._runner.cache_usage
         if results or self._began or self._ids or usage != self._usage or self._heard != self._told:
-            self._channel.send(encode(Step(results, self._began, usage, self._heard)))
+            self._channel.send(encode(Step.of(results, self._began, usage, self._heard)))
             self._began, self._usage, self._told = [], usage, self._heard
