@@ -162,26 +162,57 @@ def test_a_long_prompt_does_not_hold_up_the_answers_under_way() -> None:
     run = Run(prefill_tokens=4)
     quick, slow = request(LONG, 30), request(OTHER * 2, 5)
     run.add(quick)
-    while not run.answers[quick]:
+    while len(run.answers[quick]) < 2:
         run.step()
     run.model.steps.clear()
     run.add(slow)
-    steps = 0
+    steps = []
     while not run.answers[slow]:
-        assert run.step()[quick] == 1
-        steps += 1
-    assert steps == -(-len(slow.prompt) // 4)
+        steps.append(run.step().get(quick, 0))
+    assert steps == [0, 1] * (len(slow.prompt) // 4) + [0]
+    assert len(slow.prompt) % 4
     assert max(tokens for _, tokens in run.model.steps) == 4
     run.finish()
     assert is_right(run, quick)
     assert is_right(run, slow)
 
 
-def test_short_prompts_that_come_together_are_read_in_one_step() -> None:
-    run = Run(prefill_tokens=16)
+def test_a_prompt_that_comes_while_others_are_decoded_has_its_token_before_their_next() -> None:
+    run = Run()
+    others, late = [request([n, n + 1], 30) for n in (1, 2)], request(LONG[:8], 5)
+    run.add(*others)
+    assert [list(run.step()) for _ in others] == [[each] for each in others]
+    for _ in range(3):
+        assert list(run.step()) == others
+    run.add(late)
+    assert run.step() == {late: 1}
+    assert list(run.step()) == [*others, late]
+    run.finish()
+    assert all(is_right(run, each) for each in (*others, late))
+
+
+def test_short_prompts_that_come_together_are_read_before_any_is_decoded() -> None:
+    run = Run(prefill_tokens=15)
     together = [request([n, n + 1, n + 2]) for n in range(1, 6)]
-    run.add(*together)
+    run.add(*together, late := request(LONG))
+    assert [list(run.step()) for _ in together] == [[each] for each in together]
     assert list(run.step()) == together
+    assert run.step() == {}
+    assert list(run.step()) == together
+    assert run.step() == {late: 1}
+
+
+def test_a_prompt_of_a_client_with_less_is_read_first() -> None:
+    run = Run(prefill_tokens=100)
+    flood = [request([n, n + 1, n + 2]) for n in range(1, 5)]
+    run.add(*flood)
+    assert run.step() == {flood[0]: 1}
+    other, more = request([7, 8]), request([8, 9])
+    other.client = more.client = "other"
+    run.add(other, more)
+    assert [list(run.step()) for _ in range(5)] == [[other], [flood[1]], [more], [flood[2]], [flood[3]]]
+    run.finish()
+    assert all(is_right(run, each) for each in (*flood, other, more))
 
 
 def test_padding_goes_with_the_row_that_needed_it() -> None:
@@ -246,7 +277,8 @@ def test_a_prompt_is_found_by_those_of_its_salt_alone() -> None:
     run.add(own)
     run.step()
     run.step()
-    run.add(same, other)  # beside it, and while one is read
+    run.add(same, other)  # beside it
+    run.step()
     run.step()
     run.step()
     for each in (own, same, other):
@@ -353,6 +385,7 @@ def test_prompts_that_were_not_begun_are_served_after_a_batch_that_the_model_can
     run.step()
     run.add(begun, waiting)
     run.step()
+    run.step()
     run.model.decodes = False
     run.step()
     assert list(run.errors) == [decoded, begun]
@@ -361,8 +394,7 @@ def test_prompts_that_were_not_begun_are_served_after_a_batch_that_the_model_can
     assert is_right(run, waiting)
 
 
-@pytest.mark.parametrize("decoded", [0, 3])
-@pytest.mark.parametrize("steps_between", [0, 1, 2])
+@pytest.mark.parametrize(("decoded", "steps_between"), [(0, 0), (0, 1), (0, 2), (3, 1), (3, 2)])
 def test_a_row_without_a_token_to_choose_fails_alone_and_leaves_nothing_to_others(
     decoded: int, steps_between: int
 ) -> None:
@@ -370,12 +402,13 @@ def test_a_row_without_a_token_to_choose_fails_alone_and_leaves_nothing_to_other
     run = Run(prefill_tokens=100)
     good, bad, alike = request(LONG, 20), request([*OTHER, 9], 20), request([*OTHER, 9, 4], 20)
     run.add(good, bad)
-    for _ in range(decoded):
+    while len(run.answers[bad]) < decoded:
         run.step()
     run.model.blind = len(bad.prompt) + decoded
     if steps_between == 0:
         run.add(alike)
-    run.step()
+    while not run.errors:
+        run.step()
     assert list(run.errors) == [bad]
     assert isinstance(run.errors[bad], LogitsError)
     run.model.blind = None
@@ -393,6 +426,7 @@ def test_how_full_the_cache_is() -> None:
     run = Run(batch_tokens=1000, prefill_tokens=100)
     assert run.scheduler.cache_usage == 0
     run.add(request(LONG), request(OTHER))
+    run.step()
     run.step()
     run.step()
     batch = run.scheduler._batch

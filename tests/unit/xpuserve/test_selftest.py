@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,14 +22,24 @@ from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyModel, Ti
 from xpuserve.engine import selftest
 from xpuserve.engine.backend import EngineError
 from xpuserve.engine.request import Token
+from xpuserve.engine.runner import Output
 from xpuserve.engine.sampler import LogitsError
 from xpuserve.engine.scheduler import Scheduler
 
 ROWS = 8
 
 
+class Library(Scheduler):
+    """Reads prompts and decodes rows in one step, as libraries do."""
+
+    def step(self) -> Iterator[Output]:
+        while self._prefills and self._left > 0:
+            yield from super().step()
+        yield from super().step()
+
+
 def scheduler(model: type[TinyModel]) -> Scheduler:
-    return Scheduler(model(), batch_requests=ROWS, batch_tokens=10**6, prefill_tokens=100)
+    return Library(model(), batch_requests=ROWS, batch_tokens=10**6, prefill_tokens=100)
 
 
 @pytest.mark.parametrize(

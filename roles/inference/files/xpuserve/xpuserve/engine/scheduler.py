@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
@@ -35,9 +36,10 @@ class Row:
 class Scheduler(Runner):
     """Requests that share the steps of a Model.
 
-    A step decodes one token of every row, and then reads the next prompts, up to a limit of tokens: a long prompt
-    does not delay the answers in progress. One copy before the next step adds the new rows to the batch
-    and removes the finished ones.
+    A step decodes one token of every row, or reads one prompt. Between two that decode, prompts are read up to a limit
+    of tokens: they do not delay the answers in progress. A prompt's first token is out before the next prompt is read,
+    and one that comes meanwhile may be the next: that of the client with the fewest rows. One copy before rows are
+    decoded adds the new ones to the batch and removes the finished ones.
     """
 
     def __init__(
@@ -50,7 +52,8 @@ class Scheduler(Runner):
         grammars: Optional[Grammars] = None,
     ) -> None:
         """At most `batch_requests` at a time, whose caches hold `batch_tokens` together; their padding and room, and
-        the caches of the last conversations, count. `prefill_tokens` of prompts are read in one step.
+        the caches of the last conversations, count. `prefill_tokens` of prompts are read between
+        two steps that decode.
         """
         self._model = model
         self._grammars = grammars
@@ -66,6 +69,7 @@ class Scheduler(Runner):
         self._rows: list[Row] = []  # in the batch, in its order
         self._read: list[Row] = []  # prompts that are read, and wait for the batch
         self._prefills: list[Row] = []  # unread prompts, in order
+        self._left = self._prefill_tokens  # that may be read before rows are decoded
 
     @property
     def cache_usage(self) -> float:
@@ -94,6 +98,14 @@ class Scheduler(Runner):
 
     def step(self) -> Iterator[Output]:
         """See Runner."""
+        self._prefills = [row for row in self._prefills if not row.over]
+        if self._prefills and (self._left > 0 or not (self._rows or self._read)):
+            yield from self._read_prompt(self._next_prompt())
+        else:
+            self._left = self._prefill_tokens
+            yield from self._decode_rows()
+
+    def _decode_rows(self) -> Iterator[Output]:
         try:
             self._change()
             yield from self._decode()
@@ -109,11 +121,20 @@ class Scheduler(Runner):
             self._kept.clear()
             for row in rows:
                 yield Output(row.request, error=error)
-        self._prefills = [row for row in self._prefills if not row.over]
+
+    def _next_prompt(self) -> Row:
+        """The first of the client with the fewest rows, including prompts that are partly read."""
+        rows = Counter(row.request.client for row in self._active() if row.prefill or row in self._rows)
+        return min(self._prefills, key=lambda row: rows[row.request.client])
+
+    def _read_prompt(self, row: Row) -> Iterator[Output]:
         try:
-            yield from self._prefill()
+            yield from self._prefill(row)
         except OutOfMemoryError as error:
-            yield from self._shed(self._prefills[:1], error)
+            yield from self._shed([row], error)
+        except Exception as error:
+            self._prefills.remove(row)
+            yield Output(row.request, error=error)
 
     def _active(self) -> list[Row]:
         return [row for row in (*self._rows, *self._read, *self._prefills) if not row.over]
@@ -152,34 +173,27 @@ class Scheduler(Runner):
         for row, after in zip(self._rows, logits):
             yield self._choose(row, after)
 
-    def _prefill(self) -> Iterator[Output]:
-        """Read prompts, each alone, in order."""
-        left = self._prefill_tokens
-        while self._prefills and left > 0:
-            row = self._prefills[0]
-            told: Sequence[Token] = ()
-            try:
-                if row.prefill is None:
-                    row.prefill = self._begin(row)
-                if row.request.sampling.prompt_logprobs:
-                    others = row.request.sampling.logprobs or 0
-                    logits, told = row.prefill.read_told(min(TOLD_TOKENS, self._prefill_tokens), others)
-                    left = 0
-                else:
-                    before = row.prefill.done
-                    logits = row.prefill.read(left)
-                    left -= row.prefill.done - before
-            except OutOfMemoryError:
-                raise
-            except Exception as error:
-                self._prefills.pop(0)
-                yield Output(row.request, error=error)
-                continue
-            if not row.prefill.left:
-                self._read.append(self._prefills.pop(0))
-                yield self._choose(row, logits)._replace(prompt=told)
-            elif told:
-                yield Output(row.request, prompt=told)
+    def _prefill(self, row: Row) -> Iterator[Output]:
+        """Read a prompt, or as much of it as may be read now."""
+        if self._left <= 0:
+            self._left = self._prefill_tokens
+        told: Sequence[Token] = ()
+        if row.prefill is None:
+            row.prefill = self._begin(row)
+        if row.request.sampling.prompt_logprobs:
+            others = row.request.sampling.logprobs or 0
+            logits, told = row.prefill.read_told(min(TOLD_TOKENS, self._prefill_tokens), others)
+            self._left = 0
+        else:
+            before = row.prefill.done
+            logits = row.prefill.read(self._left)
+            self._left -= row.prefill.done - before
+        if not row.prefill.left:
+            self._prefills.remove(row)
+            self._read.append(row)
+            yield self._choose(row, logits)._replace(prompt=told)
+        elif told:
+            yield Output(row.request, prompt=told)
 
     def _begin(self, row: Row) -> Prefill:
         """Begin a prompt where another request of the same salt, finished or not, has read as far."""
