@@ -134,8 +134,9 @@ class Asking:
         self.began: list[int] = []
         self.heard = 0
 
-    def add(self, number: int, prompt: list[int], most: int) -> None:
-        self.channel.send(encode(Add(number, prompt, SamplingParams(most, temperature=0, ignore_eos=True))))
+    def add(self, number: int, prompt: list[int], most: int, client: str = "") -> None:
+        sampling = SamplingParams(most, temperature=0, ignore_eos=True)
+        self.channel.send(encode(Add(number, prompt, sampling, client=client)))
 
     def read(self) -> None:
         messages = self.channel.receive(5)
@@ -190,6 +191,17 @@ def test_a_worker_forgets_what_nobody_wants(asking: Asking) -> None:
     wait_for(lambda: not asking.worker._ids and not asking.worker._waiting)
 
 
+def test_a_worker_tells_clients_apart(asking: Asking) -> None:
+    asking.add(0, PROMPT, 10**4, "one")
+    asking.add(1, PROMPT, 10**4, "other")
+    while asking.began != [0, 1]:
+        asking.read()
+    assert [request.client for request in asking.worker._ids] == ["one", "other"]
+    for number in range(2):
+        asking.channel.send(encode(Drop(number)))
+    wait_for(lambda: not asking.worker._ids)
+
+
 def test_a_worker_says_that_it_has_read_what_nobody_waits_for(asking: Asking) -> None:
     asking.channel.send(encode(Drop(5)))
     while asking.heard != 1:
@@ -203,6 +215,24 @@ def test_what_fails_in_a_worker_is_told(asking: Asking) -> None:
         asking.read()
     assert isinstance(asking.over[1], RemoteError)
     assert asking.over[1].kind == "IndexError"
+
+
+def test_a_request_goes_to_the_process_with_its_client_and_is_over_with_its_last_token() -> None:
+    told: list[Any] = []
+    settings = SimpleNamespace(stall_timeout=5)
+    backend = SimpleNamespace(
+        _settings=settings, tell=told.append, received=lambda: [Step((), (0,), 0.0, 1, (0, 5, 0, 6))]
+    )
+    runner = RemoteRunner(backend, Ready("on", 32, []))  # type: ignore[arg-type]
+    request = Request("", [1], SamplingParams(2), lambda event: None, client="one", salt="salt")
+    runner.add(request)
+    runner.send()
+    assert [output.tokens for output in runner.results()] == [(Token(5),), (Token(6),)]
+    runner.drop(request)
+    runner.send()
+    runner.close()
+    assert told == [Add(0, [1], SamplingParams(2), "salt", "one")]
+    assert not runner.busy
 
 
 def test_an_idle_process_takes_no_cache() -> None:
