@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import selectors
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +26,8 @@ from xpuserve.engine.runner import Output, Runner
 
 TEXT = "The capital of France is Paris, which lies on the Seine, and has been its largest town for long. "
 STEP_SECONDS = 0.02
+# The end of a stream, in chunks.
+DONE = b"data: [DONE]\n\n\r\n0\r\n\r\n"
 ROWS = 64
 
 
@@ -79,14 +81,28 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)  # CPUCLOCK_SCHED of that process: clock_getcpuclockid(3)
 
 
-def stream(port: int, model: str, tokens: int) -> None:
-    """Send a request, and read the answer to its end, as cheaply as possible."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+def stream(port: int, model: str, clients: int, tokens: int) -> None:
+    """Send so many requests, and read the answers to their ends, all in one thread: a thread for each would be woken by
+    the service for every token, as no client elsewhere is.
+    """
     body = {"model": model, "prompt": "x", "max_tokens": tokens, "stream": True, "ignore_eos": True, "temperature": 0}
-    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    while response.read(65536):
-        pass
+    data = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    with selectors.DefaultSelector() as waiting:
+        for _client in range(clients):
+            connection = socket.create_connection(("127.0.0.1", port))
+            connection.sendall(head.encode() + data)
+            waiting.register(connection, selectors.EVENT_READ, bytearray())
+        while waiting.get_map():
+            for key, _event in waiting.select():
+                assert isinstance(key.fileobj, socket.socket)
+                read = key.fileobj.recv(65536)
+                key.data[:] = (key.data + read)[-len(DONE) :]
+                if not read:
+                    assert key.data == DONE, key.data
+                    waiting.unregister(key.fileobj)
+                    key.fileobj.close()
 
 
 def main() -> int:
@@ -117,14 +133,7 @@ def measured(pid: int, port: int, config: Any, clients: int, tokens: int) -> dic
         time.sleep(0.1)
     for warm in (True, False):
         before = cpu_seconds(pid)
-        threads = [
-            threading.Thread(target=stream, args=(port, config.model.name, 16 if warm else tokens))
-            for _ in range(clients)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        stream(port, config.model.name, clients, 16 if warm else tokens)
     return {"clients": clients, "us_per_token": round((cpu_seconds(pid) - before) / clients / tokens * 1e6, 1)}
 
 

@@ -456,7 +456,8 @@ def test_an_answer_that_takes_too_long_ends(engine: Engine, backend: FakeBackend
     assert problem["code"] == "deadline_exceeded"
     assert engine.waiting == 0
     backend.may_answer.set()
-    assert client.post(CHAT, json=chat()).status_code == 200
+    patient = TestClient(create_app(engine, MODEL, Limits(CONTEXT, 40)))
+    assert patient.post(CHAT, json=chat()).status_code == 200
 
 
 def test_an_engine_that_ends_answers_those_who_wait_and_those_who_come(engine: Engine, backend: FakeBackend) -> None:

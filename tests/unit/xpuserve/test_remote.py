@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -127,12 +128,16 @@ class Asking:
         self.channel = ends[0]
         runner = Scheduler(model, batch_requests=2, batch_tokens=10**6, prefill_tokens=16)
         self.worker = Worker(runner, ends[1])
-        self.thread = threading.Thread(target=self.worker.run)
+        self.thread = threading.Thread(target=self._run)
         self.thread.start()
         self.tokens: dict[int, list[int]] = {}
         self.over: dict[int, Any] = {}
         self.began: list[int] = []
         self.heard = 0
+
+    def _run(self) -> None:
+        with suppress(ChannelError):  # at the end the service is gone
+            self.worker.run()
 
     def add(self, number: int, prompt: list[int], most: int, client: str = "") -> None:
         sampling = SamplingParams(most, temperature=0, ignore_eos=True)
