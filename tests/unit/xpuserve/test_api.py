@@ -5,7 +5,6 @@ import queue
 import re
 import socket
 import threading
-import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -407,15 +406,13 @@ def test_prompts_that_are_encoded_have_places_in_the_queue(
 def test_the_time_in_which_a_prompt_is_encoded_counts(
     engine: Engine, backend: FakeBackend, may_encode: threading.Event
 ) -> None:
-    client = TestClient(create_app(engine, MODEL, Limits(CONTEXT, 40, request_timeout=0.5)))
-    began = time.monotonic()
+    client = TestClient(create_app(engine, MODEL, Limits(CONTEXT, 40, request_timeout=2)))
     with patch.object(backend.fake_tokenizer, "template", MagicMock()) as template:
         template.format.side_effect = str
         for prompt in ("is encoded", "waits for that"):
             response = client.post(CHAT, json=chat(prompt))
             assert (response.status_code, error(response)["code"]) == (504, "deadline_exceeded")
             assert engine.waiting == 0
-        assert time.monotonic() < began + 5
         may_encode.set()
         assert client.post(CHAT, json=chat("last")).status_code == 200
     assert [call.args for call in template.format.call_args_list] == [("is encoded",), ("last",)]
