@@ -218,7 +218,8 @@ def test_whether_requests_are_answered_together_is_told(fake: Any, batching: str
 
 def test_what_was_read_before_is_counted(client: TestClient) -> None:
     first = client.post(TEXT, json=text(PROMPT * 4, temperature=0, max_tokens=8, ignore_eos=True)).json()
-    client.post(TEXT, json=text(PROMPT * 4 + first["choices"][0]["text"] + "AB", max_tokens=1))
+    more = first["choices"][0]["text"] + "AB"
+    client.post(TEXT, json=text(PROMPT * 4 + more, temperature=0, max_tokens=1, ignore_eos=True))
     prompt = len(PROMPT) * 4
     wait_for(lambda: read(scrape(client), "vllm:prefix_cache_queries_total") == prompt + prompt + 8 + 2)
     assert read(scrape(client), "vllm:prefix_cache_hits_total") == prompt + 7
