@@ -6,9 +6,8 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Optional
 
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.fakes import wait_for
@@ -22,10 +21,10 @@ class Kept:
     """An answer that keeps what it gets, and how much at once."""
 
     def __init__(self) -> None:
-        self.got: list[list[Optional[tuple[int, Event]]]] = []
+        self.got: list[list[tuple[int, Event]]] = []
 
-    def put(self, items: list[Optional[tuple[int, Event]]]) -> None:
-        self.got.append(items)
+    def put(self, items: Sequence[tuple[int, Event]]) -> None:
+        self.got.append(list(items))
 
 
 class Loop:

@@ -178,7 +178,7 @@ class Answer:
                 await self._waiter
         return bool(self._there)
 
-    def put(self, items: list[Optional[tuple[int, Event]]]) -> None:
+    def put(self, items: Sequence[Optional[tuple[int, Event]]]) -> None:
         """Receive events, on the loop of the web server."""
         self._there += items
         self._pass()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import ClassVar, Optional, Protocol
 from weakref import WeakKeyDictionary, ref
@@ -19,7 +19,7 @@ STOPPED_SECONDS = 0.5
 class Receiver(Protocol):
     """An answer."""
 
-    def put(self, items: list[Optional[tuple[int, Event]]]) -> None:
+    def put(self, items: Sequence[tuple[int, Event]]) -> None:
         """Receive events, on the loop."""
 
 
@@ -92,7 +92,7 @@ class Mailbox:
 
     def _hand_out(self) -> None:
         self._called = False  # first: what is posted from now on calls again
-        events: dict[Receiver, list[Optional[tuple[int, Event]]]] = {}
+        events: dict[Receiver, list[tuple[int, Event]]] = {}
         while self._posted:
             answer, choice, event = self._posted.popleft()
             events.setdefault(answer, []).append((choice, event))

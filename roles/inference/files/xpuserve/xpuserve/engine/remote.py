@@ -185,7 +185,7 @@ class RemoteBackend(Backend):
         """The results of steps that are there. Raises EngineLostError."""
         if self._process is None:
             raise EngineLostError("the engine's process ended")
-        return self._decoded(self._channel.present)
+        return [message for message in self._decoded(self._channel.present) if isinstance(message, Step)]
 
     def tell(self, message: ToEngine) -> None:
         """Send a message; the next step reports if the process is gone."""

@@ -110,11 +110,9 @@ class Scheduler(Runner):
             self._change()
             yield from self._decode()
         except OutOfMemoryError as error:
-            begun = [row for row in self._prefills if row.prefill]
-            yield from self._shed([*self._rows, *self._read, *begun], error)
+            yield from self._shed(self._begun(), error)
         except Exception as error:  # the content of the caches is unknown now
-            begun = [row for row in self._prefills if row.prefill]
-            rows = [row for row in (*self._rows, *self._read, *begun) if not row.over]
+            rows = self._begun()
             waiting = [row for row in self._prefills if not row.prefill]
             self._reset()
             self._prefills = waiting
@@ -124,7 +122,7 @@ class Scheduler(Runner):
 
     def _next_prompt(self) -> Row:
         """The first of the client with the fewest rows, including prompts that are partly read."""
-        rows = Counter(row.request.client for row in self._active() if row.prefill or row in self._rows)
+        rows = Counter(row.request.client for row in self._begun())
         return min(self._prefills, key=lambda row: rows[row.request.client])
 
     def _read_prompt(self, row: Row) -> Iterator[Output]:
@@ -135,6 +133,11 @@ class Scheduler(Runner):
         except Exception as error:
             self._prefills.remove(row)
             yield Output(row.request, error=error)
+
+    def _begun(self) -> list[Row]:
+        """Those of which something is in a cache."""
+        partly = [row for row in self._prefills if row.prefill]
+        return [row for row in (*self._rows, *self._read, *partly) if not row.over]
 
     def _active(self) -> list[Row]:
         return [row for row in (*self._rows, *self._read, *self._prefills) if not row.over]
