@@ -19,7 +19,7 @@ FLOOD, GOOD = "flood-key-0123456789", "good-key-0123456789"
 #: Requests of the flooding client at a time, each for so many prompts and so many answers to each.
 FLOODS, PROMPTS, ANSWERS = 4, 16, 8
 #: Requests of the other, one after the other, and of 100 how many count.
-ASKED, PERCENT = 40, 95
+ASKED, PERCENT = 100, 95
 #: How much longer its first token may take than without the flood.
 LONGER = 3
 

@@ -14,7 +14,7 @@ from unittest.mock import MagicMock, patch
 import pytest
 from ansible_collections.xpu.fleet.tests.unit.xpuserve.tiny import TinyTokenizer, request
 from xpuserve.engine.prompts import PromptError
-from xpuserve.engine.request import SamplingParams, Token
+from xpuserve.engine.request import Request, SamplingParams, Token
 from xpuserve.engine.runner import OutOfMemoryError, Output, TooLargeError
 from xpuserve.structured import StructuredOutput
 
@@ -42,7 +42,8 @@ class Cutting:
 class Handle:
     """A request in the pipeline: it takes two steps for a prompt, and then gives `token` in each, four times."""
 
-    def __init__(self, status: str, ignore_eos: bool = False) -> None:
+    def __init__(self, prompt: list[int], status: str, ignore_eos: bool = False) -> None:
+        self.prompt = prompt
         self.token = 5
         self.ends = not ignore_eos
         self.steps = 0
@@ -77,6 +78,9 @@ class Config(SimpleNamespace):
         super().__init__(**{**nothing, "top_k": 2**64 - 1, "min_new_tokens": 0, **options})
 
 
+REFUSED = [999]
+
+
 class Pipeline:
     """Frees cancelled requests in its next step."""
 
@@ -93,7 +97,10 @@ class Pipeline:
         return SimpleNamespace(cache_usage=12.5, kv_cache_size_in_bytes=8 * 32 * 100)
 
     def add_request(self, number: int, ids: Any, config: Any) -> Any:
-        self.handles.append(Handle(self.statuses.pop(0) if self.statuses else "RUNNING", config.ignore_eos))
+        (prompt,) = ids.tolist()
+        if prompt == REFUSED:
+            raise RuntimeError("no such token")
+        self.handles.append(Handle(prompt, self.statuses.pop(0) if self.statuses else "RUNNING", config.ignore_eos))
         return self.handles[-1]
 
     def has_non_finished_requests(self) -> bool:
@@ -112,6 +119,7 @@ class Pipeline:
 def backend() -> Iterator[Any]:
     with patch.dict(sys.modules, {name: MagicMock() for name in ("openvino", "openvino_genai")}):
         module = importlib.import_module("xpuserve.backends.openvino")
+        module.openvino.Tensor = lambda ids: ids
         library: Any = module.openvino_genai
         library.GenerationConfig = Config
         library.StructuredOutputConfig = SimpleNamespace
@@ -139,7 +147,7 @@ def pipeline() -> Pipeline:
 
 @pytest.fixture
 def runner(backend: Any, pipeline: Pipeline) -> Any:
-    return backend.PipelineRunner(pipeline, 2, 32)
+    return backend.PipelineRunner(pipeline, 2, 32, 256)
 
 
 def test_requests_share_the_pipelines_steps(runner: Any, pipeline: Pipeline) -> None:
@@ -195,6 +203,90 @@ def test_an_answer_that_the_library_ends_by_itself_is_over(runner: Any, pipeline
     assert [*outputs, *runner.step()] == [Output(each, [Token(5)]), Output(each, [Token(5)]), Output(each, ended=True)]
 
 
+def of(client: str, prompt: list[int]) -> Request:
+    each = request(prompt)
+    each.client = client
+    return each
+
+
+def passed(pipeline: Pipeline) -> list[list[int]]:
+    """The prompts that the pipeline has."""
+    return [handle.prompt for handle in pipeline.handles]
+
+
+def test_one_client_s_prompts_fill_a_step(backend: Any, pipeline: Pipeline) -> None:
+    runner = backend.PipelineRunner(pipeline, 8, 32, prefill_tokens=4)
+    for prompt in ([1, 1], [2], [3, 3], [4], [5]):
+        runner.add(request(prompt))
+    list(runner.step())
+    assert passed(pipeline) == [[1, 1], [2], [3, 3]]  # of the third one token is left
+    list(runner.step())
+    assert passed(pipeline) == [[1, 1], [2], [3, 3], [4], [5]]
+
+
+def test_a_long_prompt_is_read_before_others_are_passed(backend: Any, pipeline: Pipeline) -> None:
+    runner = backend.PipelineRunner(pipeline, 8, 32, prefill_tokens=4)
+    runner.add(request([1] * 12))
+    runner.add(request([2]))
+    for _ in range(3):
+        list(runner.step())
+        assert passed(pipeline) == [[1] * 12]
+    list(runner.step())
+    assert passed(pipeline) == [[1] * 12, [2]]
+
+
+def test_a_prompt_of_a_client_with_less_is_passed_first_and_each_has_one_unread(
+    backend: Any, pipeline: Pipeline
+) -> None:
+    runner = backend.PipelineRunner(pipeline, 8, 32, prefill_tokens=256)
+    runner.add(of("many", [1]))
+    list(runner.step())
+    for client, prompt in (("many", [2]), ("many", [3]), ("few", [4]), ("few", [5])):
+        runner.add(of(client, prompt))
+    list(runner.step())
+    assert passed(pipeline) == [[1], [4]]  # the first is unread still
+    list(runner.step())
+    assert passed(pipeline) == [[1], [4]]
+    list(runner.step())
+    assert passed(pipeline) == [[1], [4], [2]]
+    list(runner.step())
+    assert passed(pipeline) == [[1], [4], [2], [5]]
+
+
+def test_a_request_that_the_pipeline_refuses_fails_alone(runner: Any, pipeline: Pipeline) -> None:
+    refused, good = request(REFUSED), request([1])
+    runner.add(refused)
+    runner.add(good)
+    outputs = [output for _ in range(3) for output in runner.step()]
+    assert [(output.request, str(output.error)) for output in outputs] == [(refused, "no such token"), (good, "None")]
+
+
+def test_a_request_that_is_dropped_before_the_pipeline_has_it_never_gets_there(
+    backend: Any, pipeline: Pipeline
+) -> None:
+    runner = backend.PipelineRunner(pipeline, 2, 32, prefill_tokens=2)
+    long, gone = request([1] * 3), request([2])
+    runner.add(long)
+    runner.add(gone)
+    list(runner.step())
+    assert not runner.fits(request([3]))
+    runner.drop(gone)
+    assert runner.fits(request([3]))
+    list(runner.step())
+    assert passed(pipeline) == [[1] * 3]
+
+
+def test_a_prompt_that_the_pipeline_does_not_have_outlives_a_step_that_fails(backend: Any, pipeline: Pipeline) -> None:
+    runner = backend.PipelineRunner(pipeline, 2, 32, prefill_tokens=2)
+    lost, later = request([1] * 3), request([2])
+    runner.add(lost)
+    runner.add(later)
+    pipeline.error = RuntimeError("device lost")
+    assert [output.request for output in runner.step()] == [lost]
+    pipeline.error = None
+    assert [output for _ in range(3) for output in runner.step()] == [Output(later, [Token(5)])]
+
+
 def test_a_step_that_fails_ends_all_requests_and_the_next_is_served(runner: Any, pipeline: Pipeline) -> None:
     requests = [request([1]), request([2])]
     for each in requests:
@@ -220,7 +312,7 @@ def test_a_step_without_memory_tells_all_to_come_back(runner: Any, pipeline: Pip
 
 
 def test_no_more_runs_than_the_cache_has_room_for(backend: Any, pipeline: Pipeline) -> None:
-    runner = backend.PipelineRunner(pipeline, 32, 32, 100)
+    runner = backend.PipelineRunner(pipeline, 32, 32, 256, 100)
     assert runner.batch_tokens == 128
     first, second = request([1] * 32, 32), request([2], 32)  # 2 blocks each
     runner.add(first)
@@ -233,12 +325,17 @@ def test_no_more_runs_than_the_cache_has_room_for(backend: Any, pipeline: Pipeli
 
 
 def test_what_is_larger_than_the_whole_cache_is_refused_at_once(backend: Any, pipeline: Pipeline) -> None:
-    runner = backend.PipelineRunner(pipeline, 1, 32, 128)
+    runner = backend.PipelineRunner(pipeline, 1, 32, 256, 128)
     runner.add(request([1]))
     large = request([1] * 100, 29)
     assert runner.fits(large)
     with pytest.raises(TooLargeError, match="129 tokens together, but the server has room for 128"):
         runner.add(large)
+
+
+def settings_of(**more: Any) -> Any:
+    """Settings of a GPU for one request at a time."""
+    return SimpleNamespace(**{"batch_requests": 1, "batch_tokens": 0, "prefill_tokens": 256, "device": "gpu", **more})
 
 
 class Core:
@@ -260,7 +357,7 @@ class Core:
 def test_a_cache_has_a_limit_by_itself(backend: Any, pipeline: Pipeline, device: str, wanted: int, limit: int) -> None:
     backend.openvino.Core = Core
     model = SimpleNamespace(path="without-weights")
-    settings = SimpleNamespace(batch_requests=1, batch_tokens=wanted, device=device, model=model)
+    settings = settings_of(batch_tokens=wanted, device=device, model=model)
     engine = backend.OpenVINOBackend(settings, 0)
     engine._pipeline = pipeline
     with patch.object(backend.memory, "available", lambda: 10**6):
@@ -283,7 +380,7 @@ def test_the_cache_of_a_gpu_that_does_not_say_how_much_memory_it_has_has_no_limi
 ) -> None:
     backend.openvino.Core = Core
     monkeypatch.setattr(Core, "tells", False)
-    engine = backend.OpenVINOBackend(SimpleNamespace(batch_requests=1, batch_tokens=0, device="gpu"), 0)
+    engine = backend.OpenVINOBackend(settings_of(), 0)
     engine._pipeline = pipeline
     assert engine.runner().batch_tokens == 0
     assert "no limit" in caplog.text
@@ -296,7 +393,7 @@ def test_whether_a_batch_answers_as_one_alone_is_found_out(
     backend: Any, pipeline: Pipeline, rows: int, crowd: int, batching: str
 ) -> None:
     pipeline.crowd = crowd
-    engine = backend.OpenVINOBackend(SimpleNamespace(batch_requests=rows, batch_tokens=0, device="gpu"), 0)
+    engine = backend.OpenVINOBackend(settings_of(batch_requests=rows), 0)
     engine._pipeline, engine.tokenizer, engine._free_memory = pipeline, TinyTokenizer(), lambda: 10**9
     runner = engine.runner()
     assert runner.batching == batching
@@ -309,7 +406,7 @@ def test_whether_a_batch_answers_as_one_alone_is_found_out(
 
 
 def test_every_way_of_sampling_reaches_the_library(backend: Any) -> None:
-    engine = backend.PipelineRunner(Pipeline(), 8, 32)
+    engine = backend.PipelineRunner(Pipeline(), 8, 32, 256)
     options: dict[str, Any] = {
         **{"temperature": 0.5, "top_p": 0.4, "top_k": 5, "min_p": 0.1, "ignore_eos": True},
         **{"repetition_penalty": 1.5, "presence_penalty": 1.0, "frequency_penalty": -1.0},
@@ -329,13 +426,13 @@ def test_every_way_of_sampling_reaches_the_library(backend: Any) -> None:
 def test_the_form_and_the_ends_of_an_answer_reach_the_library(backend: Any) -> None:
     form = StructuredOutput("choice", '["Paris"]')
     sampling = SamplingParams(9, min_tokens=3, stop_token_ids=(7,), structured=form)
-    config = backend.PipelineRunner(Pipeline(), 8, 32)._config(sampling)
+    config = backend.PipelineRunner(Pipeline(), 8, 32, 256)._config(sampling)
     assert (config.min_new_tokens, config.stop_token_ids) == (3, {2, 7})
     assert config.structured_output_config.grammar == 'root ::= "Paris"'
 
 
 def test_what_the_model_s_own_configuration_says_of_sampling_does_not_count(backend: Any) -> None:
-    config = backend.PipelineRunner(Pipeline(), 8, 32)._config(SamplingParams(9, top_k=0))
+    config = backend.PipelineRunner(Pipeline(), 8, 32, 256)._config(SamplingParams(9, top_k=0))
     assert (config.top_k, config.stop_strings, config.num_beams, config.min_new_tokens) == (2**64 - 1, set(), 1, 0)
     assert (config.eos_token_id, config.stop_token_ids) == (2, {2})
 

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from xpuserve.engine import selftest
 from xpuserve.engine.backend import Backend, EngineError, Tokenizer
 from xpuserve.engine.prompts import PromptError, for_template
 from xpuserve.engine.request import PLAIN, ChatOptions, Message, Request, SamplingParams, Token
-from xpuserve.engine.runner import OutOfMemoryError, Output, Runner, TooLargeError
+from xpuserve.engine.runner import OutOfMemoryError, Output, Runner, TooLargeError, run_single
 from xpuserve.settings import Settings
 
 # Requests in the pipeline if the settings give no number.
@@ -131,7 +132,8 @@ class OpenVINOBackend(Backend):
     def runner(self) -> Runner:
         """See Backend."""
         rows, block = self._settings.batch_requests or ROWS, BLOCK_TOKENS[self._settings.device]
-        runner = PipelineRunner(self._pipeline, rows, block, self._settings.batch_tokens)
+        reads = self._settings.prefill_tokens
+        runner = PipelineRunner(self._pipeline, rows, block, reads, self._settings.batch_tokens)
         free = 0 if self._settings.batch_tokens else self._free_memory()
         if free:
             token = runner.token_bytes()
@@ -211,18 +213,27 @@ def _present(token_id: int) -> Optional[int]:
 
 
 class PipelineRunner(Runner):
-    """The requests in a pipeline, which does the batching itself."""
+    """The requests in a pipeline, which does the batching itself.
 
-    def __init__(self, pipeline: Any, batch_requests: int, block: int, batch_tokens: int = 0) -> None:
+    It reads prompts in the order in which they are passed to it. So it gets no more of them than it reads in a step:
+    that of the client with the fewest requests there is next, and a client among several has one there unread.
+    """
+
+    def __init__(
+        self, pipeline: Any, batch_requests: int, block: int, prefill_tokens: int, batch_tokens: int = 0
+    ) -> None:
         """At most `batch_requests` at a time, whose caches, in blocks of so many tokens, hold `batch_tokens` together;
-        0 is no limit.
+        0 is no limit. `prefill_tokens` of prompts are read in a step.
         """
         self._pipeline = pipeline
         self._batch_requests = self.rows = batch_requests
         self._block = block
+        self._prefill_tokens = prefill_tokens
         self.batch_tokens = -(-batch_tokens // block) * block  # as the library has it
         self._ids = itertools.count()
-        self._handles: dict[Request, tuple[Any, Any]] = {}  # and the library's sampling settings
+        self._added: dict[Request, Any] = {}  # not passed to the pipeline yet: the library's sampling settings
+        self._handles: dict[Request, tuple[Any, Any]] = {}  # in the pipeline, and their sampling settings
+        self._unread: dict[Request, int] = {}  # about so many tokens of prompts that the pipeline has to read
         self.batching = "on" if batch_requests > 1 else "off"
 
     def serve_alone(self) -> None:
@@ -241,8 +252,9 @@ class PipelineRunner(Runner):
         tokens = self._tokens(request)
         if self._is_too_large(tokens):
             return True  # add() refuses it
-        room = not self.batch_tokens or tokens + sum(map(self._tokens, self._handles)) <= self.batch_tokens
-        return room and len(self._handles) < self._batch_requests
+        others = (*self._handles, *self._added)
+        room = not self.batch_tokens or tokens + sum(map(self._tokens, others)) <= self.batch_tokens
+        return room and len(others) < self._batch_requests
 
     def _tokens(self, request: Request) -> int:
         """A request's size in the cache, in whole blocks."""
@@ -253,13 +265,8 @@ class PipelineRunner(Runner):
 
     def token_bytes(self) -> int:
         """Cache memory per token, measured with a request of one token; 0 if the library does not tell."""
-        probe = Request("", [0], SamplingParams(max_tokens=1, temperature=0), lambda event: None)
-        self.add(probe)
-        try:
-            self._pipeline.step()
-            metrics = self._pipeline.get_metrics()
-        finally:
-            self.drop(probe)
+        run_single(self, [0], SamplingParams(max_tokens=1, temperature=0))
+        metrics = self._pipeline.get_metrics()  # of the step, whatever was freed since
         return int(metrics.kv_cache_size_in_bytes * metrics.cache_usage / 100 / self._block)
 
     def add(self, request: Request) -> None:
@@ -269,17 +276,43 @@ class PipelineRunner(Runner):
                 f"prompt and answer may have {_size(request)} tokens together, but the server has room for "
                 f"{self.batch_tokens}: reduce max_tokens"
             )
-        config = self._config(request.sampling)
-        ids = openvino.Tensor(numpy.array([request.prompt], dtype=numpy.int64))
-        self._handles[request] = self._pipeline.add_request(next(self._ids), ids, config), config
+        self._added[request] = self._config(request.sampling)
 
     def drop(self, request: Request) -> None:
         """See Runner. The pipeline frees a cancelled request in its next step."""
+        self._added.pop(request, None)
+        self._unread.pop(request, None)
         if request in self._handles:
             self._handles.pop(request)[0].cancel()
 
+    def _pass(self) -> Iterator[Output]:
+        """Pass prompts to the pipeline; yields those that it refuses."""
+        several = len({each.client for each in (*self._handles, *self._added)}) > 1
+        while self._added and sum(self._unread.values()) < self._prefill_tokens:
+            reading = {each.client for each in self._unread} if several else ()
+            may = [each for each in self._added if each.client not in reading]
+            if not may:
+                return
+            rows = Counter(each.client for each in self._handles)
+            request = min(may, key=lambda each: rows[each.client])
+            config = self._added.pop(request)
+            ids = openvino.Tensor(numpy.array([request.prompt], dtype=numpy.int64))
+            try:
+                self._handles[request] = self._pipeline.add_request(next(self._ids), ids, config), config
+                self._unread[request] = len(request.prompt)
+            except Exception as error:
+                yield Output(request, error=error)
+
+    def _note_read(self) -> None:
+        """Count what the pipeline has read in a step: prompts in their order, as the library does not tell."""
+        left = self._prefill_tokens
+        for request, tokens in self._unread.items():
+            self._unread[request] = max(0, tokens - left)
+            left = max(0, left - tokens)
+
     def step(self) -> Iterator[Output]:
         """See Runner."""
+        yield from self._pass()
         try:
             if self._pipeline.has_non_finished_requests():
                 self._pipeline.step()
@@ -290,9 +323,11 @@ class PipelineRunner(Runner):
             for request in list(self._handles):
                 self.drop(request)
                 yield Output(request, error=error)
+        self._note_read()
         for request, (handle, config) in list(self._handles.items()):
             tokens, ended = _read(handle, config)
             if tokens or ended:
+                self._unread.pop(request, None)
                 yield Output(request, tokens, ended)
             elif handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
                 yield Output(request, error=OutOfMemoryError("the prompt's cache does not fit"))
