@@ -235,9 +235,38 @@ def test_a_long_prompt_is_read_before_others_are_passed(backend: Any, pipeline: 
     assert passed(pipeline) == [[1] * 12, [2]]
 
 
-def test_a_prompt_of_a_client_with_less_is_passed_first_and_each_has_one_unread(
-    backend: Any, pipeline: Pipeline
-) -> None:
+def test_what_is_left_of_several_prompts_counts_together(backend: Any, pipeline: Pipeline) -> None:
+    runner = backend.PipelineRunner(pipeline, 8, 32, prefill_tokens=4)
+    for prompt in ([1] * 3, [2] * 9, [3]):
+        runner.add(request(prompt))
+    for _ in range(3):  # 12 tokens are read
+        list(runner.step())
+        assert passed(pipeline) == [[1] * 3, [2] * 9]
+
+
+def test_a_dropped_prompt_does_not_count(backend: Any, pipeline: Pipeline) -> None:
+    runner = backend.PipelineRunner(pipeline, 8, 32, prefill_tokens=4)
+    gone = request([1] * 12)
+    runner.add(gone)
+    runner.add(request([2]))
+    list(runner.step())
+    runner.drop(gone)
+    list(runner.step())
+    assert passed(pipeline) == [[2]]
+
+
+def test_the_client_with_the_fewest_requests_is_next(backend: Any, pipeline: Pipeline) -> None:
+    runner = backend.PipelineRunner(pipeline, 8, 32, prefill_tokens=1)
+    runner.add(of("many", [1]))
+    for _ in range(3):
+        list(runner.step())
+    for client, prompt in (("many", [2]), ("few", [3])):
+        runner.add(of(client, prompt))
+    list(runner.step())
+    assert passed(pipeline) == [[1], [3]]
+
+
+def test_each_client_of_several_has_one_prompt_unread(backend: Any, pipeline: Pipeline) -> None:
     runner = backend.PipelineRunner(pipeline, 8, 32, prefill_tokens=256)
     runner.add(of("many", [1]))
     list(runner.step())
