@@ -287,8 +287,8 @@ class PipelineRunner(Runner):
 
     def _pass(self) -> Iterator[Output]:
         """Pass prompts to the pipeline; yields those that it refuses."""
-        several = len({each.client for each in (*self._handles, *self._added)}) > 1
         while self._added and sum(self._unread.values()) < self._prefill_tokens:
+            several = len({each.client for each in (*self._handles, *self._added)}) > 1
             reading = {each.client for each in self._unread} if several else ()
             may = [each for each in self._added if each.client not in reading]
             if not may:
