@@ -29,8 +29,10 @@ README = Path(__file__).resolve().parents[2] / "roles/inference/README.md"
 LEAST_REQUESTS = 8
 # Clients of a pair, and a schema whose answers are longer than any that is measured.
 PAIR_CLIENTS, SCHEMA = 8, Path(__file__).with_name("schema.json")
-# Length of each answer if only the cost of streaming is measured.
-COST_TOKENS = 300
+# Length of each answer where only its streaming is measured: the reading of prompts then takes few of the steps.
+LONG_TOKENS = 300
+# The contestant whose time between tokens is to be even.
+EVEN = "openvino-1"
 
 
 def main() -> int:
@@ -56,6 +58,8 @@ def main() -> int:
         cost, least = bench.cost("openvino"), bench.cost("openvino", "floor.py")
         lines.append(report.cost(cost, least))
         promised.append(report.cheap(cost))
+    if EVEN in present:
+        promised += report.even(EVEN, bench.once(EVEN), options.clients)
     for name in STRUCTURED if options.pairs else ():
         if name in present:
             pairs = bench.pairs(name)
@@ -161,11 +165,27 @@ class Bench:
                     pair[form] = process.ask(port, start.model, PAIR_CLIENTS, requests, given)
                 yield pair[False], pair[True]
 
+    def once(self, name: str) -> dict[int, Run]:
+        """Runs of a server, by clients, in which each client asks once, for a long answer."""
+        say(f"{name}, long answers ...")
+        log, port = self._logs / f"bench-long-{name}.log", process.free_port()
+        found: dict[int, Run] = {}
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            start = CONTESTANTS[name].start(self._environments[name], Path(folder), port)
+            given = [f"--prompt-tokens={self._options.prompt_tokens}", f"--max-tokens={LONG_TOKENS}", "--seed=0"]
+            try:
+                with process.running(start, port, log):
+                    for clients in self._options.clients:
+                        found[clients] = process.ask(port, start.model, clients, clients, given)
+            except process.BenchError as problem:
+                say(f"{name}: {problem}")
+        return found
+
     def cost(self, engine: str, script: str = "cost.py") -> dict[int, float]:
         """Microseconds of the service's own CPU for a streamed token, by clients, with a stand-in for its engine; or of
         another script's.
         """
-        work = {"runs": [(clients, COST_TOKENS) for clients in self._options.clients]}
+        work = {"runs": [(clients, LONG_TOKENS) for clients in self._options.clients]}
         log = self._logs / f"bench-{script}-{engine}.log"
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             start = looped(engine, script)(self._environments[engine], Path(folder), process.free_port())

@@ -66,12 +66,6 @@ class Report:
         middle = statistics.median(values) if values else 0
         return max(abs(value - middle) for value in values) / middle if middle else None
 
-    def unevenness(self, name: str, clients: int) -> Optional[float]:
-        """The time between tokens that 95 % do not exceed, by that which half do not; of several rounds, the median."""
-        runs = [turn.runs[clients] for turn in self._turns if turn.name == name and clients in turn.runs]
-        gaps = [run["inter_token_seconds"] for run in runs if not run["failed"]]
-        return statistics.median(each["p95"] / each["p50"] for each in gaps) if gaps else None
-
     def failures(self, name: str) -> int:
         """Requests that failed, of all turns."""
         return sum(run["failed"] for turn in self._turns if turn.name == name for run in turn.runs.values())
@@ -166,10 +160,6 @@ def promises(report: Report, rows: Sequence[Row], clients: Sequence[int]) -> lis
             ratio = now / then if now is not None and then else None
             what = f"openvino-1, {count} clients, first token to what it was before, at most 0.33"
             found.append(Promise(what, ratio, ratio is not None and ratio <= 1 / 3))
-    for count in clients if "openvino-1" in taking_part else ():
-        ratio = report.unevenness("openvino-1", count)
-        what = f"openvino-1, {count} client{'s' * (count > 1)}, p95 to p50 of the time between tokens, at most 2.5"
-        found.append(Promise(what, ratio, ratio is not None and ratio <= 2.5))
     if "openvino" in taking_part and 1 in clients:
         ratio = report.ratio("openvino", 1, first_token)
         what = "openvino, 1 client, first token to the raw loop's, at most 1.25"
@@ -199,6 +189,17 @@ def cheap(microseconds: Mapping[int, float]) -> Promise:
     shared = [value for clients, value in microseconds.items() if clients >= 8]
     what = "openvino, 8 clients and more, microseconds of the service's own CPU a streamed token, at most 80"
     return Promise(what, max(shared, default=None), bool(shared) and max(shared) <= 80)
+
+
+def even(name: str, runs: Mapping[int, Mapping[str, Any]], clients: Sequence[int]) -> list[Promise]:
+    """Whether tokens come evenly while no request arrives, with these numbers of clients."""
+    found = []
+    for count in clients:
+        gaps = runs[count]["inter_token_seconds"] if count in runs and not runs[count]["failed"] else None
+        ratio = gaps["p95"] / gaps["p50"] if gaps else None
+        what = f"{name}, {count} client{'s' * (count > 1)}, p95 to p50 of the time between tokens, at most 2.5"
+        found.append(Promise(what, ratio, ratio is not None and ratio <= 2.5))
+    return found
 
 
 Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]

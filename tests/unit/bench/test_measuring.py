@@ -136,3 +136,20 @@ def test_a_pair_is_one_server_asked_with_and_without_a_schema(monkeypatch: pytes
     assert asked == [["--seed=0"], ["--seed=0", schema], ["--seed=1", schema], ["--seed=1"]]
     assert [tuple(each["tokens_per_second"] for each in pair) for pair in pairs] == [(10, 20), (40, 30)]
     assert len(started) == 1
+
+
+def test_tokens_are_timed_while_no_request_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[int, int, str]] = []
+
+    def ask(port: int, model: str, clients: int, requests: int, options: list[str]) -> dict[str, Any]:
+        if clients > 8:
+            raise process.BenchError("it ended")
+        asked.append((clients, requests, options[1]))
+        return {"clients": clients}
+
+    monkeypatch.setattr("rig.cache.RUN", tmp_path)
+    monkeypatch.setattr(process, "running", lambda start, port, log: nullcontext())
+    monkeypatch.setattr(process, "ask", ask)
+    bench = command.Bench(command.parsed(["--clients", "1,8,16"]), {command.EVEN: tmp_path})
+    assert bench.once(command.EVEN) == {1: {"clients": 1}, 8: {"clients": 8}}
+    assert asked == [(1, 1, "--max-tokens=300"), (8, 8, "--max-tokens=300")]

@@ -137,7 +137,7 @@ def test_what_was_promised_of_two_processes() -> None:
         "openvino": run(90),
         "before": run(80),
         "raw-1": run(50),
-        "openvino-1": run(45, first=0.2, gaps=(0.02, 0.06)),
+        "openvino-1": run(45, first=0.2),
         "before-1": run(30, first=0.9),
     }
     rows = [Row(name, name) for name in runs]
@@ -147,7 +147,17 @@ def test_what_was_promised_of_two_processes() -> None:
         "kept: openvino, 8 clients, tok/s to what it was before it had two processes, at least 1.00: 1.12",
         "NOT KEPT: openvino-1, 8 clients, tok/s to the raw loop's on a processor, at least 0.95: 0.90",
         "kept: openvino-1, 8 clients, first token to what it was before, at most 0.33: 0.22",
-        "NOT KEPT: openvino-1, 8 clients, p95 to p50 of the time between tokens, at most 2.5: 3.00",
+    ]
+
+
+def test_tokens_come_evenly() -> None:
+    runs = {1: run(10, gaps=(0.02, 0.05)), 8: run(10, gaps=(0.02, 0.06)), 16: run(10, failed=1)}
+    what = "p95 to p50 of the time between tokens, at most 2.5"
+    assert [str(promise) for promise in report.even("x", runs, [1, 8, 16, 32])] == [
+        f"kept: x, 1 client, {what}: 2.50",
+        f"NOT KEPT: x, 8 clients, {what}: 3.00",
+        f"NOT MEASURED: x, 16 clients, {what}",
+        f"NOT MEASURED: x, 32 clients, {what}",
     ]
 
 
@@ -173,7 +183,19 @@ def test_what_a_token_may_cost() -> None:
 def test_a_promise_that_is_not_kept_or_not_measured_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: Measured, peer: Measured, status: int
 ) -> None:
-    found = {turn.name: turn for turn in (Measured("raw", {8: run(100)}), own, peer)}
+    assert measured(monkeypatch, tmp_path, own, peer) == status
+
+
+def test_tokens_that_come_unevenly_are_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    turn = Measured(command.EVEN, {8: run(50)})
+    for gaps, status in (((0.02, 0.03), 0), ((0.02, 0.06), 1)):
+        monkeypatch.setattr(command.Bench, "once", lambda self, name, gaps=gaps: {8: run(50, gaps=gaps)})
+        assert measured(monkeypatch, tmp_path, turn) == status
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *turns: Measured) -> int:
+    """The exit status of a run with 8 clients in which the contestants' turns are these."""
+    found = {turn.name: turn for turn in (Measured("raw", {8: run(100)}), *turns)}
     here = {name: each._replace(python=lambda: tmp_path) for name, each in CONTESTANTS.items()}
     monkeypatch.setattr(command, "CONTESTANTS", here)
     monkeypatch.setattr(command.Bench, "turn", lambda self, name, number: found[name])
@@ -181,8 +203,8 @@ def test_a_promise_that_is_not_kept_or_not_measured_is_a_failure(
     monkeypatch.setattr(command.Bench, "pairs", lambda self, name: [(run(100), run(97))])
     monkeypatch.setattr(command, "versions", str)
     monkeypatch.setattr(cache, "RUN", tmp_path)
-    monkeypatch.setattr("sys.argv", ["bench", "--servers=openvino,tutorial", "--clients=8"])
-    assert command.main() == status
+    monkeypatch.setattr("sys.argv", ["bench", f"--servers={','.join(turn.name for turn in turns)}", "--clients=8"])
+    return command.main()
 
 
 def test_the_table_goes_between_the_marks(tmp_path: Path) -> None:
