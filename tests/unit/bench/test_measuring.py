@@ -96,7 +96,12 @@ def test_versions_are_those_of_the_requirements() -> None:
 
 def test_a_peer_is_built_with_what_it_needs_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
-    monkeypatch.setattr(llama, "run", commands.append)
+
+    def run(command: list[str], env: dict[str, str]) -> None:
+        commands.append(command)
+        assert "-mno-amx-int8" in env["CXXFLAGS"]
+
+    monkeypatch.setattr(llama, "run", run)
     llama.build(tmp_path)
     own, others = (tmp_path / "own.txt").read_text(), (tmp_path / llama.REQUIREMENTS.name).read_text()
     assert own.startswith("llama-cpp-python==")
