@@ -222,7 +222,13 @@ def document(found: Report, rows: Sequence[Row], options: argparse.Namespace) ->
     remarks = report.notes(found, rows, options.clients, options.max_tokens)
     remarks += [f"{title}: not measured, its build is not in the cache (`make bench-llama-cpp`)." for title in absent]
     table = report.table(found, rows, options.clients)
-    return [*textwrap.wrap(intro, 120, break_long_words=False), "", *table, "", *(f"- {remark}" for remark in remarks)]
+    return [
+        *textwrap.wrap(intro, 120, break_long_words=False, break_on_hyphens=False),
+        "",
+        *table,
+        "",
+        *(f"- {remark}" for remark in remarks),
+    ]
 
 
 def processor() -> str:
