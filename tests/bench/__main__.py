@@ -13,7 +13,7 @@ import shlex
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def main() -> int:
         lines.append(report.cost(cost, least))
         promised.append(report.cheap(cost))
     if EVEN in present:
-        promised += report.even(EVEN, bench.once(EVEN), options.clients)
+        promised += report.even(bench.once(EVEN), options.clients)
     for name in STRUCTURED if options.pairs else ():
         if name in present:
             pairs = bench.pairs(name)
@@ -127,12 +127,19 @@ class Bench:
 
     def turn(self, name: str, number: int) -> Measured:
         """Measure one contestant with every number of clients; the round's number selects the prompts."""
-        say(f"{name} ...")
+        return self._measured(name, number, self._requests, self._options.max_tokens)
+
+    def once(self, name: str) -> Measured:
+        """Measure one contestant with every number of clients, each of which asks once, for a long answer."""
+        return self._measured(name, 0, {count: count for count in self._options.clients}, LONG_TOKENS)
+
+    def _measured(self, name: str, number: int, requests: Mapping[int, int], max_tokens: int) -> Measured:
+        say(f"{name}, answers of {max_tokens} tokens ...")
         runs: dict[int, dict[str, Any]] = {}
         error = ""
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             try:
-                for clients, run in self._runs(name, number, Path(folder)):
+                for clients, run in self._runs(name, number, Path(folder), requests, max_tokens):
                     runs[clients] = run
                     say(f"{name}: {clients} clients, {run['tokens_per_second']:.0f} tok/s, {run['failed']} failed")
             except process.BenchError as problem:
@@ -165,22 +172,6 @@ class Bench:
                     pair[form] = process.ask(port, start.model, PAIR_CLIENTS, requests, given)
                 yield pair[False], pair[True]
 
-    def once(self, name: str) -> dict[int, Run]:
-        """Runs of a server, by clients, in which each client asks once, for a long answer."""
-        say(f"{name}, long answers ...")
-        log, port = self._logs / f"bench-long-{name}.log", process.free_port()
-        found: dict[int, Run] = {}
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            start = CONTESTANTS[name].start(self._environments[name], Path(folder), port)
-            given = [f"--prompt-tokens={self._options.prompt_tokens}", f"--max-tokens={LONG_TOKENS}", "--seed=0"]
-            try:
-                with process.running(start, port, log):
-                    for clients in self._options.clients:
-                        found[clients] = process.ask(port, start.model, clients, clients, given)
-            except process.BenchError as problem:
-                say(f"{name}: {problem}")
-        return found
-
     def cost(self, engine: str, script: str = "cost.py") -> dict[int, float]:
         """Microseconds of the service's own CPU for a streamed token, by clients, with a stand-in for its engine; or of
         another script's.
@@ -192,19 +183,21 @@ class Bench:
             runs = process.loop(start, work, Path(folder), log)
         return {clients: run["us_per_token"] for clients, run in runs.items()}
 
-    def _runs(self, name: str, number: int, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _runs(
+        self, name: str, number: int, folder: Path, requests: Mapping[int, int], max_tokens: int
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         contestant, log, port = CONTESTANTS[name], self._logs / f"bench-{name}.log", process.free_port()
         start = contestant.start(self._environments[name], folder, port)
-        lengths = {"prompt_tokens": self._options.prompt_tokens, "max_tokens": self._options.max_tokens}
+        lengths = {"prompt_tokens": self._options.prompt_tokens, "max_tokens": max_tokens}
         if contestant.loop:
-            work = {**lengths, "runs": list(self._requests.items()), "seed": number}
+            work = {**lengths, "runs": list(requests.items()), "seed": number}
             yield from process.loop(start, work, folder, log).items()
             return
         given = [f"--{key.replace('_', '-')}={value}" for key, value in lengths.items()]
         with process.running(start, port, log):
-            for clients, requests in self._requests.items():
+            for clients, count in requests.items():
                 seed = f"--seed={1000 * number + clients}"
-                yield clients, process.ask(port, start.model, clients, requests, [*given, seed])
+                yield clients, process.ask(port, start.model, clients, count, [*given, seed])
 
 
 def document(found: Report, rows: Sequence[Row], options: argparse.Namespace) -> list[str]:

@@ -191,13 +191,14 @@ def cheap(microseconds: Mapping[int, float]) -> Promise:
     return Promise(what, max(shared, default=None), bool(shared) and max(shared) <= 80)
 
 
-def even(name: str, runs: Mapping[int, Mapping[str, Any]], clients: Sequence[int]) -> list[Promise]:
-    """Whether tokens come evenly while no request arrives, with these numbers of clients."""
+def even(turn: Measured, clients: Sequence[int]) -> list[Promise]:
+    """Whether tokens come evenly in a turn in which no request arrives, with these numbers of clients."""
     found = []
     for count in clients:
-        gaps = runs[count]["inter_token_seconds"] if count in runs and not runs[count]["failed"] else None
+        run = turn.runs.get(count)
+        gaps = run["inter_token_seconds"] if run and not run["failed"] else None
         ratio = gaps["p95"] / gaps["p50"] if gaps else None
-        what = f"{name}, {count} client{'s' * (count > 1)}, p95 to p50 of the time between tokens, at most 2.5"
+        what = f"{turn.name}, {count} client{'s' * (count > 1)}, p95 to p50 of the time between tokens, at most 2.5"
         found.append(Promise(what, ratio, ratio is not None and ratio <= 2.5))
     return found
 

@@ -14,6 +14,7 @@ from rig.host import RigError
 
 from tests.bench import __main__ as command
 from tests.bench import llama, loop, process, servers
+from tests.bench.report import Measured
 
 
 class FakeLoop(loop.Loop):
@@ -99,6 +100,7 @@ def test_a_peer_is_built_with_what_it_needs_beside_it(tmp_path: Path, monkeypatc
 
     def run(command: list[str], env: dict[str, str]) -> None:
         commands.append(command)
+        assert "--no-cache-dir" in command
         assert "-mno-amx-int8" in env["CXXFLAGS"]
 
     monkeypatch.setattr(llama, "run", run)
@@ -150,11 +152,14 @@ def test_tokens_are_timed_while_no_request_arrives(monkeypatch: pytest.MonkeyPat
         if clients > 8:
             raise process.BenchError("it ended")
         asked.append((clients, requests, options[1]))
-        return {"clients": clients}
+        return answered(clients)
+
+    def answered(clients: int) -> dict[str, Any]:
+        return {"clients": clients, "tokens_per_second": 10, "failed": 0}
 
     monkeypatch.setattr("rig.cache.RUN", tmp_path)
     monkeypatch.setattr(process, "running", lambda start, port, log: nullcontext())
     monkeypatch.setattr(process, "ask", ask)
     bench = command.Bench(command.parsed(["--clients", "1,8,16"]), {command.EVEN: tmp_path})
-    assert bench.once(command.EVEN) == {1: {"clients": 1}, 8: {"clients": 8}}
+    assert bench.once(command.EVEN) == Measured(command.EVEN, {1: answered(1), 8: answered(8)}, "it ended")
     assert asked == [(1, 1, "--max-tokens=300"), (8, 8, "--max-tokens=300")]

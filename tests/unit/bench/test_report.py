@@ -153,7 +153,7 @@ def test_what_was_promised_of_two_processes() -> None:
 def test_tokens_come_evenly() -> None:
     runs = {1: run(10, gaps=(0.02, 0.05)), 8: run(10, gaps=(0.02, 0.06)), 16: run(10, failed=1)}
     what = "p95 to p50 of the time between tokens, at most 2.5"
-    assert [str(promise) for promise in report.even("x", runs, [1, 8, 16, 32])] == [
+    assert [str(promise) for promise in report.even(Measured("x", runs), [1, 8, 16, 32])] == [
         f"kept: x, 1 client, {what}: 2.50",
         f"NOT KEPT: x, 8 clients, {what}: 3.00",
         f"NOT MEASURED: x, 16 clients, {what}",
@@ -189,7 +189,9 @@ def test_a_promise_that_is_not_kept_or_not_measured_is_a_failure(
 def test_tokens_that_come_unevenly_are_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     turn = Measured(command.EVEN, {8: run(50)})
     for gaps, status in (((0.02, 0.03), 0), ((0.02, 0.06), 1)):
-        monkeypatch.setattr(command.Bench, "once", lambda self, name, gaps=gaps: {8: run(50, gaps=gaps)})
+        monkeypatch.setattr(
+            command.Bench, "once", lambda self, name, gaps=gaps: Measured(name, {8: run(50, gaps=gaps)})
+        )
         assert measured(monkeypatch, tmp_path, turn) == status
 
 
