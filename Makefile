@@ -19,9 +19,11 @@ collection := collections/ansible_collections/xpu/fleet
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-# What runs at the same time says whose line it is, and is kept: the end of the output is not where it failed.
+# What runs at the same time says whose line it is, and is kept: the end of the output is not where it failed. It is kept
+# without molecule's colours and frames, among which no line begins with what failed.
 LOGS := $(CACHE)/run/logs
-marked = $(if $(TOGETHER),2>&1 | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: /')
+plain = sed --unbuffered --regexp-extended 's/\x1b\[[0-9;]*m//g; s/^ *│ //'
+marked = $(if $(TOGETHER),2>&1 | $(plain) | tee $(LOGS)/$@.log | sed --unbuffered 's/^/$@: /')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo chat demo-shell demo-remove demo-fleet demo-fleet-remove test lint unit containers molecule machines test-faults test-drift test-fleet test-gateway test-engine
@@ -57,7 +59,8 @@ test: lint $(if $(filter no,$(MACHINES)),,machine-tools) ## Run all checks and t
 	@mkdir -p $(LOGS) && rm -f $(LOGS)/*.log
 	@$(MAKE) --no-print-directory --jobs=2 TOGETHER=1 $(if $(filter no,$(MACHINES)),,machines) containers || { \
 	  echo "What failed first (whole output: $(LOGS)):"; \
-	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; exit 1; }
+	  grep --max-count=2 --after-context=25 -E 'fatal: |^E  |^ERROR|rig: ' $(LOGS)/*.log /dev/null; \
+	  grep '^FAILED' $(LOGS)/*.log /dev/null; exit 1; }
 
 lint unit containers molecule machines test-faults test-drift test-fleet test-gateway test-core test-roles test-upgrade test-engine test-load \
   bench-inference bench-llama-cpp bench-fleet bench-gateway docs clean tools machine-tools: export PATH := $(DEV)/bin:$(HOST_PATH)
