@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from ansible_collections.xpu.fleet.plugins.module_utils.system.errors import FleetError
 
 #: Concurrent requests of an instance whose node leaves that to its engine.
 REQUESTS = 16
+#: What a model is for: answers, or one of the things about texts.
+CHAT, TEXTS = "chat", ("embedding", "rerank")
 #: Addresses that stand for all addresses of a node.
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 #: Patterns of a key, the name before it, and the weight of that: keys of the gateway and of the service have one shape.
@@ -63,10 +66,17 @@ def _instances(node: str, address: str, endpoints: Mapping[str, Any], requests: 
             "agent_port": int(endpoints["agent_port"]) + index if endpoints.get("agent_port") else 0,
             "tls": bool(endpoints.get("tls")),
             "model": str(endpoints["model"]),
+            "text_models": text_models(endpoints),
             "requests": requests or int(endpoints.get("requests") or REQUESTS),
         }
         for index in range(int(endpoints["instances"]))
     ]
+
+
+def text_models(endpoints: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of a node's models for texts, by what they are for: the names of their directories."""
+    directories = {kind: str(endpoints.get(f"{kind}_model") or "") for kind in TEXTS}
+    return {kind: PurePosixPath(path).name for kind, path in directories.items() if path}
 
 
 def moved(node: str, variables: Mapping[str, Any], known: Mapping[str, Any]) -> str:
@@ -79,7 +89,8 @@ def moved(node: str, variables: Mapping[str, Any], known: Mapping[str, Any]) -> 
 
 
 def _place(instance: Mapping[str, Any]) -> str:
-    return f"{instance['model']} at {instance['address']}:{instance['port']} (agent {instance['agent_port']})"
+    models = ", ".join([instance["model"], *instance.get("text_models", {}).values()])
+    return f"{models} at {instance['address']}:{instance['port']} (agent {instance['agent_port']})"
 
 
 def server_name(node: str, index: int) -> str:
@@ -88,15 +99,25 @@ def server_name(node: str, index: int) -> str:
 
 
 def pools(instances: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Return a pool for each model: HAProxy's name, the model's name, and the instances."""
-    by_model: dict[str, list[Mapping[str, Any]]] = {}
+    """Return a pool for each model: its kind, HAProxy's name, the model's name, and the instances."""
+    by_model: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for node in sorted(instances):
         for instance in instances[node]:
-            by_model.setdefault(instance["model"], []).append(instance)
+            for model in _served(instance):
+                by_model.setdefault(model, []).append(instance)
     return [
-        {"name": f"model-{hashlib.sha256(model.encode()).hexdigest()[:12]}", "model": model, "instances": served}
-        for model, served in sorted(by_model.items())
+        {"name": _pool_name(*key), "kind": key[0], "model": key[1], "instances": served}
+        for key, served in sorted(by_model.items())
     ]
+
+
+def _served(instance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield CHAT, instance["model"]
+    yield from instance.get("text_models", {}).items()  # an earlier version knew none
+
+
+def _pool_name(kind: str, model: str) -> str:
+    return f"{'model' if kind == CHAT else kind}-{hashlib.sha256(model.encode()).hexdigest()[:12]}"
 
 
 def keys(given: Sequence[Any]) -> list[dict[str, str]]:

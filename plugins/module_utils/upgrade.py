@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.xpu.fleet.plugins.module_utils.gateway import text_models
 from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
 
 #: The share of a model's nodes that may be out at the same time.
@@ -68,7 +69,8 @@ def _by_model(variables: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]
     for node in variables:
         endpoints = variables[node].get("inference_endpoints")
         if endpoints:
-            found.setdefault(str(endpoints["model"]), []).append(node)
+            for model in (str(endpoints["model"]), *text_models(endpoints).values()):
+                found.setdefault(model, []).append(node)
     return found
 
 

@@ -44,7 +44,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 servers:
-  description: C(status), C(sessions) and C(queued) of each instance that the gateway knows, by its name there.
+  description: C(status), C(sessions) and C(queued) of each instance that the gateway knows, as BACKEND/NAME.
   type: dict
   returned: success
 quiet:

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -163,15 +163,24 @@ class GatewayAnswer:
 
 @contextmanager
 def gateway(
-    place: Path, engines: Sequence[Engine], *, tls: ssl.SSLContext | None = None, **variables: Any
+    place: Path,
+    engines: Sequence[Engine],
+    *,
+    tls: ssl.SSLContext | None = None,
+    text_models: Mapping[str, Mapping[str, str]] | None = None,
+    **variables: Any,
 ) -> Iterator[Door]:
-    """Run a gateway before these engines, which speak TLS where there is a context for it."""
+    """Run a gateway before these engines, which speak TLS where there is a context for it.
+
+    Those that `text_models` names have models for texts.
+    """
     with ExitStack() as stack:
         ports = [stack.enter_context(serving(engine, tls)) for engine in engines]
         instances = {
             f"node-{number}": [
                 {"name": f"node-{number}", "address": "127.0.0.1", "port": port, "agent_port": agent, "model": MODEL}
                 | {"tls": tls is not None, "requests": variables.get("gateway_instance_requests", 16)}
+                | {"text_models": (text_models or {}).get(engines[number].name, {})}
             ]
             for number, (port, agent) in enumerate(ports)
         }

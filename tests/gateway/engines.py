@@ -79,11 +79,11 @@ def _handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             if engine.act == "hang":
                 engine.may_go_on.wait(600)
-            self.wfile.write(self.reply(200 if engine.ready else 503, b"{}"))
+            self.wfile.write(self.reply(200 if engine.ready else 503, json.dumps({"by": engine.name}).encode()))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            engine.begin({"headers": dict(self.headers), "body": body})
+            engine.begin({"path": self.path, "headers": dict(self.headers), "body": body})
             try:
                 last = self.answer(body)
             finally:

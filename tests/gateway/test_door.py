@@ -259,6 +259,47 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path, model: str) -> None:
     assert not engine.asked
 
 
+def test_texts_go_to_the_instances_that_have_a_model_for_them(tmp_path: Path) -> None:
+    engines = [Engine(name) for name in "abc"]
+    has = {"b": {"embedding": "bge", "rerank": "first"}, "c": {"rerank": "second"}}
+    with gateway(tmp_path, engines, text_models=has) as door:
+
+        def served(path: str, **body: str) -> Any:
+            answer = door.ask({"input": QUESTION, **body}, path=path)
+            return answer.json()["by"] if answer.status == 200 else answer.json()["error"]["code"]
+
+        assert served("/v1/embeddings", model="bge") == served("/v1/embeddings", model="") == "b"
+        assert served("/v1/rerank", model="first") == "b" and served("/v1/rerank", model="second") == "c"
+        # A chat model has no vectors, and of two models none is meant by itself.
+        for path, model in (("/v1/embeddings", MODEL), ("/v1/rerank", ""), ("/v1/chat/completions", "bge")):
+            assert served(path, model=model) == "model_not_found"
+        assert served("/v1/chat/completions", model="") in set("abc")
+        listed = [model["id"] for model in door.ask(path="/v1/models").json()["data"]]
+        assert listed == [MODEL, "bge", "first", "second"]
+        by = [door.ask(path=f"/v1/models/{name}").json()["by"] for name in ("bge", "first", "second")]
+        assert by == ["b", "b", "c"]
+    assert {request["path"] for request in engines[2].asked} <= {"/v1/rerank", "/v1/chat/completions"}
+
+
+def test_texts_of_one_client_go_to_all_instances(tmp_path: Path) -> None:
+    engines = two()
+    with gateway(tmp_path, engines, text_models={name: {"embedding": "bge"} for name in "ab"}) as door:
+        for _time in range(12):
+            assert door.ask({"model": "bge", "input": QUESTION, "user": "one"}, path="/v1/embeddings").status == 200
+            door.idle()
+    assert sorted(len(engine.asked) for engine in engines) == [6, 6]
+
+
+def test_a_drained_instance_gets_no_texts(tmp_path: Path) -> None:
+    engines = two()
+    with gateway(tmp_path, engines, text_models={name: {"embedding": "bge"} for name in "ab"}) as door:
+        engines[0].agent = "drain"
+        door.until(lambda _states: door.admin("show stat").count("DRAIN") == 2)
+        for _time in range(6):
+            assert door.ask({"model": "bge", "input": QUESTION}, path="/v1/embeddings").json() == {"by": "b"}
+    assert not engines[0].asked
+
+
 def test_a_body_that_is_too_long_for_another_try_is_refused(tmp_path: Path) -> None:
     engine = Engine("a")
     with gateway(tmp_path, [engine], gateway_body_bytes=16384) as door:
@@ -319,7 +360,7 @@ def test_haproxy_takes_the_settings_without_a_warning(tmp_path: Path, name: str)
                 "agent_port": 0 if apart else 9000,
                 "tls": apart,
             }
-            | {"model": model, "requests": 4}
+            | {"model": model, "requests": 4, "text_models": {"embedding": "bge", "rerank": f"reranks-{node}"}}
         ]
         for node, model in (("a", "small"), ("b", "large"))
     }

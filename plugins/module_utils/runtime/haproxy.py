@@ -45,17 +45,13 @@ def ask(path: str, command: str) -> str:
 
 
 def servers(statistics: str, names: Collection[str]) -> dict[str, Server]:
-    """Return these servers from the answer to ``show stat``; of one in several backends, the busiest counts."""
-    found: dict[str, Server] = {}
+    """Return these servers from the answer to ``show stat``, as BACKEND/NAME: one may be in several backends."""
     rows: Iterable[dict[str, Any]] = csv.DictReader(statistics.lstrip("# ").splitlines())
-    for row in rows:
-        name = str(row.get("svname"))
-        if name in names:
-            server = Server(str(row["status"]), int(row["scur"] or 0), int(row["qcur"] or 0))
-            known = found.get(name)
-            if known is None or (known.sessions + known.queued) <= (server.sessions + server.queued):
-                found[name] = server
-    return found
+    return {
+        f"{row['pxname']}/{row['svname']}": Server(str(row["status"]), int(row["scur"] or 0), int(row["qcur"] or 0))
+        for row in rows
+        if row.get("svname") in names
+    }
 
 
 def plain(found: dict[str, Server]) -> dict[str, dict[str, Any]]:

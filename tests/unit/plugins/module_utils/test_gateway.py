@@ -18,7 +18,7 @@ def node(**changes: Any) -> dict[str, Any]:
 
 def test_every_instance_of_every_node_is_served() -> None:
     found = known_instances(["n1"], {"n1": node()}, {}, 0)
-    both = {"address": "192.0.2.7", "tls": False, "model": "m", "requests": 16}
+    both = {"address": "192.0.2.7", "tls": False, "model": "m", "text_models": {}, "requests": 16}
     assert found == {
         "n1": [
             {**both, "name": "n1-0", "port": 8000, "agent_port": 9000},
@@ -60,11 +60,19 @@ def test_a_node_that_is_not_reached_keeps_its_instances() -> None:
     assert list(known_instances(["n1"], {"n1": node()}, earlier, 0)) == ["n1"]
 
 
-@pytest.mark.parametrize(("changes", "said"), [({"model": "n"}, "n at "), ({"agent_port": 1}, "(agent 1)"), ({}, "")])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": "n"}, "n at "),
+        ({"agent_port": 1}, "(agent 1)"),
+        ({"embedding_model": "/srv/bge"}, "m, bge at "),
+        ({"embedding_model": "", "rerank_model": ""}, ""),
+    ],
+)
 def test_what_gateways_would_not_find_again_is_named(changes: dict[str, Any], said: str) -> None:
     known = known_instances(["n1"], {"n1": node()}, {}, 3)
     found = moved("n1", node(**changes), known)
-    assert said in found and bool(found) == bool(changes)
+    assert said in found and bool(found) == bool(said)
     assert moved("n2", node(), known) == ""
 
 
@@ -95,6 +103,26 @@ def test_each_model_has_a_pool() -> None:
         ("owner/other model", ["n2-0", "n2-1"]),
     ]
     assert all(pool["name"].replace("-", "").isalnum() for pool in found)
+
+
+def test_models_for_texts_have_pools_of_their_own() -> None:
+    texts = {"embedding_model": "/srv/models/bge/", "rerank_model": "/srv/models/m"}
+    nodes = {"n1": node(instances=1), "n2": node(instances=1, **texts)}
+    found = pools(known_instances(["n1", "n2"], nodes, {}, 0))
+    assert [(pool["kind"], pool["model"], [each["name"] for each in pool["instances"]]) for pool in found] == [
+        ("chat", "m", ["n1-0", "n2-0"]),
+        ("embedding", "bge", ["n2-0"]),
+        ("rerank", "m", ["n2-0"]),
+    ]
+    assert len({pool["name"] for pool in found}) == 3
+
+
+def test_instances_that_an_earlier_version_wrote_down_are_served() -> None:
+    earlier = known_instances(["n1"], {"n1": node(instances=1)}, {}, 0)
+    del earlier["n1"][0]["text_models"]
+    known = known_instances(["n1"], {"n1": {}}, earlier, 0)
+    assert [(pool["kind"], pool["model"]) for pool in pools(known)] == [("chat", "m")]
+    assert moved("n1", node(instances=1), known) == ""
 
 
 def test_keys_are_kept_as_digests_with_names() -> None:

@@ -58,6 +58,9 @@ def test_no_batch_takes_more_of_a_rack_than_it_may_lose(most: Any, expected: int
 def test_half_of_a_models_nodes_serve_whatever_the_sizes_say() -> None:
     variables = {**nodes(4, "big"), "x0": {"inference_endpoints": {"model": "small"}}}
     assert batches(variables, ["100%"]) == [["n00", "n01", "x0"], ["n02", "n03"]]
+    for name in ("n00", "n01"):
+        variables[name] = {"inference_endpoints": {"model": "big", "embedding_model": "/srv/bge"}}
+    assert batches(variables, ["100%"]) == [["n00", "n02", "x0"], ["n01", "n03"]]
 
 
 def test_nodes_that_need_no_change_count_among_those_of_a_model() -> None:

@@ -45,7 +45,7 @@ def haproxy(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
 
 def test_requests_of_a_drained_instance_are_waited_for(haproxy: Callable[..., dict[str, Any]]) -> None:
     found = haproxy("m,n_1-0,0,0,2,3,DRAIN (agent),", "m,n_10-0,0,0,9,9,UP,")
-    assert found["servers"] == {"n_1-0": {"status": "DRAIN (agent)", "sessions": 2, "queued": 0}}
+    assert found["servers"] == {"m/n_1-0": {"status": "DRAIN (agent)", "sessions": 2, "queued": 0}}
     assert not found["quiet"]
     assert haproxy("m,n_1-0,0,0,0,3,DRAIN (agent),")["quiet"]
     assert haproxy("m,n_1-0,0,0,0,3,DOWN 1/2,")["quiet"]
@@ -55,6 +55,15 @@ def test_an_instance_that_still_gets_requests_is_not_quiet(haproxy: Callable[...
     found = haproxy("m,n_1-0,0,0,0,3,UP,", "m,n_1-1,0,0,0,0,DRAIN,", instances=2)
     assert (found["quiet"], found["up"]) == (False, False)
     assert haproxy("m,n_1-0,0,0,0,3,UP 1/2,", "m,n_1-1,0,0,1,0,UP,", instances=2)["up"]
+
+
+@pytest.mark.parametrize("others", [["m,n_1-0,0,0,0,3,DRAIN,"], ["m,n_1-0,0,0,9,9,DRAIN,"]])
+def test_an_instance_is_quiet_for_all_its_models_or_not_at_all(
+    haproxy: Callable[..., dict[str, Any]], others: list[str]
+) -> None:
+    for rows in ([*others, "e,n_1-0,0,0,0,3,UP,"], ["e,n_1-0,0,0,0,3,UP,", *others]):
+        found = haproxy(*rows)
+        assert (found["quiet"], found["up"]) == (False, False)
 
 
 def test_requests_that_wait_for_it_count(haproxy: Callable[..., dict[str, Any]]) -> None:
