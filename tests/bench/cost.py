@@ -1,7 +1,8 @@
 """CPU cost of a streamed token in the service's process; the engine's process is a stand-in that computes nothing.
 
 ``cost.py CONFIG OUTPUT WORK`` in the engine's environment; CONFIG is the service's configuration, WORK and
-OUTPUT are JSON. The tokenizer is the model's own; tokens are those of ordinary text, paced as from an engine.
+OUTPUT are JSON. The tokenizer is the model's own; tokens are those of ordinary text, paced as from an engine, a step
+every WORK's ``step_seconds``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -25,7 +27,6 @@ from xpuserve.engine.request import Request, Token
 from xpuserve.engine.runner import Output, Runner
 
 TEXT = "The capital of France is Paris, which lies on the Seine, and has been its largest town for long. "
-STEP_SECONDS = 0.02
 # The end of a stream, in chunks.
 DONE = b"data: [DONE]\n\n\r\n0\r\n\r\n"
 ROWS = 64
@@ -36,8 +37,9 @@ class Pacing(Runner):
 
     rows = ROWS
 
-    def __init__(self, tokens: list[int]) -> None:
+    def __init__(self, tokens: list[int], step_seconds: float) -> None:
         self._tokens = tokens
+        self._step_seconds = step_seconds
         self._at: dict[Request, int] = {}
 
     def fits(self, request: Request) -> bool:
@@ -55,7 +57,7 @@ class Pacing(Runner):
     def step(self) -> Iterator[Output]:
         """See Runner."""
         if self._at:
-            time.sleep(STEP_SECONDS)
+            time.sleep(self._step_seconds)
         for request in list(self._at):
             at = self._at[request]
             self._at[request] = at + 1
@@ -65,7 +67,8 @@ class Pacing(Runner):
 class PacingBackend(Backend):
     """A backend without a model."""
 
-    def __init__(self, config: Any, instance: int) -> None:
+    def __init__(self, config: Any, instance: int, step_seconds: float) -> None:
+        self._step_seconds = step_seconds
         self._tokens = backends._load_tokenizer(config, instance).encode(TEXT, special=False)
 
     def load(self) -> None:
@@ -73,7 +76,7 @@ class PacingBackend(Backend):
 
     def runner(self) -> Runner:
         """See Backend."""
-        return Pacing(self._tokens)
+        return Pacing(self._tokens, self._step_seconds)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -108,15 +111,17 @@ def stream(port: int, model: str, clients: int, tokens: int) -> None:
 def main() -> int:
     """Measure and write the result; acts as the engine's process or the service's if the first argument says so."""
     if sys.argv[1] == "engine":
-        return worker.run(Channel(socket.socket(fileno=int(sys.argv[2]))), PacingBackend)
+        backend = partial(PacingBackend, step_seconds=float(sys.argv[2]))
+        return worker.run(Channel(socket.socket(fileno=int(sys.argv[3]))), backend)
     config = settings.load(Path(sys.argv[2 if sys.argv[1] == "serve" else 1]))
     cli._prepare(config)
     if sys.argv[1] == "serve":
         listener = socket.create_server(("127.0.0.1", 0))
         print(listener.getsockname()[1], flush=True)
-        return server.run(config, 0, listener, [sys.executable, __file__, "engine"])
+        return server.run(config, 0, listener, [sys.executable, __file__, "engine", sys.argv[3]])
     output, work = Path(sys.argv[2]), json.loads(sys.argv[3])
-    with Popen([sys.executable, __file__, "serve", sys.argv[1]], stdout=-1) as process:
+    serve = [sys.executable, __file__, "serve", sys.argv[1], str(work["step_seconds"])]
+    with Popen(serve, stdout=-1) as process:
         assert process.stdout
         port = int(process.stdout.readline())
         try:

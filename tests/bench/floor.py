@@ -1,7 +1,7 @@
 """CPU that a streamed token costs a program that does nothing else.
 
-``floor.py CONFIG OUTPUT WORK`` in the engine's environment, as cost.py. A process sends a step's tokens every 20 ms, as
-the engine's does; this one looks up their texts, and writes an event to each client. What the service costs above that
+``floor.py CONFIG OUTPUT WORK`` in the engine's environment, as cost.py. A process sends a step's tokens as often as the
+engine's there; this one looks up their texts, and writes an event to each client. What the service costs above that
 is its own: checks, shares, deadlines, counts, and text that is whole.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from xpuserve import backends, cli, settings
 
-STEP_SECONDS, STEPS, ROUNDS = 0.02, 300, 3
+STEPS, ROUNDS = 300, 3
 BEFORE = b'data: {"id":"cmpl-1","object":"text_completion","created":1,"model":"m","choices":[{"index":0,"text":'
 BEHIND = b',"logprobs":null,"finish_reason":null}]}\n\n'
 
@@ -57,10 +57,10 @@ async def receive(steps: socket.socket, take: Callable[[bytes], None]) -> None:
     await over
 
 
-def engine(steps: socket.socket, clients: int) -> None:
+def engine(steps: socket.socket, clients: int, step_seconds: float) -> None:
     """Send the steps."""
     for number in range(STEPS):
-        time.sleep(STEP_SECONDS)
+        time.sleep(step_seconds)
         steps.sendall(json.dumps([[client, 300 + number] for client in range(clients)]).encode())
 
 
@@ -73,14 +73,14 @@ def reader(ends: Sequence[socket.socket]) -> None:
             pass
 
 
-def measured(pieces: Sequence[str], clients: int) -> float:
+def measured(pieces: Sequence[str], clients: int, step_seconds: float) -> float:
     """Microseconds of CPU a token."""
     here, there = socket.socketpair(type=socket.SOCK_SEQPACKET)  # a step is received whole, and alone
     with socket.create_server(("127.0.0.1", 0)) as server:
         ends = [socket.create_connection(server.getsockname()) for _client in range(clients)]
         own = [server.accept()[0] for _client in range(clients)]
     children: list[int] = []
-    for work in (partial(engine, there, clients), partial(reader, ends)):
+    for work in (partial(engine, there, clients, step_seconds), partial(reader, ends)):
         child = os.fork()
         if not child:
             for one in (here, *own, *([there] if children else [])):
@@ -105,9 +105,9 @@ def main() -> None:
     cli._prepare(config)
     tokenizer = backends._load_tokenizer(config, 0)
     pieces = [tokenizer.decode([token]) for token in range(300 + STEPS)]
-    runs = []
-    for clients, _tokens in json.loads(sys.argv[3])["runs"]:
-        found = statistics.median(measured(pieces, clients) for _round in range(ROUNDS))
+    runs, work = [], json.loads(sys.argv[3])
+    for clients, _tokens in work["runs"]:
+        found = statistics.median(measured(pieces, clients, work["step_seconds"]) for _round in range(ROUNDS))
         runs.append({"clients": clients, "us_per_token": round(found, 1)})
     Path(sys.argv[2]).write_text(json.dumps({"runs": runs}), encoding="utf-8")
 

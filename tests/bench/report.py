@@ -173,13 +173,16 @@ def promises(report: Report, rows: Sequence[Row], clients: Sequence[int]) -> lis
     return found
 
 
-def cost(microseconds: Mapping[int, float], least: Mapping[int, float]) -> str:
-    """The line about the CPU cost of a token in the service's own process, by clients, and the least possible."""
+def cost(microseconds: Mapping[int, float], least: Mapping[int, float], step_seconds: float) -> str:
+    """The line about the CPU cost of a token in the service's own process, by clients, and the least possible, with
+    steps of that time.
+    """
     found, possible = (
         ", ".join(f"{value:.0f} at {clients}" for clients, value in each.items()) for each in (microseconds, least)
     )
     return (
-        f"- CPU of the service's own process for a streamed token, in microseconds by clients: {found}; of a program"
+        f"- CPU of the service's own process for a streamed token, with a step every {step_seconds * 1000:g} ms, in"
+        f" microseconds by clients: {found}; of a program"
         f" that only looks the text up and sends it: {possible}."
     )
 

@@ -162,7 +162,8 @@ def test_tokens_come_evenly() -> None:
 
 
 def test_what_a_token_may_cost() -> None:
-    told = report.cost({1: 94.2, 8: 79.8}, {1: 50.1, 8: 30.4})
+    told = report.cost({1: 94.2, 8: 79.8}, {1: 50.1, 8: 30.4}, 0.002)
+    assert "a step every 2 ms" in told
     assert "94 at 1, 80 at 8; of a program" in told
     assert "sends it: 50 at 1, 30 at 8." in told
     assert report.cheap({1: 94.2, 8: 79.8}).kept  # a client alone pays for each step's message
@@ -201,7 +202,9 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *turns: Measured) 
     here = {name: each._replace(python=lambda: tmp_path) for name, each in CONTESTANTS.items()}
     monkeypatch.setattr(command, "CONTESTANTS", here)
     monkeypatch.setattr(command.Bench, "turn", lambda self, name, number: found[name])
-    monkeypatch.setattr(command.Bench, "cost", lambda self, *_names: {8: 70.0})
+    monkeypatch.setattr(
+        command.Bench, "cost", lambda self, engine, script, seconds: {8: 70.0 if seconds == 0.02 else 90.0}
+    )
     monkeypatch.setattr(command.Bench, "pairs", lambda self, name: [(run(100), run(97))])
     monkeypatch.setattr(command, "versions", str)
     monkeypatch.setattr(cache, "RUN", tmp_path)
