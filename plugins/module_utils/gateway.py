@@ -43,6 +43,11 @@ def known_instances(
             if host == "::1" or host.startswith("127."):
                 problems.append(f"{node} listens only on {host}: set its inference_host to an address of its own.")
             address = str(said.get("ansible_host") or node) if host in _ANY else host
+            problems += [
+                f"{node} has a model whose name has white space, which a gateway cannot find: {name!r}. Rename it."
+                for name in (str(endpoints["model"]), *text_models(endpoints).values())
+                if re.search(r"\s", name)
+            ]
             found[node] = _instances(node, address, endpoints, requests)
         elif earlier.get(node):
             found[node] = earlier[node]

@@ -83,6 +83,8 @@ def test_what_gateways_would_not_find_again_is_named(changes: dict[str, Any], sa
         (["n1"], {}, "n1 has no known instance"),
         (["n1"], {"n1": node(host="127.0.0.1")}, "n1 listens only on 127.0.0.1: set its inference_host"),
         (["n1"], {"n1": node(host="::1")}, "n1 listens only on ::1"),
+        (["n1"], {"n1": node(model="other model")}, "n1 has a model whose name has white space, .*'other model'"),
+        (["n1"], {"n1": node(rerank_model="/srv/my models/first one")}, "white space, .*: 'first one'"),
     ],
 )
 def test_what_cannot_be_served_is_named(nodes: list[str], variables: dict[str, Any], words: str) -> None:
@@ -96,11 +98,11 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 
 def test_each_model_has_a_pool() -> None:
-    nodes = {"n1": node(), "n2": node(model="owner/other model")}
+    nodes = {"n1": node(), "n2": node(model="owner/other-model")}
     found = pools(known_instances(["n1", "n2"], nodes, {}, 0))
     assert [(pool["model"], [each["name"] for each in pool["instances"]]) for pool in found] == [
         ("m", ["n1-0", "n1-1"]),
-        ("owner/other model", ["n2-0", "n2-1"]),
+        ("owner/other-model", ["n2-0", "n2-1"]),
     ]
     assert all(pool["name"].replace("-", "").isalnum() for pool in found)
 
