@@ -261,7 +261,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path, model: str) -> None:
 
 def test_texts_go_to_the_instances_that_have_a_model_for_them(tmp_path: Path) -> None:
     engines = [Engine(name) for name in "abc"]
-    has = {"b": {"embedding": "bge", "rerank": "first"}, "c": {"rerank": "second"}}
+    has = {"b": {"embedding": "bge", "rerank": "bge"}, "c": {"rerank": "second"}}
     with gateway(tmp_path, engines, text_models=has) as door:
 
         def served(path: str, **body: str) -> Any:
@@ -269,15 +269,15 @@ def test_texts_go_to_the_instances_that_have_a_model_for_them(tmp_path: Path) ->
             return answer.json()["by"] if answer.status == 200 else answer.json()["error"]["code"]
 
         assert served("/v1/embeddings", model="bge") == served("/v1/embeddings", model="") == "b"
-        assert served("/v1/rerank", model="first") == "b" and served("/v1/rerank", model="second") == "c"
+        assert served("/v1/rerank", model="bge") == "b" and served("/v1/rerank", model="second") == "c"
         # A chat model has no vectors, and of two models none is meant by itself.
         for path, model in (("/v1/embeddings", MODEL), ("/v1/rerank", ""), ("/v1/chat/completions", "bge")):
             assert served(path, model=model) == "model_not_found"
         assert served("/v1/chat/completions", model="") in set("abc")
         listed = [model["id"] for model in door.ask(path="/v1/models").json()["data"]]
-        assert listed == [MODEL, "bge", "first", "second"]
-        by = [door.ask(path=f"/v1/models/{name}").json()["by"] for name in ("bge", "first", "second")]
-        assert by == ["b", "b", "c"]
+        assert listed == [MODEL, "bge", "second"]
+        by = [door.ask(path=f"/v1/models/{name}").json()["by"] for name in ("bge", "second")]
+        assert by == ["b", "c"]
     assert {request["path"] for request in engines[2].asked} <= {"/v1/rerank", "/v1/chat/completions"}
 
 
