@@ -102,7 +102,8 @@ def test_an_instance_that_fails_in_an_answer_is_not_asked_for_it_again(tmp_path:
         with pytest.raises((http.client.IncompleteRead, ConnectionError)):
             answer.rest()
         line = json.loads(door.says(lambda line: '"method":"POST"' in line))
-    assert total(engines) == 1 and line["end"] == "SD"
+    # In the data; HAProxy 3.0.11 says of the client that it left, as it does at the same moment.
+    assert total(engines) == 1 and line["end"] in ("SD", "CD")
 
 
 def test_what_is_not_ready_is_not_asked_and_comes_back(tmp_path: Path) -> None:
