@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -45,7 +45,7 @@ def known_instances(
             address = str(said.get("ansible_host") or node) if host in _ANY else host
             problems += [
                 f"{node} has a model whose name has white space, which a gateway cannot find: {name!r}. Rename it."
-                for name in (str(endpoints["model"]), *text_models(endpoints).values())
+                for name in models(endpoints).values()
                 if re.search(r"\s", name)
             ]
             found[node] = _instances(node, address, endpoints, requests)
@@ -71,15 +71,19 @@ def _instances(node: str, address: str, endpoints: Mapping[str, Any], requests: 
             "agent_port": int(endpoints["agent_port"]) + index if endpoints.get("agent_port") else 0,
             "tls": bool(endpoints.get("tls")),
             "model": str(endpoints["model"]),
-            "text_models": text_models(endpoints),
+            "text_models": _text_models(endpoints),
             "requests": requests or int(endpoints.get("requests") or REQUESTS),
         }
         for index in range(int(endpoints["instances"]))
     ]
 
 
-def text_models(endpoints: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names of a node's models for texts, by what they are for: the names of their directories."""
+def models(endpoints: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of a node's models by what they are for; those for texts have the names of their directories."""
+    return {CHAT: str(endpoints["model"]), **_text_models(endpoints)}
+
+
+def _text_models(endpoints: Mapping[str, Any]) -> dict[str, str]:
     directories = {kind: str(endpoints.get(f"{kind}_model") or "") for kind in TEXTS}
     return {kind: PurePosixPath(path).name for kind, path in directories.items() if path}
 
@@ -94,8 +98,8 @@ def moved(node: str, variables: Mapping[str, Any], known: Mapping[str, Any]) -> 
 
 
 def _place(instance: Mapping[str, Any]) -> str:
-    models = ", ".join([instance["model"], *instance.get("text_models", {}).values()])
-    return f"{models} at {instance['address']}:{instance['port']} (agent {instance['agent_port']})"
+    address = f"{instance['address']}:{instance['port']} (agent {instance['agent_port']})"
+    return f"{', '.join(_served(instance).values())} at {address}"
 
 
 def server_name(node: str, index: int) -> str:
@@ -108,7 +112,7 @@ def pools(instances: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str
     by_model: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for node in sorted(instances):
         for instance in instances[node]:
-            for model in _served(instance):
+            for model in _served(instance).items():
                 by_model.setdefault(model, []).append(instance)
     return [
         {"name": _pool_name(*key), "kind": key[0], "model": key[1], "instances": served}
@@ -116,9 +120,9 @@ def pools(instances: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str
     ]
 
 
-def _served(instance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield CHAT, instance["model"]
-    yield from instance.get("text_models", {}).items()  # an earlier version knew none
+def _served(instance: Mapping[str, Any]) -> dict[str, str]:
+    """The same of an instance; an earlier version wrote down no models for texts."""
+    return {CHAT: instance["model"], **instance.get("text_models", {})}
 
 
 def _pool_name(kind: str, model: str) -> str:

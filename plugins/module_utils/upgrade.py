@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.xpu.fleet.plugins.module_utils.gateway import text_models
+from ansible_collections.xpu.fleet.plugins.module_utils.gateway import models
 from ansible_collections.xpu.fleet.plugins.module_utils.plain import one_line
 
 #: The share of a model's nodes that may be out at the same time.
@@ -64,12 +64,12 @@ def _count(entry: Any, of: int) -> int:
     return max(1, of * int(text[:-1]) // 100 if text.endswith("%") else int(text))
 
 
-def _by_model(variables: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _by_model(variables: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
     for node in variables:
         endpoints = variables[node].get("inference_endpoints")
         if endpoints:
-            for model in (str(endpoints["model"]), *text_models(endpoints).values()):
+            for model in models(endpoints).items():
                 found.setdefault(model, []).append(node)
     return found
 

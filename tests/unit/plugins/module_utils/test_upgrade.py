@@ -61,6 +61,8 @@ def test_half_of_a_models_nodes_serve_whatever_the_sizes_say() -> None:
     for name in ("n00", "n01"):
         variables[name] = {"inference_endpoints": {"model": "big", "embedding_model": "/srv/bge"}}
     assert batches(variables, ["100%"]) == [["n00", "n02", "x0"], ["n01", "n03"]]
+    twice = {f"n{number}": {"inference_endpoints": {"model": "m", "rerank_model": "/srv/m"}} for number in range(2)}
+    assert batches(twice, ["100%"]) == [["n0"], ["n1"]]
 
 
 def test_nodes_that_need_no_change_count_among_those_of_a_model() -> None:
