@@ -219,7 +219,7 @@ class Fleet:
             while not answers(node.address, 22):
                 if time.monotonic() > deadline:
                     raise RigError(f"{node.name} did not answer over SSH; see {node.folder}/console.log")
-                time.sleep(0.1)
+                time.sleep(0.1)  # an SSH server that is not up tells nobody when it is
             say(f"{node.name} answers at {node.address}")
 
     # -- supervise --------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ class Fleet:
             os.kill(pid, signal.SIGTERM)
             deadline = time.monotonic() + STOP_TIMEOUT
             while process_start(pid) is not None and time.monotonic() < deadline:
-                time.sleep(0.05)
+                time.sleep(0.05)  # it is no child of this process, which could be waited for
         for folder in (self.folder / "nodes").glob("*"):
             machine.end(folder)
         for group in cgroup_roots():
@@ -366,7 +366,7 @@ def empty_cgroup(group: Path) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
+        time.sleep(0.05)  # they are no children of this process, and may have begun others meanwhile
     folders = [path for path in group.rglob("*") if path.is_dir()]
     for path in (*sorted(folders, key=lambda path: -len(path.parts)), group):
         # A process with many threads leaves the list before its last thread has ended.

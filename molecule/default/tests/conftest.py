@@ -104,7 +104,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.5)
+        time.sleep(0.5)  # conditions are asked of a node, which tells nobody when they change
 
 
 @dataclass(frozen=True)

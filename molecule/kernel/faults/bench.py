@@ -175,7 +175,7 @@ class Bench:
             # The timer's units stay until somebody confirms the kernel, or another one has booted.
             if not state["boot"]["armed"] or state["boot"]["kernel"] != wanted() or time.monotonic() > deadline:
                 return state
-            time.sleep(5.0)
+            time.sleep(5.0)  # the machine tells nobody, and each look costs its emulated processor seconds
 
     # -- the procedure ----------------------------------------------------------------------------------------------
 
@@ -234,7 +234,7 @@ class Bench:
             outcome.problems.append(f"the run never came to the moment {fault.moment.title}")
         elif fault.act is Act.CUT:
             self.machine.cut_power()
-            time.sleep(DARK)
+            time.sleep(DARK)  # the fault itself: how long there is no power
             self.machine.start(lossy=True)
         elif fault.act is Act.KILL:
             play.kill()
@@ -283,13 +283,13 @@ class Bench:
             while not re.search(moment.console, self.console()[mark:]):
                 if play.ended:
                     return False
-                time.sleep(0.2)
+                time.sleep(0.2)  # the console is a file
         # With a time limit: the run may have passed the moment already.
         ask = f"for i in $(seq 50); do if {moment.until}; then echo REACHED; exit; fi; sleep 0.4; done"
         while moment.until and "REACHED" not in self.root(ask):
             if play.ended:
                 return False
-        time.sleep(moment.delay)
+        time.sleep(moment.delay)  # part of the fault: it strikes so long after the moment, in the task
         return not play.ended
 
     # -- procedures of their own ------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ class Bench:
     def _wait_for_boot(self, before: str) -> None:
         deadline = time.monotonic() + BOOT_TIMEOUT
         while time.monotonic() < deadline:
-            time.sleep(5.0)
+            time.sleep(5.0)  # the machine that goes down answers a while still
             self.machine.wait(BOOT_TIMEOUT)
             if self.root("cat /proc/sys/kernel/random/boot_id").strip() != before.strip():
                 return

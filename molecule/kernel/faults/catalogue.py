@@ -272,6 +272,7 @@ chmod 755 /etc/initramfs-tools/hooks/zz-no-disk; update-initramfs -u -k {KERNEL}
         Stage.INSTALLED,
         moment=Moment("when newer kernels are to be removed", ("Remove newer kernels",)),
         act=Act.SCRIPT,
+        # The sleep is the fault: for so long the lock is held.
         script="systemd-run --quiet --unit=apt-locked python3 -c 'import fcntl, time\n"
         'locks = [open(f"/var/lib/dpkg/{name}", "w") for name in ("lock-frontend", "lock")]\n'
         "[fcntl.lockf(lock, fcntl.LOCK_EX) for lock in locks]\ntime.sleep(60)'",

@@ -59,7 +59,7 @@ class Patient:
                 raise ShellError(f"status {status}: {output.strip()[-300:]} (of {command[:60]!r})")
             if time.monotonic() > deadline:
                 raise ShellError(f"the machine does not take commands (of {command[:60]!r})")
-            time.sleep(1.0)
+            time.sleep(1.0)  # an SSH server that is not up tells nobody when it is
 
 
 class ShellError(Exception):
